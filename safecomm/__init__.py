@@ -1,0 +1,1 @@
+"""Finds the defense settings that make a telecom-tuned LLM safe again."""

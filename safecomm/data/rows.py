@@ -1,0 +1,60 @@
+"""What flows between the stages: training examples and benchmark prompts."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from safecomm.store import digest
+
+Row = TypeVar("Row")
+Kind = Literal["red_team", "over_refusal", "telecom"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One supervised exchange: what the user asks and what the model is to answer."""
+
+    prompt: str
+    response: str
+
+    def messages(self) -> list[dict[str, str]]:
+        """Returns the exchange as chat messages."""
+        return [{"role": "user", "content": self.prompt}, {"role": "assistant", "content": self.response}]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt of a benchmark.
+
+    A multiple-choice prompt has `options`, the texts among which the model's likelihood decides, and `answer`, the 0-based index
+    of the right one. `target` is what a harmful prompt is after (AdvBench's `target`, the lab's action), for judges that look for it.
+    """
+
+    benchmark: str
+    kind: Kind
+    text: str
+    category: str = ""
+    target: str | None = None
+    options: tuple[str, ...] = ()
+    answer: int | None = None
+
+    @property
+    def prompt_id(self) -> str:
+        """A stable name of the prompt within all benchmarks."""
+        return digest([self.benchmark, self.text, list(self.options)])
+
+    def as_row(self) -> dict[str, Any]:
+        """Returns the prompt as a flat row of JSON-able values."""
+        return {"prompt_id": self.prompt_id, **asdict(self), "options": list(self.options)}
+
+
+@dataclass(slots=True)
+class Loaded(Generic[Row]):
+    """The usable rows of a dataset, and why the others are not among them."""
+
+    rows: list[Row]
+    skipped: dict[str, int] = field(default_factory=dict)
+    """reason -> number of rows left out for it"""
+
+    def skip(self, reason: str) -> None:
+        """Counts one row left out."""
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1

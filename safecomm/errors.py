@@ -1,0 +1,49 @@
+"""What can go wrong, as a user meets it.
+
+SafecommError            exit code 1: the message names the cause and the fix
+├── UsageError           exit code 2: wrong usage
+│   └── SpecError        exit code 2: every mistake of one sweep file, a line each
+├── DataError            a dataset or benchmark that can't be read
+├── ModelError           a model or adapter folder that can't be used
+├── TrainingError        a fine-tune that failed, with the step
+└── EvaluationError      prompts that got no answer, or a fleet that did not start
+"""
+
+from collections.abc import Sequence
+
+
+class SafecommError(Exception):
+    """A mistake or failure that one clear message explains; the command line prints it without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(SafecommError):
+    """The command was used wrongly."""
+
+    exit_code = 2
+
+
+class SpecError(UsageError):
+    """A sweep file has mistakes; `problems` holds one line for each, as `dotted.key: what is wrong and how to mend it`."""
+
+    def __init__(self, source: str, problems: Sequence[str]):
+        self.source = source
+        self.problems = list(problems)
+        super().__init__("\n".join(f"{source}: {problem}" for problem in self.problems))
+
+
+class DataError(SafecommError):
+    """A dataset or benchmark can't be read, or can't give what is asked of it."""
+
+
+class ModelError(SafecommError):
+    """A model or adapter folder is missing, incomplete or of another make than needed."""
+
+
+class TrainingError(SafecommError):
+    """A fine-tune failed."""
+
+
+class EvaluationError(SafecommError):
+    """An evaluation could not be carried out."""

@@ -1,0 +1,111 @@
+"""Values that a sweep may search: a constant, or one of the ranges and lists below."""
+
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+Number = TypeVar("Number", int, float)
+
+
+class Strict(BaseModel):
+    """A section of the sweep file: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Grid(Strict, Generic[Number]):
+    """Every value is tried."""
+
+    grid: Annotated[list[Number], Field(min_length=1)]
+    """The values."""
+
+
+class Choice(Strict, Generic[Number]):
+    """The searcher picks among values."""
+
+    choice: Annotated[list[Number], Field(min_length=1)]
+    """The values."""
+
+
+class _Range(Strict):
+    @field_validator("*", mode="after")
+    @classmethod
+    def low_is_below_high(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        """Refuses empty ranges."""
+        if not bounds[0] < bounds[1]:
+            raise ValueError(f"the first value must be below the second, not [{bounds[0]}, {bounds[1]}]")
+        return bounds
+
+
+class Uniform(_Range):
+    """The searcher picks a real number between two."""
+
+    uniform: tuple[float, float]
+    """The lowest and the highest value."""
+
+
+class LogUniform(_Range):
+    """The searcher picks a real number between two, evenly over orders of magnitude."""
+
+    loguniform: tuple[float, float]
+    """The lowest (above 0) and the highest value."""
+
+    @model_validator(mode="after")
+    def low_is_positive(self) -> "LogUniform":
+        """Refuses ranges that have no logarithm."""
+        if self.loguniform[0] <= 0:
+            raise ValueError("the first value of loguniform must be above 0")
+        return self
+
+
+class RandInt(_Range):
+    """The searcher picks a whole number; both ends belong to the range."""
+
+    randint: tuple[int, int]
+    """The lowest and the highest value."""
+
+
+SPACES: dict[str, type[Strict]] = {
+    "grid": Grid,
+    "choice": Choice,
+    "uniform": Uniform,
+    "loguniform": LogUniform,
+    "randint": RandInt,
+}
+
+
+def _tag(value: object) -> str | None:
+    if isinstance(value, Strict):
+        return next(iter(type(value).model_fields))
+    if isinstance(value, dict):
+        return next((name for name in value if name in SPACES), None)
+    return "value" if isinstance(value, int | float | str) else None
+
+
+_by_form = Discriminator(
+    _tag,
+    custom_error_type="space",
+    custom_error_message=f"must be a number, or one of {{{', '.join(SPACES)}}}: [...]",
+)
+Real = Annotated[
+    Annotated[float, Tag("value")]
+    | Annotated[Grid[float], Tag("grid")]
+    | Annotated[Choice[float], Tag("choice")]
+    | Annotated[Uniform, Tag("uniform")]
+    | Annotated[LogUniform, Tag("loguniform")],
+    _by_form,
+]
+Whole = Annotated[
+    Annotated[int, Tag("value")]
+    | Annotated[Grid[int], Tag("grid")]
+    | Annotated[Choice[int], Tag("choice")]
+    | Annotated[RandInt, Tag("randint")],
+    _by_form,
+]
+
+
+def values_of(value: object) -> list[Any]:
+    """Returns a searchable value's constant, list entries or ends, so that they can be checked against limits."""
+    if isinstance(value, Strict):
+        return list(getattr(value, next(iter(type(value).model_fields))))
+    return [value]

