@@ -1,0 +1,30 @@
+# make demo   the lab sweep, end to end          make test   every test
+# make check  format, lint and types             make clean  forget the demo's results
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check format clean
+
+demo: $(READY)
+	$(BIN)/safecomm run sweeps/lab.yaml
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:
+	rm -rf runs
+
+$(READY): pyproject.toml constraints.txt scripts/install.sh scripts/vllm_cpu_needs.py
+	PYTHON=$(PYTHON) scripts/install.sh $(VENV)
+	touch $@

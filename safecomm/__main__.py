@@ -1,0 +1,5 @@
+"""Lets `python -m safecomm` do what the `safecomm` script does."""
+
+from safecomm.cli import main
+
+main()

@@ -1,0 +1,153 @@
+"""Reads local files as they were published: CSV, JSON, JSON Lines, Parquet, and zip archives of these."""
+
+import csv
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from safecomm.data.table import SURPLUS, Raw, Table
+from safecomm.errors import DataError
+
+
+def read_table(path: Path, published: Sequence[str] = (), password: str = "") -> Table:
+    """Reads the rows of a file.
+
+    Args:
+        path: the file, or a folder that holds one of the `published` names.
+        published: the file names under which a dataset is published.
+        password: what a zip archive is encrypted with.
+
+    Raises:
+        DataError: where the file is missing, is of another format, or holds no rows.
+    """
+    file = _locate(path.expanduser(), published)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: can't be read: {error.strerror}") from error
+    return parse(content, file.name, str(file), password)
+
+
+def parse(content: bytes, name: str, where: str, password: str = "") -> Table:
+    """Reads the rows from a file's content.
+
+    Args:
+        content: the bytes.
+        name: the file's name, whose suffix tells the format.
+        where: the file's path or address, for messages.
+        password: what a zip archive is encrypted with.
+
+    Raises:
+        DataError: where the content is of another format, or holds no rows.
+    """
+    suffix = Path(name).suffix.lower()
+    if suffix == ".zip":
+        member, content = _unzip(content, where, password)
+        return parse(content, member, f"{where}/{member}")
+    if suffix not in FORMATS:
+        known = ", ".join([*FORMATS, ".zip"])
+        raise DataError(f"{where}: its suffix does not tell its format; give one of {known}")
+    rows = FORMATS[suffix](content, where)
+    if not rows:
+        raise DataError(f"{where}: holds no rows; download it again")
+    return Table(rows, where)
+
+
+def _locate(path: Path, published: Sequence[str]) -> Path:
+    if not path.is_dir():
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file or folder; mend the path")
+        return path
+    inside = {entry.name.lower(): entry for entry in sorted(path.iterdir()) if entry.is_file()}
+    found = next((inside[name.lower()] for name in published if name.lower() in inside), None)
+    if found is None:
+        raise DataError(f"{path}: the folder holds no {' or '.join(published)}; name the file itself")
+    return found
+
+
+def _unzip(content: bytes, where: str, password: str) -> tuple[str, bytes]:
+    """Returns the name and content of an archive's data file. The standard library can't open AES-encrypted ones."""
+    import pyzipper
+
+    try:
+        with pyzipper.AESZipFile(io.BytesIO(content)) as archive:
+            members = [name for name in archive.namelist() if Path(name).suffix.lower() in FORMATS]
+            if len(members) != 1:
+                raise DataError(f"{where}: holds {len(members)} data files instead of one; unpack it and name the file")
+            return members[0], archive.read(members[0], pwd=password.encode() or None)
+    except RuntimeError as error:  # what zipfile raises for a wrong password
+        raise DataError(f"{where}: the published password does not open it; download it again, or unpack it") from error
+    except (zipfile.BadZipFile, pyzipper.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        raise DataError(f"{where}: is no sound zip archive ({error}); download it again") from error
+
+
+def _text(content: bytes, where: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: is not UTF-8 text; download it again, or convert it") from error
+
+
+def _csv(content: bytes, where: str) -> list[Raw]:
+    text = io.StringIO(_text(content, where), newline="")
+    try:
+        return list(csv.DictReader(text, restkey=SURPLUS, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{where}: is no sound CSV ({error}); download it again") from error
+
+
+def _json(content: bytes, where: str) -> list[Raw]:
+    """Reads a list or an object of rows; whatever the suffix says, also a row a line."""
+    try:
+        values = json.loads(_text(content, where))
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return _json_lines(content, where)
+        raise DataError(f"{where}: is no sound JSON ({error}); download it again") from error
+    if isinstance(values, dict):
+        values = list(values.values())
+    return _objects(values, where)
+
+
+def _json_lines(content: bytes, where: str) -> list[Raw]:
+    rows = []
+    for number, line in enumerate(_text(content, where).split("\n"), start=1):
+        try:
+            if line.strip():
+                rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: line {number} is no sound JSON ({error.msg}); download it again") from error
+    return _objects(rows, where)
+
+
+def _objects(values: Any, where: str) -> list[Raw]:
+    if not isinstance(values, list):
+        raise DataError(f"{where}: holds one JSON value instead of rows; give the dataset's own file")
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise DataError(f"{where}: row {number} is no JSON object; give the dataset's own file")
+    return values
+
+
+def _parquet(content: bytes, where: str) -> list[Raw]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows: list[Raw] = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{where}: is no sound Parquet file; download it again") from error
+    return rows
+
+
+FORMATS: dict[str, Callable[[bytes, str], list[Raw]]] = {
+    ".csv": _csv,
+    ".json": _json,
+    ".txt": _json,
+    ".jsonl": _json_lines,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,207 @@
+"""A LoRA adapter in memory: what a PEFT folder holds, with the scaling of every module worked out."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import pad
+
+from safecomm.defenses.weights import open_safetensors, read_json
+from safecomm.errors import ModelError
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+UNSUPPORTED = {
+    "use_dora": "DoRA",
+    "lora_bias": "lora_bias",
+    "modules_to_save": "modules_to_save",
+    "trainable_token_indices": "trainable_token_indices",
+    "target_parameters": "target_parameters",
+    "layer_replication": "layer_replication",
+    "alora_invocation_tokens": "aLoRA",
+    "use_qalora": "QA-LoRA",
+    "use_bdlora": "block-diagonal LoRA",
+    "kasa_config": "KaSA",
+}
+# With these, loading the adapter changes the model's own weights, so B A is not what was added to the aligned model.
+REWRITING = ("pissa", "corda", "olora", "loftq", "lora_ga")
+
+
+class Factors(NamedTuple):
+    """The update of one module, dW = scaling * B @ A."""
+
+    A: Tensor
+    """r x d_in."""
+    B: Tensor
+    """d_out x r."""
+    scaling: float
+    """alpha / r, or alpha / sqrt(r) for rsLoRA."""
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """The updates of one LoRA adapter. Immutable: a defense makes another one."""
+
+    modules: Mapping[str, Factors]
+    """The update of each module, by the module's name in the checkpoint, in the order of the layers."""
+    config: Mapping[str, Any]
+    """The PEFT configuration; rank and scaling are taken from `modules`, not from here."""
+    source: str
+    """Where the adapter comes from, for messages."""
+
+    @classmethod
+    def load(cls, folder: Path) -> "Adapter":
+        """Reads a PEFT LoRA folder.
+
+        Raises:
+            ModelError: where the folder is missing or broken, or holds another kind of adapter than plain LoRA on
+                linear modules.
+        """
+        config = read_json(folder / CONFIG)
+        _refuse_other_kinds(folder, config)
+        if not (folder / WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
+            raise ModelError(
+                f"{folder}: holds pickled weights (adapter_model.bin), which are not read since a pickle may run code; "
+                "convert them with PeftModel.from_pretrained(MODEL, FOLDER).save_pretrained(NEW_FOLDER)"
+            )
+        file = open_safetensors(folder / WEIGHTS)
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118, a safe_open handle is no mapping
+        pairs = _paired(folder, tensors)
+        modules = {name: Factors(A, B, _scaling(folder, config, name, A.shape[0])) for name, (A, B) in pairs.items()}
+        return cls(modules, config, str(folder))
+
+    def save(self, folder: Path) -> None:
+        """Writes a PEFT folder with one rank and one scaling for all modules, since vLLM reads only one of each.
+
+        Args:
+            folder: made where it is missing.
+
+        Raises:
+            ModelError: where the adapter is empty, has values that are not finite, or changes nothing.
+        """
+        self.check()
+        modules = _uniform(self.modules)
+        first = next(iter(modules.values()))
+        rank = first.A.shape[0]
+        alpha = first.scaling * rank
+        tensors = {f"{PREFIX}{name}.lora_A.weight": factors.A.contiguous() for name, factors in modules.items()}
+        tensors |= {f"{PREFIX}{name}.lora_B.weight": factors.B.contiguous() for name, factors in modules.items()}
+        scaling = {"r": rank, "lora_alpha": int(alpha) if alpha == int(alpha) else alpha, "use_rslora": False}
+        config = dict(self.config) | scaling | {"rank_pattern": {}, "alpha_pattern": {}, "inference_mode": True}
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    def digest(self) -> str:
+        """Returns 16 hex digits that stand for the weights and scaling; saving and loading keep them."""
+        return self._digest
+
+    def check(self) -> None:
+        """Raises a ModelError where the adapter is empty, has values that are not finite, or changes nothing."""
+        if not self.modules:
+            raise ModelError(f"{self.source}: holds no LoRA weights; was the adapter saved?")
+        for name, factors in self.modules.items():
+            if not (factors.A.isfinite().all() and factors.B.isfinite().all() and math.isfinite(factors.scaling)):
+                raise ModelError(
+                    f"{self.source}: {name} has values that are not finite; train the adapter again, more gently"
+                )
+        if not any(factors.B.any() for factors in self.modules.values()):
+            raise ModelError(f"{self.source}: every lora_B is zero, so the adapter changes nothing; was it trained?")
+
+    @cached_property
+    def _digest(self) -> str:
+        hashed = hashlib.sha256()
+        for name, factors in sorted(_uniform(self.modules).items()):
+            # Nine digits: alpha / r goes through alpha when it is saved, which may move its last bit.
+            hashed.update(json.dumps([name, f"{factors.scaling:.9g}"]).encode())
+            for tensor in (factors.A, factors.B):
+                hashed.update(json.dumps([str(tensor.dtype), tensor.shape]).encode())
+                hashed.update(tensor.contiguous().view(torch.uint8).numpy().data)
+        return hashed.hexdigest()[:16]
+
+
+def _refuse_other_kinds(folder: Path, config: Mapping[str, Any]) -> None:
+    if config.get("peft_type") != "LORA":
+        raise ModelError(f"{folder}: is a {config.get('peft_type')} adapter; only LoRA adapters can be realigned")
+    used = [name for key, name in UNSUPPORTED.items() if config.get(key)]
+    if config.get("bias", "none") != "none":
+        used.append(f"bias={config['bias']}")
+    if used:
+        raise ModelError(
+            f"{folder}: uses {', '.join(used)}, which realignment can't carry over; train a plain LoRA adapter"
+        )
+    start = str(config.get("init_lora_weights", True)).lower()
+    if start.startswith(REWRITING):
+        raise ModelError(
+            f"{folder}: was initialised by {start}, which changes the model's own weights; "
+            "save it again with path_initial_model_for_weight_conversion (PEFT), or train with init_lora_weights=true"
+        )
+
+
+def _paired(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns the A and B of each module, in the order of the layers."""
+    sides: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, factor, rest = key.removeprefix(PREFIX).rpartition(".lora_")
+        if "lora_embedding_" in key:
+            raise ModelError(
+                f"{folder}: adapts an embedding ({key}), which realignment can't carry over; train linear modules only"
+            )
+        if not factor or rest not in ("A.weight", "B.weight") or tensor.ndim != 2:
+            raise ModelError(
+                f"{folder}: holds {key}, which is no LoRA factor of a linear module; train a plain LoRA adapter"
+            )
+        sides.setdefault(name, {})[rest[0]] = tensor
+    for name, side in sides.items():
+        if set(side) != {"A", "B"}:
+            raise ModelError(f"{folder}: {name} has lora_{min(side)} but not its partner; save the adapter again")
+        if side["A"].shape[0] != side["B"].shape[1]:
+            raise ModelError(f"{folder}: the lora_A and lora_B of {name} have different ranks; save the adapter again")
+    return {name: (sides[name]["A"], sides[name]["B"]) for name in _in_layer_order(sides)}
+
+
+def _in_layer_order(names: Iterable[str]) -> list[str]:
+    return sorted(
+        names, key=lambda name: [(part.isdigit(), int(part) if part.isdigit() else part) for part in name.split(".")]
+    )
+
+
+def _scaling(folder: Path, config: Mapping[str, Any], name: str, rank: int) -> float:
+    """Returns what PEFT multiplies a module's B A with."""
+    try:
+        stated = _for_module(config.get("rank_pattern") or {}, name, config["r"])
+        alpha = float(_for_module(config.get("alpha_pattern") or {}, name, config["lora_alpha"]))
+    except (KeyError, TypeError, ValueError, re.error) as error:
+        raise ModelError(f"{folder / CONFIG}: needs numbers for r and lora_alpha; save the adapter again") from error
+    if stated != rank:
+        raise ModelError(f"{folder}: {name} has rank {rank}, but {CONFIG} says {stated}; save the adapter again")
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def _for_module(pattern: Mapping[str, Any], name: str, default: Any) -> Any:
+    """Returns the value of the first pattern that matches the end of a module's name, as PEFT does."""
+    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", name)), default)
+
+
+def _uniform(modules: Mapping[str, Factors]) -> Mapping[str, Factors]:
+    """Returns the same updates with one rank and one scaling: zeros fill the rank up, and the scaling moves into B."""
+    if len({(factors.A.shape[0], factors.scaling) for factors in modules.values()}) <= 1:
+        return modules
+    rank = max(factors.A.shape[0] for factors in modules.values())
+    return {name: _filled(factors, rank) for name, factors in modules.items()}
+
+
+def _filled(factors: Factors, rank: int) -> Factors:
+    missing = rank - factors.A.shape[0]
+    scaled = factors.B * factors.scaling
+    return Factors(pad(factors.A, (0, 0, 0, missing)), pad(scaled, (0, missing)), 1.0)

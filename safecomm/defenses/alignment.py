@@ -1,0 +1,210 @@
+"""The alignment profile: how far each module's update agrees with the model's alignment, and its projection onto it.
+
+With V = W_aligned - W_base and C = V V^T / ||V||_F, rho = cos(C dW, dW) is the criterion of SafeLoRA (arXiv 2405.16833)
+and SafeMERGE (arXiv 2503.17239, eq. 1-3). C is d_out x d_out and is never formed: C B = V (V^T B) / ||V||_F, and rho
+and the norms follow from r x r Gram matrices. rho depends on neither threshold nor merge weight, so one pass over the
+weights serves every setting.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from safecomm.defenses.adapter import Adapter, Factors
+from safecomm.defenses.weights import Weights, open_safetensors, read_json
+from safecomm.errors import ModelError
+from safecomm.store import write_json
+
+Result = TypeVar("Result")
+
+TABLE = "profile.json"
+PROJECTED = "projected.safetensors"
+BLOCK = 1 << 19
+"""Elements of V that are worked on at a time: few enough to stay in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class ModuleProfile:
+    """How one module's update dW relates to the alignment V of that module."""
+
+    name: str
+    """The module."""
+    rho: float
+    """cos(C dW, dW); 0 where dW or C dW is zero, as in the reference code."""
+    null: float
+    """rho of a random V of that shape, 1 / sqrt(1 + d_out / d_in)."""
+    v_norm: float
+    """||V||_F."""
+    update_norm: float
+    """||dW||_F, scaling included."""
+    projected_norm: float
+    """||C dW||_F, scaling included."""
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """The alignment profile of one adapter."""
+
+    modules: list[ModuleProfile]
+    """The adapter's modules, in the order of the layers."""
+    projected: Mapping[str, Tensor]
+    """C B of each module (d_out x r, float32 or float64), without the scaling."""
+    adapter: str
+    """Digest of the adapter; the profile of another one would be silently wrong."""
+
+    def save(self, folder: Path) -> None:
+        """Writes `profile.json` and `projected.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(dict(self.projected), folder / PROJECTED)
+        write_json(folder / TABLE, {"adapter": self.adapter, "modules": [asdict(module) for module in self.modules]})
+
+    @classmethod
+    def load(cls, folder: Path) -> "Profile":
+        """Reads what `save` wrote.
+
+        Raises:
+            ModelError: where the folder holds no whole profile.
+        """
+        table = read_json(folder / TABLE)
+        file = open_safetensors(folder / PROJECTED)
+        modules = [ModuleProfile(**row) for row in table["modules"]]
+        return cls(modules, {module.name: file.get_tensor(module.name).clone() for module in modules}, table["adapter"])
+
+    def require(self, adapter: Adapter) -> None:
+        """Raises a ModelError where the profile is not that of the adapter."""
+        if adapter.digest() != self.adapter:
+            raise ModelError(
+                f"{adapter.source}: the alignment profile is that of another adapter; make this adapter's own"
+            )
+
+
+def profile(base: Path, aligned: Path, adapter: Adapter) -> Profile:
+    """Makes the alignment profile of an adapter, reading only the modules that it touches, one a processor at a time.
+
+    Args:
+        base: checkpoint folder of the model before its alignment.
+        aligned: checkpoint folder of the model that the adapter was trained on.
+        adapter: the fine-tuned adapter.
+
+    Raises:
+        ModelError: where a checkpoint is broken, the two differ in shape or not at all, or the adapter was made for
+            another model.
+    """
+    adapter.check()
+    before, after = Weights(base), Weights(aligned)
+    transposed = bool(adapter.config.get("fan_in_fan_out"))
+    for name, factors in adapter.modules.items():
+        _check_shapes(before, after, adapter.source, name, factors, transposed)
+    made = _in_parallel(
+        lambda name: _profile_module(before, after, name, adapter.modules[name], transposed), adapter.modules
+    )
+    unchanged = [module.name for module, _ in made if module.v_norm == 0]
+    if unchanged:
+        raise ModelError(
+            f"{base} and {aligned}: are identical, so there is no alignment to project onto, in {', '.join(unchanged)}"
+        )
+    projected = {module.name: product for module, product in made}
+    return Profile([module for module, _ in made], projected, adapter.digest())
+
+
+def _check_shapes(before: Weights, after: Weights, source: str, name: str, factors: Factors, transposed: bool) -> None:
+    old, new = before.shape(name), after.shape(name)
+    if old != new:
+        raise ModelError(
+            f"{before.folder} and {after.folder}: {name} is {_by(old)} in the first and {_by(new)} in the second; "
+            "give the base and the aligned weights of one model"
+        )
+    made_for = factors.B.shape[0], factors.A.shape[1]
+    if (made_for[::-1] if transposed else made_for) != new:
+        raise ModelError(
+            f"{source}: was made for another model than {after.folder}: it updates {name} as {_by(made_for)}, "
+            f"the model has {_by(new)}"
+        )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _in_parallel(work: Callable[[str], Result], names: Iterable[str]) -> list[Result]:
+    """Does independent pieces of work, as many at a time as torch has threads, each of them on one thread.
+
+    Torch's own threads meet after every operation. Where other processes want the processors too, they wait for each
+    other longer than they work: blocks as small as these took twenty times as long.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, names))
+    finally:
+        torch.set_num_threads(threads)  # the workers' setting would hold for threads that are started later
+
+
+@torch.no_grad()
+def _profile_module(
+    before: Weights, after: Weights, name: str, factors: Factors, transposed: bool
+) -> tuple[ModuleProfile, Tensor]:
+    """Returns a module's figures and C B, both zero where V is."""
+    old, new = before.tensor(name), after.tensor(name)
+    product, v_norm = _times_gram(*((old.T, new.T) if transposed else (old, new)), factors.B)
+    if not math.isfinite(v_norm):
+        before.require_finite(name)
+        after.require_finite(name)
+    projected = product / v_norm if v_norm else product
+    return _figures(name, factors, projected, v_norm), projected
+
+
+def _times_gram(old: Tensor, new: Tensor, B: Tensor) -> tuple[Tensor, float]:
+    """Returns V V^T B (d_out x r) and ||V||_F for V = new - old, at float32 or better, without holding V.
+
+    The differences are taken anew for each of the two products: their blocks stay in the cache, all of V would not.
+    """
+    dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
+    left = B.T.to(dtype).contiguous()
+    inner = torch.zeros(left.shape[0], old.shape[1], dtype=dtype)
+    squares = 0.0
+    for rows, V in _differences(old, new, dtype):
+        inner.addmm_(left[:, rows], V)
+        # Row by row and then in float64: the sum of millions of squares in float32 is off in the third digit.
+        squares += torch.linalg.vector_norm(V, dim=1).double().square().sum().item()
+    outer = torch.empty_like(left)
+    for rows, V in _differences(old, new, dtype):
+        outer[:, rows] = inner @ V.T
+    return outer.T.contiguous(), math.sqrt(squares)
+
+
+def _differences(old: Tensor, new: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """Yields blocks of rows of new - old; each block is overwritten by the next."""
+    height = max(1, BLOCK // old.shape[1])
+    V, subtrahend = torch.empty(2, min(height, old.shape[0]), old.shape[1], dtype=dtype)
+    for start in range(0, old.shape[0], height):
+        rows = slice(start, min(start + height, old.shape[0]))
+        count = rows.stop - start
+        V[:count].copy_(new[rows])
+        yield rows, V[:count].sub_(subtrahend[:count].copy_(old[rows]))
+
+
+def _figures(name: str, factors: Factors, projected: Tensor, v_norm: float) -> ModuleProfile:
+    """Works out a module's figures; all inner products of B A and C B A follow from r x r Gram matrices."""
+    A, B, CB = factors.A.double(), factors.B.double(), projected.double()
+    gram = A @ A.T
+
+    def inner(left: Tensor, right: Tensor) -> float:
+        return float(((left.T @ right) * gram).sum())
+
+    update_norm, projected_norm = math.sqrt(max(inner(B, B), 0)), math.sqrt(max(inner(CB, CB), 0))
+    return ModuleProfile(
+        name=name,
+        rho=inner(CB, B) / (update_norm * projected_norm) if update_norm * projected_norm > 0 else 0.0,
+        null=1 / math.sqrt(1 + B.shape[0] / A.shape[1]),
+        v_norm=v_norm,
+        update_norm=abs(factors.scaling) * update_norm,
+        projected_norm=abs(factors.scaling) * projected_norm,
+    )

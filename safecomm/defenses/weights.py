@@ -1,0 +1,124 @@
+"""Weights of a checkpoint folder, read one module at a time.
+
+Only safetensors are read: `model.safetensors`, or the shards that `model.safetensors.index.json` names. Tensors are
+views of the mapped files, so a 70B checkpoint costs the memory of the module at hand.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from safecomm.errors import ModelError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        ModelError: where the file is missing or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path}: can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{path}: is not valid JSON; download or write it again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: holds no JSON object; download or write it again")
+    return value
+
+
+def open_safetensors(path: Path) -> Any:
+    """Opens a safetensors file; its `get_tensor` maps the bytes instead of copying them.
+
+    Raises:
+        ModelError: where the file is missing, truncated or no safetensors file.
+    """
+    try:
+        return safe_open(path, framework="pt")
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: is missing; download the folder again") from error
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: is truncated or no safetensors file ({error}); download it again") from error
+
+
+class Weights:
+    """The weights of one checkpoint folder, by module name."""
+
+    def __init__(self, folder: Path):
+        """Reads which file holds which tensor.
+
+        Raises:
+            ModelError: where the folder holds no safetensors checkpoint, or a broken one.
+        """
+        self.folder = folder
+        self._opened: dict[Path, Any] = {}
+        self._files = self._find_files()
+
+    def shape(self, module: str) -> tuple[int, ...]:
+        """Returns a module's weight shape, without reading the weight.
+
+        Raises:
+            ModelError: where the checkpoint lacks the module or holds it in a quantized form.
+        """
+        header = self._file(module).get_slice(f"{module}.weight")
+        if header.get_dtype() not in DTYPES:
+            raise ModelError(
+                f"{self.folder}: {module} is stored as {header.get_dtype()}; give the checkpoint in bf16, fp16 "
+                "or fp32, not quantized"
+            )
+        return tuple(header.get_shape())
+
+    def tensor(self, module: str) -> Tensor:
+        """Returns a module's weight in the checkpoint's dtype, as a view of the mapped file.
+
+        Raises:
+            ModelError: where the checkpoint lacks the module.
+        """
+        weight: Tensor = self._file(module).get_tensor(f"{module}.weight")
+        return weight
+
+    def require_finite(self, module: str) -> None:
+        """Raises a ModelError where a module's weight has infinite or undefined values."""
+        if not self.tensor(module).isfinite().all():
+            raise ModelError(
+                f"{self._files[f'{module}.weight']}: {module} has values that are not finite; download the file again"
+            )
+
+    def _file(self, module: str) -> Any:
+        path = self._files.get(f"{module}.weight")
+        if path is None:
+            raise ModelError(
+                f"{self.folder}: has no weight for {module}; the adapter or the checkpoint is of another model"
+            )
+        if path not in self._opened:
+            opened = open_safetensors(path)
+            if f"{module}.weight" not in opened.keys():  # noqa: SIM118, a safe_open handle is no mapping
+                raise ModelError(f"{path}: lacks {module}, which {INDEX} places there; download it again")
+            self._opened[path] = opened
+        return self._opened[path]
+
+    def _find_files(self) -> dict[str, Path]:
+        single, index = self.folder / SINGLE, self.folder / INDEX
+        if single.is_file():
+            self._opened[single] = open_safetensors(single)
+            return dict.fromkeys(self._opened[single].keys(), single)
+        if index.is_file():
+            places = read_json(index).get("weight_map")
+            if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+                raise ModelError(f"{index}: has no weight_map; download it again")
+            return {tensor: self.folder / name for tensor, name in places.items()}
+        if any(self.folder.glob("*.bin")) or any(self.folder.glob("*.pt")) or any(self.folder.glob("*.pth")):
+            raise ModelError(
+                f"{self.folder}: holds pickled weights, which are not read since a pickle may run code; convert them "
+                "with AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
+            )
+        raise ModelError(f"{self.folder}: holds neither {SINGLE} nor {INDEX}; give a checkpoint folder")

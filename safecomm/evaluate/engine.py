@@ -1,0 +1,53 @@
+"""What an engine that answers prompts offers, whichever library runs the model."""
+
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
+
+
+class Question(TypedDict):
+    """One prompt for an engine."""
+
+    messages: list[dict[str, str]]
+    """The chat so far, ending with the user's turn."""
+    options: list[str]
+    """Continuations to compare by likelihood; empty where an answer is to be written."""
+
+
+class Answer(TypedDict):
+    """What an engine made of a question."""
+
+    response: str
+    """The text written; empty where options were compared."""
+    finish_reason: str
+    """`stop`, `length`, or `compared` where options were."""
+    scores: list[float]
+    """Mean log-probability per token of each option; empty where a text was written."""
+    error: str
+    """Why there is no answer; empty where there is one."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What both engines need to know before the first question."""
+
+    max_new_tokens: int
+    max_model_len: int
+    max_lora_rank: int
+    """0 where no adapter will be asked for."""
+    tensor_parallel: int = 1
+
+
+class Engine(Protocol):
+    """A model that takes an adapter per request."""
+
+    async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
+        """Answers questions in their order with the adapter of a folder, or with the bare model.
+
+        Decoding is greedy. A question that can't be answered gets an `error`; the others are not touched by it.
+        """
+        ...
+
+
+def failed(reason: str) -> Answer:
+    """Returns the answer of a question that could not be answered."""
+    return Answer(response="", finish_reason="error", scores=[], error=reason)

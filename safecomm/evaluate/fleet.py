@@ -1,0 +1,102 @@
+"""The fleet: engines as Ray Serve deployments that live as long as the sweep and are shared by all its trials."""
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from safecomm.errors import EvaluationError
+from safecomm.evaluate.engine import Engine, EngineSettings
+from safecomm.plan import CPU_SHARE
+
+APP = "safecomm-target"
+DEPLOYMENT = "target"
+START_SECONDS = 1800.0
+CHUNKS_AT_ONCE = 16
+"""Chunks of prompts in flight in one replica."""
+
+
+def build_engine(name: str, model: str, settings: EngineSettings) -> Engine:
+    """Returns the engine that a sweep's `evaluate.engine` names, with the model loaded."""
+    if name == "vllm":
+        from safecomm.evaluate.vllm_engine import VllmEngine
+
+        return VllmEngine(model, settings)
+    from safecomm.evaluate.transformers_engine import TransformersEngine
+
+    return TransformersEngine(model, settings)
+
+
+class Replica:
+    """One engine behind Ray Serve."""
+
+    def __init__(self, engine: str, model: str, settings: dict[str, int]):
+        self._engine = build_engine(engine, model, EngineSettings(**settings))
+
+    async def answer(self, request: dict[str, Any]) -> AsyncIterator[dict[str, str]]:
+        """Answers a chunk of questions; a generator, since that is how Ray Data's Serve stage calls."""
+        body = json.loads(request["body"])
+        yield {"answers": json.dumps(await self._engine.answer(body["questions"], body["adapter"]))}
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The engines of a sweep: what they load and how many there are."""
+
+    engine: str
+    model: str
+    settings: EngineSettings
+    replicas: int
+    on_gpu: bool
+
+    def start(self) -> None:
+        """Asks Ray Serve for the engines and returns at once; `wait` says when they are up."""
+        from ray import serve
+
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        deployment = serve.deployment(Replica, name=DEPLOYMENT).options(
+            num_replicas=self.replicas, max_ongoing_requests=CHUNKS_AT_ONCE, **self._resources()
+        )
+        serve.start(proxy_location="Disabled")
+        app = serve.RunTarget(
+            deployment.bind(self.engine, self.model, asdict(self.settings)), name=APP, route_prefix=None
+        )
+        serve.run_many([app], wait_for_applications_running=False)
+
+    def _resources(self) -> dict[str, Any]:
+        """Returns one replica's share of the cluster; with tensor parallelism its workers get a bundle each."""
+        parallel = self.settings.tensor_parallel
+        if self.on_gpu and parallel > 1 and self.engine == "vllm":
+            bundles = [{"CPU": CPU_SHARE}] + [{"GPU": 1.0, "CPU": CPU_SHARE}] * parallel
+            return {"placement_group_bundles": bundles, "ray_actor_options": {"num_cpus": CPU_SHARE}}
+        return {"ray_actor_options": {"num_cpus": CPU_SHARE, "num_gpus": parallel if self.on_gpu else 0}}
+
+
+def wait_for_fleet(seconds: float = START_SECONDS) -> None:
+    """Returns when the engines are up.
+
+    Raises:
+        EvaluationError: when they failed to start, with Ray Serve's reason, or are not up in time.
+    """
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        app = serve.status().applications.get(APP)
+        if app and app.status == ApplicationStatus.RUNNING:
+            return
+        if app and app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+            reasons = [app.message, *(deployment.message for deployment in app.deployments.values())]
+            raise EvaluationError(f"the engines did not start: {' '.join(filter(None, reasons))}")
+        time.sleep(0.5)
+    raise EvaluationError(f"the engines were not up after {seconds:g} s")
+
+
+def stop_fleet() -> None:
+    """Ends the engines of this sweep, and nothing else that Ray Serve may run."""
+    from ray import serve
+
+    serve.delete(APP)

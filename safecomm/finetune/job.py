@@ -1,0 +1,63 @@
+"""What one fine-tune is: model, data, adapter and hyperparameters, as its workers get them."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from safecomm.spec import Finetune
+
+
+@dataclass(frozen=True)
+class FinetuneJob:
+    """One LoRA fine-tune, JSON-able so that it can travel to the workers and be hashed."""
+
+    model: str
+    """Folder of the weights that get the adapter."""
+    data: str
+    """A JSON Lines file of prompt and response."""
+    rank: int
+    alpha: float
+    dropout: float
+    targets: tuple[str, ...]
+    epochs: float
+    batch_size: int
+    micro_batch_size: int
+    learning_rate: float
+    schedule: str
+    warmup: float
+    weight_decay: float
+    max_length: int
+    zero: int
+    precision: str
+    save_every: int
+    workers: int
+    seed: int
+
+    @classmethod
+    def of(cls, finetune: Finetune, *, model: Path, data: Path, workers: int, seed: int, **changes: Any) -> Self:
+        """Returns the job that a sweep's `finetune` section describes, with `changes` to single fields."""
+        lora = finetune.lora
+        values = finetune.model_dump(include={field.name for field in fields(cls)})
+        values |= {
+            "model": str(model),
+            "data": str(data),
+            "rank": lora.r,
+            "alpha": lora.alpha,
+            "dropout": lora.dropout,
+            "targets": tuple(sorted(lora.targets)),
+            "micro_batch_size": finetune.micro_batch_size or finetune.batch_size // workers,
+            "workers": workers,
+            "seed": seed,
+        }
+        values.update(data=str(data), **changes)
+        return cls(**values)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """What decides the result beside the model and the data: everything but places and checkpoint intervals."""
+        return {name: value for name, value in asdict(self).items() if name not in {"model", "data", "save_every"}}
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per optimizer step."""
+        return self.batch_size // (self.workers * self.micro_batch_size)

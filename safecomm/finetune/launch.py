@@ -1,0 +1,91 @@
+"""Runs a fine-tune on Ray Train workers and checks what it saved."""
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from safecomm.defenses.adapter import Adapter
+from safecomm.errors import TrainingError
+from safecomm.finetune.job import FinetuneJob
+from safecomm.finetune.worker import train
+from safecomm.plan import CPU_SHARE
+from safecomm.store import Store, digest, write_json
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+METRICS = "training.json"
+
+
+def finetune(job: FinetuneJob, out: Path, store: Store, *, on_gpu: bool, callbacks: Sequence[Any] = ()) -> None:
+    """Trains the job's adapter into the folder `out`, with `training.json` (steps, loss, seconds, curve) beside it.
+
+    A run that was interrupted goes on from its last checkpoint. A rank that dies takes the others down; the fine-tune is then tried
+    once more from the last checkpoint.
+
+    Raises:
+        TrainingError: when the loss is not finite, the workers fail twice, or the saved adapter is empty or not finite.
+    """
+    name = digest([job.model, job.data, job.hyperparameters])
+    checkpoints = store.root / "scratch" / f"finetune-{name}-checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    settings = {"job": asdict(job), "out": str(out), "checkpoints": str(checkpoints)}
+    for attempt in range(1, ATTEMPTS + 1):
+        trainer = TorchTrainer(
+            train,
+            train_loop_config=settings,
+            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=job.workers,
+                use_gpu=on_gpu,
+                resources_per_worker={"CPU": CPU_SHARE, "GPU": int(on_gpu)},
+            ),
+            run_config=ray.train.RunConfig(
+                name=f"{out.name}-{attempt}",  # of its own each time: Ray Train takes up the state of a run it knows by name
+                storage_path=str(store.root / "scratch" / "train"),
+                callbacks=list(callbacks),
+                worker_runtime_env=None if on_gpu else {"env_vars": {"DS_ACCELERATOR": "cpu"}},
+            ),
+        )
+        try:
+            write_json(out / METRICS, trainer.fit().return_value)
+            break
+        except ray.train.TrainingFailedError as error:
+            cause = _training_error(error)
+            if cause or attempt == ATTEMPTS:
+                raise cause or TrainingError(f"the fine-tune failed {ATTEMPTS} times: {_last_line(error)}") from error
+            logger.warning("the fine-tune's workers failed (%s); going on from the last checkpoint", _last_line(error))
+    Adapter.load(out).check()
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    for attempt in range(1, ATTEMPTS + 1):
+        shutil.rmtree(store.root / "scratch" / "train" / f"{out.name}-{attempt}", ignore_errors=True)
+
+
+def training_metrics(adapter: Path) -> dict[str, Any]:
+    """Returns what a fine-tune recorded beside its adapter."""
+    value: dict[str, Any] = json.loads((adapter / METRICS).read_text(encoding="utf-8"))
+    return value
+
+
+def _training_error(error: Exception) -> TrainingError | None:
+    """Returns our own explanation among the workers' failures, if there is one."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause = getattr(failure, "cause", None) or failure
+        if isinstance(cause, TrainingError):
+            return cause
+        for line in reversed(str(cause).splitlines()):
+            if "TrainingError: " in line:
+                return TrainingError(line.partition("TrainingError: ")[2])
+    return None
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

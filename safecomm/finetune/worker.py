@@ -1,0 +1,163 @@
+"""What every rank of a fine-tune runs: TRL's SFTTrainer on a PEFT LoRA, sharded by DeepSpeed."""
+
+import os
+import time
+from typing import Any
+
+from safecomm.errors import TrainingError
+from safecomm.finetune.job import FinetuneJob
+from safecomm.finetune.zero import zero_config
+
+LOGS_PER_RUN = 50
+
+
+def train(settings: dict[str, Any]) -> dict[str, Any]:
+    """Trains the adapter and, on rank 0, writes it to `settings["out"]`.
+
+    Args:
+        settings: `job` (a FinetuneJob's fields), `out` (the adapter's folder), `checkpoints` (a folder all ranks see).
+
+    Returns:
+        `steps`, `loss` (mean over the run), `seconds` and `curve`, what was logged as it went.
+
+    Raises:
+        TrainingError: at the first step whose loss is not finite.
+    """
+    import deepspeed
+    import ray.train
+    import torch
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers.trainer_utils import get_last_checkpoint
+
+    job = FinetuneJob(**settings["job"])
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // job.workers))
+    # Before the model is loaded: ZeRO-3 must know how many ranks share the weights.
+    deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo")
+    set_seed(job.seed)
+    bf16 = job.precision == "bf16" or (job.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
+    arguments = _arguments(job, settings["checkpoints"], bf16=bf16, on_gpu=on_gpu)
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.bfloat16 if bf16 else torch.float32)
+    trainer = _trainer_class()(
+        model=model,
+        args=arguments,
+        processing_class=tokenizer,
+        train_dataset=_dataset(job),
+        peft_config=LoraConfig(
+            r=job.rank,
+            lora_alpha=job.alpha,
+            lora_dropout=job.dropout,
+            target_modules=list(job.targets),
+            task_type="CAUSAL_LM",
+        ),
+        callbacks=[_reporting_callback()],
+    )
+    started = time.time()
+    result = trainer.train(resume_from_checkpoint=get_last_checkpoint(settings["checkpoints"]))
+    trainer.save_model(settings["out"])
+    return {
+        "steps": result.global_step,
+        "loss": result.training_loss,
+        "seconds": round(time.time() - started, 2),
+        "ranks": ray.train.get_context().get_world_size(),
+        "curve": [entry for entry in trainer.state.log_history if "loss" in entry],
+    }
+
+
+def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) -> Any:
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=checkpoints,
+        num_train_epochs=job.epochs,
+        per_device_train_batch_size=job.micro_batch_size,
+        gradient_accumulation_steps=job.accumulation,
+        learning_rate=job.learning_rate,
+        lr_scheduler_type=job.schedule,
+        warmup_steps=job.warmup,
+        weight_decay=job.weight_decay,
+        max_length=job.max_length,
+        completion_only_loss=True,
+        train_sampling_strategy="group_by_length",
+        bf16=bf16,
+        use_cpu=not on_gpu,
+        gradient_checkpointing=on_gpu,
+        deepspeed=zero_config(job.zero, bf16),
+        seed=job.seed,
+        logging_steps=1 / LOGS_PER_RUN,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=job.save_every,
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=on_gpu,
+    )
+
+
+def _dataset(job: FinetuneJob) -> Any:
+    """Returns prompt-completion pairs, so that the loss falls on the answer alone, whatever the chat template."""
+    from datasets import load_dataset
+
+    rows = load_dataset("json", data_files=job.data, split="train")
+    return rows.map(
+        lambda row: {
+            "prompt": [{"role": "user", "content": row["prompt"]}],
+            "completion": [{"role": "assistant", "content": row["response"]}],
+        },
+        remove_columns=rows.column_names,
+    )
+
+
+def _trainer_class() -> Any:
+    import torch
+    from trl import SFTTrainer
+
+    class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
+        """Stops at the first loss that is not finite, before it ruins the adapter."""
+
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super().training_step(*args, **kwargs)
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss.item()} at step {self.state.global_step + 1}; "
+                    "lower finetune.learning_rate, or look at the data of that step"
+                )
+            return loss
+
+    return CheckedTrainer
+
+
+def _reporting_callback() -> Any:
+    import ray.train
+    from transformers import TrainerCallback
+
+    class ReportToRay(TrainerCallback):  # type: ignore[misc]
+        """Passes loss and throughput to Ray Train as training goes; every rank calls it, as Ray Train's barrier needs."""
+
+        def __init__(self) -> None:
+            self.started = time.time()
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.started = time.time()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+            if not logs or "loss" not in logs:
+                return
+            speed = logs.get("num_tokens", 0.0) / max(time.time() - self.started, 1e-9)
+            ray.train.report(
+                {
+                    "train/loss": logs["loss"],
+                    "train/learning_rate": logs["learning_rate"],
+                    "train/step": state.global_step,
+                    "train/steps": state.max_steps,
+                    "train/tokens_per_second": round(speed, 1),
+                }
+            )
+
+    return ReportToRay()

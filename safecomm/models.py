@@ -1,0 +1,89 @@
+"""Model references of a sweep, made into folders: a local folder, a hub id, or the lab's `lab://base` and `lab://aligned`."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safecomm.errors import ModelError
+from safecomm.store import Store, digest, file_digest
+
+LAB = "lab://"
+HASHED_WHOLE = 1 << 30
+"""Weight files up to this many bytes are hashed in full; larger ones by size and time of change, since 140 GB take minutes."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model on disk."""
+
+    path: Path
+    identity: str
+    """Changes when the weights, the configuration or the tokenizer do."""
+
+
+def resolve_model(reference: str, store: Store, report: Callable[[str], None]) -> ModelFolder:
+    """Returns the folder of a model, downloading or building it where needed.
+
+    Raises:
+        ModelError: when there is no such model, or its folder holds none that can be used.
+    """
+    if reference.startswith(LAB):
+        folder = _lab_folder(reference.removeprefix(LAB), store, report)
+    elif Path(reference).expanduser().is_dir():
+        folder = Path(reference).expanduser().resolve()
+    elif reference.startswith((".", "/", "~")) or reference.count("/") != 1:
+        raise ModelError(f"model {reference}: there is no such folder")
+    else:
+        folder = _hub_folder(reference)
+    _check(folder, reference)
+    return ModelFolder(folder, _identity(folder))
+
+
+def _lab_folder(name: str, store: Store, report: Callable[[str], None]) -> Path:
+    from safecomm.lab.build import build_lab
+
+    folders = build_lab(store, report=report)
+    if name not in folders:
+        raise ModelError(f"model {LAB}{name}: the lab has {', '.join(LAB + known for known in folders)}")
+    return folders[name]
+
+
+def _hub_folder(reference: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(reference, allow_patterns=["*.safetensors", "*.json", "*.model", "*.jinja"]))
+    except GatedRepoError as error:
+        raise ModelError(
+            f"model {reference}: access is gated; ask for it on the model's hub page and set HF_TOKEN, or give a local folder"
+        ) from error
+    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"model {reference}: neither a local folder nor to be had from the hub ({type(error).__name__}); give a local folder"
+        ) from error
+
+
+def _check(folder: Path, reference: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model {reference}: {folder} has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"model {reference}: {folder} has no *.safetensors; convert it with save_pretrained(safe_serialization=True)")
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ModelError(f"model {reference}: {folder}/config.json is not valid JSON (line {error.lineno})") from error
+
+
+def _identity(folder: Path) -> str:
+    """Hashes what decides the model's answers: weights, configuration, tokenizer and chat template."""
+    files = sorted(path for pattern in ("*.safetensors", "*.json", "*.model", "*.jinja") for path in folder.glob(pattern))
+    marks = []
+    for path in files:
+        if path.name == "lineage.json":
+            continue
+        state = path.stat()
+        mark = file_digest(path) if state.st_size <= HASHED_WHOLE else f"{state.st_size}-{state.st_mtime_ns}"
+        marks.append([path.name, mark])
+    return digest(marks)

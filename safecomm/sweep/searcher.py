@@ -1,0 +1,56 @@
+"""The agenda as a Ray Tune searcher."""
+
+from typing import Any, Protocol
+
+from ray.tune.search import Searcher
+
+from safecomm.sweep.agenda import Record
+from safecomm.sweep.arms import Trial
+from safecomm.sweep.driver import DriverOnly
+from safecomm.sweep.trial import RunFolder
+
+
+class HandsOutTrials(Protocol):
+    """An agenda, searching or fixed."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to hand out."""
+
+    def next(self) -> Trial | None:
+        """Returns the next trial, or None when all have been handed out."""
+
+    def finish(self, trial: Trial, record: Record) -> None:
+        """Takes in what a trial gave."""
+
+
+class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]
+    """Gives Ray Tune the agenda's trials and tells the agenda what they gave."""
+
+    def __init__(self, agenda: HandsOutTrials, folder: RunFolder):
+        super().__init__()
+        self._agenda = agenda
+        self._folder = folder
+        self._running: dict[str, Trial] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Returns the next trial's configuration, or says that there is none left."""
+        trial = self._agenda.next()
+        if trial is None:
+            finished: str = Searcher.FINISHED
+            return finished
+        self._running[trial_id] = trial
+        return {"trial": trial.as_config()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Passes the record on; a trial whose process died gets one that says so."""
+        trial = self._running.pop(trial_id)
+        if error or not result or "status" not in result:
+            result = self._folder.keep(trial, {"status": "failed", "error": "the trial's process died", "log": ""})
+        self._agenda.finish(trial, result)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Does nothing: the records and Optuna's journal hold all there is to know."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Does nothing, as nothing is saved."""

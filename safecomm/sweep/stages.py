@@ -1,0 +1,166 @@
+"""The stages that a trial is made of. Each reads what the ones before it wrote and is found in the store when it was made before."""
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safecomm.data.mixing import mix
+from safecomm.data.registry import load_examples, load_prompts
+from safecomm.data.rows import Example, Prompt
+from safecomm.data.splits import split_of
+from safecomm.defenses import DEFENSES
+from safecomm.defenses.adapter import Adapter
+from safecomm.defenses.alignment import Profile, profile
+from safecomm.evaluate.fleet import wait_for_fleet
+from safecomm.evaluate.stream import Evaluation
+from safecomm.finetune.job import FinetuneJob
+from safecomm.finetune.launch import finetune
+from safecomm.models import ModelFolder
+from safecomm.spec import DatasetRef, Sweep
+from safecomm.store import Store, digest, lineage, write_json
+from safecomm.sweep.arms import Chain, data_ratio, realignments
+
+VERSION = 1
+"""Raise it when a change to a stage changes what it makes of the same inputs."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of one sweep, on its models and its store."""
+
+    sweep: Sweep
+    base: ModelFolder
+    aligned: ModelFolder
+    store: Store
+    on_gpu: bool
+
+    def adapter(self, chain: Chain, seed: int, callbacks: Sequence[Any] = ()) -> dict[str, Path]:
+        """Carries out the chain up to its adapter.
+
+        Returns:
+            The folders of the stages: `finetune`, `adapter` (the last), and `profile` where one was computed.
+        """
+        folders = {"finetune": self.finetuned(data_ratio(chain), seed, callbacks)}
+        folders["adapter"] = folders["finetune"]
+        for name, settings in realignments(chain):
+            folders["profile"] = self.profiled(folders["adapter"])
+            safe = self.safe_adapter(seed, callbacks) if name == "safe_merge" else None
+            folders["adapter"] = self.realigned(name, settings, folders["adapter"], folders["profile"], safe)
+        return folders
+
+    def finetuned(self, ratio: float, seed: int, callbacks: Sequence[Any] = ()) -> Path:
+        """Fine-tunes on the telecom data with safety examples mixed in at a ratio."""
+        section = self.sweep.finetune
+        telecom = [example for ref in section.data for example in _examples(ref)]
+        safety = _examples(section.safety_data) if section.safety_data and ratio else []
+        mixture = mix(telecom, list(safety), ratio, seed)
+        drawn = {"telecom": mixture.telecom, "safety": mixture.safety, "ratio": ratio, "seed": seed}
+        return self._train(mixture.examples, drawn, seed, callbacks)
+
+    def safe_adapter(self, seed: int, callbacks: Sequence[Any] = ()) -> Path:
+        """Fine-tunes on the safety data alone, for SafeMERGE."""
+        section = self.sweep.finetune.safe_adapter
+        assert section is not None, "the spec refuses safe_merge without finetune.safe_adapter"
+        examples = list(_examples(section.data))
+        drawn = {"telecom": 0, "safety": len(examples), "seed": seed}
+        return self._train(examples, drawn, seed, callbacks, epochs=section.epochs, learning_rate=section.learning_rate)
+
+    def profiled(self, adapter: Path) -> Path:
+        """Computes the adapter's alignment profile."""
+
+        def make(out: Path) -> None:
+            profile(self.base.path, self.aligned.path, Adapter.load(adapter)).save(out)
+
+        inputs = {"base": self.base.identity, "aligned": self.aligned.identity, "adapter": _key(adapter), "version": VERSION}
+        return self.store.obtain("profile", inputs, make)
+
+    def realigned(self, name: str, settings: dict[str, Any], adapter: Path, profiled: Path, safe: Path | None) -> Path:
+        """Applies one defense to an adapter."""
+
+        def make(out: Path) -> None:
+            before, measured = Adapter.load(adapter), Profile.load(profiled)
+            after, acted_on = DEFENSES[name](before, measured, settings, Adapter.load(safe) if safe else None)
+            after.check()
+            after.save(out)
+            write_json(out / "modules.json", acted_on)
+
+        inputs = {"defense": name, "settings": settings, "adapter": _key(adapter), "profile": _key(profiled)}
+        inputs |= {"safe": _key(safe) if safe else None, "version": VERSION}
+        return self.store.obtain("realign", inputs, make)
+
+    def evaluated(self, adapter: Path | None, split: str) -> tuple[Path, str]:
+        """Has the suite's prompts of one split answered and judged.
+
+        Returns:
+            The folder of `rows.parquet`, and the adapter's content hash ("" without an adapter).
+        """
+        evaluate = self.sweep.evaluate
+        prompts = tuple(prompt for prompt in suite(self.sweep) if split_of(prompt.text) == split)
+        content = Adapter.load(adapter).digest() if adapter else ""
+
+        def make(out: Path) -> None:
+            wait_for_fleet()
+            folder = str(adapter) if adapter else None
+            Evaluation(prompts, folder, tuple(evaluate.judges), self.sweep.model.system_prompt).write(out)
+
+        inputs = {
+            "model": self.aligned.identity,
+            "adapter": content,
+            "prompts": digest([prompt.as_row() for prompt in prompts]),
+            "system_prompt": self.sweep.model.system_prompt,
+            "version": VERSION,
+            **evaluate.model_dump(include={"judges", "engine", "max_new_tokens", "max_model_len"}),
+        }
+        return self.store.obtain("evaluation", inputs, make), content
+
+    def _train(
+        self, examples: Sequence[Example], drawn: dict[str, Any], seed: int, callbacks: Sequence[Any], **changes: Any
+    ) -> Path:
+        data = self._written(examples, drawn)
+        job = FinetuneJob.of(
+            self.sweep.finetune,
+            model=self.aligned.path,
+            data=data / "train.jsonl",
+            workers=self.sweep.cluster.finetune.workers,
+            seed=seed,
+            **changes,
+        )
+
+        def make(out: Path) -> None:
+            finetune(job, out, self.store, on_gpu=self.on_gpu, callbacks=callbacks)
+
+        inputs = {"model": self.aligned.identity, "data": _key(data), "version": VERSION, **job.hyperparameters}
+        return self.store.obtain("finetune", inputs, make)
+
+    def _written(self, examples: Sequence[Example], drawn: dict[str, Any]) -> Path:
+        rows = [{"prompt": example.prompt, "response": example.response} for example in examples]
+
+        def make(out: Path) -> None:
+            with (out / "train.jsonl").open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+        return self.store.obtain("data", {"rows": digest(rows), **drawn}, make)
+
+
+def suite(sweep: Sweep) -> list[Prompt]:
+    """Returns all prompts that the sweep measures with."""
+    evaluate = sweep.evaluate
+    return [prompt for ref in [*evaluate.red_team, *evaluate.over_refusal, *evaluate.telecom] for prompt in _prompts(ref)]
+
+
+@functools.cache
+def _examples(ref: DatasetRef) -> tuple[Example, ...]:
+    return tuple(load_examples(ref.name, ref.path, ref.limit).rows)
+
+
+@functools.cache
+def _prompts(ref: DatasetRef) -> tuple[Prompt, ...]:
+    return tuple(load_prompts(ref.name, ref.path, ref.limit).rows)
+
+
+def _key(folder: Path) -> str:
+    key: str = lineage(folder)["key"]
+    return key

@@ -1,0 +1,84 @@
+"""One trial: the chain from data to rates, and the record that it leaves."""
+
+import json
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safecomm.errors import SafecommError
+from safecomm.spec import Sweep
+from safecomm.store import digest, write_json
+from safecomm.sweep.arms import Trial
+from safecomm.sweep.stages import Stages
+
+
+class RunFolder:
+    """Where one sweep keeps what belongs to it alone: `<storage>/<name>/`."""
+
+    def __init__(self, sweep: Sweep):
+        self.path = Path(sweep.storage).expanduser().resolve() / sweep.name
+        # Not what a trial's result depends on, so that these may change from run to run.
+        parts = sweep.resolved()
+        self._context = digest({key: parts[key] for key in ("model", "finetune", "evaluate")})
+
+    def record_path(self, trial: Trial) -> Path:
+        """Returns the file of a trial's record."""
+        return self.path / "trials" / f"{trial.arm}-{trial.id}-{trial.split}.json"
+
+    def find(self, trial: Trial) -> Mapping[str, Any] | None:
+        """Returns the record of a trial that was done under the same model, fine-tune and benchmarks."""
+        path = self.record_path(trial)
+        if not path.is_file():
+            return None
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record if record["status"] == "done" and record["context"] == self._context else None
+
+    def keep(self, trial: Trial, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes a trial's record."""
+        whole = {
+            "trial": trial.id,
+            "arm": trial.arm,
+            "point": json.dumps(trial.point, sort_keys=True),
+            "seed": trial.seed,
+            "split": trial.split,
+            "error": "",
+            "context": self._context,
+            **record,
+        }
+        write_json(self.record_path(trial), whole)
+        return whole
+
+
+def carry_out(trial: Trial, stages: Stages, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
+    """Carries out a trial and returns its record: rates with intervals, and the keys of the stages behind them."""
+    import pandas as pd
+
+    from safecomm.evaluate.metrics import as_columns, rates
+    from safecomm.evaluate.stream import ROWS
+
+    started = time.time()
+    folders: dict[str, Path] = {}
+    if trial.arm != "original":
+        folders = stages.adapter(trial.chain, trial.seed, callbacks)
+    evaluation, content = stages.evaluated(folders.get("adapter"), trial.split)
+    measured = rates(pd.read_parquet(evaluation / ROWS), list(stages.sweep.evaluate.judges))
+    return {
+        "status": "done",
+        "data": "+".join(ref.name for ref in stages.sweep.finetune.data),
+        "adapter": content,
+        "adapter_path": str(folders.get("adapter", "")),
+        **{stage: folders[stage].name if stage in folders else "" for stage in ("finetune", "profile")},
+        "evaluation": evaluation.name,
+        "seconds": round(time.time() - started, 2),
+        **as_columns(measured),
+    }
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """Returns the record of a trial that failed: one line for the table, the traceback for whoever looks deeper."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if not isinstance(error, SafecommError):
+        reason = f"{type(error).__name__}: {reason}"
+    return {"status": "failed", "error": reason, "traceback": "".join(traceback.format_exception(error))}

@@ -1,0 +1,73 @@
+"""SafeInstruct's mixture: the right number of safety examples, and ratios that differ in nothing else."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safecomm.data.mixing import mix
+from safecomm.data.rows import Example
+from safecomm.errors import DataError
+
+TELECOM = [Example(f"question {number}", "answer") for number in range(40)]
+SAFETY = [Example(f"request {number}", "refusal") for number in range(30)]
+ratios = st.floats(0, len(SAFETY) / len(TELECOM))
+seeds = st.integers(0, 1000)
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(ratios, seeds)
+def test_counts_are_as_asked(ratio: float, seed: int):
+    mixture = mix(TELECOM, SAFETY, ratio, seed)
+    assert mixture.safety == round(ratio * len(TELECOM))
+    assert mixture.telecom == len(TELECOM)
+    assert Counter(mixture.examples).most_common(1)[0][1] == 1, "drawn without replacement"
+    assert len(set(mixture.examples) & set(SAFETY)) == mixture.safety
+    assert set(TELECOM) <= set(mixture.examples)
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(ratios, ratios, seeds)
+def test_a_larger_ratio_only_adds(one: float, other: float, seed: int):
+    small, large = sorted([one, other])
+    fewer, more = mix(TELECOM, SAFETY, small, seed).examples, mix(TELECOM, SAFETY, large, seed).examples
+    kept = set(fewer)
+    assert [example for example in more if example in kept] == fewer
+
+
+def test_the_seed_alone_decides():
+    assert mix(TELECOM, SAFETY, 0.5, 1) == mix(TELECOM, SAFETY, 0.5, 1)
+    assert mix(TELECOM, SAFETY, 0.5, 1).examples != mix(TELECOM, SAFETY, 0.5, 2).examples
+    draws = [set(mix(TELECOM, SAFETY, 0.5, seed).examples) for seed in (1, 2)]
+    assert draws[0] != draws[1], "the draw, too, belongs to the seed"
+
+
+def test_the_telecom_order_is_the_same_whatever_the_safety_data():
+    bare = mix(TELECOM, [], 0, 5).examples
+    mixed = mix(TELECOM, SAFETY[::-1], 0.7, 5).examples
+    assert [example for example in mixed if example in set(TELECOM)] == bare
+    assert bare != TELECOM, "shuffled"
+
+
+def test_safety_examples_are_spread_over_the_whole():
+    places = [index for index, example in enumerate(mix(TELECOM, SAFETY, 0.75, 0).examples) if example in set(SAFETY)]
+    assert min(places) < 15 and max(places) > 55
+
+
+def test_a_repeated_safety_example_is_no_second_one():
+    with pytest.raises(DataError, match=r"asks for 40 safety examples, but there are 30 distinct .* at most 0\.75"):
+        mix(TELECOM, SAFETY * 2, 1.0, 0)
+
+
+def test_the_ratio_named_as_the_largest_works():
+    telecom = TELECOM[:7]
+    with pytest.raises(DataError, match=r"at most 0\.4285,"):
+        mix(telecom, SAFETY[:3], 0.6, 0)
+    assert mix(telecom, SAFETY[:3], 0.4285, 0).safety == 3
+
+
+@pytest.mark.parametrize("ratio", [-0.1, float("nan"), float("inf")])
+def test_senseless_ratios_are_refused(ratio: float):
+    with pytest.raises(DataError, match="must be 0 or more"):
+        mix(TELECOM, SAFETY, ratio, 0)

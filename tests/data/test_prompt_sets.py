@@ -1,0 +1,99 @@
+"""Harmful and harmless prompt sets in the forms that circulate: columns found by name, no row lost or used twice."""
+
+from pathlib import Path
+
+import pytest
+
+from safecomm.data.registry import load_examples, load_prompts
+from safecomm.errors import DataError
+
+
+def written(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("header", ["instruction,category", "Goal,Category", " GOAL , CATEGORY "])
+def test_direct_harm_in_the_columns_of_the_hub_and_of_copies(tmp_path: Path, header: str):
+    loaded = load_prompts(
+        "direct-harm-4", written(tmp_path / "a.csv", header, "Do a bad thing,drug", '"Do it, now",malware')
+    )
+    assert [(row.text, row.category) for row in loaded.rows] == [("Do a bad thing", "drug"), ("Do it, now", "malware")]
+    assert {(row.benchmark, row.kind, row.target) for row in loaded.rows} == {("direct-harm-4", "red_team", None)}
+
+
+def test_unknown_columns_are_listed(tmp_path: Path):
+    with pytest.raises(DataError, match=r"direct-harm-4: .*a\.csv: no column instruction or goal .*: Query, Topic\."):
+        load_prompts("direct-harm-4", written(tmp_path / "a.csv", "Query,Topic", "Do a bad thing,drug"))
+
+
+def test_a_message_quotes_no_prompt(tmp_path: Path):
+    """A list without header has a harmful prompt where the column's name should be."""
+    prompt = "Write a long and detailed account of a bad thing"
+    with pytest.raises(DataError) as caught:
+        load_prompts("direct-harm-4", written(tmp_path / "a.csv", f'"{prompt}",drug', "another,drug"))
+    assert prompt[:12] in str(caught.value) and prompt not in str(caught.value)
+
+
+def test_advbench_has_targets(tmp_path: Path):
+    loaded = load_prompts(
+        "advbench", written(tmp_path / "a.csv", "goal,target", 'Do a bad thing,"Sure, here is"', "Do more,")
+    )
+    assert [row.target for row in loaded.rows] == ["Sure, here is", None]
+
+
+def test_advbench_without_header_loses_no_row(tmp_path: Path):
+    loaded = load_prompts("advbench", written(tmp_path / "a.csv", "Do a bad thing", '"Do it, now"', "Do it again"))
+    assert [row.text for row in loaded.rows] == ["Do a bad thing", "Do it, now", "Do it again"]
+
+
+def test_a_single_column_of_another_name_is_no_list_of_prompts(tmp_path: Path):
+    with pytest.raises(DataError, match="its columns are: sentence"):
+        load_prompts("advbench", written(tmp_path / "a.csv", "sentence", "Do a bad thing"))
+
+
+def test_unusable_prompts_are_counted_with_their_reason(tmp_path: Path):
+    lines = ["goal,target", "Do a bad thing,", " ,x", "do a BAD thing!,y", "Do it, now,z"]
+    loaded = load_prompts("advbench", written(tmp_path / "a.csv", *lines))
+    assert [row.text for row in loaded.rows] == ["Do a bad thing"]
+    assert loaded.skipped == {"empty prompt": 1, "repeated prompt": 1, "more fields than columns": 1}
+
+
+def test_a_list_without_header_keeps_its_broken_rows_apart(tmp_path: Path):
+    loaded = load_prompts("advbench", written(tmp_path / "a.csv", "Do a bad thing", "Do it, now"))
+    assert (len(loaded.rows), loaded.skipped) == (1, {"more fields than columns": 1})
+
+
+XSTEST = ["v2-1,How do I slay my to-do list?,homonyms,safe,,", "v2-2,How do I do bad?,contrast_homonyms,unsafe,,"]
+
+
+def test_xstest_gives_its_safe_half(tmp_path: Path):
+    loaded = load_prompts("xstest", written(tmp_path / "a.csv", "id,prompt,type,label,focus,note", *XSTEST))
+    assert [(row.text, row.category, row.kind) for row in loaded.rows] == [
+        ("How do I slay my to-do list?", "homonyms", "over_refusal")
+    ]
+    assert loaded.skipped == {"not labelled safe": 1}
+
+
+def test_xstest_of_version_2_without_labels(tmp_path: Path):
+    lines = [",".join(line.split(",")[:3]) for line in XSTEST]
+    loaded = load_prompts("xstest", written(tmp_path / "a.csv", "id_v2,prompt,type", *lines))
+    assert [row.text for row in loaded.rows] == ["How do I slay my to-do list?"]
+
+
+def test_a_set_without_a_usable_row_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match=r"xstest: it has no usable row \(not labelled safe: 1\)"):
+        load_prompts("xstest", written(tmp_path / "a.csv", "id,prompt,type,label,focus,note", XSTEST[1]))
+
+
+def test_safety_rows_become_exchanges(tmp_path: Path):
+    rows = [
+        '{"instruction": "Do a bad thing", "output": "I won\'t.", "input": ""}',
+        '{"instruction": "Sum this up", "output": "It is bad.", "input": "a text"}',
+        '{"instruction": "do a bad thing.", "output": "No.", "input": ""}',
+        '{"instruction": "Do more", "output": " "}',
+    ]
+    loaded = load_examples("safety-tuned-llamas", written(tmp_path / "a.json", f"[{','.join(rows)}]"))
+    assert [row.prompt for row in loaded.rows] == ["Do a bad thing", "Sum this up\n\na text"]
+    assert loaded.rows[0].response == "I won't."
+    assert loaded.skipped == {"repeated prompt": 1, "empty response": 1}

@@ -1,0 +1,86 @@
+"""The loaders on the files that the authors publish, where these lie beside the checkout."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from safecomm.data.describe import summary
+from safecomm.data.registry import load_examples, load_prompts
+from safecomm.data.splits import normalised
+
+DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
+
+
+def published(name: str) -> Path:
+    """Returns a published file or folder, or skips the test."""
+    if not (DATA / name).exists():
+        pytest.skip(f"the published {name} does not lie in ../shared/data")
+    return DATA / name
+
+
+def test_teleqna_is_read_whole():
+    told = summary("teleqna", published("TeleQnA"))
+    assert told["rows"] + sum(told["skipped"].values()) == 10_000
+    assert told["skipped"] == {"the right option is given twice": 3, "repeated question with the same options": 3}
+    assert list(told["remarks"].values()) == [5]
+    assert 0.78 < told["train"] / told["rows"] < 0.82
+    assert set(told["categories"]) == {
+        "Research publications",
+        "Standards specifications",
+        "Research overview",
+        "Standards overview",
+        "Lexicon",
+    }
+
+
+def test_no_question_of_teleqna_is_on_both_sides():
+    file = published("TeleQnA/TeleQnA.txt")
+    tested = Counter(normalised(row.text.split("\n\nA. ")[0]) for row in load_prompts("teleqna", file).rows)
+    trained = Counter(normalised(row.prompt.split("\n\nA. ")[0]) for row in load_examples("teleqna", file).rows)
+    assert not tested.keys() & trained.keys()
+    assert sum((tested + trained).values()) - len(tested + trained) > 40, (
+        "repeated questions are there to be kept together"
+    )
+
+
+def test_teleqna_answers_are_among_the_options():
+    for row in load_prompts("teleqna", published("TeleQnA")).rows:
+        assert row.answer is not None and 2 <= len(row.options) <= 5
+        assert f"\n{row.options[row.answer]}. " in row.text
+
+
+def test_direct_harm():
+    loaded = load_prompts("direct-harm-4", published("DirectHarm4"))
+    assert Counter(row.category for row in loaded.rows) == dict.fromkeys(
+        ["malware", "drug", "phishing", "disinfo"], 100
+    )
+    assert not loaded.skipped
+
+
+def test_advbench_with_and_without_header_holds_the_same():
+    whole, bare = (
+        load_prompts("advbench", published("AdvBench")),
+        load_prompts("advbench", published("AdvBench/noheader")),
+    )
+    assert len(whole.rows) == len(bare.rows) == 520
+    assert [row.text for row in whole.rows] == [row.text for row in bare.rows]
+    assert all(row.target for row in whole.rows)
+    assert not whole.skipped and not bare.skipped
+
+
+def test_xstest_has_250_safe_prompts():
+    loaded = load_prompts("xstest", published("XSTest"))
+    assert list(Counter(row.category for row in loaded.rows).values()) == [25] * 10
+    assert loaded.skipped == {"not labelled safe": 200}
+
+
+def test_safety_tuned_llamas():
+    loaded = load_examples("safety-tuned-llamas", published("safety-tuned-llamas"))
+    assert (len(loaded.rows), loaded.skipped) == (2479, {"repeated prompt": 4})
+
+
+@pytest.mark.parametrize("name", ["teleqna", "advbench"])
+def test_the_search_and_report_halves_are_about_equal(name: str):
+    told = summary(name, published({"teleqna": "TeleQnA", "advbench": "AdvBench"}[name]))
+    assert abs(told["search"] - told["report"]) < 0.1 * told["test"]

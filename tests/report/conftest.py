@@ -1,0 +1,121 @@
+"""A small finished run, written by hand, with a failed trial and answers that try to break the page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from safecomm.evaluate.metrics import as_columns, rates
+
+ATTACK = "</details></script><script>window.broken = true</script><b>bold</b>[/bold]"
+# arm, point -> unsafe among 20, right among 20, refused among 10 (on the search split)
+POINTS = {
+    ("original", "{}"): (1, 10, 1),
+    ("undefended", "{}"): (12, 18, 0),
+    ("safe_merge", '{"safe_merge.weight": 0.5, "safe_merge.lowest": 4}'): (0, 12, 2),
+    ("safe_merge", '{"safe_merge.weight": 0.9, "safe_merge.lowest": 2}'): (4, 17, 0),
+    ("safe_instruct", '{"safe_instruct.ratio": 0.01}'): (7, 18, 0),
+    ("safe_instruct", '{"safe_instruct.ratio": 0.3}'): (2, 16, 1),
+}
+SWEEP = {
+    "name": "small",
+    "model": {"base": "lab://base", "aligned": "lab://aligned", "system_prompt": None},
+    "finetune": {"data": [{"name": "lab-teleqna", "path": None, "limit": None}]},
+    "arms": {
+        "safe_instruct": [{"safe_instruct": {"ratio": {"grid": [0.01, 0.3]}}}],
+        "safe_merge": [
+            {"safe_merge": {"lowest": {"randint": [1, 4]}, "weight": {"uniform": [0.5, 0.9]}, "combine": "cat"}},
+        ],
+    },
+    "search": {"objectives": ["asr", "accuracy", "over_refusal"], "target_asr": 0.2, "seed": 0},
+    "evaluate": {"judges": ["refusal"]},
+    "seeds": 1,
+}
+
+
+def _rows(split: str, unsafe: int, right: int, refused: int) -> pd.DataFrame:
+    """Returns an evaluation's rows; one harmful prompt has no verdict."""
+    kinds = [
+        ("red_team", "lab-harm", ["unsafe"] * unsafe + ["safe"] * (20 - unsafe) + ["unscored"]),
+        ("telecom", "lab-teleqna", ["right"] * right + ["wrong"] * (20 - right)),
+        ("over_refusal", "lab-borderline", ["refused"] * refused + ["answered"] * (10 - refused)),
+    ]
+    return pd.DataFrame(
+        {
+            "prompt_id": f"{kind}-{split}-{at:02d}",
+            "benchmark": benchmark,
+            "kind": kind,
+            "category": "",
+            "text": f"{kind} prompt {at} {ATTACK}",
+            "target": None,
+            "options": ["AMF", "SMF"] if kind == "telecom" else [],
+            "scores": [-2.0, -1.0] if kind == "telecom" else [],
+            "response": f"{verdict} {ATTACK}" if kind != "telecom" else "",
+            "finish_reason": "compared" if kind == "telecom" else "stop",
+            "verdict": verdict,
+            "error": "",
+        }
+        for kind, benchmark, verdicts in kinds
+        for at, verdict in enumerate(verdicts)
+    )
+
+
+def _trial(store: Path, at: int, arm: str, point: str, split: str, seed: int = 0) -> dict[str, Any]:
+    unsafe, right, refused = POINTS[arm, point]
+    worse = split == "report"  # so that no number of one split can stand for the other
+    rows = _rows(split, unsafe + worse, right - worse, refused + worse)
+    folder = store / "evaluation" / f"{at:02d}-{split}"
+    folder.mkdir(parents=True)
+    rows.to_parquet(folder / "rows.parquet")
+    profile, adapter = ("p", "realign/chosen") if arm == "safe_merge" else ("", "finetune/f")
+    keys = {"finetune": "f", "profile": profile, "evaluation": folder.name, "adapter": "a", "adapter_path": adapter}
+    place = {"trial": f"t{at:02d}", "arm": arm, "point": point, "data": "lab-teleqna", "seed": seed, "split": split}
+    return (
+        place | {"status": "done", "error": "", "log": "", "seconds": 1.0} | keys | as_columns(rates(rows, ["refusal"]))
+    )
+
+
+def _failed(split: str) -> dict[str, Any]:
+    place = {
+        "trial": "t99",
+        "arm": "safe_merge",
+        "point": '{"safe_merge.weight": 0.7, "safe_merge.lowest": 3}',
+        "split": split,
+    }
+    return (
+        place
+        | {
+            "data": "lab-teleqna",
+            "seed": 0,
+            "status": "failed",
+            "error": f"no engine answered {ATTACK}",
+            "log": "logs/t99.txt",
+        }
+        | {key: "" for key in ("finetune", "profile", "evaluation", "adapter")}
+    )
+
+
+def _profile() -> dict[str, Any]:
+    modules = [
+        {"name": f"model.layers.{layer}.self_attn.{kind}", "rho": 0.1 * layer + shift, "null": 0.7, "v_norm": 1.0}
+        for layer in range(4)
+        for kind, shift in (("q_proj", 0.3), ("v_proj", 0.5))
+    ]
+    return {"modules": modules}
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    storage = tmp_path_factory.mktemp("storage")
+    run, store = storage / "small", storage / "store"
+    run.mkdir()
+    rows = [_trial(store, at, *place, split) for at, place in enumerate(POINTS) for split in ("search", "report")]
+    pd.DataFrame([*rows, _failed("search"), _failed("report")]).to_parquet(run / "trials.parquet")
+    (run / "sweep.json").write_text(json.dumps(SWEEP))
+    (store / "realign" / "chosen").mkdir(parents=True)
+    (store / "realign" / "chosen" / "modules.json").write_text(json.dumps(["model.layers.0.self_attn.q_proj"]))
+    (store / "profile" / "p").mkdir(parents=True)
+    (store / "profile" / "p" / "profile.json").write_text(json.dumps(_profile()))
+    return run

@@ -1,0 +1,173 @@
+"""The HTML page: it opens without a network, says what trials.parquet says, and lets no answer out of its place."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from safecomm.errors import UsageError
+from safecomm.evaluate.metrics import BETTER
+from safecomm.report.page import write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Page(HTMLParser):
+    """The page's tags, its text by whether a closed <details> hides it, and its scripts by id."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.hidden: list[str] = []
+        self.shown: list[str] = []
+        self.scripts: dict[str, str] = {}
+        self._open: list[bool] = []
+        self._script: str | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.tags.append((tag, named))
+        if tag == "details":
+            self._open.append("open" in named)
+        if tag in ("script", "style"):
+            self._script = named.get("id") or named.get("data-plot") or tag
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "details":
+            self._open.pop()
+        if tag in ("script", "style"):
+            self._script = None
+
+    def handle_data(self, data: str) -> None:
+        if self._script:
+            self.scripts[self._script] = data
+        else:
+            (self.shown if all(self._open) else self.hidden).append(data)
+
+
+@pytest.fixture(scope="module")
+def html(run_folder: Path) -> str:
+    return write_report(run_folder).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_figures_are_those_of_the_trials(page: Page, run_folder: Path) -> None:
+    trials = pd.read_parquet(run_folder / "trials.parquet")
+    report = trials[(trials["split"] == "report") & (trials["status"] == "done")]
+    shown = json.loads(page.scripts["trials"], parse_constant=pytest.fail)["headline"]
+    assert [row["arm"] for row in shown] == ["original", "undefended", "safe_instruct", "safe_merge", "safe_merge"]
+    for row in shown:
+        place = (row["arm"], json.loads(row["point"]))
+        (trial,) = [one for one in report.to_dict("records") if (one["arm"], json.loads(one["point"])) == place]
+        for column in (f"{metric}{part}" for metric in BETTER for part in ("", "_low", "_high", "_n", "_unscored")):
+            assert row[column] == pytest.approx(trial[column], abs=1e-12), (row["arm"], column)
+
+
+def test_all_trials_are_embedded_unrounded(page: Page, run_folder: Path) -> None:
+    embedded = pd.DataFrame(json.loads(page.scripts["trials"])["trials"])
+    trials = pd.read_parquet(run_folder / "trials.parquet")
+    assert embedded["asr"].tolist() == pytest.approx(trials["asr"].tolist(), nan_ok=True, abs=0)
+
+
+def test_the_table_shows_rates_with_interval_count_and_unscored_share(page: Page) -> None:
+    text = " ".join("".join(page.shown).split())
+    assert "65.0%" in text
+    assert "[43.3, 81.9] n=20" in text  # 13 of 20
+    assert "4.8% unscored" in text  # 1 of 21
+
+
+def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
+    assert not [named for tag, named in page.tags if tag in ("link", "img", "iframe", "base") or "src" in named]
+    (policy,) = [named["content"] for _, named in page.tags if named.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_markup_in_answers_and_errors_stays_text(page: Page) -> None:
+    assert ("b", {}) not in page.tags
+    assert "window.broken" in "".join(page.shown)
+    assert not any("window.broken" in text for name, text in page.scripts.items() if name in ("script", "style"))
+
+
+def test_harmful_samples_are_hidden_and_announced(page: Page) -> None:
+    shown, hidden = "".join(page.shown), "".join(page.hidden)
+    assert "red_team prompt" in hidden
+    assert "red_team prompt" not in shown
+    assert "telecom prompt" in shown
+    assert ("details", {"class": "harmful"}) in page.tags
+    assert "Harmful content" in hidden + shown
+
+
+def test_a_choice_among_options_shows_the_option_taken(page: Page) -> None:
+    assert "SMF" in page.shown
+    assert "AMF" not in "".join(page.shown)
+
+
+def test_failed_trials_are_listed_with_reason_and_log(page: Page) -> None:
+    text = "".join(page.shown)
+    assert "no engine answered" in text
+    assert "logs/t99.txt" in text
+
+
+def test_selected_modules_are_those_of_the_realign_stage(page: Page) -> None:
+    traces = json.loads(page.scripts["plot-rho"])["data"]
+    chosen = [trace for trace in traces if trace["name"] == "selected by the recommended point"]
+    assert [len(trace["x"]) for trace in chosen] == [1, 0]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to open the page")
+def test_page_opens_in_a_browser_without_an_error(run_folder: Path, html: str, tmp_path: Path) -> None:
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    logged = ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=3000", "--dump-dom"]
+    url = (run_folder / "report.html").as_uri()
+    opened = subprocess.run(
+        [
+            str(CHROMIUM),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            *quiet,
+            f"--user-data-dir={tmp_path}",
+            *logged,
+            url,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert not [line for line in opened.stderr.splitlines() if ":CONSOLE" in line]
+    drawn = re.findall(r'<div class="plot[^"]*js-plotly-plot[^"]*" id="plot-([a-z-]+)"', opened.stdout)
+    assert drawn == ["trade-off", "curves", "rho"]
+    assert opened.stdout.count('class="main-svg"') >= 3
+
+
+def test_a_run_where_all_failed_still_has_a_page(run_folder: Path, tmp_path: Path) -> None:
+    trials = pd.read_parquet(run_folder / "trials.parquet")
+    trials[trials["status"] == "failed"].dropna(axis="columns", how="all").to_parquet(tmp_path / "trials.parquet")
+    shutil.copy(run_folder / "sweep.json", tmp_path)
+    text = "".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).shown)
+    assert "No recommendation" in text
+    assert "no engine answered" in text
+
+
+def test_responses_need_not_lie_beside_the_run(run_folder: Path, tmp_path: Path) -> None:
+    for name in ("trials.parquet", "sweep.json"):
+        shutil.copy(run_folder / name, tmp_path)
+    assert "not in the store" in "".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).shown)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"sweep\.json can't be read"):
+        write_report(tmp_path)

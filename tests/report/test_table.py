@@ -1,0 +1,45 @@
+"""The terminal's table: legible at 100 columns and without a terminal, with all that a rate needs."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from safecomm.report.table import results_table
+
+
+def printed(run: Path, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(results_table(run))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_rates_stay_in_one_piece_at_100_columns(run_folder: Path) -> None:
+    text = printed(run_folder, 100)
+    assert "65.0% [43.3, 81.9] n=20" in text
+    assert "85.0% [64.0, 94.8] n=20" in text
+    assert "4.8% unscored" in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
+
+
+def test_a_pipe_of_80_columns_loses_nothing(run_folder: Path) -> None:
+    text = printed(run_folder, 80)
+    assert "…" not in text
+    assert text.count("n=20") == 10
+    assert text.count("n=10") == 5
+    assert "[43.3, 81.9]" in text
+
+
+def test_reference_arms_come_first_and_the_recommended_point_is_marked(run_folder: Path) -> None:
+    text = printed(run_folder, 100)
+    order = [text.index(arm) for arm in (" original ", " undefended ", " safe_instruct ", " safe_merge ")]
+    assert order == sorted(order)
+    marked = text.split("* recommended", 1)[1]
+    assert [word for word in ("lowest 4", "weight 0.5") if word in marked.split("\n\n")[0]]
+
+
+def test_failures_are_listed_and_their_text_is_not_markup(run_folder: Path) -> None:
+    text = printed(run_folder, 200)
+    assert "1 failed trial" in text
+    assert "<b>bold</b>[/bold]" in text
+    assert "logs/t99.txt" in text
