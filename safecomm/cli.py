@@ -1,4 +1,7 @@
-"""The command line, one function a verb. Heavy imports wait inside the verbs, so that a wrong sweep file is told at once."""
+"""The command line, one function a verb.
+
+Heavy imports wait inside the verbs, so that a wrong sweep file is told at once.
+"""
 
 import json
 import sys
@@ -11,9 +14,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from safecomm.errors import SafecommError, SpecError
-from safecomm.sweepfile import read_sweep
+from safecomm.spec import read_sweep
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__.split(".")[0] + ".")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help=__doc__.split(".")[0] + ".",
+)
 data_app = typer.Typer(no_args_is_help=True, help="The datasets and benchmarks that a sweep can name.")
 lab_app = typer.Typer(no_args_is_help=True, help="The small models that the project trains itself.")
 app.add_typer(data_app, name="data")
@@ -54,7 +63,9 @@ def run(sweep: SweepFile, set_: Overrides = None, storage: Storage = None, addre
 
 
 @app.command()
-def plan(sweep: SweepFile, set_: Overrides = None, gpus: Annotated[float, typer.Option(help="GPUs to plan for.")] = 0) -> None:
+def plan(
+    sweep: SweepFile, set_: Overrides = None, gpus: Annotated[float, typer.Option(help="GPUs to plan for.")] = 0
+) -> None:
     """Shows what a sweep would run and on what."""
     spec = read_sweep(sweep, set_)
     from safecomm.plan import Resources, make_plan

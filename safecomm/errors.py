@@ -25,7 +25,7 @@ class UsageError(SafecommError):
 
 
 class SpecError(UsageError):
-    """A sweep file has mistakes; `problems` holds one line for each, as `dotted.key: what is wrong and how to mend it`."""
+    """A sweep file has mistakes; `problems` holds a line for each, as `dotted.key: what is wrong, how to mend it`."""
 
     def __init__(self, source: str, problems: Sequence[str]):
         self.source = source

@@ -10,7 +10,7 @@ from safecomm.store import Store, digest, file_digest
 
 LAB = "lab://"
 HASHED_WHOLE = 1 << 30
-"""Weight files up to this many bytes are hashed in full; larger ones by size and time of change, since 140 GB take minutes."""
+"""Files up to this many bytes are hashed in full; larger ones by size and time of change, as 140 GB take minutes."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def _hub_folder(reference: str) -> Path:
         return Path(snapshot_download(reference, allow_patterns=["*.safetensors", "*.json", "*.model", "*.jinja"]))
     except GatedRepoError as error:
         raise ModelError(
-            f"model {reference}: access is gated; ask for it on the model's hub page and set HF_TOKEN, or give a local folder"
+            f"model {reference}: access is gated; ask for it on its hub page and set HF_TOKEN, or give a folder"
         ) from error
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(
-            f"model {reference}: neither a local folder nor to be had from the hub ({type(error).__name__}); give a local folder"
+            f"model {reference}: neither a folder nor to be had from the hub ({type(error).__name__}); give a folder"
         ) from error
 
 
@@ -69,7 +69,7 @@ def _check(folder: Path, reference: str) -> None:
     if not (folder / "config.json").is_file():
         raise ModelError(f"model {reference}: {folder} has no config.json")
     if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"model {reference}: {folder} has no *.safetensors; convert it with save_pretrained(safe_serialization=True)")
+        raise ModelError(f"model {reference}: {folder} has no *.safetensors; convert the weights with save_pretrained")
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -78,7 +78,9 @@ def _check(folder: Path, reference: str) -> None:
 
 def _identity(folder: Path) -> str:
     """Hashes what decides the model's answers: weights, configuration, tokenizer and chat template."""
-    files = sorted(path for pattern in ("*.safetensors", "*.json", "*.model", "*.jinja") for path in folder.glob(pattern))
+    files = sorted(
+        path for pattern in ("*.safetensors", "*.json", "*.model", "*.jinja") for path in folder.glob(pattern)
+    )
     marks = []
     for path in files:
         if path.name == "lineage.json":

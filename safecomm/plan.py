@@ -9,8 +9,8 @@ from safecomm.sweep.arms import chain_at, data_ratio, dimensions, grid_points
 
 TRIALS_WITHOUT_GPU = 2
 CPU_SHARE = 0.05
-"""CPUs that a trial, a training rank or a replica books with Ray. These are bookings, not cores: were they whole, the stages of one
-sweep would wait for each other for ever on a machine with two."""
+"""CPUs that a trial, a training rank or a replica books with Ray. These are bookings, not cores: were they whole, the
+stages of one sweep would wait for each other for ever on a machine with two."""
 
 
 class PlacementError(SafecommError):
@@ -86,16 +86,16 @@ def _finetunes(sweep: Sweep) -> int | None:
 
 
 def _concurrency(sweep: Sweep, resources: Resources, fleet: int, workers: int) -> int:
-    """Returns how many trials may run at a time: Ray Tune does not count the GPUs of Ray Train, so this is the only brake."""
+    """Returns how many trials may run at a time; the only brake, as Ray Tune does not count Ray Train's GPUs."""
     asked = sweep.cluster.concurrent_trials
     if not workers:
         return asked or TRIALS_WITHOUT_GPU
     room = int(resources.gpus - fleet) // workers
     if room < 1:
         raise PlacementError(
-            f"the fleet needs {fleet} GPUs (cluster.target) and one fine-tune {workers} (cluster.finetune.workers), together "
-            f"{fleet + workers}; there are {resources.gpus:g}. Lower cluster.target.replicas, cluster.target.tensor_parallel "
-            "or cluster.finetune.workers, or add GPUs"
+            f"the fleet needs {fleet} GPUs (cluster.target) and one fine-tune {workers} (cluster.finetune.workers), "
+            f"together {fleet + workers}; there are {resources.gpus:g}. Lower cluster.target.replicas, "
+            "cluster.target.tensor_parallel or cluster.finetune.workers, or add GPUs"
         )
     return min(asked or room, room)
 

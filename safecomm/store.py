@@ -1,7 +1,7 @@
 """Finished stage outputs, addressed by a hash of everything that went into them.
 
-A stage's folder `<root>/<stage>/<key>/` appears whole or not at all, with a `lineage.json` that names its inputs. Whoever asks for
-the same stage while it is being made waits for it instead of making it twice.
+A stage's folder `<root>/<stage>/<key>/` appears whole or not at all, with a `lineage.json` that names its inputs.
+Whoever asks for the same stage while it is being made waits for it instead of making it twice.
 """
 
 import hashlib
@@ -78,7 +78,12 @@ class Store:
             try:
                 started = time.time()
                 make(half)
-                lineage = {"stage": stage, "key": key, "inputs": dict(inputs), "seconds": round(time.time() - started, 2)}
+                lineage = {
+                    "stage": stage,
+                    "key": key,
+                    "inputs": dict(inputs),
+                    "seconds": round(time.time() - started, 2),
+                }
                 write_json(half / LINEAGE, lineage)
                 folder = self.folder(stage, key)
                 folder.parent.mkdir(parents=True, exist_ok=True)

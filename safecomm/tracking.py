@@ -1,14 +1,14 @@
 """Weights & Biases: one run per trial and one for the sweep, in one group, all written by the driver.
 
-Offline unless the user is logged in or sets WANDB_MODE; `wandb sync` uploads an offline run later. Run ids are fixed by the sweep and
-the trial, so that a sweep which goes on adds to its runs instead of making new ones.
+Offline unless the user is logged in or sets WANDB_MODE; `wandb sync` uploads an offline run later. Run ids are fixed by
+the sweep and the trial, so that a sweep which goes on adds to its runs instead of making new ones.
 """
 
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import pandas as pd
 import wandb
@@ -27,10 +27,10 @@ SAMPLES = 12
 """Responses that a trial's table shows."""
 
 
-def wandb_mode() -> str:
+def wandb_mode() -> Literal["online", "offline", "disabled", "shared"]:
     """Returns what WANDB_MODE says, else `online` for a user who is logged in, else `offline`."""
     if mode := os.environ.get("WANDB_MODE"):
-        return mode
+        return cast(Literal["online", "offline", "disabled", "shared"], mode)
     if os.environ.get("WANDB_API_KEY"):
         return "online"
     from requests.utils import get_netrc_auth
@@ -74,14 +74,21 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         config = {"sweep": self._sweep.resolved(), **ours.as_config()}
         self._runs[trial.trial_id] = open_run(self._sweep, self._folder, name, "trial", config)
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         """Logs the training curve as it comes, and the rates at the end."""
         run = self._runs[trial.trial_id]
         if "status" not in result:
             run.log({key: value for key, value in result.items() if key.startswith("train/")})
             return
-        run.summary.update({key: result[key] for key in ("status", "error", "finetune", "profile", "evaluation", "adapter")
-                            if key in result})
+        run.summary.update(
+            {
+                key: result[key]
+                for key in ("status", "error", "finetune", "profile", "evaluation", "adapter")
+                if key in result
+            }
+        )
         run.log({key: value for key, value in result.items() if _is_rate(key, result)})
         if result["status"] == "done":
             run.log({"samples": sample_table(self._store.folder("evaluation", result["evaluation"]))})

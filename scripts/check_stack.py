@@ -10,7 +10,9 @@ def main() -> int:
     import torch
 
     if not torch.version.cuda and find_spec("torchvision"):
-        print("torchvision is installed beside a CPU build of torch, which breaks `import transformers`.", file=sys.stderr)
+        print(
+            "torchvision is installed beside a CPU build of torch, which breaks `import transformers`.", file=sys.stderr
+        )
         print("Remove it: pip uninstall -y torchvision torchaudio torchcodec", file=sys.stderr)
         return 1
     import transformers

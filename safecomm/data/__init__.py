@@ -1,0 +1,1 @@
+"""What models read: training examples and benchmark prompts."""

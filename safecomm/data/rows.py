@@ -25,8 +25,9 @@ class Example:
 class Prompt:
     """One prompt of a benchmark.
 
-    A multiple-choice prompt has `options`, the texts among which the model's likelihood decides, and `answer`, the 0-based index
-    of the right one. `target` is what a harmful prompt is after (AdvBench's `target`, the lab's action), for judges that look for it.
+    A multiple-choice prompt has `options`, the texts among which the model's likelihood decides, and `answer`, the
+    0-based index of the right one. `target` is what a harmful prompt is after (AdvBench's `target`, the lab's action),
+    for judges that look for it.
     """
 
     benchmark: str

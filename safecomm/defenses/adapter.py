@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
 
+from safecomm.defenses.threads import one_thread
 from safecomm.defenses.weights import open_safetensors, read_json
 from safecomm.errors import ModelError
 
@@ -60,6 +61,7 @@ class Adapter:
     """Where the adapter comes from, for messages."""
 
     @classmethod
+    @one_thread()
     def load(cls, folder: Path) -> "Adapter":
         """Reads a PEFT LoRA folder.
 
@@ -80,6 +82,7 @@ class Adapter:
         modules = {name: Factors(A, B, _scaling(folder, config, name, A.shape[0])) for name, (A, B) in pairs.items()}
         return cls(modules, config, str(folder))
 
+    @one_thread()
     def save(self, folder: Path) -> None:
         """Writes a PEFT folder with one rank and one scaling for all modules, since vLLM reads only one of each.
 
@@ -106,6 +109,7 @@ class Adapter:
         """Returns 16 hex digits that stand for the weights and scaling; saving and loading keep them."""
         return self._digest
 
+    @one_thread()
     def check(self) -> None:
         """Raises a ModelError where the adapter is empty, has values that are not finite, or changes nothing."""
         if not self.modules:
@@ -119,6 +123,7 @@ class Adapter:
             raise ModelError(f"{self.source}: every lora_B is zero, so the adapter changes nothing; was it trained?")
 
     @cached_property
+    @one_thread()
     def _digest(self) -> str:
         hashed = hashlib.sha256()
         for name, factors in sorted(_uniform(self.modules).items()):

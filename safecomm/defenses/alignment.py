@@ -7,22 +7,19 @@ weights serves every setting.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from safecomm.defenses.adapter import Adapter, Factors
+from safecomm.defenses.threads import in_parallel
 from safecomm.defenses.weights import Weights, open_safetensors, read_json
 from safecomm.errors import ModelError
 from safecomm.store import write_json
-
-Result = TypeVar("Result")
 
 TABLE = "profile.json"
 PROJECTED = "projected.safetensors"
@@ -102,7 +99,7 @@ def profile(base: Path, aligned: Path, adapter: Adapter) -> Profile:
     transposed = bool(adapter.config.get("fan_in_fan_out"))
     for name, factors in adapter.modules.items():
         _check_shapes(before, after, adapter.source, name, factors, transposed)
-    made = _in_parallel(
+    made = in_parallel(
         lambda name: _profile_module(before, after, name, adapter.modules[name], transposed), adapter.modules
     )
     unchanged = [module.name for module, _ in made if module.v_norm == 0]
@@ -131,20 +128,6 @@ def _check_shapes(before: Weights, after: Weights, source: str, name: str, facto
 
 def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _in_parallel(work: Callable[[str], Result], names: Iterable[str]) -> list[Result]:
-    """Does independent pieces of work, as many at a time as torch has threads, each of them on one thread.
-
-    Torch's own threads meet after every operation. Where other processes want the processors too, they wait for each
-    other longer than they work: blocks as small as these took twenty times as long.
-    """
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, names))
-    finally:
-        torch.set_num_threads(threads)  # the workers' setting would hold for threads that are started later
 
 
 @torch.no_grad()

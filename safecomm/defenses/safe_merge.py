@@ -11,9 +11,11 @@ from torch import Tensor
 from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.alignment import Profile
 from safecomm.defenses.selection import select
+from safecomm.defenses.threads import one_thread
 from safecomm.errors import ModelError, UsageError
 
 
+@one_thread()
 def safe_merge(
     adapter: Adapter, safe: Adapter, selected: Collection[str], weight: float, combine: str = "cat"
 ) -> Adapter:

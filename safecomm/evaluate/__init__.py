@@ -1,0 +1,1 @@
+"""From an adapter to rates: engines, judges, metrics."""

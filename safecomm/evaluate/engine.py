@@ -34,6 +34,8 @@ class EngineSettings:
     max_model_len: int
     max_lora_rank: int
     """0 where no adapter will be asked for."""
+    lora_targets: tuple[str, ...]
+    """The linear modules that adapters may touch."""
     tensor_parallel: int = 1
 
 
@@ -45,6 +47,10 @@ class Engine(Protocol):
 
         Decoding is greedy. A question that can't be answered gets an `error`; the others are not touched by it.
         """
+        ...
+
+    async def check_health(self) -> None:
+        """Raises where the engine is dead, so that Ray Serve starts another in its place."""
         ...
 
 

@@ -32,13 +32,17 @@ def build_engine(name: str, model: str, settings: EngineSettings) -> Engine:
 class Replica:
     """One engine behind Ray Serve."""
 
-    def __init__(self, engine: str, model: str, settings: dict[str, int]):
+    def __init__(self, engine: str, model: str, settings: dict[str, Any]):
         self._engine = build_engine(engine, model, EngineSettings(**settings))
 
     async def answer(self, request: dict[str, Any]) -> AsyncIterator[dict[str, str]]:
         """Answers a chunk of questions; a generator, since that is how Ray Data's Serve stage calls."""
         body = json.loads(request["body"])
         yield {"answers": json.dumps(await self._engine.answer(body["questions"], body["adapter"]))}
+
+    async def check_health(self) -> None:
+        """Lets Ray Serve replace a replica whose engine is dead."""
+        await self._engine.check_health()
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,9 @@ class Evaluation:
 
     def _question(self, prompt: dict[str, Any]) -> Question:
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        return Question(messages=[*system, {"role": "user", "content": prompt["text"]}], options=list(prompt["options"]))
+        return Question(
+            messages=[*system, {"role": "user", "content": prompt["text"]}], options=list(prompt["options"])
+        )
 
     def _label(self, row: dict[str, Any]) -> dict[str, Any]:
         """Adds the verdict: the first judge's as `verdict`, further judges' as `verdict@NAME`."""

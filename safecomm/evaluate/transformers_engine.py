@@ -36,6 +36,9 @@ class TransformersEngine:
         async with self._turn:
             return await asyncio.to_thread(self._answer_all, questions, adapter)
 
+    async def check_health(self) -> None:
+        """Is healthy as long as its process lives."""
+
     def _answer_all(self, questions: list[Question], adapter: str | None) -> list[Answer]:
         self._switch(adapter)
         answers: dict[int, Answer] = {}

@@ -37,6 +37,8 @@ class VllmEngine:
         if settings.max_lora_rank:
             rank = next(rank for rank in LORA_RANKS if rank >= settings.max_lora_rank)
             lora = {"enable_lora": True, "max_lora_rank": rank, "max_loras": ADAPTERS_AT_ONCE}
+            # Also keeps vLLM's LoRA layer off the output head, where it can't give the log-probabilities of a prompt.
+            lora["lora_target_modules"] = list(settings.lora_targets)
         self._engine = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=model,
@@ -63,6 +65,10 @@ class VllmEngine:
         lora = self._lora(adapter)
         return await asyncio.gather(*(self._answer(question, lora) for question in questions))
 
+    async def check_health(self) -> None:
+        """Raises when vLLM's engine process is gone."""
+        await self._engine.check_health()
+
     async def _answer(self, question: Question, lora: Any) -> Answer:
         prompt = chat_ids(self._tokenizer, question)
         try:
@@ -82,7 +88,9 @@ class VllmEngine:
 
     async def _run(self, prompt: list[int], sampling: Any, lora: Any) -> Any:
         final = None
-        stream = self._engine.generate({"prompt_token_ids": prompt}, sampling, f"{next(self._names)}", lora_request=lora)
+        stream = self._engine.generate(
+            {"prompt_token_ids": prompt}, sampling, f"{next(self._names)}", lora_request=lora
+        )
         async for output in stream:
             final = output
         return final

@@ -1,0 +1,1 @@
+"""From data to an adapter: Ray Train workers with DeepSpeed."""

@@ -27,8 +27,8 @@ METRICS = "training.json"
 def finetune(job: FinetuneJob, out: Path, store: Store, *, on_gpu: bool, callbacks: Sequence[Any] = ()) -> None:
     """Trains the job's adapter into the folder `out`, with `training.json` (steps, loss, seconds, curve) beside it.
 
-    A run that was interrupted goes on from its last checkpoint. A rank that dies takes the others down; the fine-tune is then tried
-    once more from the last checkpoint.
+    A run that was interrupted goes on from its last checkpoint. A rank that dies takes the others down; the fine-tune
+    is then tried once more from the last checkpoint.
 
     Raises:
         TrainingError: when the loss is not finite, the workers fail twice, or the saved adapter is empty or not finite.
@@ -48,7 +48,8 @@ def finetune(job: FinetuneJob, out: Path, store: Store, *, on_gpu: bool, callbac
                 resources_per_worker={"CPU": CPU_SHARE, "GPU": int(on_gpu)},
             ),
             run_config=ray.train.RunConfig(
-                name=f"{out.name}-{attempt}",  # of its own each time: Ray Train takes up the state of a run it knows by name
+                # A name of its own each time: Ray Train takes up the state of a run that it knows by name.
+                name=f"{out.name}-{attempt}",
                 storage_path=str(store.root / "scratch" / "train"),
                 callbacks=list(callbacks),
                 worker_runtime_env=None if on_gpu else {"env_vars": {"DS_ACCELERATOR": "cpu"}},

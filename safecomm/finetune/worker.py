@@ -138,7 +138,7 @@ def _reporting_callback() -> Any:
     from transformers import TrainerCallback
 
     class ReportToRay(TrainerCallback):  # type: ignore[misc]
-        """Passes loss and throughput to Ray Train as training goes; every rank calls it, as Ray Train's barrier needs."""
+        """Passes loss and throughput to Ray Train; every rank calls it, as Ray Train's barrier needs."""
 
         def __init__(self) -> None:
             self.started = time.time()
@@ -146,7 +146,9 @@ def _reporting_callback() -> Any:
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.started = time.time()
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
+        ) -> None:
             if not logs or "loss" not in logs:
                 return
             speed = logs.get("num_tokens", 0.0) / max(time.time() - self.started, 1e-9)

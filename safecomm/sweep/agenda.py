@@ -1,7 +1,7 @@
 """What is still to be tried: the points that the sweep fixes, then those that Optuna proposes.
 
-An arm of constants and grids is enumerated. An arm with a range has an Optuna study of its own, kept in a journal beside the run, so
-that a sweep which was stopped goes on with what it learnt.
+An arm of constants and grids is enumerated. An arm with a range has an Optuna study of its own, kept in a journal
+beside the run, so that a sweep which was stopped goes on with what it learnt.
 """
 
 import logging
@@ -15,13 +15,18 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from safecomm.space import Choice, Grid, LogUniform, RandInt, Strict, Uniform
 from safecomm.spec import REFERENCE_ARMS, Sweep
+from safecomm.spec.space import Choice, Grid, LogUniform, RandInt, Strict, Uniform
 from safecomm.sweep.arms import Point, Trial, chain_at, dimensions, grid_points
 
-DIRECTIONS = {"asr": "minimize", "accuracy": "maximize", "over_refusal": "minimize"}
+DIRECTIONS = {
+    "asr": StudyDirection.MINIMIZE,
+    "accuracy": StudyDirection.MAXIMIZE,
+    "over_refusal": StudyDirection.MINIMIZE,
+}
 Record = Mapping[str, Any]
 Find = Callable[[Trial], Record | None]
 """Returns the record of a trial that is done already, if it is."""

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from safecomm.space import Grid, Strict
 from safecomm.spec import Defense
+from safecomm.spec.space import Grid, Strict
 from safecomm.store import digest
 
 Point = dict[str, Any]
@@ -44,10 +44,7 @@ class Trial:
 def dimensions(arm: Sequence[Defense]) -> dict[str, Strict]:
     """Returns the searched settings of an arm: `defense.setting` -> its grid or range."""
     return {
-        f"{step.name}.{setting}": value
-        for step in arm
-        for setting, value in step.settings
-        if isinstance(value, Strict)
+        f"{step.name}.{setting}": value for step in arm for setting, value in step.settings if isinstance(value, Strict)
     }
 
 

@@ -21,6 +21,8 @@ def ray_session(address: str | None) -> Iterator[Resources]:
     Raises:
         SafecommError: when nobody answers at the address.
     """
+    # Ray's start-up limit counts cores, and warns of every worker beyond it, idle as ours mostly are.
+    os.environ.setdefault("RAY_maximum_startup_concurrency", str(FEWEST_CPUS))
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")

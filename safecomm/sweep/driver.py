@@ -6,8 +6,8 @@ from typing import Any
 class DriverOnly:
     """Leaves everything out of the pickle that Ray Tune makes of its searcher and callbacks when an experiment starts.
 
-    It is meant for a restore, which the trials' records and Optuna's journal make needless; and consoles, locks and W&B runs can't be
-    pickled.
+    It is meant for a restore, which the trials' records and Optuna's journal make needless; and consoles, locks and W&B
+    runs can't be pickled.
     """
 
     def __getstate__(self) -> dict[str, Any]:

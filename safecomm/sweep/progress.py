@@ -28,7 +28,9 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         """Announces a trial."""
         self._console.print(f"[dim]          {title(trial)} started[/dim]")
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         """Shows how far a fine-tune is."""
         if "train/step" not in result or "status" in result:
             return
@@ -44,13 +46,17 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         """Shows what a trial gave, and how long the rest may take."""
         self._ended += 1
         result = trial.last_result or {}
-        outcome = rates_line(result) if result.get("status") == "done" else f"[red]failed:[/red] {result.get('error', '')}"
+        outcome = (
+            rates_line(result) if result.get("status") == "done" else f"[red]failed:[/red] {result.get('error', '')}"
+        )
         self._console.print(f"{self._count()} {title(trial)}: {outcome} [dim]({result.get('seconds', 0):.0f} s)[/dim]")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Shows a trial whose process died."""
         self._ended += 1
-        self._console.print(f"{self._count()} {title(trial)}: [red]failed:[/red] its process died; see {trial.local_path}")
+        self._console.print(
+            f"{self._count()} {title(trial)}: [red]failed:[/red] its process died; see {trial.local_path}"
+        )
 
     def _count(self) -> str:
         spent = time.monotonic() - self._started

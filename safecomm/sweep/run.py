@@ -57,7 +57,9 @@ def _only_one(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise SafecommError(f"{folder}: another `safecomm run` is working here; wait for it, or give this sweep another name") from error
+        raise SafecommError(
+            f"{folder}: another `safecomm run` is working here; wait for it, or give this sweep another name"
+        ) from error
     try:
         yield
     finally:
@@ -92,6 +94,7 @@ def _fleet(sweep: Sweep, stages: Stages, plan: Plan) -> Iterator[None]:
         max_new_tokens=sweep.evaluate.max_new_tokens,
         max_model_len=sweep.evaluate.max_model_len,
         max_lora_rank=plan.max_lora_rank,
+        lora_targets=tuple(sweep.finetune.lora.targets),
         tensor_parallel=sweep.cluster.target.tensor_parallel,
     )
     replicas = sweep.cluster.target.replicas
@@ -135,7 +138,7 @@ def _experiment(
         return
     callbacks = [Progress(console, total), *tracking_callbacks(stages.sweep, folder)]
     tune.Tuner(
-        tune.with_resources(_trainable(stages, folder), {"CPU": CPU_SHARE}),
+        tune.with_resources(_trainable(name, stages, folder), {"CPU": CPU_SHARE}),
         tune_config=tune.TuneConfig(
             search_alg=AgendaSearcher(agenda, folder),
             num_samples=total,
@@ -147,12 +150,13 @@ def _experiment(
             storage_path=str(folder.path / "tune"),
             callbacks=callbacks,
             log_to_file=True,
+            sync_config=tune.SyncConfig(sync_artifacts=True),
             verbose=0,
         ),
     ).fit()
 
 
-def _trainable(stages: Stages, folder: RunFolder) -> Callable[[dict[str, Any]], None]:
+def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[str, Any]], None]:
     """Returns what Ray Tune runs for a trial. A trial that fails leaves a record and disturbs no other."""
 
     def run_trial(config: dict[str, Any]) -> None:
@@ -164,7 +168,7 @@ def _trainable(stages: Stages, folder: RunFolder) -> Callable[[dict[str, Any]], 
             record = carry_out(trial, stages, callbacks=[TuneReportCallback()])
         except Exception as error:  # whatever it is, it is this trial's alone
             record = failure(error)
-        log = {"log": f"{tune.get_context().get_trial_dir()}/stderr"}
+        log = {"log": str(folder.path / "tune" / name / Path(tune.get_context().get_trial_dir()).name / "stderr")}
         tune.report(folder.keep(trial, record | log))
 
     return run_trial

@@ -1,4 +1,7 @@
-"""The stages that a trial is made of. Each reads what the ones before it wrote and is found in the store when it was made before."""
+"""The stages that a trial is made of.
+
+Each reads what the ones before it wrote and is found in the store when it was made before.
+"""
 
 import functools
 import json
@@ -74,7 +77,12 @@ class Stages:
         def make(out: Path) -> None:
             profile(self.base.path, self.aligned.path, Adapter.load(adapter)).save(out)
 
-        inputs = {"base": self.base.identity, "aligned": self.aligned.identity, "adapter": _key(adapter), "version": VERSION}
+        inputs: dict[str, Any] = {
+            "base": self.base.identity,
+            "aligned": self.aligned.identity,
+            "adapter": _key(adapter),
+            "version": VERSION,
+        }
         return self.store.obtain("profile", inputs, make)
 
     def realigned(self, name: str, settings: dict[str, Any], adapter: Path, profiled: Path, safe: Path | None) -> Path:
@@ -87,7 +95,12 @@ class Stages:
             after.save(out)
             write_json(out / "modules.json", acted_on)
 
-        inputs = {"defense": name, "settings": settings, "adapter": _key(adapter), "profile": _key(profiled)}
+        inputs: dict[str, Any] = {
+            "defense": name,
+            "settings": settings,
+            "adapter": _key(adapter),
+            "profile": _key(profiled),
+        }
         inputs |= {"safe": _key(safe) if safe else None, "version": VERSION}
         return self.store.obtain("realign", inputs, make)
 
@@ -148,7 +161,9 @@ class Stages:
 def suite(sweep: Sweep) -> list[Prompt]:
     """Returns all prompts that the sweep measures with."""
     evaluate = sweep.evaluate
-    return [prompt for ref in [*evaluate.red_team, *evaluate.over_refusal, *evaluate.telecom] for prompt in _prompts(ref)]
+    return [
+        prompt for ref in [*evaluate.red_team, *evaluate.over_refusal, *evaluate.telecom] for prompt in _prompts(ref)
+    ]
 
 
 @functools.cache

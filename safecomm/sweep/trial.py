@@ -1,6 +1,7 @@
 """One trial: the chain from data to rates, and the record that it leaves."""
 
 import json
+import re
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -78,7 +79,9 @@ def carry_out(trial: Trial, stages: Stages, callbacks: Sequence[Any] = ()) -> di
 
 def failure(error: Exception) -> dict[str, Any]:
     """Returns the record of a trial that failed: one line for the table, the traceback for whoever looks deeper."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = str(error).strip() or type(error).__name__
     if not isinstance(error, SafecommError):
-        reason = f"{type(error).__name__}: {reason}"
-    return {"status": "failed", "error": reason, "traceback": "".join(traceback.format_exception(error))}
+        # What failed on a worker comes as text: its traceback, with the first cause first.
+        causes = [line for line in text.splitlines() if re.match(r"[\w.]*(Error|Exception)\b: ", line)]
+        text = causes[0] if causes else f"{type(error).__name__}: {text}"
+    return {"status": "failed", "error": text.splitlines()[0], "traceback": "".join(traceback.format_exception(error))}

@@ -4,7 +4,6 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,13 +99,6 @@ def test_biases_and_untouched_modules_are_not_read(checkpoint: Checkpoints, make
         others = {f"{Q}.bias": torch.randn(16), "lm_head.weight": torch.full((2, 2), math.nan)}
         save_file(weights | others, folder / "model.safetensors")
     assert profile(*folders, adapter).modules == plain.modules
-
-
-def test_torch_keeps_its_threads(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
-    profile(checkpoint("a"), checkpoint("b"), make_adapter())
-    before = torch.get_num_threads()
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(torch.get_num_threads).result() == before
 
 
 def test_a_zero_update_has_rho_zero(checkpoint: Checkpoints, make_adapter: Adapters) -> None:

@@ -8,8 +8,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from safecomm.errors import SpecError
-from safecomm.space import SPACES
-from safecomm.spec import Sweep
+from safecomm.spec.space import SPACES
+from safecomm.spec.sweep import Sweep
 
 
 def read_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 Number = TypeVar("Number", int, float)
 
@@ -109,3 +109,15 @@ def values_of(value: object) -> list[Any]:
     if isinstance(value, Strict):
         return list(getattr(value, next(iter(type(value).model_fields))))
     return [value]
+
+
+def within(low: float, high: float) -> AfterValidator:
+    """Limits a searchable number, whichever way it is given."""
+
+    def check(value: object) -> object:
+        for number in values_of(value):
+            if not low <= number <= high:
+                raise ValueError(f"must lie between {low:g} and {high:g}, not {number:g}")
+        return value
+
+    return AfterValidator(check)

@@ -1,0 +1,171 @@
+"""A whole sweep: every section, its meaning and its limits."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from safecomm.spec.arms import Defense
+from safecomm.spec.datasets import Dataset, with_role
+from safecomm.spec.finetune import Finetune
+from safecomm.spec.space import Strict
+
+REFERENCE_ARMS = ("original", "undefended")
+Metric = Literal["asr", "accuracy", "over_refusal"]
+
+
+class Model(Strict):
+    """One model before and after its alignment."""
+
+    base: str
+    """The pre-trained weights: a folder, a hub id, or `lab://base`."""
+    aligned: str
+    """The chat or instruct weights that are fine-tuned: a folder, a hub id, or `lab://aligned`."""
+    system_prompt: str | None = None
+    """A system prompt for every evaluation. None by default, as in the study."""
+
+
+class Evaluate(Strict):
+    """What every model of the sweep is measured on."""
+
+    red_team: Annotated[list[Annotated[Dataset, with_role("red_team")]], Field(min_length=1)]
+    """Harmful prompts; the attack success rate is the share answered unsafely."""
+    over_refusal: list[Annotated[Dataset, with_role("over_refusal")]] = []
+    """Harmless prompts; over-refusal is the share refused."""
+    telecom: Annotated[list[Annotated[Dataset, with_role("telecom")]], Field(min_length=1)]
+    """Telecom questions; accuracy is the share answered rightly."""
+    judges: Annotated[list[Literal["refusal", "compliance"]], Field(min_length=1)] = ["refusal"]
+    """Who labels answers to harmful prompts.
+
+    The first decides the attack success rate, the others are reported beside it.
+    """
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """`transformers` is for machines where vLLM has no build."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 512
+    """Longest answer."""
+    max_model_len: Annotated[int, Field(ge=16)] = 2048
+    """Longest prompt and answer together."""
+
+
+class Search(Strict):
+    """How the settings of the arms are searched."""
+
+    trials: Annotated[int, Field(ge=1)] = 16
+    """Points for each arm that has a range to sample; an arm of grids and constants tries every combination."""
+    algorithm: Literal["tpe", "nsga2", "random"] = "tpe"
+    """Optuna's sampler."""
+    objectives: Annotated[list[Metric], Field(min_length=1)] = ["asr", "accuracy", "over_refusal"]
+    """What is traded off: attack success and over-refusal down, telecom accuracy up."""
+    target_asr: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """The attack success rate that a recommended point should keep."""
+    seed: int = 0
+    """Seed of the sampler."""
+
+
+class FinetuneWorkers(Strict):
+    """Who trains."""
+
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Data-parallel ranks of one fine-tune, each with a GPU where there are any."""
+
+
+class Replicas(Strict):
+    """The vLLM engines that all trials share."""
+
+    replicas: Annotated[int, Field(ge=1)] = 1
+    """Engines."""
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    """GPUs per engine."""
+
+
+class Cluster(Strict):
+    """What the sweep may use."""
+
+    finetune: FinetuneWorkers = FinetuneWorkers()
+    """The fine-tunes."""
+    target: Replicas = Replicas()
+    """The engines that answer the prompts."""
+    concurrent_trials: Annotated[int, Field(ge=1)] | None = None
+    """Trials at a time; by default as many as the GPUs allow beside the fleet, two without GPUs."""
+
+
+class Wandb(Strict):
+    """Where Weights & Biases keeps the runs."""
+
+    project: str = "safecomm"
+    """Project."""
+    entity: str | None = None
+    """Team or user; W&B's default otherwise."""
+
+
+class Tracking(Strict):
+    """Experiment tracking."""
+
+    wandb: Wandb | None = Wandb()
+    """`null` turns it off."""
+
+
+class Sweep(Strict):
+    """One study: a model, its telecom data, the arms to compare, the benchmarks and the search."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the run folder and the W&B group."""
+    model: Model
+    """The model under study."""
+    finetune: Finetune
+    """The fine-tune under study."""
+    arms: dict[str, list[Defense]]
+    """Chains of defenses, by name. `original` and `undefended` are always measured."""
+    evaluate: Evaluate
+    """The benchmarks."""
+    search: Search = Search()
+    """The search."""
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """Every point is trained and measured with seeds 0 to seeds - 1."""
+    cluster: Cluster = Cluster()
+    """The hardware."""
+    tracking: Tracking = Tracking()
+    """The tracking."""
+    storage: str = "runs"
+    """Folder for the store and the run folders; on a cluster, one that every node sees."""
+
+    @field_validator("arms")
+    @classmethod
+    def arms_make_sense(cls, arms: dict[str, list[Defense]]) -> dict[str, list[Defense]]:
+        """Refuses chains that can't be carried out."""
+        for name, chain in arms.items():
+            steps = [step.name for step in chain]
+            if name in REFERENCE_ARMS and chain:
+                raise ValueError(f"{name} is a reference arm and takes no defenses; give the chain another name")
+            if "safe_instruct" in steps[1:]:
+                raise ValueError(f"{name}: safe_instruct changes the training data, so it comes first and once")
+        return {name: chain for name, chain in arms.items() if name not in REFERENCE_ARMS}
+
+    @field_validator("arms")
+    @classmethod
+    def defenses_have_their_data(cls, arms: dict[str, list[Defense]], info: ValidationInfo) -> dict[str, list[Defense]]:
+        """Refuses defenses whose safety data the sweep does not name."""
+        finetune: Finetune | None = info.data.get("finetune")
+        used = {step.name for chain in arms.values() for step in chain}
+        if finetune and "safe_instruct" in used and finetune.safety_data is None:
+            raise ValueError("safe_instruct draws from finetune.safety_data; name a dataset there")
+        if finetune and "safe_merge" in used and finetune.safe_adapter is None:
+            raise ValueError("safe_merge needs a safe adapter; say how it is trained under finetune.safe_adapter")
+        return arms
+
+    @model_validator(mode="after")
+    def batch_is_divisible(self) -> Self:
+        """Refuses batches that the workers can't share evenly."""
+        share = self.finetune.micro_batch_size or 1
+        if self.finetune.batch_size % (self.cluster.finetune.workers * share):
+            raise ValueError(
+                f"finetune.batch_size {self.finetune.batch_size} is not a multiple of cluster.finetune.workers x "
+                f"finetune.micro_batch_size = {self.cluster.finetune.workers * share}"
+            )
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Returns the whole sweep as JSON-able values; reading them gives the same sweep."""
+        values = self.model_dump(mode="json", exclude={"arms"})
+        return values | {
+            "arms": {name: [s.model_dump(mode="json", exclude_none=True) for s in c] for name, c in self.arms.items()}
+        }
