@@ -42,14 +42,14 @@ def apply(
     Args:
         adapter: the fine-tuned adapter.
         profile: its alignment profile.
-        settings: `threshold` (selects rho <= threshold) or `lowest`.
+        settings: one way of selecting modules; `threshold` selects rho <= threshold.
         safe: unused; every defense takes the same arguments.
 
     Raises:
         ModelError: where the profile is that of another adapter.
         UsageError: where the settings make no sense.
     """
-    selected = select(profile, threshold=settings.get("threshold"), lowest=settings.get("lowest"))
+    selected = select(profile, settings)
     return safe_lora(adapter, profile, selected), selected
 
 

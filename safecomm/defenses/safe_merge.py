@@ -59,7 +59,8 @@ def apply(
     Args:
         adapter: the fine-tuned adapter.
         profile: its alignment profile.
-        settings: `threshold` (selects rho < threshold) or `lowest`; `weight`; `combine`, by default `cat`.
+        settings: one way of selecting modules, where `threshold` selects rho < threshold; `weight`; `combine`, by
+            default `cat`.
         safe: the adapter tuned on safety data alone.
 
     Raises:
@@ -70,7 +71,7 @@ def apply(
         raise UsageError("safe_merge needs a safe adapter; give one that was trained on safety data alone")
     profile.require(adapter)
     safe.check()
-    selected = select(profile, threshold=settings.get("threshold"), lowest=settings.get("lowest"), strict=True)
+    selected = select(profile, settings, strict=True)
     return safe_merge(adapter, safe, selected, settings["weight"], settings.get("combine", "cat")), selected
 
 

@@ -136,8 +136,10 @@ class Sweep(Strict):
             steps = [step.name for step in chain]
             if name in REFERENCE_ARMS and chain:
                 raise ValueError(f"{name} is a reference arm and takes no defenses; give the chain another name")
+            if len(set(steps)) < len(steps):
+                raise ValueError(f"{name}: a defense comes at most once in a chain")
             if "safe_instruct" in steps[1:]:
-                raise ValueError(f"{name}: safe_instruct changes the training data, so it comes first and once")
+                raise ValueError(f"{name}: safe_instruct changes the training data, so it comes first")
         return {name: chain for name, chain in arms.items() if name not in REFERENCE_ARMS}
 
     @field_validator("arms")

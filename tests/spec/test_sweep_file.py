@@ -1,0 +1,153 @@
+"""Every mistake of a sweep file is found at once, named by its dotted key, before anything heavy is imported."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from safecomm.errors import SpecError
+from safecomm.spec import Sweep, read_sweep
+
+GOOD = {
+    "name": "small",
+    "model": {"base": "lab://base", "aligned": "lab://aligned"},
+    "finetune": {
+        "data": ["lab-telecom"],
+        "safety_data": "lab-safety",
+        "safe_adapter": {"data": "lab-safety"},
+        "batch_size": 16,
+    },
+    "arms": {
+        "safe_instruct": [{"safe_instruct": {"ratio": {"grid": [0.01, 0.03]}}}],
+        "safe_merge": [{"safe_merge": {"lowest": {"randint": [1, 8]}, "weight": {"uniform": [0.5, 0.9]}}}],
+    },
+    "evaluate": {"red_team": ["lab-harm"], "over_refusal": ["lab-borderline"], "telecom": ["lab-telecom"]},
+}
+
+
+def write(folder: Path, sweep: object) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump(sweep))
+    return path
+
+
+def problems(folder: Path, overrides: list[str]) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        read_sweep(write(folder, GOOD), overrides)
+    return caught.value.problems
+
+
+def test_a_resolved_sweep_reads_as_the_same_sweep(tmp_path: Path) -> None:
+    sweep = read_sweep(write(tmp_path, GOOD))
+    resolved = tmp_path / "sweep.json"
+    resolved.write_text(json.dumps(sweep.resolved()))
+    assert read_sweep(resolved) == sweep
+
+
+def test_the_reference_arms_may_be_named_but_take_no_defense(tmp_path: Path) -> None:
+    assert "undefended" not in read_sweep(write(tmp_path, GOOD), ["arms.undefended=[]"]).arms
+    (line,) = problems(tmp_path, ["arms.original=[{safe_lora: {lowest: 1}}]"])
+    assert line.startswith("arms: original is a reference arm")
+
+
+def test_five_mistakes_are_five_lines_and_exit_code_2(tmp_path: Path) -> None:
+    mistakes = [
+        "finetune.zero=7",
+        "finetune.data=[lab-telecm]",
+        "search.trails=8",
+        "evaluate.red_team=[lab-telecom]",
+        "arms.safe_merge.0.safe_merge.weight.uniform=[0.9, 0.5]",
+    ]
+    arguments = [part for mistake in mistakes for part in ("--set", mistake)]
+    command = [sys.executable, "-m", "safecomm", "run", str(write(tmp_path, GOOD)), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert len(lines) == 5
+    keys = [
+        "finetune.data.0.name",
+        "finetune.zero",
+        "arms.safe_merge.0.safe_merge.weight.uniform",
+        "evaluate.red_team.0",
+        "search.trails: there is no such key; did you mean trials?",
+    ]
+    for key, line in zip(keys, lines, strict=True):
+        assert key in line
+
+
+def test_reading_a_sweep_imports_nothing_heavy() -> None:
+    code = "import sys, safecomm.cli, safecomm.spec; print(*sys.modules)"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert "safecomm.spec" in loaded
+    assert not loaded & {"torch", "ray", "vllm", "wandb", "transformers", "pandas", "datasets", "deepspeed"}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("arms.x=[{safe_lora: {}}]", "arms.x.0.safe_lora: give either threshold or lowest"),
+        ("arms.x=[{safe_lora: {lowest: 1, threshold: 0.5}}]", "arms.x.0.safe_lora: give either threshold or lowest"),
+        ("arms.x=[{safe_lora: {threshold: 1.5}}]", "must lie between -1 and 1, not 1.5"),
+        ("arms.x=[{safe_lora: {threshold: {grid: [0.1, 3]}}}]", "must lie between -1 and 1, not 3"),
+        ("arms.x=[{safe_lora: {lowest: many}}]", "arms.x.0.safe_lora.lowest: input should be a valid integer"),
+        ("arms.x=[{safe_lora: {lowest: {between: [1, 2]}}}]", "must be a number, or one of {grid, choice"),
+        ("arms.x=[{safe_lora: {lowest: 1}, safe_instruct: {ratio: 1}}]", "each step names one of"),
+        ("arms.x=[{safe_lora: {lowest: 1}}, {safe_instruct: {ratio: 1}}]", "safe_instruct changes the training data"),
+        ("arms.x=[{safe_lora: {lowest: 1}}, {safe_lora: {lowest: 2}}]", "a defense comes at most once"),
+        ("finetune.safety_data=null", "safe_instruct draws from finetune.safety_data"),
+        ("finetune.safe_adapter=null", "safe_merge needs a safe adapter"),
+        ("finetune.batch_size=15", "finetune.batch_size 15 is not a multiple"),
+        ("name=a b", "name: string should match pattern"),
+        ("model.base=null", "model.base: input should be a valid string"),
+        ("nonsense", "--set nonsense: write it as KEY=VALUE"),
+        ("finetune.data.4=lab-telecom", "4 is no position in the list"),
+    ],
+)
+def test_a_mistake_is_worded_with_its_place(tmp_path: Path, override: str, said: str) -> None:
+    found = problems(tmp_path, [override])
+    assert any(said in line for line in found), found
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a\n- b\n", "holds no sweep"),
+        ("name: [", "is not valid YAML"),
+        ("", "holds no sweep"),
+        (b"\xff\xfe\x00", "text"),
+    ],
+)
+def test_a_file_that_is_no_sweep_is_said_to_be_none(tmp_path: Path, text: str | bytes, said: str) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SpecError, match=said):
+        read_sweep(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"nowhere\.yaml: can't be read"):
+        read_sweep(tmp_path / "nowhere.yaml")
+
+
+def test_set_replaces_single_values_and_whole_sections(tmp_path: Path) -> None:
+    sweep = read_sweep(write(tmp_path, GOOD), ["seeds=3", "finetune.lora.r=4", "search={trials: 2}"])
+    assert (sweep.seeds, sweep.finetune.lora.r, sweep.search.trials) == (3, 4, 2)
+
+
+def test_every_field_is_documented() -> None:
+    def undocumented(schema: dict[str, object]) -> list[str]:
+        sections = {"Sweep": schema, **schema.get("$defs", {})}  # type: ignore[dict-item]
+        return [
+            f"{name}.{field}"
+            for name, section in sections.items()
+            for field, value in section.get("properties", {}).items()  # type: ignore[attr-defined]
+            if "description" not in value
+        ]
+
+    assert undocumented(Sweep.model_json_schema()) == []

@@ -1,0 +1,130 @@
+"""The agenda hands out every point once, learns from what comes back, and goes on where it was stopped."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safecomm.spec import Sweep
+from safecomm.sweep.agenda import Agenda
+from safecomm.sweep.arms import Trial
+
+MERGE = {"safe_merge": {"lowest": {"randint": [1, 28]}, "weight": {"uniform": [0.5, 0.9]}}}
+
+
+def sweep(trials: int = 6, seeds: int = 1, **arms: Any) -> Sweep:
+    return Sweep.model_validate(
+        {
+            "name": "agenda",
+            "model": {"base": "lab://base", "aligned": "lab://aligned"},
+            "finetune": {
+                "data": ["lab-telecom"],
+                "safety_data": "lab-safety",
+                "safe_adapter": {"data": "lab-safety"},
+                "batch_size": 16,
+            },
+            "arms": arms,
+            "evaluate": {"red_team": ["lab-harm"], "over_refusal": ["lab-borderline"], "telecom": ["lab-telecom"]},
+            "search": {"trials": trials, "algorithm": "tpe"},
+            "seeds": seeds,
+        }
+    )
+
+
+def outcome(trial: Trial) -> dict[str, Any]:
+    """Rates as a smooth function of the point: fewer attacks the more is merged, at the price of accuracy."""
+    weight = float(trial.point.get("safe_merge.weight", 1.0))
+    return {"status": "done", "asr": weight / 2, "accuracy": weight, "over_refusal": 1 - weight}
+
+
+class Bench:
+    """Works an agenda off, keeping the records as a run folder does."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Mapping[str, Any]] = {}
+
+    def find(self, trial: Trial) -> Mapping[str, Any] | None:
+        return self.records.get(trial.id)
+
+    def work(self, agenda: Agenda, most: int = 1000) -> list[Trial]:
+        done = []
+        while len(done) < most and (trial := agenda.next()):
+            self.records[trial.id] = outcome(trial)
+            agenda.finish(trial, self.records[trial.id])
+            done.append(trial)
+        return done
+
+
+def test_grids_are_enumerated_and_ranges_sampled_to_their_budget(tmp_path: Path) -> None:
+    grid = {"safe_merge": {"lowest": {"grid": [7, 14]}, "weight": {"grid": [0.5, 0.7, 0.9]}}}
+    agenda = Agenda(sweep(grid=[grid], sampled=[MERGE]), Bench().find, tmp_path / "journal")
+    trials = Bench().work(agenda)
+    arms = [trial.arm for trial in trials]
+    assert arms[:2] == ["original", "undefended"]
+    assert (arms.count("grid"), arms.count("sampled")) == (6, 6)
+    assert len({trial.id for trial in trials}) == len(trials) == 14
+    assert agenda.is_done
+
+
+def test_a_point_is_handed_out_with_constants_in_its_chain(tmp_path: Path) -> None:
+    (trial,) = [t for t in Bench().work(Agenda(sweep(1, sampled=[MERGE]), Bench().find, tmp_path / "j")) if t.point]
+    ((name, settings),) = trial.chain
+    assert name == "safe_merge"
+    assert settings["combine"] == "cat"
+    assert 1 <= settings["lowest"] <= 28 and 0.5 <= settings["weight"] <= 0.9
+    assert Trial.of(trial.as_config()) == trial
+
+
+def test_every_point_comes_with_every_seed(tmp_path: Path) -> None:
+    trials = Bench().work(Agenda(sweep(3, seeds=2, sampled=[MERGE]), Bench().find, tmp_path / "journal"))
+    assert len(trials) == 2 * (2 + 3)
+    for trial in trials:
+        assert sum(other.point == trial.point and other.arm == trial.arm for other in trials) == 2
+
+
+def test_a_finished_agenda_has_nothing_left_after_a_restart(tmp_path: Path) -> None:
+    bench, journal = Bench(), tmp_path / "journal"
+    done = bench.work(Agenda(sweep(sampled=[MERGE]), bench.find, journal))
+    again = Agenda(sweep(sampled=[MERGE]), bench.find, journal)
+    assert again.is_done
+    assert again.next() is None
+    assert {trial.id for trial in again.trials} == {trial.id for trial in done}
+
+
+def test_an_interrupted_agenda_proposes_only_what_is_missing(tmp_path: Path) -> None:
+    bench, journal = Bench(), tmp_path / "journal"
+    stopped = Agenda(sweep(sampled=[MERGE]), bench.find, journal)
+    done = bench.work(stopped, most=5)
+    lost = stopped.next()  # handed out, but its process is killed
+    assert lost is not None
+    rest = bench.work(Agenda(sweep(sampled=[MERGE]), bench.find, journal))
+    assert lost.id in {trial.id for trial in rest}
+    assert not {trial.id for trial in rest} & {trial.id for trial in done}
+    assert len(done) + len(rest) == 2 + 6
+
+
+def test_a_larger_budget_adds_to_what_was_found(tmp_path: Path) -> None:
+    bench, journal = Bench(), tmp_path / "journal"
+    bench.work(Agenda(sweep(4, sampled=[MERGE]), bench.find, journal))
+    more = bench.work(Agenda(sweep(7, sampled=[MERGE]), bench.find, journal))
+    assert len(more) == 3
+    assert len({str(trial.point) for trial in more}) == 3
+
+
+def test_a_failed_point_does_not_stop_the_others_and_is_tried_anew_next_time(tmp_path: Path) -> None:
+    bench, journal = Bench(), tmp_path / "journal"
+    agenda = Agenda(sweep(3, sampled=[MERGE]), bench.find, journal)
+    handed_out = []
+    while trial := agenda.next():
+        handed_out.append(trial)
+        agenda.finish(trial, {"status": "failed", "error": "out of memory"})
+    assert len(handed_out) == 5
+    assert len(bench.work(Agenda(sweep(3, sampled=[MERGE]), bench.find, journal))) == 5
+
+
+def test_the_search_moves_towards_better_points(tmp_path: Path) -> None:
+    single = sweep(24, sampled=[MERGE]).model_copy(
+        update={"search": sweep(24).search.model_copy(update={"objectives": ["asr"]})}
+    )
+    trials = [t for t in Bench().work(Agenda(single, Bench().find, tmp_path / "journal")) if t.arm == "sampled"]
+    weights = [float(trial.point["safe_merge.weight"]) for trial in trials]
+    assert sum(weights[-8:]) / 8 < sum(weights[:8]) / 8
