@@ -20,7 +20,7 @@ def select(profile: Profile, settings: Mapping[str, Any], *, strict: bool = Fals
     - `threshold`: the modules whose rho is at most this (SafeLoRA), or below it (SafeMERGE).
     - `lowest`: this many modules, those of the lowest rho, and all that tie with the last one; 0 selects none.
     - `quantile`: the same for a share of the modules, 0 to 1, rounded to the nearest number of them.
-    - `above_null`: the modules whose rho exceeds that of a random V of their shape by at most this (below it if strict);
+    - `above_null`: the modules whose rho exceeds that of a random V of their shape by at most this (less if strict);
       unlike for `threshold`, one value means the same for square and flat modules.
 
     Args:

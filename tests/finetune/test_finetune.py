@@ -1,0 +1,61 @@
+"""Fine-tunes run on real Ray Train workers with DeepSpeed, save a sound adapter, and stop where the loss breaks."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from safecomm.defenses.adapter import Adapter
+from safecomm.errors import TrainingError
+from safecomm.finetune.job import FinetuneJob
+from safecomm.finetune.launch import finetune, training_metrics
+from safecomm.lab.datasets import telecom_examples
+from safecomm.spec import Finetune
+from safecomm.store import Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture
+def job(lab: dict[str, Path], tmp_path: Path) -> FinetuneJob:
+    data = tmp_path / "train.jsonl"
+    rows = [{"prompt": example.prompt, "response": example.response} for example in telecom_examples()[:96]]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    section = Finetune.model_validate(
+        {"data": ["lab-telecom"], "batch_size": 16, "learning_rate": 1e-3, "max_length": 128, "zero": 3}
+    )
+    return FinetuneJob.of(section, model=lab["aligned"], data=data, workers=2, seed=0)
+
+
+@pytest.fixture
+def run(ray_session: None, tmp_path: Path) -> Callable[[FinetuneJob, str], Path]:
+    def finetuned(job: FinetuneJob, name: str) -> Path:
+        out = tmp_path / name
+        out.mkdir()
+        finetune(job, out, Store(tmp_path / "store"), on_gpu=False)
+        return out
+
+    return finetuned
+
+
+def test_zero_3_on_two_ranks_saves_the_adapter_that_unsharded_training_saves(
+    job: FinetuneJob, run: Callable[[FinetuneJob, str], Path]
+) -> None:
+    sharded, whole = run(job, "zero3"), run(replace(job, zero=0), "zero0")
+    metrics = training_metrics(sharded)
+    assert (metrics["ranks"], metrics["steps"]) == (2, 6)
+    assert metrics["curve"][-1]["loss"] < metrics["curve"][0]["loss"]
+    first, second = Adapter.load(sharded), Adapter.load(whole)
+    assert first.modules.keys() == second.modules.keys()
+    for name in first.modules:
+        delta, other = (factors.scaling * factors.B @ factors.A for factors in (first.modules[name], second.modules[name]))
+        assert (delta - other).norm() <= 1e-3 * other.norm(), name
+
+
+def test_a_loss_that_is_not_finite_stops_the_fine_tune_and_names_the_step(
+    job: FinetuneJob, run: Callable[[FinetuneJob, str], Path]
+) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+; lower finetune.learning_rate"):
+        run(replace(job, learning_rate=1e30, zero=0), "broken")
