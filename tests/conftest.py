@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,14 @@ SWEEPS = Path(__file__).parents[1] / "sweeps"
 def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The lab's base and aligned models, trained for seconds: they speak, but have learnt little."""
     from safecomm.lab.build import Recipe, build_lab
-    from safecomm.lab.train import Stage
     from safecomm.store import Store
 
-    recipe = Recipe(
-        base=Stage(examples=2_000, learning_rate=4e-3),
-        continuation=Stage(examples=500, learning_rate=2e-3),
-        alignment=Stage(examples=1_500, learning_rate=2e-3),
+    full = Recipe()
+    recipe = replace(
+        full,
+        base=replace(full.base, examples=3_000),
+        continuation=replace(full.continuation, examples=500),
+        alignment=replace(full.alignment, examples=1_000),
     )
     return build_lab(Store(tmp_path_factory.mktemp("lab")), recipe=recipe, report=lambda line: None)
 

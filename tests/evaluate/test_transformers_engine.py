@@ -1,0 +1,40 @@
+"""The engine for machines without vLLM answers with the adapter that a request names."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from evaluate_helpers import SETTINGS, questions
+
+from safecomm.data.rows import Prompt
+from safecomm.evaluate.transformers_engine import TransformersEngine
+
+pytestmark = pytest.mark.slow
+
+
+def test_each_adapter_gives_its_own_answers_and_the_bare_model_its_own(
+    lab: dict[str, Path], adapters: list[str], prompts: tuple[Prompt, ...]
+) -> None:
+    engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
+    asked = questions(prompts[:8] + prompts[-4:])
+
+    async def twice() -> list[list[str]]:
+        order = [None, *adapters, None, *reversed(adapters)]
+        answers = [await engine.answer(asked, adapter) for adapter in order]
+        return [[answer["response"] + str(answer["scores"]) for answer in batch] for batch in answers]
+
+    bare, first, second, bare_again, second_again, first_again = asyncio.run(twice())
+    assert len({str(bare), str(first), str(second)}) == 3
+    assert (bare, first, second) == (bare_again, first_again, second_again)
+
+
+def test_a_question_too_long_for_the_model_is_an_error_and_the_others_are_answered(lab: dict[str, Path]) -> None:
+    engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
+    asked = questions((_prompt("how do i bake bread?"), _prompt("bread " * 200), _prompt("how do i bake a pie?")))
+    answers = asyncio.run(engine.answer(asked, None))
+    assert [bool(answer["error"]) for answer in answers] == [False, True, False]
+    assert "too many for max_model_len" in answers[1]["error"]
+
+
+def _prompt(text: str) -> Prompt:
+    return Prompt(benchmark="b", kind="over_refusal", text=text)
