@@ -54,9 +54,9 @@ def encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> l
 def train(model: LlamaForCausalLM, rows: Sequence[Row], stage: Stage, seed: int, report: Callable[[str], None]) -> None:
     """Trains all weights of a model in place.
 
-    With `muon` the matrices are trained by Muon, which here needs about half of AdamW's examples, embeddings and norms
-    by AdamW; Muon's update is scaled to AdamW's size, so one learning rate serves both (Liu et al., arXiv 2502.16982).
-    Products run in bfloat16; weights and attention stay in float32.
+    With `muon` the matrices are trained by Muon, which needs fewer examples than AdamW, embeddings and norms by AdamW;
+    Muon's update is scaled to AdamW's size, so one learning rate serves both (Liu et al., arXiv 2502.16982). Products
+    run in bfloat16; weights and attention stay in float32.
 
     Args:
         model: the model.

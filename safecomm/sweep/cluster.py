@@ -34,7 +34,7 @@ def ray_session(address: str | None) -> Iterator[Resources]:
             else:
                 cpus = max(FEWEST_CPUS, os.cpu_count() or 1)
                 # The dashboard stays on: Ray Train's cleaner asks its API whether a fine-tune still runs.
-                ray.init(num_cpus=cpus, log_to_driver=False, logging_level=logging.ERROR)
+                ray.init(address="local", num_cpus=cpus, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise SafecommError(f"no Ray cluster at {address}: {error}. Start one with `ray start --head`") from error
     try:

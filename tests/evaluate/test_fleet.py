@@ -75,7 +75,24 @@ def test_vllm_answers_and_compares_as_transformers_does(
         assert same >= 0.9 * sum(not prompt.options for prompt in prompts)  # near ties may fall either way
 
 
-def test_a_fleet_that_can_not_load_its_model_says_why(ray_session: None, fleet: None, tmp_path: Path) -> None:
+def test_the_transformers_engine_serves_the_same_stream(
+    ray_session: None,
+    evaluated: dict[str, pd.DataFrame],
+    lab: dict[str, Path],
+    adapters: list[str],
+    prompts: tuple[Prompt, ...],
+    tmp_path: Path,
+) -> None:
+    stop_fleet()
+    Fleet("transformers", str(lab["aligned"]), SETTINGS, replicas=1, on_gpu=False).start()
+    wait_for_fleet(120)
+    Evaluation(prompts, adapters[0], judges=("compliance", "refusal"), system_prompt=None).write(tmp_path)
+    rows, by_vllm = pd.read_parquet(tmp_path / ROWS), evaluated["first"]
+    assert list(rows["prompt_id"]) == list(by_vllm["prompt_id"])
+    assert (rows["verdict"] == by_vllm["verdict"]).mean() >= 0.9
+
+
+def test_a_fleet_that_can_not_load_its_model_says_why(ray_session: None, evaluated: object, tmp_path: Path) -> None:
     stop_fleet()
     try:
         Fleet("transformers", str(tmp_path / "no-model"), SETTINGS, replicas=1, on_gpu=False).start()

@@ -143,12 +143,12 @@ def test_progress_names_stage_loss_and_time_left(tmp_path):
 def test_training_lowers_the_loss(tokenizer):
     torch.manual_seed(0)
     model = new_model(Shape(hidden=32, layers=1, heads=1, mlp=64), tokenizer)
-    rows = encode(tokenizer, base_text(600, seed=0))
+    rows = encode(tokenizer, base_text(200, seed=0))
     losses: list[float] = []
 
     def keep(line: str) -> None:
         losses.append(float(line.split("loss ")[1].split(",")[0]))
 
     for _ in range(3):
-        train(model, rows, Stage(600, learning_rate=4e-3, batch_size=32, optimizer="muon"), seed=0, report=keep)
-    assert losses[2] < losses[0] - 0.5
+        train(model, rows, Stage(200, learning_rate=4e-3, batch_size=32, optimizer="muon"), seed=0, report=keep)
+    assert losses[2] < losses[0] - 0.3

@@ -1,0 +1,221 @@
+"""A small sweep, killed in the middle, gone on with as a submitted job, then asked for again.
+
+Real Ray Tune, Ray Train with DeepSpeed ZeRO-3 on two ranks, Serve with vLLM, Ray Data, W&B offline; only the model is
+small.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from safecomm.store import LINEAGE
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
+
+PATIENCE = 400.0
+ROOT = Path(__file__).parents[1]
+SECRET = "not-a-real-key-0123456789abcdef0123456789"
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+@pytest.fixture(scope="module")
+def sweep_file(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    sweep = {
+        "name": "small",
+        "model": {"base": str(lab["base"]), "aligned": str(lab["aligned"])},
+        "finetune": {
+            "data": [{"name": "lab-telecom", "limit": 96}],
+            "safety_data": "lab-safety",
+            "safe_adapter": {"data": {"name": "lab-safety", "limit": 64}, "epochs": 1, "learning_rate": 1e-3},
+            "lora": {"r": 4, "alpha": 8},
+            "batch_size": 16,
+            "learning_rate": 1e-3,
+            "max_length": 128,
+            "zero": 3,
+        },
+        "arms": {
+            "safe_instruct": [{"safe_instruct": {"ratio": 0.1}}],
+            "safe_lora": [{"safe_lora": {"lowest": {"grid": [2, 4]}}}],
+            "safe_merge": [{"safe_merge": {"lowest": {"randint": [1, 8]}, "weight": {"uniform": [0.3, 0.9]}}}],
+        },
+        "evaluate": {
+            "red_team": [{"name": "lab-harm", "limit": 60}],
+            "over_refusal": [{"name": "lab-borderline", "limit": 40}],
+            "telecom": [{"name": "lab-telecom", "limit": 40}],
+            "judges": ["compliance", "refusal"],
+            "max_new_tokens": 12,
+            "max_model_len": 128,
+        },
+        "search": {"trials": 2, "target_asr": 0.1},
+        "storage": str(folder / "runs"),
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(sweep))
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    token = tmp_path_factory.mktemp("token") / "token"
+    token.write_text("0123456789abcdef" * 2)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "WANDB_MODE": "offline",
+        "WANDB_API_KEY": SECRET,
+        "HF_HUB_OFFLINE": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
+def stages(storage: Path) -> dict[str, float]:
+    """Returns the finished stages with the time at which each was made."""
+    return {
+        str(path.parent.relative_to(storage)): path.stat().st_mtime for path in storage.glob(f"store/*/*/{LINEAGE}")
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def interrupted(sweep_file: Path, environment: dict[str, str]) -> dict[str, float]:
+    """The stages that were finished when the driver was killed, right after the first trial."""
+    storage = sweep_file.parent / "runs"
+    log = (sweep_file.parent / "first.log").open("w")
+    command = [sys.executable, "-m", "safecomm", "run", str(sweep_file)]
+    driver = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + PATIENCE
+    while not list(storage.glob("small/trials/*.json")):
+        assert driver.poll() is None, (sweep_file.parent / "first.log").read_text()
+        assert time.monotonic() < deadline, "no trial ended in time"
+        time.sleep(0.5)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    return stages(storage)
+
+
+@pytest.fixture(scope="module")
+def head(interrupted: dict[str, float], environment: dict[str, str]) -> Iterator[str]:
+    """The address of a head node's dashboard, on loopback, with token authentication."""
+    dashboard = free_port()
+    ports = [f"--port={free_port()}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
+    command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", *ports]
+    node = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    address = f"http://127.0.0.1:{dashboard}"
+    deadline = time.monotonic() + 120
+    while subprocess.run([RAY, "job", "list", "--address", address], env=environment, capture_output=True).returncode:
+        assert node.poll() is None and time.monotonic() < deadline, "the head node did not start"
+        time.sleep(1)
+    yield address
+    node.terminate()  # drains the node and ends what it started
+    try:
+        node.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+
+
+@pytest.fixture(scope="module")
+def finished(head: str, sweep_file: Path, environment: dict[str, str]) -> str:
+    """What the submitted job that goes on with the sweep printed."""
+    command = [RAY, "job", "submit", "--address", head, "--working-dir", "."]
+    command += ["--", "python", "-m", "safecomm", "run", str(sweep_file)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run(finished: str, sweep_file: Path) -> Path:
+    return sweep_file.parent / "runs" / "small"
+
+
+def test_the_job_prints_a_table_with_every_arm(finished: str) -> None:
+    for arm in ("original", "undefended", "safe_instruct", "safe_lora", "safe_merge"):
+        assert arm in finished
+    assert "n=" in finished
+
+
+def test_what_was_finished_before_the_kill_was_not_made_again(run: Path, interrupted: dict[str, float]) -> None:
+    after = stages(run.parent)
+    assert interrupted
+    assert interrupted == {stage: after[stage] for stage in interrupted}
+    assert len(after) > len(interrupted)
+
+
+def test_every_shared_stage_was_made_once(run: Path) -> None:
+    made = [json.loads(path.read_text()) for path in run.parent.glob(f"store/finetune/*/{LINEAGE}")]
+    assert len(made) == 3  # telecom alone, telecom with safety examples, safety alone
+
+
+def test_every_trial_is_in_the_table_on_its_splits(run: Path) -> None:
+    trials = pd.read_parquet(run / "trials.parquet")
+    assert set(trials["status"]) == {"done"}, trials["error"].tolist()
+    search = trials[trials["split"] == "search"]
+    assert search["arm"].value_counts().to_dict() == {
+        "original": 1,
+        "undefended": 1,
+        "safe_instruct": 1,
+        "safe_lora": 2,
+        "safe_merge": 2,
+    }
+    report = trials[trials["split"] == "report"]
+    assert set(report["arm"]) == set(search["arm"])
+    for metric in ("asr", "accuracy", "over_refusal", "asr@refusal", "asr/lab-harm"):
+        assert ((trials[f"{metric}_low"] <= trials[metric]) & (trials[metric] <= trials[f"{metric}_high"])).all()
+        assert (trials[f"{metric}_n"] > 0).all()
+    assert not set(search["evaluation"]) & set(report["evaluation"])
+
+
+def test_the_run_folder_is_complete_and_its_sweep_runs_again(run: Path) -> None:
+    from safecomm.spec import read_sweep
+
+    for name in ("sweep.json", "plan.json", "trials.parquet", "pareto.json", "report.html"):
+        assert (run / name).is_file(), name
+    assert read_sweep(run / "sweep.json").name == "small"
+    assert json.loads((run / "pareto.json").read_text())["recommended"]["arm"]
+
+
+def test_wandb_has_an_offline_run_for_every_trial_and_one_for_the_sweep(run: Path) -> None:
+    folders = list((run / "wandb").glob("offline-run-*"))
+    trials = pd.read_parquet(run / "trials.parquet")
+    assert len({folder.name.rpartition("-")[2] for folder in folders}) == len(trials) + 1
+    assert all(list(folder.glob("run-*.wandb")) for folder in folders)
+    assert any(list(folder.glob("files/media/table/samples*.json")) for folder in folders)
+
+
+def test_no_secret_is_in_any_file_of_the_run(run: Path, finished: str) -> None:
+    assert SECRET not in finished
+    for path in run.parent.rglob("*"):
+        if path.is_file():
+            assert SECRET.encode() not in path.read_bytes(), path
+
+
+def test_asked_for_again_nothing_is_made_and_nothing_started(
+    run: Path, sweep_file: Path, environment: dict[str, str]
+) -> None:
+    before = stages(run.parent)
+    command = [sys.executable, "-m", "safecomm", "run", str(sweep_file)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "safe_merge" in done.stdout
+    assert stages(run.parent) == before
+    assert "started" not in done.stdout

@@ -1,0 +1,46 @@
+"""What the README says can be typed."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from safecomm.spec import Sweep
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"^make (\w+)|`make (\w+)`", README, re.M))))
+def test_make_targets_exist(target: tuple[str, str]) -> None:
+    assert re.search(rf"^{''.join(target)}:", MAKEFILE, re.M)
+
+
+def test_ci_and_the_readme_run_the_same_tests() -> None:
+    assert "make check test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "make test" in README
+
+
+@pytest.mark.parametrize("verb", sorted(set(re.findall(r"safecomm ((?:data |lab )?[a-z]+)(?= |\n)", README))))
+def test_verbs_exist_and_explain_themselves(verb: str) -> None:
+    help_text = subprocess.run(
+        [sys.executable, "-m", "safecomm", *verb.split(), "--help"], capture_output=True, text=True
+    )
+    assert help_text.returncode == 0, help_text.stderr
+    assert "Usage" in help_text.stdout
+
+
+def test_the_example_sweep_is_valid() -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    sweep = Sweep.model_validate(yaml.safe_load(example))
+    assert {"safe_instruct", "safe_lora", "safe_merge", "stacked"} == set(sweep.arms)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)|^\| `([^`]+)`", README, re.M))))
+def test_places_exist(path: tuple[str, str]) -> None:
+    for place in re.split(r"`, `", "".join(path)):
+        assert (ROOT / place).exists(), place
