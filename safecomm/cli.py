@@ -28,7 +28,8 @@ lab_app = typer.Typer(no_args_is_help=True, help="The small models that the proj
 app.add_typer(data_app, name="data")
 app.add_typer(lab_app, name="lab")
 
-console = Console()
+# Where there is no terminal, wide enough for a table of rates with intervals.
+console = Console(width=None if sys.stdout.isatty() else 120)
 SweepFile = Annotated[Path, typer.Argument(help="The sweep: a YAML file, or a run's sweep.json.", metavar="SWEEP")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a value, e.g. --set search.trials=8.", metavar="KEY=VALUE")

@@ -26,7 +26,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Announces a trial."""
-        self._console.print(f"[dim]          {title(trial)} started[/dim]")
+        self._say(f"[dim]          {title(trial)} started[/dim]")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -37,7 +37,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         quarter = TRAINING_LINES * int(result["train/step"]) // int(result["train/steps"])
         if quarter > self._quarter.get(trial.trial_id, 0):
             self._quarter[trial.trial_id] = quarter
-            self._console.print(
+            self._say(
                 f"[dim]          {title(trial)}: step {result['train/step']} of {result['train/steps']}, "
                 f"loss {result['train/loss']:.3f}, {result['train/tokens_per_second']:,.0f} tokens/s[/dim]"
             )
@@ -49,14 +49,15 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         outcome = (
             rates_line(result) if result.get("status") == "done" else f"[red]failed:[/red] {result.get('error', '')}"
         )
-        self._console.print(f"{self._count()} {title(trial)}: {outcome} [dim]({result.get('seconds', 0):.0f} s)[/dim]")
+        self._say(f"{self._count()} {title(trial)}: {outcome} [dim]({result.get('seconds', 0):.0f} s)[/dim]")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Shows a trial whose process died."""
         self._ended += 1
-        self._console.print(
-            f"{self._count()} {title(trial)}: [red]failed:[/red] its process died; see {trial.local_path}"
-        )
+        self._say(f"{self._count()} {title(trial)}: [red]failed:[/red] its process died; see {trial.local_path}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, highlight=False)
 
     def _count(self) -> str:
         spent = time.monotonic() - self._started

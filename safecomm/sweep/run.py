@@ -18,7 +18,7 @@ from safecomm.sweep.agenda import Agenda
 from safecomm.sweep.arms import Trial
 from safecomm.sweep.cluster import ray_session
 from safecomm.sweep.publish import publish, report_points
-from safecomm.sweep.stages import Stages
+from safecomm.sweep.stages import Stages, check_data
 from safecomm.sweep.trial import RunFolder, carry_out, failure
 from safecomm.tracking import log_sweep
 
@@ -71,6 +71,7 @@ def _missing(trials: list[Trial], folder: RunFolder) -> list[Trial]:
 
 
 def _run_missing(sweep: Sweep, folder: RunFolder, agenda: Agenda, address: str | None, console: Console) -> None:
+    check_data(sweep)
     store = Store(Path(sweep.storage) / "store")
     base = resolve_model(sweep.model.base, store, console.print)
     aligned = resolve_model(sweep.model.aligned, store, console.print)

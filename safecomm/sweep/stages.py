@@ -5,7 +5,7 @@ Each reads what the ones before it wrote and is found in the store when it was m
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from safecomm.data.splits import split_of
 from safecomm.defenses import DEFENSES
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
+from safecomm.errors import DataError
 from safecomm.evaluate.fleet import wait_for_fleet
 from safecomm.evaluate.stream import Evaluation
 from safecomm.finetune.job import FinetuneJob
@@ -164,6 +165,34 @@ def suite(sweep: Sweep) -> list[Prompt]:
     return [
         prompt for ref in [*evaluate.red_team, *evaluate.over_refusal, *evaluate.telecom] for prompt in _prompts(ref)
     ]
+
+
+def check_data(sweep: Sweep) -> None:
+    """Loads every dataset that the sweep names.
+
+    Raises:
+        DataError: for the first that can't be read, with its place in the sweep.
+    """
+    section, evaluate = sweep.finetune, sweep.evaluate
+    trained_on = {f"finetune.data.{place}": ref for place, ref in enumerate(section.data)}
+    if section.safety_data:
+        trained_on["finetune.safety_data"] = section.safety_data
+    if section.safe_adapter:
+        trained_on["finetune.safe_adapter.data"] = section.safe_adapter.data
+    for key, ref in trained_on.items():
+        _load(key, _examples, ref)
+    for kind in ("red_team", "over_refusal", "telecom"):
+        for place, ref in enumerate(getattr(evaluate, kind)):
+            _load(f"evaluate.{kind}.{place}", _prompts, ref)
+
+
+def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetRef) -> None:
+    try:
+        rows = loader(ref)
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
+    if not rows:
+        raise DataError(f"{key}: {ref.name} has no usable rows; `safecomm data show {ref.name}` says why")
 
 
 @functools.cache

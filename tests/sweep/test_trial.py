@@ -1,0 +1,71 @@
+"""A trial that fails says why in one line, and is tried again; one that is done is not."""
+
+from pathlib import Path
+
+import pytest
+
+from safecomm.errors import DataError, TrainingError
+from safecomm.models import ModelFolder
+from safecomm.spec import Sweep
+from safecomm.store import Store
+from safecomm.sweep.arms import Trial
+from safecomm.sweep.stages import Stages, check_data
+from safecomm.sweep.trial import RunFolder, carry_out, failure
+
+
+def sweep(storage: Path, **changes: object) -> Sweep:
+    return Sweep.model_validate(
+        {
+            "name": "trial",
+            "model": {"base": "lab://base", "aligned": "lab://aligned"},
+            "finetune": {
+                "data": [{"name": "lab-telecom", "limit": 96}],
+                "safety_data": {"name": "lab-safety", "limit": 8},
+                "batch_size": 16,
+            },
+            "arms": {"too_much": [{"safe_instruct": {"ratio": 9}}]},
+            "evaluate": {"red_team": ["lab-harm"], "telecom": ["lab-telecom"]},
+            "storage": str(storage),
+            **changes,
+        }
+    )
+
+
+TRIAL = Trial("too_much", {}, (("safe_instruct", {"ratio": 9.0}),), seed=0)
+
+
+def test_a_ratio_that_the_safety_data_can_not_give_fails_the_trial_and_names_the_largest(tmp_path: Path) -> None:
+    model = ModelFolder(tmp_path, "identity")
+    stages = Stages(sweep(tmp_path), model, model, Store(tmp_path), on_gpu=False)
+    with pytest.raises(DataError, match="8"):
+        carry_out(TRIAL, stages)
+
+
+def test_a_failure_is_told_in_one_line_and_kept_in_full() -> None:
+    record = failure(TrainingError("the loss is nan at step 7; lower finetune.learning_rate\nmore"))
+    assert record["error"] == "the loss is nan at step 7; lower finetune.learning_rate"
+    assert "TrainingError" in record["traceback"]
+    remote = RuntimeError("worker said:\nTraceback ...\nvllm.EngineDeadError: the engine died\nRuntimeError: wrapped")
+    assert failure(remote)["error"] == "vllm.EngineDeadError: the engine died"
+    assert failure(RuntimeError())["error"] == "RuntimeError: RuntimeError"
+
+
+def test_only_a_finished_trial_under_the_same_settings_is_found_again(tmp_path: Path) -> None:
+    folder = RunFolder(sweep(tmp_path))
+    assert folder.find(TRIAL) is None
+    folder.keep(TRIAL, {"status": "failed", "error": "out of memory"})
+    assert folder.find(TRIAL) is None
+    folder.keep(TRIAL, {"status": "done", "asr": 0.1})
+    found = folder.find(TRIAL)
+    assert found is not None and found["asr"] == 0.1
+    other = sweep(tmp_path, evaluate={"red_team": ["advbench"], "telecom": ["lab-telecom"]})
+    assert RunFolder(other).find(TRIAL) is None
+    more_trials = sweep(tmp_path, search={"trials": 99})
+    assert RunFolder(more_trials).find(TRIAL) is not None
+
+
+def test_a_dataset_that_can_not_be_read_is_named_by_its_place_in_the_sweep(tmp_path: Path) -> None:
+    nowhere = sweep(tmp_path, evaluate={"red_team": ["lab-harm"], "telecom": [{"name": "teleqna", "path": "no/where"}]})
+    with pytest.raises(DataError, match=r"evaluate\.telecom\.0: .*no/where"):
+        check_data(nowhere)
+    check_data(sweep(tmp_path))
