@@ -22,7 +22,7 @@ from safecomm.store import LINEAGE
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
-PATIENCE = 400.0
+PATIENCE = 600.0
 ROOT = Path(__file__).parents[1]
 SECRET = "not-a-real-key-0123456789abcdef0123456789"
 RAY = str(Path(sys.executable).with_name("ray"))

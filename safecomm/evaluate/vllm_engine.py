@@ -11,6 +11,9 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM can be started with."""
 ADAPTERS_AT_ONCE = 4
 CPU_KV_CACHE_GIB = 1
+CPU_BATCHED_TOKENS = 256
+"""vLLM's LoRA on a CPU gathers the adapter's weights for every token of a step: beyond this they leave the cache, and reading
+prompts takes more than twice as long."""
 
 
 class VllmEngine:
@@ -47,6 +50,7 @@ class VllmEngine:
                 distributed_executor_backend="ray" if settings.tensor_parallel > 1 else None,
                 # Without a GPU compiling costs more than it saves; with one, CUDA graphs halve the time of a LoRA step.
                 enforce_eager=not on_gpu,
+                max_num_batched_tokens=None if on_gpu else CPU_BATCHED_TOKENS,
                 **lora,
             )
         )

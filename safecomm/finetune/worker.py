@@ -9,6 +9,8 @@ from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.zero import zero_config
 
 LOGS_PER_RUN = 50
+STEPS_PER_REPORT = 100
+"""Ray Train takes a report every two seconds, and all ranks wait for it: short runs must not report each log."""
 
 
 def train(settings: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +147,15 @@ def _reporting_callback() -> Any:
 
         def __init__(self) -> None:
             self.started = time.time()
+            self.reported = 0
+
+        def _is_due(self, step: int, steps: int) -> bool:
+            """Decides by the steps alone, so that all ranks decide alike."""
+            interval = max(STEPS_PER_REPORT, steps // LOGS_PER_RUN)
+            if step // interval == self.reported:
+                return False
+            self.reported = step // interval
+            return True
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.started = time.time()
@@ -152,7 +163,7 @@ def _reporting_callback() -> Any:
         def on_log(
             self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
         ) -> None:
-            if not logs or "loss" not in logs:
+            if not logs or "loss" not in logs or not self._is_due(state.global_step, state.max_steps):
                 return
             speed = logs.get("num_tokens", 0.0) / max(time.time() - self.started, 1e-9)
             ray.train.report(

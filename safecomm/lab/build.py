@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from safecomm.data.rows import Example
 from safecomm.lab.corpus import alignment_text, base_text, continuation_text
@@ -70,6 +71,7 @@ def _texts(recipe: Recipe, seed: int) -> _Texts:
 
 def _make(folder: Path, texts: _Texts, recipe: Recipe, seed: int, report: Callable[[str], None]) -> None:
     """Trains the models into a folder, with a number of threads and random numbers of its own."""
+    transformers_logging.disable_progress_bar()  # ours tells more
     threads = torch.get_num_threads()
     torch.set_num_threads(recipe.threads)
     try:

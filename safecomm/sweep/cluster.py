@@ -22,7 +22,7 @@ def ray_session(address: str | None) -> Iterator[Resources]:
         SafecommError: when nobody answers at the address.
     """
     # Ray's start-up limit counts cores, and warns of every worker beyond it, idle as ours mostly are.
-    os.environ.setdefault("RAY_maximum_startup_concurrency", str(FEWEST_CPUS))
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(FEWEST_CPUS))
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")
