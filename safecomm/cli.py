@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from safecomm.errors import SafecommError, SpecError
+from safecomm.errors import SafecommError, SpecError, StoppedError
 from safecomm.spec import read_sweep
 
 app = typer.Typer(
@@ -49,6 +49,9 @@ def main() -> None:
     except SafecommError as error:
         print(f"safecomm: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("safecomm: stopped; what was finished is kept", file=sys.stderr)
+        sys.exit(StoppedError.exit_code)
 
 
 @app.command()

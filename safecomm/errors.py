@@ -6,7 +6,8 @@ SafecommError            exit code 1: the message names the cause and the fix
 ├── DataError            a dataset or benchmark that can't be read
 ├── ModelError           a model or adapter folder that can't be used
 ├── TrainingError        a fine-tune that failed, with the step
-└── EvaluationError      prompts that got no answer, or a fleet that did not start
+├── EvaluationError      prompts that got no answer, or a fleet that did not start
+└── StoppedError         exit code 130: somebody stopped the sweep; what was finished is kept
 """
 
 from collections.abc import Sequence
@@ -47,3 +48,9 @@ class TrainingError(SafecommError):
 
 class EvaluationError(SafecommError):
     """An evaluation could not be carried out."""
+
+
+class StoppedError(SafecommError):
+    """The sweep was stopped before its end."""
+
+    exit_code = 130

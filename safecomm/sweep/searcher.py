@@ -33,6 +33,11 @@ class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]
         self._folder = folder
         self._running: dict[str, Trial] = {}
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the experiment ended before all trials had."""
+        return bool(self._running) or not self._agenda.is_done
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Returns the next trial's configuration, or says that there is none left."""
         trial = self._agenda.next()
