@@ -12,8 +12,7 @@ python=${PYTHON:-python3}
 }
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
-# Modules are compiled when they are first imported: compiling all of them here takes a minute, for few that are used.
-install() { pip install --no-compile --constraint constraints.txt "$@"; }
+install() { pip install --constraint constraints.txt "$@"; }
 
 echo "Installing the pinned stack into $venv (a few GB; two to three minutes on a fast line) ..."
 install torch==2.13.0
