@@ -84,6 +84,7 @@ def trade_off(run: Run) -> go.Figure:
     )
     figure.update_xaxes(percent_axis("Attack success rate (lower is safer)", rangemode="tozero"))
     figure.update_yaxes(percent_axis("Telecom accuracy (higher is better)"))
+    figure.update_traces(cliponaxis=False)  # rates of 0% lie on the axis
     return figure
 
 
