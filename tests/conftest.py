@@ -12,7 +12,6 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 SHARED = Path(__file__).parents[2] / "shared"
-SWEEPS = Path(__file__).parents[1] / "sweeps"
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,18 @@
 """A plan counts what a sweep would run, and refuses hardware that would make it wait for ever."""
 
+from pathlib import Path
+
 import pytest
-from conftest import SWEEPS
 
 from safecomm.plan import PlacementError, Resources, make_plan
 from safecomm.spec import read_sweep
 
+SWEEPS = Path(__file__).parents[1] / "sweeps"
 LAPTOP = Resources(cpus=2, gpus=0)
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.name)
-def test_every_sweep_of_the_project_plans(path) -> None:  # type: ignore[no-untyped-def]
+def test_every_sweep_of_the_project_plans(path: Path) -> None:
     plan = make_plan(read_sweep(path), LAPTOP)
     assert plan.trials["original"] >= 1
     assert plan.concurrent_trials >= 1
