@@ -115,13 +115,15 @@ def head(interrupted: dict[str, float], environment: dict[str, str]) -> Iterator
     """The address of a head node's dashboard, on loopback, with token authentication."""
     dashboard = free_port()
     ports = [f"--port={free_port()}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
+    ports += [f"--dashboard-agent-listen-port={free_port()}"]  # other tests' Ray has the usual one
     command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", *ports]
     node = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     address = f"http://127.0.0.1:{dashboard}"
     deadline = time.monotonic() + 120
-    while subprocess.run([RAY, "job", "list", "--address", address], env=environment, capture_output=True).returncode:
+    trivial = [RAY, "job", "submit", "--address", address, "--", "true"]
+    while subprocess.run(trivial, env=environment, capture_output=True).returncode:
         assert node.poll() is None and time.monotonic() < deadline, "the head node did not start"
         time.sleep(1)
     yield address
