@@ -1,7 +1,7 @@
 """What an engine that answers prompts offers, whichever library runs the model."""
 
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 
 class Question(TypedDict):
@@ -57,3 +57,9 @@ class Engine(Protocol):
 def failed(reason: str) -> Answer:
     """Returns the answer of a question that could not be answered."""
     return Answer(response="", finish_reason="error", scores=[], error=reason)
+
+
+def chat_ids(tokenizer: Any, question: Question) -> list[int]:
+    """Returns the token ids of a chat up to where the assistant begins to speak."""
+    ids = tokenizer.apply_chat_template(question["messages"], add_generation_prompt=True, return_dict=False)
+    return list(ids)

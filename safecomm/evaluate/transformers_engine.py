@@ -3,8 +3,7 @@
 import asyncio
 from typing import Any
 
-from safecomm.evaluate.engine import Answer, EngineSettings, Question, failed
-from safecomm.evaluate.vllm_engine import chat_ids
+from safecomm.evaluate.engine import Answer, EngineSettings, Question, chat_ids, failed
 
 BATCH = 32
 

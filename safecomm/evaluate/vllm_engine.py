@@ -5,7 +5,7 @@ import itertools
 import os
 from typing import Any
 
-from safecomm.evaluate.engine import Answer, EngineSettings, Question, failed
+from safecomm.evaluate.engine import Answer, EngineSettings, Question, chat_ids, failed
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM can be started with."""
@@ -106,9 +106,3 @@ class VllmEngine:
 
         number = self._adapters.setdefault(adapter, len(self._adapters) + 1)
         return LoRARequest(adapter, number, adapter)
-
-
-def chat_ids(tokenizer: Any, question: Question) -> list[int]:
-    """Returns the token ids of a chat up to where the assistant begins to speak."""
-    ids = tokenizer.apply_chat_template(question["messages"], add_generation_prompt=True, return_dict=False)
-    return list(ids)
