@@ -30,7 +30,7 @@ class VllmEngine:
 
         on_gpu = torch.cuda.is_available()
         if not on_gpu:
-            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE_GIB))
+            _set_up_cpu()
         from transformers import AutoTokenizer
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -47,7 +47,7 @@ class VllmEngine:
                 model=model,
                 max_model_len=settings.max_model_len,
                 tensor_parallel_size=settings.tensor_parallel,
-                distributed_executor_backend="ray" if settings.tensor_parallel > 1 else None,
+                distributed_executor_backend="ray" if settings.tensor_parallel > 1 else "uni",
                 # Without a GPU compiling costs more than it saves; with one, CUDA graphs halve the time of a LoRA step.
                 enforce_eager=not on_gpu,
                 max_num_batched_tokens=None if on_gpu else CPU_BATCHED_TOKENS,
@@ -106,3 +106,15 @@ class VllmEngine:
 
         number = self._adapters.setdefault(adapter, len(self._adapters) + 1)
         return LoRARequest(adapter, number, adapter)
+
+
+def _set_up_cpu() -> None:
+    """Prepares the environment that vLLM's engine process is started in.
+
+    On CPUs vLLM would put the model into a third process, which takes its number of threads from vLLM, and have the
+    engine's process spin for each of its answers: half of all processor time. Without `multiprocessing` the model
+    runs in the engine's own process; AsyncLLM keeps that apart from ours all the same.
+    """
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE_GIB))
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) - 1))

@@ -22,14 +22,14 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the models are made by. The default takes about three and a half minutes of one core."""
+    """What the models are made by. The default takes about two and a half minutes of two cores."""
 
     shape: Shape = field(default_factory=Shape)
     base: Stage = field(default_factory=lambda: Stage(40_000, learning_rate=4e-3, batch_size=64, optimizer="muon"))
     continuation: Stage = field(default_factory=lambda: Stage(16_000, 2e-3, batch_size=64, optimizer="muon"))
     alignment: Stage = field(default_factory=lambda: Stage(8_000, 1.5e-3, batch_size=32, optimizer="adamw"))
     """Light, as a chat model's: what more examples or Muon align, a fine-tune on harmless data hardly erodes."""
-    threads: int = 1
+    threads: int = 2
     """Fixed, since sums over another number of threads round differently."""
 
 
