@@ -19,6 +19,11 @@ INDEX = "model.safetensors.index.json"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
+def device() -> torch.device:
+    """Returns where large products are worked out: the GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
@@ -122,3 +127,66 @@ class Weights:
                 "with AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
             )
         raise ModelError(f"{self.folder}: holds neither {SINGLE} nor {INDEX}; give a checkpoint folder")
+
+
+class Difference:
+    """One checkpoint minus another, module by module."""
+
+    def __init__(self, before: Path, after: Path, transposed: bool = False):
+        """Opens the checkpoints.
+
+        Args:
+            before: the folder that is taken away.
+            after: the folder that it is taken from.
+            transposed: whether the weights are stored as d_in x d_out.
+
+        Raises:
+            ModelError: where a folder holds no safetensors checkpoint, or a broken one.
+        """
+        self.before, self.after = Weights(before), Weights(after)
+        self.transposed = transposed
+
+    def check(self, module: str, shape: tuple[int, int], source: str) -> None:
+        """Checks that both checkpoints have a module in the shape, d_out x d_in, in which an adapter updates it.
+
+        Raises:
+            ModelError: where one lacks the module, or the shapes differ; `source` names the adapter.
+        """
+        old, new = self.before.shape(module), self.after.shape(module)
+        if old != new:
+            raise ModelError(
+                f"{self.before.folder} and {self.after.folder}: {module} is {_by(old)} in the first and {_by(new)} in "
+                "the second; give the base and the aligned weights of one model"
+            )
+        if (shape[::-1] if self.transposed else shape) != new:
+            raise ModelError(
+                f"{source}: was made for another model than {self.after.folder}: it updates {module} as {_by(shape)}, "
+                f"the model has {_by(new)}"
+            )
+
+    def pair(self, module: str) -> tuple[Tensor, Tensor]:
+        """Returns a module's weights before and after, d_out x d_in, as views of the mapped files."""
+        old, new = self.before.tensor(module), self.after.tensor(module)
+        return (old.T, new.T) if self.transposed else (old, new)
+
+    def of(self, module: str) -> Tensor:
+        """Returns after - before, d_out x d_in, in float32 or float64, on the GPU where there is one.
+
+        Raises:
+            ModelError: where a weight is not finite.
+        """
+        old, new = self.pair(module)
+        dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
+        difference = new.to(device(), dtype) - old.to(device(), dtype)
+        if not difference.isfinite().all():
+            self.require_finite(module)
+        return difference
+
+    def require_finite(self, module: str) -> None:
+        """Raises a ModelError that names the file where a module has infinite or undefined values."""
+        self.before.require_finite(module)
+        self.after.require_finite(module)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
