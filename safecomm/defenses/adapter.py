@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from safecomm.defenses.threads import one_thread
-from safecomm.defenses.weights import open_safetensors, read_json
+from safecomm.defenses.weights import in_layer_order, open_safetensors, read_json
 from safecomm.errors import ModelError
 
 CONFIG = "adapter_config.json"
@@ -188,13 +188,7 @@ def _paired(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tens
             raise ModelError(f"{folder}: {name} has lora_{min(side)} but not its partner; save the adapter again")
         if side["A"].shape[0] != side["B"].shape[1]:
             raise ModelError(f"{folder}: the lora_A and lora_B of {name} have different ranks; save the adapter again")
-    return {name: (sides[name]["A"], sides[name]["B"]) for name in _in_layer_order(sides)}
-
-
-def _in_layer_order(names: Iterable[str]) -> list[str]:
-    return sorted(
-        names, key=lambda name: [(part.isdigit(), int(part) if part.isdigit() else part) for part in name.split(".")]
-    )
+    return {name: (sides[name]["A"], sides[name]["B"]) for name in in_layer_order(sides)}
 
 
 def _scaling(folder: Path, config: Mapping[str, Any], name: str, rank: int) -> float:

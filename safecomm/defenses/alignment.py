@@ -17,7 +17,7 @@ from torch import Tensor
 
 from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.threads import in_parallel
-from safecomm.defenses.weights import Difference, device, open_safetensors, read_json
+from safecomm.defenses.weights import Difference, by, device, open_safetensors, read_json
 from safecomm.errors import ModelError
 from safecomm.store import write_json
 
@@ -100,9 +100,7 @@ def profile(base: str | Path, aligned: str | Path, adapter: Adapter) -> Profile:
             another model.
     """
     adapter.check_trained()
-    alignment = Difference(Path(base), Path(aligned), adapter.transposed)
-    for name, factors in adapter.modules.items():
-        alignment.check(name, factors.shape, adapter.source)
+    alignment = alignment_of(base, aligned, adapter)
     made = in_parallel(lambda name: _profile_module(alignment, name, adapter.modules[name]), adapter.modules)
     unchanged = [module.name for module, _ in made if module.v_norm == 0]
     if unchanged:
@@ -111,6 +109,27 @@ def profile(base: str | Path, aligned: str | Path, adapter: Adapter) -> Profile:
         )
     projected = {module.name: product for module, product in made}
     return Profile([module for module, _ in made], projected, adapter, Path(base), Path(aligned))
+
+
+def alignment_of(base: str | Path, aligned: str | Path, adapter: Adapter) -> Difference:
+    """Opens V = W_aligned - W_base of the modules that an adapter touches.
+
+    Raises:
+        ModelError: where a checkpoint is broken, the two differ in shape, or the adapter was made for another model.
+    """
+    alignment = Difference(Path(base), Path(aligned), adapter.transposed)
+    for name, factors in adapter.modules.items():
+        if (shape := alignment.shape(name)) != factors.shape:
+            raise ModelError(
+                f"{adapter.source}: was made for another model than {aligned}: it updates {name} as "
+                f"{by(factors.shape)}, the model has {by(shape)}"
+            )
+    return alignment
+
+
+def null_rho(shape: tuple[int, int]) -> float:
+    """Returns the rho of a random V that is d_out x d_in, whatever the update."""
+    return 1 / math.sqrt(1 + shape[0] / shape[1])
 
 
 @torch.no_grad()
@@ -165,7 +184,7 @@ def _figures(name: str, factors: Factors, projected: Tensor, v_norm: float) -> M
     return ModuleProfile(
         name=name,
         rho=inner(CB, B) / (update_norm * projected_norm) if update_norm * projected_norm > 0 else 0.0,
-        null=1 / math.sqrt(1 + B.shape[0] / A.shape[1]),
+        null=null_rho(factors.shape),
         v_norm=v_norm,
         update_norm=abs(factors.scaling) * update_norm,
         projected_norm=abs(factors.scaling) * projected_norm,

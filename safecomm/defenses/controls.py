@@ -7,14 +7,13 @@ from typing import Unpack
 import torch
 
 from safecomm.defenses.adapter import Adapter, Factors
-from safecomm.defenses.alignment import Profile
+from safecomm.defenses.alignment import Profile, alignment_of
 from safecomm.defenses.combine import cat
 from safecomm.defenses.low_rank import leading
 from safecomm.defenses.realigned import Realigned
 from safecomm.defenses.selection import Selection, select
 from safecomm.defenses.threads import in_parallel
-from safecomm.defenses.weights import Difference
-from safecomm.errors import UsageError
+from safecomm.errors import DefenseError
 
 
 def drop(profile: Profile, **by: Unpack[Selection]) -> Realigned:
@@ -27,9 +26,9 @@ def drop(profile: Profile, **by: Unpack[Selection]) -> Realigned:
         **by: one way of selecting modules; `threshold` selects rho <= threshold.
 
     Raises:
-        UsageError: where the settings make no sense.
+        DefenseError: where the settings make no sense.
     """
-    selected = select(profile, by)
+    selected = select(profile.modules, by)
     modules = profile.adapter.modules
     removed = {name: modules[name]._replace(B=torch.zeros_like(modules[name].B)) for name in selected}
     safer = replace(profile.adapter, modules={**modules, **removed})
@@ -46,10 +45,10 @@ def scale(adapter: Adapter, factor: float) -> Realigned:
         factor: 0 gives the aligned model, 1 the fine-tuned one.
 
     Raises:
-        UsageError: where the factor is negative.
+        DefenseError: where the factor is negative.
     """
     if not factor >= 0:
-        raise UsageError(f"factor must be 0 or more, not {factor:g}")
+        raise DefenseError(f"factor must be 0 or more, not {factor:g}")
     scaled = {name: update._replace(scaling=factor * update.scaling) for name, update in adapter.modules.items()}
     return Realigned(
         replace(adapter, modules=scaled), "scale", {"factor": factor}, list(scaled), {"finetuned": adapter.digest()}
@@ -74,14 +73,11 @@ def resta_instruct(
 
     Raises:
         ModelError: where a checkpoint is broken or of another model.
-        UsageError: where alpha or the rank makes no sense.
+        DefenseError: where alpha or the rank makes no sense.
     """
     if not alpha >= 0 or rank < 1:
-        raise UsageError(f"alpha must be 0 or more and rank at least 1, not {alpha:g} and {rank}")
-    alignment = Difference(Path(base), Path(aligned), adapter.transposed)
-
-    for name, factors in adapter.modules.items():
-        alignment.check(name, factors.shape, adapter.source)
+        raise DefenseError(f"alpha must be 0 or more and rank at least 1, not {alpha:g} and {rank}")
+    alignment = alignment_of(base, aligned, adapter)
 
     def add(name: str) -> Factors:
         own = adapter.modules[name]

@@ -13,7 +13,7 @@ from safecomm.defenses.realigned import Realigned
 from safecomm.defenses.selection import Selection, select
 from safecomm.defenses.threads import in_parallel
 from safecomm.defenses.weights import Difference
-from safecomm.errors import UsageError
+from safecomm.errors import DefenseError
 
 Projection = Literal["gram", "subspace"]
 
@@ -49,17 +49,17 @@ def safe_lora(
 
     Raises:
         ModelError: where the weights of `subspace` can't be read any more.
-        UsageError: where the settings make no sense.
+        DefenseError: where the settings make no sense.
     """
-    selected = select(profile, by)
+    selected = select(profile.modules, by)
     if projection == "gram":
         if rank is not None or energy is not None:
-            raise UsageError("rank and energy belong to projection: subspace; leave them out, or ask for subspace")
+            raise DefenseError("rank and energy belong to projection: subspace; leave them out, or ask for subspace")
         products = {name: profile.projected[name] for name in selected}
     elif projection == "subspace":
         products = _onto_subspace(profile, selected, rank, energy, seed)
     else:
-        raise UsageError(f"there is no projection {projection!r}; take gram or subspace")
+        raise DefenseError(f"there is no projection {projection!r}; take gram or subspace")
     modules = profile.adapter.modules
     safer = replace(profile.adapter, modules={**modules, **{n: _with_b(modules[n], B) for n, B in products.items()}})
     return Realigned(
@@ -76,9 +76,9 @@ def _onto_subspace(
 ) -> dict[str, Tensor]:
     """Returns U U^T B of each selected module."""
     if (rank is None) == (energy is None):
-        raise UsageError("projection: subspace needs either rank (how many directions of V) or energy (their share)")
+        raise DefenseError("projection: subspace needs either rank (how many directions of V) or energy (their share)")
     if (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1):
-        raise UsageError(f"rank must be 1 or more and energy above 0 and at most 1, not {rank or energy}")
+        raise DefenseError(f"rank must be 1 or more and energy above 0 and at most 1, not {rank or energy}")
     alignment = Difference(profile.base, profile.aligned, profile.adapter.transposed)
 
     def project(name: str) -> Tensor:

@@ -10,7 +10,7 @@ from safecomm.defenses.combine import BY_FACTOR, PRUNING, Combination, by_factor
 from safecomm.defenses.realigned import Realigned
 from safecomm.defenses.selection import Selection, select
 from safecomm.defenses.threads import one_thread
-from safecomm.errors import ModelError, UsageError
+from safecomm.errors import DefenseError, ModelError
 
 
 @one_thread()
@@ -43,11 +43,11 @@ def safe_merge(
     Raises:
         ModelError: where the safe adapter is empty or not finite, lacks a selected module or has it in another shape,
             or in another rank where the factors are merged.
-        UsageError: where the settings make no sense.
+        DefenseError: where the settings make no sense.
     """
     _check_settings(weight, combine, density)
     safe.check()
-    selected = select(profile, by, strict=True) if by else [module.name for module in profile.modules]
+    selected = select(profile.modules, by, strict=True) if by else [module.name for module in profile.modules]
     weights = (weight, 1 - weight)
     merged = {}
     for name in selected:
@@ -71,13 +71,13 @@ def safe_merge(
 
 def _check_settings(weight: float, combine: str, density: float | None) -> None:
     if not 0 <= weight <= 1:
-        raise UsageError(f"weight must lie between 0 and 1, not {weight:g}")
+        raise DefenseError(f"weight must lie between 0 and 1, not {weight:g}")
     if combine not in get_args(Combination):
-        raise UsageError(f"there is no combination {combine!r}; take one of {', '.join(get_args(Combination))}")
+        raise DefenseError(f"there is no combination {combine!r}; take one of {', '.join(get_args(Combination))}")
     if (density is not None) != (combine in PRUNING):
-        raise UsageError(f"density is needed for {' and '.join(PRUNING)}, and for them alone; combine is {combine}")
+        raise DefenseError(f"density is needed for {' and '.join(PRUNING)}, and for them alone; combine is {combine}")
     if density is not None and not 0 < density <= 1:
-        raise UsageError(f"density must lie above 0 and be at most 1, not {density:g}")
+        raise DefenseError(f"density must lie above 0 and be at most 1, not {density:g}")
 
 
 def _pair(adapter: Adapter, safe: Adapter, name: str, combine: str) -> tuple[Factors, Factors]:

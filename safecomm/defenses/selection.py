@@ -1,12 +1,13 @@
 """Which modules a defense acts on: those whose update agrees least with the alignment."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TypedDict, cast
 
-from safecomm.defenses.alignment import Profile
-from safecomm.errors import UsageError
+from safecomm.defenses.alignment import ModuleProfile, Profile
+from safecomm.defenses.weights import module_type
+from safecomm.errors import DefenseError
 
 DIGITS = 5
 """Both reference implementations compare rho at five decimals, so a threshold taken from their logs works here."""
@@ -32,25 +33,25 @@ class Selection(TypedDict, total=False):
 WAYS = tuple(Selection.__annotations__)
 
 
-def select(profile: Profile, by: Selection, *, strict: bool = False) -> list[str]:
+def select(modules: Sequence[ModuleProfile], by: Selection, *, strict: bool = False) -> list[str]:
     """Returns the selected modules, in the order of the layers.
 
     Args:
-        profile: the adapter's alignment profile.
+        modules: a profile's modules.
         by: the way of selecting.
         strict: select below `threshold` and `above_null` only.
 
     Raises:
-        UsageError: where there is no way of selecting, or several, or an impossible value.
+        DefenseError: where there is no way of selecting, or several, or an impossible value.
     """
     settings = cast(Mapping[str, Setting | None], by)
     given = {way: setting for way, setting in settings.items() if setting is not None}
     if len(given) != 1:
-        raise UsageError(
+        raise DefenseError(
             f"give exactly one of {', '.join(WAYS)} to select modules by, not {', '.join(given) or 'none'}"
         )
     way, setting = next(iter(given.items()))
-    rho = _measured(profile, way)
+    rho = _measured(modules, way)
     selected: set[str] = set()
     for value, names in _groups(rho, way, setting):
         selected |= _select_among({name: rho[name] for name in names}, way, value, strict)
@@ -68,11 +69,11 @@ def breakpoints(profile: Profile, way: str = "threshold") -> list[float]:
         way: `threshold`, `above_null`, `lowest` or `quantile`.
 
     Raises:
-        UsageError: where there is no such way.
+        DefenseError: where there is no such way.
     """
     if way not in WAYS:
-        raise UsageError(f"there is no way of selecting modules by {way!r}; take one of {', '.join(WAYS)}")
-    rho = sorted(_measured(profile, way).values())
+        raise DefenseError(f"there is no way of selecting modules by {way!r}; take one of {', '.join(WAYS)}")
+    rho = sorted(_measured(profile.modules, way).values())
     if way in ("lowest", "quantile"):
         counts = [0, *(place + 1 for place, own in enumerate(rho) if rho[place + 1 : place + 2] != [own])]
         return [float(count) if way == "lowest" else count / len(rho) for count in counts]
@@ -83,14 +84,10 @@ def breakpoints(profile: Profile, way: str = "threshold") -> list[float]:
     return [max(-1.0, min(1.0, value)) for value in points] if way == "threshold" else points
 
 
-def module_type(name: str) -> str:
-    """Returns the last part of a module's name, e.g. `q_proj`."""
-    return name.rpartition(".")[2]
-
-
-def _measured(profile: Profile, way: str) -> dict[str, float]:
-    null = {module.name: module.null if way == "above_null" else 0.0 for module in profile.modules}
-    return {module.name: round(module.rho - null[module.name], DIGITS) for module in profile.modules}
+def _measured(modules: Sequence[ModuleProfile], way: str) -> dict[str, float]:
+    """Returns what each module is selected by."""
+    above = way == "above_null"
+    return {module.name: round(module.rho - (module.null if above else 0.0), DIGITS) for module in modules}
 
 
 def _groups(rho: Mapping[str, float], way: str, setting: Setting) -> list[tuple[float, list[str]]]:
@@ -99,7 +96,7 @@ def _groups(rho: Mapping[str, float], way: str, setting: Setting) -> list[tuple[
         return [(setting, list(rho))]
     types = {module_type(name) for name in rho}
     if unknown := sorted(set(setting) - types):
-        raise UsageError(
+        raise DefenseError(
             f"{way}: the adapter has no {', '.join(unknown)}; its module types are {', '.join(sorted(types))}"
         )
     return [(value, [name for name in rho if module_type(name) == kind]) for kind, value in setting.items()]
@@ -110,16 +107,16 @@ def _select_among(rho: Mapping[str, float], way: str, value: float, strict: bool
         return _lowest(rho, value)
     if way == "quantile":
         if not 0 <= value <= 1:
-            raise UsageError(f"quantile must lie between 0 and 1, not {value:g}")
+            raise DefenseError(f"quantile must lie between 0 and 1, not {value:g}")
         return _lowest(rho, math.floor(value * len(rho) + 0.5))
     if way == "threshold" and not -1 <= value <= 1:
-        raise UsageError(f"threshold must lie between -1 and 1, as rho does, not {value:g}")
+        raise DefenseError(f"threshold must lie between -1 and 1, as rho does, not {value:g}")
     return {name for name, own in rho.items() if own < value or (own == value and not strict)}
 
 
 def _lowest(rho: Mapping[str, float], count: float) -> set[str]:
     if count < 0 or count != int(count):
-        raise UsageError(f"lowest must be a whole number, 0 or more, not {count:g}")
+        raise DefenseError(f"lowest must be a whole number, 0 or more, not {count:g}")
     if count == 0:
         return set()
     highest = sorted(rho.values())[: int(count)][-1]
