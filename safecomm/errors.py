@@ -5,6 +5,7 @@ SafecommError            exit code 1: the message names the cause and the fix
 │   └── SpecError        exit code 2: every mistake of one sweep file, a line each
 ├── DataError            a dataset or benchmark that can't be read
 ├── ModelError           a model or adapter folder that can't be used
+├── DefenseError         a defense's settings that make no sense
 ├── TrainingError        a fine-tune that failed, with the step
 ├── EvaluationError      prompts that got no answer, or a fleet that did not start
 └── StoppedError         exit code 130: somebody stopped the sweep; what was finished is kept
@@ -40,6 +41,10 @@ class DataError(SafecommError):
 
 class ModelError(SafecommError):
     """A model or adapter folder is missing, incomplete or of another make than needed."""
+
+
+class DefenseError(SafecommError):
+    """A defense was given settings that make no sense."""
 
 
 class TrainingError(SafecommError):

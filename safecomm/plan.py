@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from safecomm.errors import SafecommError
-from safecomm.spec import REFERENCE_ARMS, Sweep
+from safecomm.spec import REFERENCE_ARMS, Defense, Sweep
+from safecomm.spec.arms import RestaInstruct, SafeMerge
+from safecomm.spec.space import values_of
 from safecomm.sweep.arms import chain_at, data_ratio, dimensions, grid_points
 
 TRIALS_WITHOUT_GPU = 2
@@ -101,10 +103,12 @@ def _concurrency(sweep: Sweep, resources: Resources, fleet: int, workers: int) -
 
 
 def _largest_rank(sweep: Sweep) -> int:
-    """A `cat` merge adds the safe adapter's rank to the fine-tuned one's."""
+    """A `cat` merge adds the safe adapter's rank to the fine-tuned one's, RESTA that of the alignment's part."""
     rank = sweep.finetune.lora.r
-    merges = [
-        sum(step.name == "safe_merge" and getattr(step.settings, "combine", "") == "cat" for step in chain)
-        for chain in sweep.arms.values()
-    ]
-    return rank * (1 + max(merges, default=0))
+    return rank + max((sum(_added_rank(step, rank) for step in chain) for chain in sweep.arms.values()), default=0)
+
+
+def _added_rank(step: Defense, rank: int) -> int:
+    if isinstance(step.settings, SafeMerge) and step.settings.combine == "cat":
+        return rank
+    return max(values_of(step.settings.rank)) if isinstance(step.settings, RestaInstruct) else 0

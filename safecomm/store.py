@@ -10,7 +10,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,28 @@ def write_json(path: Path, value: object) -> None:
     half = path.with_name(f".{path.name}.{os.getpid()}")
     half.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     half.replace(path)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which appears under its name once it is filled, whole or not at all.
+
+    Raises:
+        UsageError: where the folder exists and is not empty, or can't be made.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: exists already; name another folder to write to, or remove it")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        half = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise UsageError(f"{folder}: can't be written: {error.strerror}; name another folder to write to") from error
+    try:
+        yield half
+        half.chmod(0o755)
+        half.replace(folder)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
 
 
 class Store:

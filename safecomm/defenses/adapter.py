@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from safecomm.defenses.threads import one_thread
-from safecomm.defenses.weights import open_safetensors, read_json
+from safecomm.defenses.weights import in_layer_order, open_safetensors, read_json
 from safecomm.errors import ModelError
 
 CONFIG = "adapter_config.json"
@@ -48,6 +48,11 @@ class Factors(NamedTuple):
     scaling: float
     """alpha / r, or alpha / sqrt(r) for rsLoRA."""
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """d_out x d_in."""
+        return self.B.shape[0], self.A.shape[1]
+
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
@@ -60,15 +65,21 @@ class Adapter:
     source: str
     """Where the adapter comes from, for messages."""
 
+    @property
+    def transposed(self) -> bool:
+        """Whether the model stores the adapted weights as d_in x d_out (`fan_in_fan_out`)."""
+        return bool(self.config.get("fan_in_fan_out"))
+
     @classmethod
     @one_thread()
-    def load(cls, folder: Path) -> "Adapter":
+    def load(cls, folder: str | Path) -> "Adapter":
         """Reads a PEFT LoRA folder.
 
         Raises:
             ModelError: where the folder is missing or broken, or holds another kind of adapter than plain LoRA on
                 linear modules.
         """
+        folder = Path(folder)
         config = read_json(folder / CONFIG)
         _refuse_other_kinds(folder, config)
         if not (folder / WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
@@ -90,7 +101,7 @@ class Adapter:
             folder: made where it is missing.
 
         Raises:
-            ModelError: where the adapter is empty, has values that are not finite, or changes nothing.
+            ModelError: where the adapter is empty or has values that are not finite.
         """
         self.check()
         modules = _uniform(self.modules)
@@ -111,7 +122,7 @@ class Adapter:
 
     @one_thread()
     def check(self) -> None:
-        """Raises a ModelError where the adapter is empty, has values that are not finite, or changes nothing."""
+        """Raises a ModelError where the adapter is empty or has values that are not finite."""
         if not self.modules:
             raise ModelError(f"{self.source}: holds no LoRA weights; was the adapter saved?")
         for name, factors in self.modules.items():
@@ -119,6 +130,11 @@ class Adapter:
                 raise ModelError(
                     f"{self.source}: {name} has values that are not finite; train the adapter again, more gently"
                 )
+
+    @one_thread()
+    def check_trained(self) -> None:
+        """Raises a ModelError where the adapter is empty, has values that are not finite, or changes nothing."""
+        self.check()
         if not any(factors.B.any() for factors in self.modules.values()):
             raise ModelError(f"{self.source}: every lora_B is zero, so the adapter changes nothing; was it trained?")
 
@@ -172,13 +188,7 @@ def _paired(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tens
             raise ModelError(f"{folder}: {name} has lora_{min(side)} but not its partner; save the adapter again")
         if side["A"].shape[0] != side["B"].shape[1]:
             raise ModelError(f"{folder}: the lora_A and lora_B of {name} have different ranks; save the adapter again")
-    return {name: (sides[name]["A"], sides[name]["B"]) for name in _in_layer_order(sides)}
-
-
-def _in_layer_order(names: Iterable[str]) -> list[str]:
-    return sorted(
-        names, key=lambda name: [(part.isdigit(), int(part) if part.isdigit() else part) for part in name.split(".")]
-    )
+    return {name: (sides[name]["A"], sides[name]["B"]) for name in in_layer_order(sides)}
 
 
 def _scaling(folder: Path, config: Mapping[str, Any], name: str, rank: int) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.threads import in_parallel
-from safecomm.defenses.weights import Weights, open_safetensors, read_json
+from safecomm.defenses.weights import Difference, by, device, open_safetensors, read_json
 from safecomm.errors import ModelError
 from safecomm.store import write_json
 
@@ -47,42 +47,47 @@ class ModuleProfile:
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """The alignment profile of one adapter."""
+    """The alignment profile of one adapter: what every setting of every defense is worked out from."""
 
     modules: list[ModuleProfile]
     """The adapter's modules, in the order of the layers."""
     projected: Mapping[str, Tensor]
     """C B of each module (d_out x r, float32 or float64), without the scaling."""
-    adapter: str
-    """Digest of the adapter; the profile of another one would be silently wrong."""
+    adapter: Adapter
+    """The adapter."""
+    base: Path
+    """Checkpoint folder of the model before its alignment."""
+    aligned: Path
+    """Checkpoint folder of the model that the adapter was trained on."""
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What the profile was made from: the folders, and the adapter's content hash."""
+        return {"base": str(self.base), "aligned": str(self.aligned), "finetuned": self.adapter.digest()}
 
     def save(self, folder: Path) -> None:
-        """Writes `profile.json` and `projected.safetensors`."""
+        """Writes `profile.json` and `projected.safetensors`; the adapter itself stays where it is."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file(dict(self.projected), folder / PROJECTED)
-        write_json(folder / TABLE, {"adapter": self.adapter, "modules": [asdict(module) for module in self.modules]})
+        write_json(folder / TABLE, {"inputs": self.inputs, "modules": [asdict(module) for module in self.modules]})
 
     @classmethod
-    def load(cls, folder: Path) -> "Profile":
-        """Reads what `save` wrote.
+    def load(cls, folder: Path, adapter: Adapter) -> "Profile":
+        """Reads what `save` wrote, for the same adapter.
 
         Raises:
-            ModelError: where the folder holds no whole profile.
+            ModelError: where the folder holds no whole profile, or that of another adapter.
         """
         table = read_json(folder / TABLE)
-        file = open_safetensors(folder / PROJECTED)
+        inputs, file = table["inputs"], open_safetensors(folder / PROJECTED)
+        if inputs["finetuned"] != adapter.digest():
+            raise ModelError(f"{adapter.source}: {folder} is the profile of another adapter; make this adapter's own")
         modules = [ModuleProfile(**row) for row in table["modules"]]
-        return cls(modules, {module.name: file.get_tensor(module.name).clone() for module in modules}, table["adapter"])
-
-    def require(self, adapter: Adapter) -> None:
-        """Raises a ModelError where the profile is not that of the adapter."""
-        if adapter.digest() != self.adapter:
-            raise ModelError(
-                f"{adapter.source}: the alignment profile is that of another adapter; make this adapter's own"
-            )
+        projected = {module.name: file.get_tensor(module.name).clone() for module in modules}
+        return cls(modules, projected, adapter, Path(inputs["base"]), Path(inputs["aligned"]))
 
 
-def profile(base: Path, aligned: Path, adapter: Adapter) -> Profile:
+def profile(base: str | Path, aligned: str | Path, adapter: Adapter) -> Profile:
     """Makes the alignment profile of an adapter, reading only the modules that it touches, one a processor at a time.
 
     Args:
@@ -94,53 +99,46 @@ def profile(base: Path, aligned: Path, adapter: Adapter) -> Profile:
         ModelError: where a checkpoint is broken, the two differ in shape or not at all, or the adapter was made for
             another model.
     """
-    adapter.check()
-    before, after = Weights(base), Weights(aligned)
-    transposed = bool(adapter.config.get("fan_in_fan_out"))
-    for name, factors in adapter.modules.items():
-        _check_shapes(before, after, adapter.source, name, factors, transposed)
-    made = in_parallel(
-        lambda name: _profile_module(before, after, name, adapter.modules[name], transposed), adapter.modules
-    )
+    adapter.check_trained()
+    alignment = alignment_of(base, aligned, adapter)
+    made = in_parallel(lambda name: _profile_module(alignment, name, adapter.modules[name]), adapter.modules)
     unchanged = [module.name for module, _ in made if module.v_norm == 0]
     if unchanged:
         raise ModelError(
             f"{base} and {aligned}: are identical, so there is no alignment to project onto, in {', '.join(unchanged)}"
         )
     projected = {module.name: product for module, product in made}
-    return Profile([module for module, _ in made], projected, adapter.digest())
+    return Profile([module for module, _ in made], projected, adapter, Path(base), Path(aligned))
 
 
-def _check_shapes(before: Weights, after: Weights, source: str, name: str, factors: Factors, transposed: bool) -> None:
-    old, new = before.shape(name), after.shape(name)
-    if old != new:
-        raise ModelError(
-            f"{before.folder} and {after.folder}: {name} is {_by(old)} in the first and {_by(new)} in the second; "
-            "give the base and the aligned weights of one model"
-        )
-    made_for = factors.B.shape[0], factors.A.shape[1]
-    if (made_for[::-1] if transposed else made_for) != new:
-        raise ModelError(
-            f"{source}: was made for another model than {after.folder}: it updates {name} as {_by(made_for)}, "
-            f"the model has {_by(new)}"
-        )
+def alignment_of(base: str | Path, aligned: str | Path, adapter: Adapter) -> Difference:
+    """Opens V = W_aligned - W_base of the modules that an adapter touches.
+
+    Raises:
+        ModelError: where a checkpoint is broken, the two differ in shape, or the adapter was made for another model.
+    """
+    alignment = Difference(Path(base), Path(aligned), adapter.transposed)
+    for name, factors in adapter.modules.items():
+        if (shape := alignment.shape(name)) != factors.shape:
+            raise ModelError(
+                f"{adapter.source}: was made for another model than {aligned}: it updates {name} as "
+                f"{by(factors.shape)}, the model has {by(shape)}"
+            )
+    return alignment
 
 
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
+def null_rho(shape: tuple[int, int]) -> float:
+    """Returns the rho of a random V that is d_out x d_in, whatever the update."""
+    return 1 / math.sqrt(1 + shape[0] / shape[1])
 
 
 @torch.no_grad()
-def _profile_module(
-    before: Weights, after: Weights, name: str, factors: Factors, transposed: bool
-) -> tuple[ModuleProfile, Tensor]:
+def _profile_module(alignment: Difference, name: str, factors: Factors) -> tuple[ModuleProfile, Tensor]:
     """Returns a module's figures and C B, both zero where V is."""
-    old, new = before.tensor(name), after.tensor(name)
-    product, v_norm = _times_gram(*((old.T, new.T) if transposed else (old, new)), factors.B)
+    product, v_norm = _times_gram(*alignment.pair(name), factors.B.to(device()))
     if not math.isfinite(v_norm):
-        before.require_finite(name)
-        after.require_finite(name)
-    projected = product / v_norm if v_norm else product
+        alignment.require_finite(name)
+    projected = (product / v_norm if v_norm else product).cpu()
     return _figures(name, factors, projected, v_norm), projected
 
 
@@ -151,22 +149,22 @@ def _times_gram(old: Tensor, new: Tensor, B: Tensor) -> tuple[Tensor, float]:
     """
     dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
     left = B.T.to(dtype).contiguous()
-    inner = torch.zeros(left.shape[0], old.shape[1], dtype=dtype)
+    inner = torch.zeros(left.shape[0], old.shape[1], dtype=dtype, device=B.device)
     squares = 0.0
-    for rows, V in _differences(old, new, dtype):
+    for rows, V in _differences(old, new, inner):
         inner.addmm_(left[:, rows], V)
         # Row by row and then in float64: the sum of millions of squares in float32 is off in the third digit.
         squares += torch.linalg.vector_norm(V, dim=1).double().square().sum().item()
     outer = torch.empty_like(left)
-    for rows, V in _differences(old, new, dtype):
+    for rows, V in _differences(old, new, inner):
         outer[:, rows] = inner @ V.T
     return outer.T.contiguous(), math.sqrt(squares)
 
 
-def _differences(old: Tensor, new: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """Yields blocks of rows of new - old; each block is overwritten by the next."""
-    height = max(1, BLOCK // old.shape[1])
-    V, subtrahend = torch.empty(2, min(height, old.shape[0]), old.shape[1], dtype=dtype)
+def _differences(old: Tensor, new: Tensor, like: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yields blocks of rows of new - old, of a tensor's dtype and device; each block is overwritten by the next."""
+    height = old.shape[0] if like.is_cuda else min(old.shape[0], max(1, BLOCK // old.shape[1]))
+    V, subtrahend = torch.empty(2, height, old.shape[1], dtype=like.dtype, device=like.device)
     for start in range(0, old.shape[0], height):
         rows = slice(start, min(start + height, old.shape[0]))
         count = rows.stop - start
@@ -186,7 +184,7 @@ def _figures(name: str, factors: Factors, projected: Tensor, v_norm: float) -> M
     return ModuleProfile(
         name=name,
         rho=inner(CB, B) / (update_norm * projected_norm) if update_norm * projected_norm > 0 else 0.0,
-        null=1 / math.sqrt(1 + B.shape[0] / A.shape[1]),
+        null=null_rho(factors.shape),
         v_norm=v_norm,
         update_norm=abs(factors.scaling) * update_norm,
         projected_norm=abs(factors.scaling) * projected_norm,

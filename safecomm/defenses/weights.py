@@ -5,6 +5,7 @@ views of the mapped files, so a 70B checkpoint costs the memory of the module at
 """
 
 import json
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from safecomm.errors import ModelError
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def device() -> torch.device:
+    """Returns where large products are worked out: the GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -61,7 +67,8 @@ class Weights:
         """
         self.folder = folder
         self._opened: dict[Path, Any] = {}
-        self._files = self._find_files()
+        self.files = self._find_files()
+        """The file of each tensor."""
 
     def shape(self, module: str) -> tuple[int, ...]:
         """Returns a module's weight shape, without reading the weight.
@@ -69,7 +76,7 @@ class Weights:
         Raises:
             ModelError: where the checkpoint lacks the module or holds it in a quantized form.
         """
-        header = self._file(module).get_slice(f"{module}.weight")
+        header = self._holding(f"{module}.weight").get_slice(f"{module}.weight")
         if header.get_dtype() not in DTYPES:
             raise ModelError(
                 f"{self.folder}: {module} is stored as {header.get_dtype()}; give the checkpoint in bf16, fp16 "
@@ -77,33 +84,50 @@ class Weights:
             )
         return tuple(header.get_shape())
 
-    def tensor(self, module: str) -> Tensor:
-        """Returns a module's weight in the checkpoint's dtype, as a view of the mapped file.
+    def get(self, tensor: str) -> Tensor:
+        """Returns a tensor in the checkpoint's dtype, as a view of the mapped file.
 
         Raises:
-            ModelError: where the checkpoint lacks the module.
+            ModelError: where the checkpoint lacks it.
         """
-        weight: Tensor = self._file(module).get_tensor(f"{module}.weight")
-        return weight
+        value: Tensor = self._holding(tensor).get_tensor(tensor)
+        return value
+
+    def tensor(self, module: str) -> Tensor:
+        """Returns a module's weight, as `get` does."""
+        return self.get(f"{module}.weight")
+
+    def modules(self, types: Collection[str]) -> list[str]:
+        """Returns the modules whose name ends in one of some types, e.g. `q_proj`, in the order of the layers.
+
+        Raises:
+            ModelError: where the checkpoint has none of a type.
+        """
+        weights = [name.removesuffix(".weight") for name in self.files if name.endswith(".weight")]
+        found = [name for name in weights if module_type(name) in types]
+        if missing := set(types) - {module_type(name) for name in found}:
+            raise ModelError(f"{self.folder}: has no module named {', '.join(sorted(missing))}; give other targets")
+        return in_layer_order(found)
 
     def require_finite(self, module: str) -> None:
         """Raises a ModelError where a module's weight has infinite or undefined values."""
         if not self.tensor(module).isfinite().all():
             raise ModelError(
-                f"{self._files[f'{module}.weight']}: {module} has values that are not finite; download the file again"
+                f"{self.files[f'{module}.weight']}: {module} has values that are not finite; download the file again"
             )
 
-    def _file(self, module: str) -> Any:
-        path = self._files.get(f"{module}.weight")
+    def _holding(self, tensor: str) -> Any:
+        """Returns the opened file that holds a tensor."""
+        path = self.files.get(tensor)
+        module = tensor.removesuffix(".weight")
         if path is None:
             raise ModelError(
                 f"{self.folder}: has no weight for {module}; the adapter or the checkpoint is of another model"
             )
         if path not in self._opened:
-            opened = open_safetensors(path)
-            if f"{module}.weight" not in opened.keys():  # noqa: SIM118, a safe_open handle is no mapping
-                raise ModelError(f"{path}: lacks {module}, which {INDEX} places there; download it again")
-            self._opened[path] = opened
+            self._opened[path] = open_safetensors(path)
+        if tensor not in self._opened[path].keys():  # noqa: SIM118, a safe_open handle is no mapping
+            raise ModelError(f"{path}: lacks {module}, which {INDEX} places there; download it again")
         return self._opened[path]
 
     def _find_files(self) -> dict[str, Path]:
@@ -122,3 +146,76 @@ class Weights:
                 "with AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
             )
         raise ModelError(f"{self.folder}: holds neither {SINGLE} nor {INDEX}; give a checkpoint folder")
+
+
+class Difference:
+    """One checkpoint minus another, module by module."""
+
+    def __init__(self, before: Path, after: Path, transposed: bool = False):
+        """Opens the checkpoints.
+
+        Args:
+            before: the folder that is taken away.
+            after: the folder that it is taken from.
+            transposed: whether the weights are stored as d_in x d_out.
+
+        Raises:
+            ModelError: where a folder holds no safetensors checkpoint, or a broken one.
+        """
+        self.before, self.after = Weights(before), Weights(after)
+        self.transposed = transposed
+
+    def shape(self, module: str) -> tuple[int, int]:
+        """Returns a module's d_out x d_in, without reading the weights.
+
+        Raises:
+            ModelError: where a checkpoint lacks the module, or they have it in different shapes.
+        """
+        old, new = self.before.shape(module), self.after.shape(module)
+        if old != new:
+            raise ModelError(
+                f"{self.before.folder} and {self.after.folder}: {module} is {by(old)} in the first and {by(new)} in "
+                "the second; give two checkpoints of one model"
+            )
+        d_out, d_in = new[::-1] if self.transposed else new
+        return d_out, d_in
+
+    def pair(self, module: str) -> tuple[Tensor, Tensor]:
+        """Returns a module's weights before and after, d_out x d_in, as views of the mapped files."""
+        old, new = self.before.tensor(module), self.after.tensor(module)
+        return (old.T, new.T) if self.transposed else (old, new)
+
+    def of(self, module: str) -> Tensor:
+        """Returns after - before, d_out x d_in, in float32 or float64, on the GPU where there is one.
+
+        Raises:
+            ModelError: where a weight is not finite.
+        """
+        old, new = self.pair(module)
+        dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
+        difference = new.to(device(), dtype) - old.to(device(), dtype)
+        if not difference.isfinite().all():
+            self.require_finite(module)
+        return difference
+
+    def require_finite(self, module: str) -> None:
+        """Raises a ModelError that names the file where a module has infinite or undefined values."""
+        self.before.require_finite(module)
+        self.after.require_finite(module)
+
+
+def by(shape: tuple[int, ...]) -> str:
+    """Returns a shape in words, e.g. `16 x 8`."""
+    return " x ".join(map(str, shape))
+
+
+def module_type(name: str) -> str:
+    """Returns the last part of a module's name, e.g. `q_proj`."""
+    return name.rpartition(".")[2]
+
+
+def in_layer_order(names: Iterable[str]) -> list[str]:
+    """Returns module names with layer 10 behind layer 9."""
+    return sorted(
+        names, key=lambda name: [(part.isdigit(), int(part) if part.isdigit() else part) for part in name.split(".")]
+    )

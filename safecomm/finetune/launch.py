@@ -63,7 +63,7 @@ def finetune(job: FinetuneJob, out: Path, store: Store, *, on_gpu: bool, callbac
             if cause or attempt == ATTEMPTS:
                 raise cause or TrainingError(f"the fine-tune failed {ATTEMPTS} times: {_last_line(error)}") from error
             logger.warning("the fine-tune's workers failed (%s); going on from the last checkpoint", _last_line(error))
-    Adapter.load(out).check()
+    Adapter.load(out).check_trained()
     shutil.rmtree(checkpoints, ignore_errors=True)
     for attempt in range(1, ATTEMPTS + 1):
         shutil.rmtree(store.root / "scratch" / "train" / f"{out.name}-{attempt}", ignore_errors=True)

@@ -121,12 +121,14 @@ def _headline(run: Run, arm: str, point: str, recommended: bool) -> Headline | N
 def settings(sweep: dict[str, Any], arm: str, point: str) -> dict[str, Any]:
     """Returns all settings of a point by `defense.parameter`: the arm's constants and the searched values."""
     searched: dict[str, Any] = json.loads(point)
-    named = {
-        f"{defense}.{name}": searched.get(f"{defense}.{name}", value)
-        for step in sweep["arms"].get(arm, [])
-        for defense, values in step.items()
-        for name, value in values.items()
-    }
+    named: dict[str, Any] = {}
+    for step in sweep["arms"].get(arm, []):
+        for defense, values in step.items():
+            for name, value in values.items():
+                key = f"{defense}.{name}"
+                by_type = {f"{key}.{kind}": inner for kind, inner in value.items()} if isinstance(value, dict) else {}
+                named |= {key: value} | by_type
+    named |= searched
     return {name: value for name, value in named.items() if isinstance(value, int | float | str)}
 
 

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from safecomm.errors import SpecError
-from safecomm.spec.space import SPACES
+from safecomm.spec.space import PER_TYPE, SPACES
 from safecomm.spec.sweep import Sweep
 
 
@@ -74,7 +74,7 @@ def _wording(found: Any) -> str:
     place = list(found["loc"])
     shown: list[str] = []
     for part in place:
-        if part == "value" or (shown and part == shown[-1] and part in SPACES):
+        if part in ("value", PER_TYPE) or (shown and part == shown[-1] and part in SPACES):
             continue
         shown.append(str(part))
     key = ".".join(shown) or "sweep"

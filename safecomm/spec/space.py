@@ -104,8 +104,44 @@ Whole = Annotated[
 ]
 
 
+PER_TYPE = "by type"
+
+
+def _whose(value: object) -> str:
+    return PER_TYPE if isinstance(value, dict) and value and not set(value) & set(SPACES) else "value"
+
+
+_by_whose = Discriminator(_whose)
+RealPerType = Annotated[
+    Annotated[Real, Tag("value")] | Annotated[dict[str, Real], Tag(PER_TYPE)],
+    _by_whose,
+]
+WholePerType = Annotated[
+    Annotated[Whole, Tag("value")] | Annotated[dict[str, Whole], Tag(PER_TYPE)],
+    _by_whose,
+]
+
+
+def searched(key: str, value: object) -> dict[str, Strict]:
+    """Returns the ranges and lists in a setting: none for a constant, one a module type where each has its own."""
+    if isinstance(value, dict):
+        return {
+            place: space for kind, inner in value.items() for place, space in searched(f"{key}.{kind}", inner).items()
+        }
+    return {key: value} if isinstance(value, Strict) else {}
+
+
+def at_point(key: str, value: object, point: dict[str, Any]) -> Any:
+    """Returns a setting with a point's numbers in place of its ranges and lists."""
+    if isinstance(value, dict):
+        return {kind: at_point(f"{key}.{kind}", inner, point) for kind, inner in value.items()}
+    return point.get(key, value)
+
+
 def values_of(value: object) -> list[Any]:
-    """Returns a searchable value's constant, list entries or ends, so that they can be checked against limits."""
+    """Returns a setting's constants, list entries and ends, so that they can be checked against limits."""
+    if isinstance(value, dict):
+        return [number for inner in value.values() for number in values_of(inner)]
     if isinstance(value, Strict):
         return list(getattr(value, next(iter(type(value).model_fields))))
     return [value]

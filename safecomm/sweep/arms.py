@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from safecomm.spec import Defense
-from safecomm.spec.space import Grid, Strict
+from safecomm.spec.space import Grid, Strict, at_point, searched
 from safecomm.store import digest
 
 Point = dict[str, Any]
@@ -44,7 +44,10 @@ class Trial:
 def dimensions(arm: Sequence[Defense]) -> dict[str, Strict]:
     """Returns the searched settings of an arm: `defense.setting` -> its grid or range."""
     return {
-        f"{step.name}.{setting}": value for step in arm for setting, value in step.settings if isinstance(value, Strict)
+        key: space
+        for step in arm
+        for setting, value in step.settings
+        for key, space in searched(f"{step.name}.{setting}", value).items()
     }
 
 
@@ -54,7 +57,7 @@ def chain_at(arm: Sequence[Defense], point: Point) -> Chain:
         (
             step.name,
             {
-                setting: point.get(f"{step.name}.{setting}", value)
+                setting: at_point(f"{step.name}.{setting}", value, point)
                 for setting, value in step.settings
                 if value is not None
             },
@@ -65,11 +68,11 @@ def chain_at(arm: Sequence[Defense], point: Point) -> Chain:
 
 def grid_points(arm: Sequence[Defense]) -> list[Point] | None:
     """Returns every combination of the arm's grids, or None where a range has to be sampled."""
-    searched = dimensions(arm)
-    values = [space.grid for space in searched.values() if isinstance(space, Grid)]
-    if len(values) < len(searched):
+    spaces = dimensions(arm)
+    values = [space.grid for space in spaces.values() if isinstance(space, Grid)]
+    if len(values) < len(spaces):
         return None
-    return [dict(zip(searched, combination, strict=True)) for combination in itertools.product(*values)]
+    return [dict(zip(spaces, combination, strict=True)) for combination in itertools.product(*values)]
 
 
 def data_ratio(chain: Chain) -> float:

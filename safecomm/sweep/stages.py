@@ -27,7 +27,8 @@ from safecomm.spec import DatasetRef, Sweep
 from safecomm.store import Store, digest, lineage, write_json
 from safecomm.sweep.arms import Chain, data_ratio, realignments
 
-VERSION = 1
+MODULES = "modules.json"
+VERSION = 2
 """Raise it when a change to a stage changes what it makes of the same inputs."""
 
 
@@ -50,9 +51,12 @@ class Stages:
         folders = {"finetune": self.finetuned(data_ratio(chain), seed, callbacks)}
         folders["adapter"] = folders["finetune"]
         for name, settings in realignments(chain):
-            folders["profile"] = self.profiled(folders["adapter"])
-            safe = self.safe_adapter(seed, callbacks) if name == "safe_merge" else None
-            folders["adapter"] = self.realigned(name, settings, folders["adapter"], folders["profile"], safe)
+            needs, subject = DEFENSES[name].needs, {"adapter": folders["adapter"]}
+            if "profile" in needs:
+                subject["profile"] = folders["profile"] = self.profiled(folders["adapter"])
+            if "safe" in needs:
+                subject["safe"] = self.safe_adapter(seed, callbacks)
+            folders["adapter"] = self.realigned(name, settings, subject)
         return folders
 
     def finetuned(self, ratio: float, seed: int, callbacks: Sequence[Any] = ()) -> Path:
@@ -86,23 +90,32 @@ class Stages:
         }
         return self.store.obtain("profile", inputs, make)
 
-    def realigned(self, name: str, settings: dict[str, Any], adapter: Path, profiled: Path, safe: Path | None) -> Path:
-        """Applies one defense to an adapter."""
+    def realigned(self, name: str, settings: dict[str, Any], subject: dict[str, Path]) -> Path:
+        """Applies one defense to an adapter.
+
+        Args:
+            name: the defense.
+            settings: its settings, as constants.
+            subject: the folders of what it works on: `adapter`, and where it needs them, `profile` and `safe`.
+        """
+        defense = DEFENSES[name]
 
         def make(out: Path) -> None:
-            before, measured = Adapter.load(adapter), Profile.load(profiled)
-            after, acted_on = DEFENSES[name](before, measured, settings, Adapter.load(safe) if safe else None)
-            after.check()
-            after.save(out)
-            write_json(out / "modules.json", acted_on)
+            adapter = Adapter.load(subject["adapter"])
+            have: dict[str, Callable[[], Any]] = {
+                "adapter": lambda: adapter,
+                "profile": lambda: Profile.load(subject["profile"], adapter),
+                "safe": lambda: Adapter.load(subject["safe"]),
+                "base": lambda: self.base.path,
+                "aligned": lambda: self.aligned.path,
+            }
+            made = defense.apply(*(have[need]() for need in defense.needs), **settings)
+            made.adapter.save(out)
+            write_json(out / MODULES, made.modules)
 
-        inputs: dict[str, Any] = {
-            "defense": name,
-            "settings": settings,
-            "adapter": _key(adapter),
-            "profile": _key(profiled),
-        }
-        inputs |= {"safe": _key(safe) if safe else None, "version": VERSION}
+        inputs: dict[str, Any] = {"defense": name, "settings": settings, "version": VERSION}
+        inputs |= {part: _key(folder) for part, folder in subject.items()}
+        inputs |= {part: getattr(self, part).identity for part in ("base", "aligned") if part in defense.needs}
         return self.store.obtain("realign", inputs, make)
 
     def evaluated(self, adapter: Path | None, split: str) -> tuple[Path, str]:

@@ -109,13 +109,16 @@ def test_a_zero_update_has_rho_zero(checkpoint: Checkpoints, make_adapter: Adapt
 
 
 def test_saved_profiles_come_back_equal(checkpoint: Checkpoints, make_adapter: Adapters, tmp_path: Path) -> None:
-    made = profile(checkpoint("a"), checkpoint("b"), make_adapter())
+    adapter = make_adapter()
+    made = profile(checkpoint("a"), checkpoint("b"), adapter)
     made.save(tmp_path / "profile")
-    loaded = Profile.load(tmp_path / "profile")
-    assert (loaded.modules, loaded.adapter) == (made.modules, made.adapter)
+    loaded = Profile.load(tmp_path / "profile", adapter)
+    assert (loaded.modules, loaded.inputs) == (made.modules, made.inputs)
     assert all(loaded.projected[name].equal(made.projected[name]) for name in (Q, V))
     table = json.loads((tmp_path / "profile" / "profile.json").read_text())["modules"]
     assert list(table[0]) == ["name", "rho", "null", "v_norm", "update_norm", "projected_norm"]
+    with pytest.raises(ModelError, match="is the profile of another adapter"):
+        Profile.load(tmp_path / "profile", make_adapter())
 
 
 def test_identical_weights_are_refused_and_every_module_named(checkpoint: Checkpoints, make_adapter: Adapters) -> None:

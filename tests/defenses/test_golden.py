@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from safecomm.defenses import DEFENSES
-from safecomm.defenses.adapter import Adapter
-from safecomm.defenses.alignment import Profile, profile
+from safecomm.defenses import Adapter, Profile, Realigned, profile, safe_lora, safe_merge
 
 GOLDEN = Path(__file__).parents[2] / ".." / "shared" / "golden"
 MODELS = ["llama-all", "llama-qv", "qwen2-bias"]
@@ -36,6 +34,13 @@ class Case:
             assert error <= 1e-5, f"{name} in {file}"
 
 
+def merged_as(case: Case, reference: dict[str, Any]) -> Realigned:
+    weight, _ = reference["weights"]
+    # Above 1 the reference merges all modules, which is no threshold here but leaving it out.
+    by = {"threshold": reference["threshold"]} if reference["threshold"] <= 1 else {}
+    return safe_merge(case.profile, case.safe, weight, combine=reference["combination"], **by)
+
+
 @pytest.fixture(params=MODELS)
 def case(request: pytest.FixtureRequest) -> Case:
     return Case(request.param)
@@ -51,24 +56,20 @@ def test_safe_lora_projects_the_same_modules_to_the_same_updates(case: Case) -> 
     for reference in case.expected["safelora"]:
         by_number = reference["select"] == "number"
         settings = {"lowest": reference["num_proj_layers"]} if by_number else {"threshold": reference["threshold"]}
-        adapter, acted = DEFENSES["safe_lora"](case.finetuned, case.profile, settings, None)
-        assert set(acted) == set(reference["projected"])
-        case.assert_equal(adapter, reference["file"], scaling)
+        made = safe_lora(case.profile, **settings)
+        assert set(made.modules) == set(reference["projected"])
+        case.assert_equal(made.adapter, reference["file"], scaling)
 
 
 def test_safe_merge_merges_the_same_modules_to_the_same_updates(case: Case) -> None:
     assert case.expected["safemerge"]
     for reference in case.expected["safemerge"]:
-        weight, _ = reference["weights"]
-        settings = {"threshold": reference["threshold"], "weight": weight, "combine": reference["combination"]}
-        adapter, acted = DEFENSES["safe_merge"](case.finetuned, case.profile, settings, case.safe)
-        assert set(acted) == set(reference["merged"])
-        case.assert_equal(adapter, reference["file"], 1.0)
+        made = merged_as(case, reference)
+        assert set(made.modules) == set(reference["merged"])
+        case.assert_equal(made.adapter, reference["file"], 1.0)
 
 
 def test_saved_adapters_still_match_the_references(case: Case, tmp_path: Path) -> None:
     for number, reference in enumerate(case.expected["safemerge"]):
-        settings = {"threshold": reference["threshold"], "weight": reference["weights"][0], "combine": "linear"}
-        adapter, _ = DEFENSES["safe_merge"](case.finetuned, case.profile, settings, case.safe)
-        adapter.save(tmp_path / str(number))
+        merged_as(case, reference).save(tmp_path / str(number))
         case.assert_equal(Adapter.load(tmp_path / str(number)), reference["file"], 1.0)

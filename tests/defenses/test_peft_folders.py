@@ -10,10 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from safecomm.defenses import DEFENSES
-from safecomm.defenses.adapter import Adapter
-from safecomm.defenses.alignment import profile
-from safecomm.defenses.safe_merge import safe_merge
+from safecomm.defenses import DEFENSES, Adapter, profile, safe_merge
 
 Update = Callable[[Adapter, str], Tensor]
 SIZES: dict[str, Any] = {
@@ -86,16 +83,26 @@ def test_reads_what_peft_wrote_and_peft_reads_what_it_wrote(
     assert_same(peft_updates(PeftModel.from_pretrained(load(aligned), str(tmp_path / "again"))), expected)
 
 
-@pytest.mark.parametrize("combine", ["cat", "linear"])
+@pytest.mark.parametrize("combine", ["cat", "linear", "ties"])
 def test_merging_everything_equals_pefts_own_combination(aligned: Path, update: Update, combine: str) -> None:
     ours, _ = train(aligned, "finetuned")
     theirs, _ = train(aligned, "safe", lora_alpha=3)
     model = PeftModel.from_pretrained(load(aligned), str(ours), adapter_name="ours")
     model.load_adapter(str(theirs), "theirs")
-    model.add_weighted_adapter(["ours", "theirs"], [0.7, 0.3], "merged", combination_type=combine)
-    adapter = Adapter.load(ours)
-    merged = safe_merge(adapter, Adapter.load(theirs), list(adapter.modules), 0.7, combine)
+    density = 0.5 if combine == "ties" else None
+    model.add_weighted_adapter(["ours", "theirs"], [0.7, 0.3], "merged", combination_type=combine, density=density)
+    made = profile(aligned.parent / "base", aligned, Adapter.load(ours))
+    merged = safe_merge(made, Adapter.load(theirs), 0.7, combine=combine, density=density).adapter
     assert_same({name: update(merged, name) for name in merged.modules}, peft_updates(model, "merged"))
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "safe_lora": {"lowest": 5},
+    "safe_merge": {"lowest": 5, "weight": 0.6},
+    "drop": {"lowest": 5},
+    "scale": {"factor": 0.5},
+    "resta_instruct": {"alpha": 0.5, "rank": 3},
+}
 
 
 @pytest.mark.parametrize("name", sorted(DEFENSES))
@@ -108,9 +115,12 @@ def test_a_chain_from_sharded_weights_to_a_merged_model(
     adapter = Adapter.load(folder)
     for step in (name, "safe_lora"):
         made = profile(tmp_path / "base", aligned, adapter)
-        adapter, acted = DEFENSES[step](adapter, made, {"lowest": 5, "weight": 0.6}, safe)
-        assert len(acted) == 5
-    adapter.save(tmp_path / "safer")
+        inputs = {"adapter": adapter, "profile": made, "safe": safe, "base": tmp_path / "base", "aligned": aligned}
+        defense = DEFENSES[step]
+        safer = defense.apply(*(inputs[need] for need in defense.needs), **SETTINGS[step])
+        assert len(safer.modules) == (5 if "lowest" in SETTINGS[step] else len(adapter.modules))
+        adapter = safer.adapter
+    safer.save(tmp_path / "safer")
     plain = load(aligned).state_dict()
     merged = PeftModel.from_pretrained(load(aligned), str(tmp_path / "safer")).merge_and_unload().state_dict()
     for module in adapter.modules:

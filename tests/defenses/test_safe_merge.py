@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,17 +12,47 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from safecomm.defenses import DEFENSES
-from safecomm.defenses.adapter import Adapter, Factors
-from safecomm.defenses.alignment import profile
-from safecomm.defenses.safe_merge import safe_merge
-from safecomm.errors import ModelError, UsageError
+from safecomm.defenses import Adapter, Profile, profile, safe_merge
+from safecomm.defenses.adapter import Factors
+from safecomm.defenses.alignment import ModuleProfile
+from safecomm.errors import DefenseError, ModelError
 
 Q, V = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"
 Checkpoints = Callable[..., Path]
 Adapters = Callable[..., Adapter]
 Update = Callable[[Adapter, str], Tensor]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def unmeasured(adapter: Adapter) -> Profile:
+    """A profile in which q_proj has the lower rho: merging needs no more of it than the order."""
+    rows = [ModuleProfile(name, 0.1 * place, 0.7, 1, 1, 1) for place, name in enumerate(adapter.modules)]
+    return Profile(rows, {}, adapter, Path("base"), Path("aligned"))
+
+
+def random_pair(
+    shape: tuple[int, int],
+    ranks: tuple[int, int],
+    scalings: tuple[float, float],
+    dtypes: tuple[torch.dtype, torch.dtype],
+    seed: int,
+) -> tuple[Factors, Factors]:
+    random = torch.Generator().manual_seed(seed)
+
+    def draw(rank: int, scaling: float, dtype: torch.dtype) -> Factors:
+        A, B = torch.randn(rank, shape[1], generator=random), torch.randn(shape[0], rank, generator=random)
+        return Factors(A.to(dtype), B.to(dtype), scaling)
+
+    return draw(ranks[0], scalings[0], dtypes[0]), draw(ranks[1], scalings[1], dtypes[1])
+
+
+def merge(ours: Factors, theirs: Factors, weight: float, **how: Any) -> Factors:
+    made = safe_merge(unmeasured(Adapter({Q: ours}, {}, "ours")), Adapter({Q: theirs}, {}, "theirs"), weight, **how)
+    return made.adapter.modules[Q]
+
+
+def dense(factors: Factors) -> Tensor:
+    return factors.scaling * factors.B.double() @ factors.A.double()
 
 
 @settings(max_examples=60, deadline=None)
@@ -41,14 +72,9 @@ def test_cat_is_the_exact_weighted_sum(
     weight: float,
     seed: int,
 ) -> None:
-    random = torch.Generator().manual_seed(seed)
-    pair = []
-    for rank, scaling, dtype in zip(ranks, scalings, dtypes, strict=True):
-        A, B = torch.randn(rank, shape[1], generator=random), torch.randn(shape[0], rank, generator=random)
-        pair.append(Factors(A.to(dtype), B.to(dtype), scaling))
-    ours, theirs = (Adapter({Q: factors}, {}, "random") for factors in pair)
-    A, B, scaling = safe_merge(ours, theirs, [Q], weight).modules[Q]
-    left, right = (factors.scaling * factors.B.double() @ factors.A.double() for factors in pair)
+    ours, theirs = random_pair(shape, ranks, scalings, dtypes, seed)
+    A, B, scaling = merge(ours, theirs, weight)
+    left, right = dense(ours), dense(theirs)
     assert A.shape[0] == sum(ranks)
     # Each entry of B is rounded once, so the error is bounded by that of the sum without cancellation.
     bound = (B.double().abs() @ A.double().abs()) * scaling * torch.finfo(B.dtype).eps + 1e-7 * sum(ranks)
@@ -59,8 +85,8 @@ def test_cat_merges_adapters_of_different_rank_and_scaling(
     make_adapter: Adapters, update: Update, tmp_path: Path
 ) -> None:
     ours, theirs = make_adapter(4, scaling=2.0), make_adapter(3, scaling=0.5)
-    safe_merge(ours, theirs, [V], 0.7).save(tmp_path)
-    merged = Adapter.load(tmp_path)
+    safe_merge(unmeasured(ours), theirs, 0.7, lowest={"v_proj": 1}).save(tmp_path / "merged")
+    merged = Adapter.load(tmp_path / "merged")
     expected = 0.7 * update(ours, V) + 0.3 * update(theirs, V)
     assert (update(merged, V) - expected).norm() / expected.norm() <= 1e-6
     assert (update(merged, Q) - update(ours, Q)).norm() == 0
@@ -71,48 +97,91 @@ def test_linear_has_the_cross_terms_of_pefts_combination(make_adapter: Adapters,
     (A_f, B_f, _), (A_s, B_s, _) = ours.modules[V], theirs.modules[V]
     cross = math.sqrt(0.7 * 0.3 * 2.0 * 0.5) * (B_f.double() @ A_s.double() + B_s.double() @ A_f.double())
     expected = 0.7 * update(ours, V) + 0.3 * update(theirs, V) + cross
-    merged = safe_merge(ours, theirs, [V], 0.7, combine="linear")
+    merged = safe_merge(unmeasured(ours), theirs, 0.7, combine="linear").adapter
     assert (update(merged, V) - expected).norm() / expected.norm() <= 1e-6
     assert merged.modules[V].A.shape == A_f.shape
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    ranks=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    weight=st.floats(0, 1),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_svd_is_the_nearest_update_of_the_own_rank(
+    shape: tuple[int, int], ranks: tuple[int, int], weight: float, seed: int
+) -> None:
+    ours, theirs = random_pair(shape, ranks, (2.0, 0.5), (torch.float32, torch.float32), seed)
+    made = merge(ours, theirs, weight, combine="svd")
+    whole = weight * dense(ours) + (1 - weight) * dense(theirs)
+    U, S, Vh = torch.linalg.svd(whole, full_matrices=False)
+    rank = ranks[0]
+    assert made.A.shape[0] == min(rank, sum(ranks), *shape)
+    assert (dense(made) - (U[:, :rank] * S[:rank]) @ Vh[:rank]).norm() <= 1e-4 * whole.norm() + 1e-6
+
+
+def test_dare_drops_the_entries_that_its_seed_says_and_scales_up_the_rest() -> None:
+    ours, theirs = random_pair((40, 50), (4, 4), (1.0, 1.0), (torch.float32, torch.float32), 0)
+    first, again, other = (merge(ours, theirs, 1.0, combine="dare_linear", density=0.25, seed=s) for s in (1, 1, 2))
+    assert first.A.equal(again.A) and first.B.equal(again.B) and not first.A.equal(other.A)
+    kept = first.A != 0
+    assert 0.15 < kept.float().mean() < 0.35
+    assert torch.allclose(first.A[kept], 4 * ours.A[kept])
+
+
+def test_dare_drops_other_entries_in_each_module(make_adapter: Adapters) -> None:
+    ours = make_adapter()
+    merged = safe_merge(unmeasured(ours), make_adapter(), 1.0, combine="dare_linear", density=0.5).adapter
+    assert not (merged.modules[Q].A != 0).equal(merged.modules[V].A != 0)
+
+
+def test_without_a_way_of_selecting_all_modules_are_merged(make_adapter: Adapters, update: Update) -> None:
+    ours, theirs = make_adapter(), make_adapter()
+    made = safe_merge(unmeasured(ours), theirs, 0.0)
+    assert made.modules == [Q, V]
+    assert all((update(made.adapter, name) - update(theirs, name)).norm() <= 1e-6 for name in (Q, V))
+
+
 def test_linear_refuses_different_ranks(make_adapter: Adapters) -> None:
-    with pytest.raises(ModelError, match=rf"{V} has rank 3 and random adapter has rank 4.*combine: cat"):
-        safe_merge(make_adapter(4), make_adapter(3), [V], 0.5, combine="linear")
+    with pytest.raises(ModelError, match=rf"{Q} has rank 3 and random adapter has rank 4.*combine: cat"):
+        safe_merge(unmeasured(make_adapter(4)), make_adapter(3), 0.5, combine="linear")
 
 
 def test_a_safe_adapter_that_does_not_fit_is_refused(make_adapter: Adapters) -> None:
     ours, theirs = make_adapter(), make_adapter()
     partial = replace(theirs, modules={Q: theirs.modules[Q]}, source="safe")
-    assert safe_merge(ours, partial, [Q], 0.5).modules[V] is ours.modules[V]
+    assert safe_merge(unmeasured(ours), partial, 0.5, lowest=1).adapter.modules[V] is ours.modules[V]
     with pytest.raises(ModelError, match=rf"safe: has no update for {V}"):
-        safe_merge(ours, partial, [Q, V], 0.5)
+        safe_merge(unmeasured(ours), partial, 0.5)
     with pytest.raises(ModelError, match=f"{V} has another shape"):
-        safe_merge(ours, replace(theirs, modules={V: theirs.modules[Q]}), [V], 0.5)
+        swapped = {Q: theirs.modules[Q], V: theirs.modules[Q]}
+        safe_merge(unmeasured(ours), replace(theirs, modules=swapped), 0.5)
+    with pytest.raises(ModelError, match="empty: holds no LoRA weights"):
+        safe_merge(unmeasured(ours), replace(theirs, modules={}, source="empty"), 0.5, lowest=0)
 
 
-@pytest.mark.parametrize(("weight", "combine"), [(1.1, "cat"), (-0.1, "cat"), (math.nan, "cat"), (0.5, "ties")])
-def test_senseless_settings_are_refused(make_adapter: Adapters, weight: float, combine: str) -> None:
-    with pytest.raises(UsageError):
-        safe_merge(make_adapter(), make_adapter(), [V], weight, combine)
+@pytest.mark.parametrize(
+    ("weight", "settings"),
+    [
+        (1.1, {}),
+        (-0.1, {}),
+        (math.nan, {}),
+        (0.5, {"combine": "ties"}),
+        (0.5, {"combine": "ties", "density": 0}),
+        (0.5, {"combine": "cat", "density": 0.5}),
+        (0.5, {"combine": "mean"}),
+    ],
+)
+def test_senseless_settings_are_refused(make_adapter: Adapters, weight: float, settings: dict[str, Any]) -> None:
+    with pytest.raises(DefenseError):
+        safe_merge(unmeasured(make_adapter()), make_adapter(), weight, **settings)
 
 
-def test_a_step_selects_below_its_threshold_only(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
+def test_selects_below_the_threshold_only(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
     ours, theirs = make_adapter(), make_adapter()
     made = profile(checkpoint("base"), checkpoint("aligned"), ours)
     low, high = sorted(made.modules, key=lambda row: row.rho)
-    merged, acted = DEFENSES["safe_merge"](ours, made, {"threshold": round(high.rho, 5), "weight": 0.5}, theirs)
-    assert acted == [low.name]
-    assert merged.modules[high.name] is ours.modules[high.name]
-
-
-def test_a_step_needs_the_safe_adapter_and_its_own_profile(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
-    ours, theirs = make_adapter(), make_adapter()
-    made = profile(checkpoint("base"), checkpoint("aligned"), ours)
-    with pytest.raises(UsageError, match="needs a safe adapter"):
-        DEFENSES["safe_merge"](ours, made, {"lowest": 1, "weight": 0.5}, None)
-    with pytest.raises(ModelError, match="empty safe adapter: holds no LoRA weights"):
-        empty = replace(theirs, modules={}, source="empty safe adapter")
-        DEFENSES["safe_merge"](ours, made, {"lowest": 0, "weight": 0.5}, empty)
-    with pytest.raises(ModelError, match="profile is that of another adapter"):
-        DEFENSES["safe_merge"](theirs, made, {"lowest": 1, "weight": 0.5}, ours)
+    merged = safe_merge(made, theirs, 0.5, threshold=round(high.rho, 5))
+    assert merged.modules == [low.name]
+    assert merged.adapter.modules[high.name] is ours.modules[high.name]

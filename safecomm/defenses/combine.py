@@ -1,0 +1,84 @@
+"""Ways of merging one module's updates of two adapters."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from safecomm.defenses.adapter import Factors
+
+Combination = Literal["cat", "svd", "linear", "dare_linear", "ties"]
+Weights = tuple[float, float]
+"""Weights of the fine-tuned adapter and of the other one."""
+BY_FACTOR = ("linear", "dare_linear", "ties")
+"""Those that merge the A and the B factors separately, and so need equal ranks."""
+PRUNING = ("dare_linear", "ties")
+"""Those that take a density."""
+
+
+def cat(ours: Factors, theirs: Factors, weights: Weights) -> Factors:
+    """Returns the weighted sum of the updates, exactly, at rank r_f + r_s."""
+    A, B = _concatenated(ours, theirs, weights)
+    return Factors(A.to(_common(ours.A, theirs.A)), B.to(_common(ours.B, theirs.B)), 1.0)
+
+
+def svd(ours: Factors, theirs: Factors, weights: Weights) -> Factors:
+    """Returns the adapter of rank r_f that is nearest to the exact weighted sum in the Frobenius norm.
+
+    The SVD is that of the small product of the factors' triangles, so nothing of the size of the weight is made.
+    """
+    A, B = _concatenated(ours, theirs, weights)
+    (left, R), (right, L) = torch.linalg.qr(B), torch.linalg.qr(A.T)
+    U, S, Vh = torch.linalg.svd(R @ L.T)
+    rank = min(ours.A.shape[0], len(S))
+    root = S[:rank].sqrt()
+    nearest_a, nearest_b = root[:, None] * (Vh[:rank] @ right.T), (left @ U[:, :rank]) * root
+    return Factors(nearest_a.to(_common(ours.A, theirs.A)), nearest_b.to(_common(ours.B, theirs.B)), 1.0)
+
+
+def by_factor(
+    combine: Combination, ours: Factors, theirs: Factors, weights: Weights, density: float, seed: int
+) -> Factors:
+    """Returns PEFT's combination of that name, which the published code uses.
+
+    Limitations: PEFT sums the A and the B factors separately, each weighted with sqrt(weight * scaling). So `linear` is
+    not the weighted sum: it adds the cross terms sqrt(w_f w_s scaling_f scaling_s) (B_f A_s + B_s A_f).
+    `dare_linear` (arXiv 2311.03099) and `ties` (2306.01708) drop entries of A and of B independently.
+
+    Args:
+        combine: `linear`, `dare_linear` or `ties`.
+        ours: the fine-tuned adapter's factors.
+        theirs: the safe adapter's.
+        weights: their weights, 0 or more.
+        density: share of the entries that is kept; `linear` keeps all.
+        seed: of the entries that `dare_linear` drops.
+    """
+    from peft.utils import merge_utils
+
+    roots = torch.tensor([math.sqrt(weights[0] * ours.scaling), math.sqrt(weights[1] * theirs.scaling)])
+    merges: dict[str, Callable[[list[Tensor]], Tensor]] = {
+        "linear": lambda pair: merge_utils.task_arithmetic(pair, roots),
+        "dare_linear": lambda pair: merge_utils.dare_linear(pair, roots, density),
+        "ties": lambda pair: merge_utils.ties(pair, roots, density),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        A = merges[combine]([_wide(ours.A), _wide(theirs.A)])
+        B = merges[combine]([_wide(ours.B), _wide(theirs.B)])
+    return Factors(A.to(_common(ours.A, theirs.A)), B.to(_common(ours.B, theirs.B)), 1.0)
+
+
+def _concatenated(ours: Factors, theirs: Factors, weights: Weights) -> tuple[Tensor, Tensor]:
+    """Returns the factors A (r_f + r_s x d_in) and B (d_out x r_f + r_s) of the exact weighted sum."""
+    left, right = weights[0] * ours.scaling, weights[1] * theirs.scaling
+    return torch.cat([_wide(ours.A), _wide(theirs.A)]), torch.cat([left * _wide(ours.B), right * _wide(theirs.B)], 1)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _common(left: Tensor, right: Tensor) -> torch.dtype:
+    return torch.promote_types(left.dtype, right.dtype)

@@ -1,0 +1,209 @@
+"""Telecom models that were trained on all their weights: made into an adapter, or projected as they are."""
+
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from safecomm.defenses.adapter import Adapter, Factors
+from safecomm.defenses.alignment import ModuleProfile, null_rho
+from safecomm.defenses.low_rank import leading
+from safecomm.defenses.realigned import Realigned
+from safecomm.defenses.selection import Selection, select
+from safecomm.defenses.threads import in_parallel
+from safecomm.defenses.weights import Difference, Weights, by, open_safetensors
+from safecomm.errors import DefenseError, ModelError
+from safecomm.store import LINEAGE, new_folder, write_json
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear modules of Llama-like models."""
+
+
+@dataclass(frozen=True, eq=False)
+class Extracted(Realigned):
+    """The adapter nearest to what a full fine-tune changed."""
+
+    energy: dict[str, float]
+    """The share of each module's change, ||W_model - W_reference||_F^2, that the adapter holds: 0 to 1."""
+    left_out: list[str]
+    """Tensors that were changed too and that the adapter does not carry, e.g. embeddings and norms."""
+
+
+def extract_lora(
+    model: str | Path, reference: str | Path, rank: int, *, targets: Sequence[str] = LINEAR, seed: int = 0
+) -> Extracted:
+    """Returns the adapter on a reference model that comes nearest to a model with full weights.
+
+    With it, a continually pre-trained model is realigned as a fine-tuned one is. Per module it is the truncated SVD of
+    W_model - W_reference, the nearest matrix of that rank in the Frobenius norm, found by random projection.
+
+    Args:
+        model: checkpoint folder of the telecom model.
+        reference: checkpoint folder of the model that it is told as a change of, e.g. the aligned one.
+        rank: the adapter's rank.
+        targets: the module types.
+        seed: of the randomized SVD.
+
+    Raises:
+        DefenseError: where the rank is below 1.
+        ModelError: where a checkpoint is broken, the two are of different models, or no target module differs.
+    """
+    if rank < 1:
+        raise DefenseError(f"rank must be at least 1, not {rank}")
+    change = Difference(Path(reference), Path(model))
+    names = change.after.modules(targets)
+    for name in names:
+        change.shape(name)
+
+    def nearest(name: str) -> tuple[Factors, float]:
+        difference = change.of(name)
+        U, S, Vh = leading(difference, rank, seed)
+        total = float(difference.double().square().sum())
+        root = S.sqrt()
+        factors = Factors((root[:, None] * Vh).cpu(), (U * root).cpu(), 1.0)
+        return factors, min(1.0, float(S.double().square().sum()) / total) if total else 1.0
+
+    with torch.no_grad():
+        found = dict(zip(names, in_parallel(nearest, names), strict=True))
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(reference),
+        "target_modules": list(targets),
+    }
+    adapter = Adapter({name: factors for name, (factors, _) in found.items()}, config, str(model))
+    if not any(factors.B.any() for factors in adapter.modules.values()):
+        raise ModelError(f"{model} and {reference}: are the same in every {', '.join(targets)}; nothing to extract")
+    return Extracted(
+        adapter,
+        "extract_lora",
+        {"rank": rank, "targets": list(targets), "seed": seed},
+        names,
+        {"model": str(model), "reference": str(reference)},
+        {name: energy for name, (_, energy) in found.items()},
+        sorted(_changed_tensors(change, {f"{name}.weight" for name in names})),
+    )
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What the projection of full weights found and did."""
+
+    modules: list[ModuleProfile]
+    """The figures of each target module, in the order of the layers."""
+    selected: list[str]
+    """The modules that were projected."""
+
+
+def project_full_weights(
+    base: str | Path,
+    aligned: str | Path,
+    model: str | Path,
+    out: str | Path,
+    *,
+    reference: str | Path | None = None,
+    targets: Sequence[str] = LINEAR,
+    **chosen: Unpack[Selection],
+) -> Projection:
+    """Writes a model whose unsafe modules are projected onto the alignment: SafeLoRA without an adapter.
+
+    W <- W_reference + C (W_model - W_reference), with C as in SafeLoRA (arXiv 2405.16833). One module is worked on at a
+    time and one shard of the result is held in memory; all other tensors and files are the model's own.
+
+    Args:
+        base: checkpoint folder of the model before its alignment.
+        aligned: checkpoint folder of the aligned model.
+        model: checkpoint folder of the telecom model.
+        out: the new checkpoint folder; it appears whole or not at all.
+        reference: checkpoint folder of the model that the telecom model was trained from; the aligned one if not given.
+        targets: the module types.
+        **chosen: one way of selecting modules; `threshold` selects rho <= threshold.
+
+    Raises:
+        DefenseError: where the settings make no sense.
+        ModelError: where a checkpoint is broken or of another model.
+    """
+    alignment, change = Difference(Path(base), Path(aligned)), Difference(Path(reference or aligned), Path(model))
+    names = change.after.modules(targets)
+    for name in names:
+        if (ours := change.shape(name)) != (theirs := alignment.shape(name)):
+            raise ModelError(f"{model}: {name} is {by(ours)} and in {aligned} {by(theirs)}; they are different models")
+    modules = [_figures(name, alignment, change) for name in names]
+    if unchanged := [module.name for module in modules if module.v_norm == 0]:
+        raise ModelError(f"{base} and {aligned}: are identical, so there is no alignment, in {', '.join(unchanged)}")
+    selected = select(modules, chosen)
+    settings = {**chosen, "targets": list(targets)}
+    inputs = {"base": base, "aligned": aligned, "model": model, "reference": reference or aligned}
+    with new_folder(Path(out)) as half:
+        _copy_with(half, change.after, lambda name: _projected_weight(name, alignment, change), selected)
+        record = {"defense": "safe_lora on full weights", "settings": settings, "modules": selected}
+        write_json(half / LINEAGE, record | {"inputs": {key: str(path) for key, path in inputs.items()}})
+    return Projection(modules, selected)
+
+
+@torch.no_grad()
+def _figures(name: str, alignment: Difference, change: Difference) -> ModuleProfile:
+    V, update = alignment.of(name), change.of(name)
+    v_norm, update_norm = _norm(V), _norm(update)
+    projected = _times_gram(V, update)
+    projected_norm = _norm(projected)
+    norms = update_norm * projected_norm
+    return ModuleProfile(
+        name=name,
+        rho=float((projected * update).sum(dtype=torch.float64)) / norms if norms else 0.0,
+        null=null_rho(alignment.shape(name)),
+        v_norm=v_norm,
+        update_norm=update_norm,
+        projected_norm=projected_norm,
+    )
+
+
+@torch.no_grad()
+def _projected_weight(name: str, alignment: Difference, change: Difference) -> Tensor:
+    old, new = change.pair(name)
+    projected = _times_gram(alignment.of(name), change.of(name))
+    return (old.to(projected.device, projected.dtype) + projected).to(new.dtype).cpu()
+
+
+def _times_gram(V: Tensor, update: Tensor) -> Tensor:
+    """Returns C dW in the order of the products that takes the fewest operations."""
+    norm = _norm(V)
+    return torch.linalg.multi_dot([V, V.T, update]) / norm if norm else torch.zeros_like(update)
+
+
+def _norm(matrix: Tensor) -> float:
+    return math.sqrt(torch.linalg.vector_norm(matrix, dim=1).double().square().sum().item())
+
+
+def _changed_tensors(change: Difference, carried: set[str]) -> Iterator[str]:
+    """Yields the names of the tensors, but for those carried, that are not the same in both checkpoints."""
+    before, after = change.before, change.after
+    for name in {*before.files, *after.files} - carried:
+        if name not in before.files or name not in after.files or not before.get(name).equal(after.get(name)):
+            yield name
+
+
+def _copy_with(out: Path, model: Weights, changed: Callable[[str], Tensor], modules: Sequence[str]) -> None:
+    """Copies a checkpoint folder file by file, with the weights of some modules replaced."""
+    replaced = {f"{name}.weight": name for name in modules}
+    shards = sorted(set(model.files.values()))
+    for shard in shards:
+        opened = open_safetensors(shard)
+        tensors = {
+            key: changed(replaced[key]) if key in replaced else opened.get_tensor(key) for key in sorted(opened.keys())
+        }
+        save_file(tensors, out / shard.name, metadata=opened.metadata())
+    for path in model.folder.iterdir():
+        if (
+            path.is_file()
+            and path not in shards
+            and path.name != LINEAGE
+            and path.suffix not in (".bin", ".safetensors")
+        ):
+            shutil.copyfile(path, out / path.name)
