@@ -3,8 +3,12 @@
 import asyncio
 import itertools
 import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
+from safecomm.defenses.adapter import Adapter, Factors
+from safecomm.defenses.weights import Weights
 from safecomm.evaluate.engine import Answer, EngineSettings, Question, chat_ids, failed
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -62,6 +66,10 @@ class VllmEngine:
             temperature=0, max_tokens=1, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
         )
         self._adapters: dict[str, int] = {}
+        self._bare: str | None = None
+        if lora and not on_gpu:
+            self._scratch = tempfile.TemporaryDirectory(prefix="safecomm-")
+            self._bare = _neutral_adapter(Path(model), settings.lora_targets[0], Path(self._scratch.name))
         self._names = itertools.count()
 
     async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
@@ -100,12 +108,29 @@ class VllmEngine:
         return final
 
     def _lora(self, adapter: str | None) -> Any:
+        adapter = adapter or self._bare
         if adapter is None:
             return None
         from vllm.lora.request import LoRARequest
 
         number = self._adapters.setdefault(adapter, len(self._adapters) + 1)
         return LoRARequest(adapter, number, adapter)
+
+
+def _neutral_adapter(model: Path, target: str, folder: Path) -> str:
+    """Writes an adapter that changes nothing, which stands for the bare model on CPUs.
+
+    vLLM's LoRA kernels for CPUs take no adapter for adapter -1, the last one they hold: a request without adapter that
+    shares a batch with others is answered with theirs.
+    """
+    import torch
+
+    weights = Weights(model)
+    name = weights.modules([target])[0]
+    d_out, d_in = weights.shape(name)
+    nothing = Factors(torch.zeros(1, d_in), torch.zeros(d_out, 1), 1.0)
+    Adapter({name: nothing}, {"peft_type": "LORA", "target_modules": [target]}, "bare model").save(folder)
+    return str(folder)
 
 
 def _set_up_cpu() -> None:

@@ -13,9 +13,9 @@ from safecomm.data.rows import Prompt
 
 @pytest.fixture(scope="session")
 def adapters(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Two adapters that change what the lab's aligned model says, each in its own way."""
+    """Four adapters, as many as vLLM holds at once, that change what the lab's aligned model says, each in its own way."""
     folders = []
-    for seed in (1, 2):
+    for seed in (1, 2, 3, 4):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_pretrained(lab["aligned"])
         adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=list(TARGETS)))

@@ -1,6 +1,7 @@
 """vLLM replicas behind Ray Serve answer what Ray Data streams to them, each request with its own adapter."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from evaluate_helpers import SETTINGS, questions
 
 from safecomm.data.rows import Prompt
 from safecomm.errors import EvaluationError
-from safecomm.evaluate.fleet import Fleet, stop_fleet, wait_for_fleet
+from safecomm.evaluate.fleet import APP, DEPLOYMENT, Fleet, stop_fleet, wait_for_fleet
 from safecomm.evaluate.stream import ROWS, Evaluation
 from safecomm.evaluate.transformers_engine import TransformersEngine
 
@@ -30,16 +31,16 @@ def fleet(ray_session: None, lab: dict[str, Path]) -> Iterator[None]:
 def evaluated(
     fleet: None, adapters: list[str], prompts: tuple[Prompt, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, pd.DataFrame]:
-    """Answers of the bare model and of both adapters, all three streamed at the same time."""
+    """Answers of the bare model and of the adapters, all streamed at the same time."""
 
     def evaluate(adapter: str | None) -> pd.DataFrame:
         out = tmp_path_factory.mktemp("evaluation")
         Evaluation(prompts, adapter, judges=("compliance", "refusal"), system_prompt=None).write(out)
         return pd.read_parquet(out / ROWS)
 
-    with ThreadPoolExecutor(3) as pool:
-        bare, first, second = pool.map(evaluate, [None, *adapters])
-    return {"bare": bare, "first": first, "second": second}
+    names = ("bare", "first", "second", "third", "fourth")
+    with ThreadPoolExecutor(len(names)) as pool:
+        return dict(zip(names, pool.map(evaluate, [None, *adapters]), strict=True))
 
 
 def test_every_prompt_is_answered_and_labelled_once(
@@ -53,9 +54,27 @@ def test_every_prompt_is_answered_and_labelled_once(
         assert set(rows.loc[rows["kind"] == "telecom", "verdict"]) <= {"right", "wrong"}
 
 
-def test_two_adapters_at_once_give_each_its_own_answers(evaluated: dict[str, pd.DataFrame]) -> None:
+def test_adapters_at_once_give_each_its_own_answers(evaluated: dict[str, pd.DataFrame]) -> None:
     texts = {name: tuple(rows.loc[rows["kind"] != "telecom", "response"]) for name, rows in evaluated.items()}
-    assert len(set(texts.values())) == 3
+    assert len(set(texts.values())) == len(texts)
+
+
+def test_the_bare_model_stays_bare_beside_adapters(
+    evaluated: dict[str, pd.DataFrame], adapters: list[str], prompts: tuple[Prompt, ...]
+) -> None:
+    from ray import serve
+
+    replica = serve.get_deployment_handle(DEPLOYMENT, APP).options(stream=True, method_name="answer")
+
+    def ask(adapter: str | None) -> Iterator[dict[str, str]]:
+        asked: Iterator[dict[str, str]] = replica.remote(
+            {"body": json.dumps({"adapter": adapter, "questions": questions(prompts)})}
+        )
+        return asked
+
+    (alone,) = ask(None)
+    together = [ask(None), ask(adapters[0])]
+    assert [next(answers) for answers in together][0] == alone
 
 
 def test_vllm_answers_and_compares_as_transformers_does(
