@@ -23,6 +23,12 @@ class ModelFolder:
 
 
 def resolve_model(reference: str, store: Store, report: Callable[[str], None]) -> ModelFolder:
+    """Returns a model's folder, as `model_folder` does, with its identity."""
+    folder = model_folder(reference, store, report)
+    return ModelFolder(folder, _identity(folder))
+
+
+def model_folder(reference: str, store: Store, report: Callable[[str], None]) -> Path:
     """Returns the folder of a model, downloading or building it where needed.
 
     Raises:
@@ -37,7 +43,7 @@ def resolve_model(reference: str, store: Store, report: Callable[[str], None]) -
     else:
         folder = _hub_folder(reference)
     _check(folder, reference)
-    return ModelFolder(folder, _identity(folder))
+    return folder
 
 
 def _lab_folder(name: str, store: Store, report: Callable[[str], None]) -> Path:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
 from safecomm.defenses.controls import drop, resta_instruct, scale
+from safecomm.defenses.full_weights import Extracted, extract_lora, project_full_weights
 from safecomm.defenses.realigned import Realigned
 from safecomm.defenses.safe_lora import safe_lora
 from safecomm.defenses.safe_merge import safe_merge
@@ -22,11 +23,14 @@ from safecomm.defenses.selection import breakpoints, select
 __all__ = [
     "DEFENSES",
     "Adapter",
+    "Extracted",
     "Profile",
     "Realigned",
     "breakpoints",
     "drop",
+    "extract_lora",
     "profile",
+    "project_full_weights",
     "resta_instruct",
     "safe_lora",
     "safe_merge",

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from safecomm.defenses.adapter import Adapter, Factors
-from safecomm.defenses.threads import in_parallel
+from safecomm.defenses.threads import Report, in_parallel, silent
 from safecomm.defenses.weights import Difference, by, device, open_safetensors, read_json
 from safecomm.errors import ModelError
 from safecomm.store import write_json
@@ -87,13 +87,14 @@ class Profile:
         return cls(modules, projected, adapter, Path(inputs["base"]), Path(inputs["aligned"]))
 
 
-def profile(base: str | Path, aligned: str | Path, adapter: Adapter) -> Profile:
+def profile(base: str | Path, aligned: str | Path, adapter: Adapter, *, report: Report = silent) -> Profile:
     """Makes the alignment profile of an adapter, reading only the modules that it touches, one a processor at a time.
 
     Args:
         base: checkpoint folder of the model before its alignment.
         aligned: checkpoint folder of the model that the adapter was trained on.
         adapter: the fine-tuned adapter.
+        report: is told of the progress.
 
     Raises:
         ModelError: where a checkpoint is broken, the two differ in shape or not at all, or the adapter was made for
@@ -101,7 +102,7 @@ def profile(base: str | Path, aligned: str | Path, adapter: Adapter) -> Profile:
     """
     adapter.check_trained()
     alignment = alignment_of(base, aligned, adapter)
-    made = in_parallel(lambda name: _profile_module(alignment, name, adapter.modules[name]), adapter.modules)
+    made = in_parallel(lambda name: _profile_module(alignment, name, adapter.modules[name]), adapter.modules, report)
     unchanged = [module.name for module, _ in made if module.v_norm == 0]
     if unchanged:
         raise ModelError(

@@ -12,7 +12,7 @@ from safecomm.defenses.combine import cat
 from safecomm.defenses.low_rank import leading
 from safecomm.defenses.realigned import Realigned
 from safecomm.defenses.selection import Selection, select
-from safecomm.defenses.threads import in_parallel
+from safecomm.defenses.threads import Report, in_parallel, silent
 from safecomm.errors import DefenseError
 
 
@@ -56,7 +56,14 @@ def scale(adapter: Adapter, factor: float) -> Realigned:
 
 
 def resta_instruct(
-    adapter: Adapter, base: str | Path, aligned: str | Path, alpha: float, rank: int, seed: int = 0
+    adapter: Adapter,
+    base: str | Path,
+    aligned: str | Path,
+    alpha: float,
+    rank: int,
+    *,
+    seed: int = 0,
+    report: Report = silent,
 ) -> Realigned:
     """Adds the alignment to the update once more: dW <- dW + alpha V, with V = W_aligned - W_base.
 
@@ -70,6 +77,7 @@ def resta_instruct(
         alpha: how much of V is added, 0 or more; the papers' best is 0.5.
         rank: rank of the part of V that is added; the adapter's rank grows by it.
         seed: of the randomized SVD.
+        report: is told of the progress.
 
     Raises:
         ModelError: where a checkpoint is broken or of another model.
@@ -85,7 +93,7 @@ def resta_instruct(
         return cat(own, Factors(Vh.cpu(), (U * S).cpu(), 1.0), (1.0, alpha))
 
     with torch.no_grad():
-        added = dict(zip(adapter.modules, in_parallel(add, adapter.modules), strict=True))
+        added = dict(zip(adapter.modules, in_parallel(add, adapter.modules, report), strict=True))
     settings = {"alpha": alpha, "rank": rank, "seed": seed}
     inputs = {"base": str(base), "aligned": str(aligned), "finetuned": adapter.digest()}
     return Realigned(replace(adapter, modules=added), "resta_instruct", settings, list(added), inputs)

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from safetensors.torch import save_file
@@ -16,7 +16,7 @@ from safecomm.defenses.alignment import ModuleProfile, null_rho
 from safecomm.defenses.low_rank import leading
 from safecomm.defenses.realigned import Realigned
 from safecomm.defenses.selection import Selection, select
-from safecomm.defenses.threads import in_parallel
+from safecomm.defenses.threads import Report, in_parallel, silent
 from safecomm.defenses.weights import Difference, Weights, by, open_safetensors
 from safecomm.errors import DefenseError, ModelError
 from safecomm.store import LINEAGE, new_folder, write_json
@@ -36,7 +36,13 @@ class Extracted(Realigned):
 
 
 def extract_lora(
-    model: str | Path, reference: str | Path, rank: int, *, targets: Sequence[str] = LINEAR, seed: int = 0
+    model: str | Path,
+    reference: str | Path,
+    rank: int,
+    *,
+    targets: Sequence[str] = LINEAR,
+    seed: int = 0,
+    report: Report = silent,
 ) -> Extracted:
     """Returns the adapter on a reference model that comes nearest to a model with full weights.
 
@@ -49,6 +55,7 @@ def extract_lora(
         rank: the adapter's rank.
         targets: the module types.
         seed: of the randomized SVD.
+        report: is told of the progress.
 
     Raises:
         DefenseError: where the rank is below 1.
@@ -70,7 +77,7 @@ def extract_lora(
         return factors, min(1.0, float(S.double().square().sum()) / total) if total else 1.0
 
     with torch.no_grad():
-        found = dict(zip(names, in_parallel(nearest, names), strict=True))
+        found = dict(zip(names, in_parallel(nearest, names, report), strict=True))
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -109,6 +116,7 @@ def project_full_weights(
     *,
     reference: str | Path | None = None,
     targets: Sequence[str] = LINEAR,
+    report: Report = silent,
     **chosen: Unpack[Selection],
 ) -> Projection:
     """Writes a model whose unsafe modules are projected onto the alignment: SafeLoRA without an adapter.
@@ -123,6 +131,7 @@ def project_full_weights(
         out: the new checkpoint folder; it appears whole or not at all.
         reference: checkpoint folder of the model that the telecom model was trained from; the aligned one if not given.
         targets: the module types.
+        report: is told of the progress: first as modules are measured, then as they are projected.
         **chosen: one way of selecting modules; `threshold` selects rho <= threshold.
 
     Raises:
@@ -134,14 +143,17 @@ def project_full_weights(
     for name in names:
         if (ours := change.shape(name)) != (theirs := alignment.shape(name)):
             raise ModelError(f"{model}: {name} is {by(ours)} and in {aligned} {by(theirs)}; they are different models")
-    modules = [_figures(name, alignment, change) for name in names]
+    modules = []
+    for name in names:
+        modules.append(_figures(name, alignment, change))
+        report(len(modules), len(names))
     if unchanged := [module.name for module in modules if module.v_norm == 0]:
         raise ModelError(f"{base} and {aligned}: are identical, so there is no alignment, in {', '.join(unchanged)}")
     selected = select(modules, chosen)
     settings = {**chosen, "targets": list(targets)}
     inputs = {"base": base, "aligned": aligned, "model": model, "reference": reference or aligned}
     with new_folder(Path(out)) as half:
-        _copy_with(half, change.after, lambda name: _projected_weight(name, alignment, change), selected)
+        _copy_with(half, change.after, lambda name: _projected_weight(name, alignment, change), selected, report)
         record = {"defense": "safe_lora on full weights", "settings": settings, "modules": selected}
         write_json(half / LINEAGE, record | {"inputs": {key: str(path) for key, path in inputs.items()}})
     return Projection(modules, selected)
@@ -189,21 +201,26 @@ def _changed_tensors(change: Difference, carried: set[str]) -> Iterator[str]:
             yield name
 
 
-def _copy_with(out: Path, model: Weights, changed: Callable[[str], Tensor], modules: Sequence[str]) -> None:
+def _copy_with(
+    out: Path, model: Weights, changed: Callable[[str], Tensor], modules: Sequence[str], report: Report
+) -> None:
     """Copies a checkpoint folder file by file, with the weights of some modules replaced."""
-    replaced = {f"{name}.weight": name for name in modules}
+    left = {f"{name}.weight": name for name in modules}
+
+    def tensor(key: str, opened: Any) -> Tensor:
+        if key not in left:
+            kept: Tensor = opened.get_tensor(key)
+            return kept
+        made = changed(left.pop(key))
+        report(len(modules) - len(left), len(modules))
+        return made
+
     shards = sorted(set(model.files.values()))
     for shard in shards:
         opened = open_safetensors(shard)
-        tensors = {
-            key: changed(replaced[key]) if key in replaced else opened.get_tensor(key) for key in sorted(opened.keys())
-        }
+        tensors = {key: tensor(key, opened) for key in sorted(opened.keys())}
         save_file(tensors, out / shard.name, metadata=opened.metadata())
     for path in model.folder.iterdir():
-        if (
-            path.is_file()
-            and path not in shards
-            and path.name != LINEAGE
-            and path.suffix not in (".bin", ".safetensors")
-        ):
+        weights = path.suffix in (".safetensors", ".bin", ".pt", ".pth")
+        if path.is_file() and not weights and path.name != LINEAGE:
             shutil.copyfile(path, out / path.name)

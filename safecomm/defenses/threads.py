@@ -5,7 +5,7 @@ the threads wait for each other far longer than they work: the alignment profile
 is worked on by one thread here, and several tensors at a time where there are several processors.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -26,9 +26,21 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def in_parallel(work: Callable[[str], Result], names: Iterable[str]) -> list[Result]:
+Report = Callable[[int, int], None]
+"""Is called with how many modules are done, and of how many."""
+
+
+def silent(done: int, total: int) -> None:
+    """Reports nothing."""
+
+
+def in_parallel(work: Callable[[str], Result], names: Collection[str], report: Report = silent) -> list[Result]:
     """Returns what `work` makes of each name, with as many threads as torch has, each doing its operations alone."""
     threads = torch.get_num_threads()
+    results = []
     # Torch keeps the number of threads per thread, and gives the last one that was set to new threads.
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(work, names))
+        for result in pool.map(work, names):
+            results.append(result)
+            report(len(results), len(names))
+    return results

@@ -13,7 +13,7 @@ from safecomm.data.rows import Prompt
 
 @pytest.fixture(scope="session")
 def adapters(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Four adapters, as many as vLLM holds at once, that change what the lab's aligned model says, each in its own way."""
+    """Four adapters, as many as vLLM holds at once; each changes what the lab's aligned model says in its own way."""
     folders = []
     for seed in (1, 2, 3, 4):
         torch.manual_seed(seed)

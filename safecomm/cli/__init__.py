@@ -1,0 +1,41 @@
+"""The command line, one function a verb.
+
+Heavy imports wait inside the verbs, so that a wrong sweep file is told at once.
+"""
+
+import sys
+
+import typer
+
+from safecomm.cli import defenses, sweeps
+from safecomm.cli.data import data_app, lab_app
+from safecomm.errors import SafecommError, SpecError, StoppedError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Finds the defense settings that make a telecom-tuned LLM safe again, and applies them.",
+)
+for verb in (sweeps.run, sweeps.plan, sweeps.report, defenses.profile, defenses.extract_lora):
+    app.command()(verb)
+app.add_typer(defenses.realign_app, name="realign")
+app.add_typer(data_app, name="data")
+app.add_typer(lab_app, name="lab")
+
+
+def main() -> None:
+    """Runs the command line; a SafecommError becomes its message and its exit code."""
+    try:
+        app()
+    except SpecError as error:
+        for line in str(error).splitlines():
+            print(line, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except SafecommError as error:
+        print(f"safecomm: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("safecomm: stopped; what was finished is kept", file=sys.stderr)
+        sys.exit(StoppedError.exit_code)

@@ -1,0 +1,58 @@
+"""`safecomm data` and `safecomm lab`: the datasets, and the models that the project trains itself."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from safecomm.cli.console import console
+
+data_app = typer.Typer(no_args_is_help=True, help="The datasets and benchmarks that a sweep can name.")
+lab_app = typer.Typer(no_args_is_help=True, help="The small models that the project trains itself.")
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """Lists the datasets, what each can serve as, and where it lives."""
+    from safecomm.data.describe import overview
+
+    table = Table("name", "what it is", "serves as", "licence", "where it lives", box=None, pad_edge=False)
+    for entry in overview():
+        table.add_row(entry["name"], entry["title"], ", ".join(entry["roles"]), entry["licence"], entry["where"])
+    console.print(table)
+
+
+@data_app.command("show")
+def data_show(
+    name: Annotated[str, typer.Argument(help="A name of `safecomm data list`.")],
+    path: Annotated[Path | None, typer.Option(help="A local copy, in the dataset's own format.")] = None,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Show a harmful example in full.")] = False,
+) -> None:
+    """Shows a dataset's rows: how many are used, which are skipped and why, and one example."""
+    from safecomm.data.describe import summary
+
+    for line in _lines(summary(name, path, reveal)):
+        console.print(escape(line), soft_wrap=True)
+
+
+@lab_app.command("build")
+def lab_build(storage: Annotated[str, typer.Option(help="Folder for the store.")] = "runs", seed: int = 0) -> None:
+    """Trains the lab's base and aligned models, unless the store has them."""
+    from safecomm.lab.build import build_lab
+    from safecomm.store import Store
+
+    for name, folder in build_lab(Store(Path(storage) / "store"), seed, report=console.print).items():
+        console.print(f"lab://{name}: {folder}", soft_wrap=True)
+
+
+def _lines(value: Any, indent: str = "") -> list[str]:
+    """Words nested values as indented `key: value` lines."""
+    lines = []
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            lines += [f"{indent}{key}:" if inner else f"{indent}{key}: none", *_lines(inner, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key}: {inner}")
+    return lines

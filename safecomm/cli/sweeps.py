@@ -1,0 +1,48 @@
+"""`safecomm run`, `plan` and `report`: sweeps and their results."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safecomm.cli.console import console
+from safecomm.spec import read_sweep
+
+SweepFile = Annotated[Path, typer.Argument(help="The sweep: a YAML file, or a run's sweep.json.", metavar="SWEEP")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Replace a value, e.g. --set search.trials=8.", metavar="KEY=VALUE")
+]
+Storage = Annotated[str | None, typer.Option(help="Folder for the store and the runs, instead of the sweep's.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster; without it Ray is started on this machine.")]
+
+
+def run(sweep: SweepFile, set_: Overrides = None, storage: Storage = None, address: Address = None) -> None:
+    """Runs a sweep, or what is still missing of it."""
+    spec = read_sweep(sweep, [*(set_ or []), *([f"storage={storage}"] if storage else [])])
+    from safecomm.report.table import results_table
+    from safecomm.sweep.run import run_sweep
+
+    folder = run_sweep(spec, address, console)
+    console.print(results_table(folder))
+    console.print(f"\nReport: {folder / 'report.html'}", soft_wrap=True)
+
+
+def plan(
+    sweep: SweepFile, set_: Overrides = None, gpus: Annotated[float, typer.Option(help="GPUs to plan for.")] = 0
+) -> None:
+    """Shows what a sweep would run and on what."""
+    spec = read_sweep(sweep, set_)
+    from safecomm.plan import Resources, make_plan
+
+    print(json.dumps(make_plan(spec, Resources(cpus=0, gpus=gpus)).as_dict(), indent=2))
+
+
+def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:
+    """Prints a run's results and writes its report.html anew."""
+    from safecomm.report.page import write_report
+    from safecomm.report.table import results_table
+
+    page = write_report(run)
+    console.print(results_table(run))
+    console.print(f"\nReport: {page}", soft_wrap=True)
