@@ -1,11 +1,12 @@
 # make demo   the lab sweep, end to end          make test   every test
 # make check  format, lint and types             make clean  forget the demo's results
+# make bench  time the alignment profile on the shapes of real models (40 GB of disk)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test check bench format clean
 
 demo: $(READY)
 	$(BIN)/safecomm run sweeps/lab.yaml
@@ -17,6 +18,9 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/realign.py
 
 format: $(READY)
 	$(BIN)/ruff format

@@ -25,7 +25,7 @@ def test_ci_and_the_readme_run_the_same_tests() -> None:
     assert "make test" in README
 
 
-@pytest.mark.parametrize("verb", sorted(set(re.findall(r"safecomm ((?:data |lab )?[a-z]+)(?= |\n)", README))))
+@pytest.mark.parametrize("verb", sorted(set(re.findall(r"safecomm ((?:data |lab |realign )?[a-z-]+)(?= |\n)", README))))
 def test_verbs_exist_and_explain_themselves(verb: str) -> None:
     help_text = subprocess.run(
         [sys.executable, "-m", "safecomm", *verb.split(), "--help"], capture_output=True, text=True
@@ -44,3 +44,24 @@ def test_the_example_sweep_is_valid() -> None:
 def test_places_exist(path: tuple[str, str]) -> None:
     for place in re.split(r"`, `", "".join(path)):
         assert (ROOT / place).exists(), place
+
+
+def test_the_python_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from safecomm.defenses import Adapter
+    from safecomm.defenses.adapter import Factors
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("Llama-3.1-8B", "Llama-3.1-8B-Instruct"):
+        sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+        LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2)).save_pretrained(name)
+    modules = [f"model.layers.{layer}.self_attn.{kind}_proj" for layer in range(2) for kind in "qv"]
+    for name in ("telecom-lora", "safety-lora"):
+        update = {module: Factors(torch.randn(2, 16), torch.randn(16, 2), 2.0) for module in modules}
+        Adapter(update, {"peft_type": "LORA", "target_modules": ["q_proj", "v_proj"]}, name).save(tmp_path / name)
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    exec(example, {})
+    assert Adapter.load("merged").modules.keys() == set(modules)
+    assert len(list(tmp_path.glob("projected-*/lineage.json"))) == len(modules) + 1

@@ -1,8 +1,8 @@
 """The `finetune` section: the fine-tune that erodes the safety, and the safe adapter."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from safecomm.spec.datasets import SafetyData, TrainData
 from safecomm.spec.space import Strict
@@ -35,8 +35,11 @@ class SafeAdapter(Strict):
 class Finetune(Strict):
     """The telecom fine-tune that every arm but `original` starts from."""
 
-    data: Annotated[list[TrainData], Field(min_length=1)]
+    data: list[TrainData] = []
     """Telecom training sets, concatenated."""
+    adapter: str | None = None
+    """Instead of `data`: the folder of an adapter on the aligned model, trained elsewhere or made by
+    `safecomm extract-lora`; `lora` must say its rank and modules."""
     safety_data: SafetyData | None = None
     """Where SafeInstruct draws its examples from."""
     safe_adapter: SafeAdapter | None = None
@@ -68,3 +71,10 @@ class Finetune(Strict):
     """`auto`: bf16 where there is hardware for it."""
     save_every: Annotated[int, Field(ge=1)] = 500
     """Optimizer steps between checkpoints, from which an interrupted fine-tune goes on."""
+
+    @model_validator(mode="after")
+    def trained_or_given(self) -> Self:
+        """Refuses a fine-tune without data, and data beside an adapter that is trained already."""
+        if bool(self.data) == (self.adapter is not None):
+            raise ValueError("give either data to train on or an adapter that was trained already")
+        return self

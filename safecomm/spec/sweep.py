@@ -150,6 +150,8 @@ class Sweep(Strict):
         used = {step.name for chain in arms.values() for step in chain}
         if finetune and "safe_instruct" in used and finetune.safety_data is None:
             raise ValueError("safe_instruct draws from finetune.safety_data; name a dataset there")
+        if finetune and "safe_instruct" in used and finetune.adapter:
+            raise ValueError("safe_instruct changes the training data, but finetune.adapter is trained already")
         if finetune and "safe_merge" in used and finetune.safe_adapter is None:
             raise ValueError("safe_merge needs a safe adapter; say how it is trained under finetune.safe_adapter")
         return arms

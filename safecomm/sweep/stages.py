@@ -17,13 +17,14 @@ from safecomm.data.splits import split_of
 from safecomm.defenses import DEFENSES
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
-from safecomm.errors import DataError
+from safecomm.defenses.weights import module_type
+from safecomm.errors import DataError, ModelError
 from safecomm.evaluate.fleet import wait_for_fleet
 from safecomm.evaluate.stream import Evaluation
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
 from safecomm.models import ModelFolder
-from safecomm.spec import DatasetRef, Sweep
+from safecomm.spec import DatasetRef, Finetune, Sweep
 from safecomm.store import Store, digest, lineage, write_json
 from safecomm.sweep.arms import Chain, data_ratio, realignments
 
@@ -60,8 +61,10 @@ class Stages:
         return folders
 
     def finetuned(self, ratio: float, seed: int, callbacks: Sequence[Any] = ()) -> Path:
-        """Fine-tunes on the telecom data with safety examples mixed in at a ratio."""
+        """Fine-tunes on the telecom data with safety examples mixed in at a ratio, or takes the given adapter."""
         section = self.sweep.finetune
+        if section.adapter:
+            return self._given()
         telecom = [example for ref in section.data for example in _examples(ref)]
         safety = _examples(section.safety_data) if section.safety_data and ratio else []
         mixture = mix(telecom, list(safety), ratio, seed)
@@ -143,6 +146,11 @@ class Stages:
         }
         return self.store.obtain("evaluation", inputs, make), content
 
+    def _given(self) -> Path:
+        adapter = given_adapter(self.sweep.finetune)
+        inputs = {"given": adapter.digest(), "version": VERSION}
+        return self.store.obtain("finetune", inputs, adapter.save)
+
     def _train(
         self, examples: Sequence[Example], drawn: dict[str, Any], seed: int, callbacks: Sequence[Any], **changes: Any
     ) -> Path:
@@ -180,13 +188,34 @@ def suite(sweep: Sweep) -> list[Prompt]:
     ]
 
 
-def check_data(sweep: Sweep) -> None:
-    """Loads every dataset that the sweep names.
+def given_adapter(section: Finetune) -> Adapter:
+    """Reads the adapter of `finetune.adapter`.
 
     Raises:
-        DataError: for the first that can't be read, with its place in the sweep.
+        ModelError: where it can't be used, or `finetune.lora` says otherwise than it is.
+    """
+    adapter = Adapter.load(str(section.adapter))
+    adapter.check_trained()
+    rank = max(factors.A.shape[0] for factors in adapter.modules.values())
+    targets = {module_type(name) for name in adapter.modules}
+    if rank > section.lora.r or targets - set(section.lora.targets):
+        raise ModelError(
+            f"finetune.adapter: {section.adapter} has rank {rank} on {', '.join(sorted(targets))}; say so in "
+            "finetune.lora.r and finetune.lora.targets"
+        )
+    return adapter
+
+
+def check_data(sweep: Sweep) -> None:
+    """Loads every dataset and adapter that the sweep names.
+
+    Raises:
+        DataError: for the first dataset that can't be read, with its place in the sweep.
+        ModelError: where `finetune.adapter` can't be used.
     """
     section, evaluate = sweep.finetune, sweep.evaluate
+    if section.adapter:
+        given_adapter(section)
     trained_on = {f"finetune.data.{place}": ref for place, ref in enumerate(section.data)}
     if section.safety_data:
         trained_on["finetune.safety_data"] = section.safety_data

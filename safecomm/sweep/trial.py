@@ -67,7 +67,7 @@ def carry_out(trial: Trial, stages: Stages, callbacks: Sequence[Any] = ()) -> di
     measured = rates(pd.read_parquet(evaluation / ROWS), list(stages.sweep.evaluate.judges))
     return {
         "status": "done",
-        "data": "+".join(ref.name for ref in stages.sweep.finetune.data),
+        "data": "+".join(ref.name for ref in stages.sweep.finetune.data) or str(stages.sweep.finetune.adapter),
         "adapter": content,
         "adapter_path": str(folders.get("adapter", "")),
         **{stage: folders[stage].name if stage in folders else "" for stage in ("finetune", "profile")},

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from safecomm.errors import DataError, TrainingError
+from safecomm.defenses import Adapter
+from safecomm.defenses.adapter import Factors
+from safecomm.errors import DataError, ModelError, TrainingError
 from safecomm.models import ModelFolder
 from safecomm.spec import Sweep
 from safecomm.store import Store
@@ -69,3 +72,19 @@ def test_a_dataset_that_can_not_be_read_is_named_by_its_place_in_the_sweep(tmp_p
     with pytest.raises(DataError, match=r"evaluate\.telecom\.0: .*no/where"):
         check_data(nowhere)
     check_data(sweep(tmp_path))
+
+
+def test_an_adapter_that_is_given_is_what_the_defenses_start_from(tmp_path: Path) -> None:
+    name = "model.layers.0.self_attn.q_proj"
+    update = Factors(torch.randn(4, 6), torch.randn(6, 4), 2.0)
+    given = Adapter({name: update}, {"peft_type": "LORA", "target_modules": ["q_proj"]}, "given")
+    given.save(tmp_path / "given")
+    finetune = {"adapter": str(tmp_path / "given"), "lora": {"r": 4, "targets": ["q_proj"]}, "batch_size": 16}
+    model = ModelFolder(tmp_path, "identity")
+    stages = Stages(sweep(tmp_path, finetune=finetune, arms={}), model, model, Store(tmp_path), on_gpu=False)
+    assert Adapter.load(stages.finetuned(0.0, seed=0)).digest() == given.digest()
+    check_data(stages.sweep)
+    with pytest.raises(ModelError, match=r"finetune\.adapter: .*rank 4 on q_proj"):
+        check_data(sweep(tmp_path, finetune=finetune | {"lora": {"r": 2}}, arms={}))
+    with pytest.raises(ModelError, match="nowhere"):
+        check_data(sweep(tmp_path, finetune=finetune | {"adapter": "nowhere"}, arms={}))
