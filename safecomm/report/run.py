@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from safecomm.evaluate.metrics import BETTER, Rate
+from safecomm.spec import Defense
 from safecomm.sweep.results import (
     ORIGINAL,
     UNDEFENDED,
@@ -119,15 +120,14 @@ def _headline(run: Run, arm: str, point: str, recommended: bool) -> Headline | N
 
 
 def settings(sweep: dict[str, Any], arm: str, point: str) -> dict[str, Any]:
-    """Returns all settings of a point by `defense.parameter`: the arm's constants and the searched values."""
+    """Returns the settings of a point by `defense.parameter`: searched values, and constants that are no defaults."""
     searched: dict[str, Any] = json.loads(point)
     named: dict[str, Any] = {}
-    for step in sweep["arms"].get(arm, []):
-        for defense, values in step.items():
-            for name, value in values.items():
-                key = f"{defense}.{name}"
-                by_type = {f"{key}.{kind}": inner for kind, inner in value.items()} if isinstance(value, dict) else {}
-                named |= {key: value} | by_type
+    for step in map(Defense.model_validate, sweep["arms"].get(arm, [])):
+        for name, value in step.settings.model_dump(mode="json", exclude_defaults=True).items():
+            key = f"{step.name}.{name}"
+            by_type = {f"{key}.{kind}": inner for kind, inner in value.items()} if isinstance(value, dict) else {}
+            named |= {key: value} | by_type
     named |= searched
     return {name: value for name, value in named.items() if isinstance(value, int | float | str)}
 
