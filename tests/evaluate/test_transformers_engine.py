@@ -18,14 +18,14 @@ def test_each_adapter_gives_its_own_answers_and_the_bare_model_its_own(
     engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
     asked = questions(prompts[:8] + prompts[-4:])
 
-    async def twice() -> list[list[str]]:
-        order = [None, *adapters, None, *reversed(adapters)]
-        answers = [await engine.answer(asked, adapter) for adapter in order]
-        return [[answer["response"] + str(answer["scores"]) for answer in batch] for batch in answers]
+    async def answers(order: list[str | None]) -> list[str]:
+        batches = [await engine.answer(asked, adapter) for adapter in order]
+        return [str([answer["response"] + str(answer["scores"]) for answer in batch]) for batch in batches]
 
-    bare, first, second, bare_again, second_again, first_again = asyncio.run(twice())
-    assert len({str(bare), str(first), str(second)}) == 3
-    assert (bare, first, second) == (bare_again, first_again, second_again)
+    models = [None, *adapters]
+    first, again = asyncio.run(answers(models)), asyncio.run(answers(models[::-1]))
+    assert len(set(first)) == len(models)
+    assert first == again[::-1]
 
 
 def test_a_question_too_long_for_the_model_is_an_error_and_the_others_are_answered(lab: dict[str, Path]) -> None:
