@@ -78,7 +78,7 @@ def test_five_mistakes_are_five_lines_and_exit_code_2(tmp_path: Path) -> None:
     lines = done.stderr.splitlines()
     assert len(lines) == 5
     keys = [
-        "finetune.data.0.name",
+        "finetune.data.0",
         "finetune.zero",
         "arms.safe_merge.0.safe_merge.weight.uniform",
         "evaluate.red_team.0",
@@ -161,3 +161,23 @@ def test_every_field_is_documented() -> None:
         ]
 
     assert undocumented(Sweep.model_json_schema()) == []
+
+
+def test_a_file_of_ones_own_becomes_a_benchmark(tmp_path: Path) -> None:
+    own = ["evaluate.red_team=[{name: acme, path: acme.csv, prompt: question}]"]
+    choices = (
+        "evaluate.telecom=[{name: exam, path: exam.csv, prompt: q, choices: [a, b], answer: key, first_option: 1}]"
+    )
+    sweep = read_sweep(write(tmp_path, GOOD), [*own, choices])
+    columns = sweep.evaluate.telecom[0].columns
+    assert columns is not None and (columns.choices, columns.first) == (("a", "b"), 1)
+    for wrong, said in (
+        ("evaluate.red_team=[{name: acme, prompt: question}]", "give its path"),
+        ("evaluate.red_team=[{name: acme, path: a.csv, category: c}]", "name its column of the prompt too"),
+        ("evaluate.red_team=[{name: acme, path: a.csv, prompt: q, choices: o, answer: a}]", "have no choices"),
+        ("evaluate.telecom=[{name: acme, path: a.csv, prompt: q}]", "need choices and answer"),
+        ("evaluate.telecom=[{name: acme, path: a.csv, prompt: q, choices: o}]", "both choices and answer"),
+        ("finetune.data=[{name: acme, path: a.csv, prompt: q}]", "needs answers"),
+    ):
+        (line,) = problems(tmp_path, [wrong])
+        assert said in line, line
