@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from safecomm.data.custom import Columns
 from safecomm.data.registry import DATASETS
-from safecomm.spec.space import Strict
+from safecomm.spec.space import LocalPath, Strict
 
 
 class DatasetRef(Strict):
@@ -18,7 +18,7 @@ class DatasetRef(Strict):
 
     name: str
     """The dataset's name in `safecomm data list`, or what a benchmark of your own is to be called."""
-    path: str | None = None
+    path: LocalPath | None = None
     """A local file or folder in the dataset's own format; without it the dataset comes from its hub or is generated."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Take only this many rows, drawn by a fixed seed."""

@@ -56,11 +56,18 @@ def test_the_reference_arms_may_be_named_but_take_no_defense(tmp_path: Path) -> 
 def test_an_adapter_that_is_trained_already_takes_the_place_of_data(tmp_path: Path) -> None:
     given = ["finetune.data=[]", "finetune.adapter=extracted"]
     arms = "arms={safe_lora: [{safe_lora: {lowest: 1}}]}"
-    assert read_sweep(write(tmp_path, GOOD), [*given, arms]).finetune.adapter == "extracted"
+    assert read_sweep(write(tmp_path, GOOD), [*given, arms]).finetune.adapter == str(Path("extracted").absolute())
     (line,) = problems(tmp_path, given)
     assert line.startswith("arms: safe_instruct changes the training data")
     for wrong in (["finetune.data=[]"], ["finetune.adapter=extracted"]):
         assert "either data to train on or an adapter" in problems(tmp_path, wrong)[0]
+
+
+def test_paths_are_made_absolute_for_workers_in_other_folders(tmp_path: Path) -> None:
+    sweep = read_sweep(write(tmp_path, GOOD), ["evaluate.telecom=[{name: teleqna, path: data/TeleQnA.txt}]"])
+    assert sweep.evaluate.telecom[0].path == str(Path.cwd() / "data" / "TeleQnA.txt")
+    home = read_sweep(write(tmp_path, GOOD), ["evaluate.telecom=[{name: teleqna, path: ~/TeleQnA.txt}]"])
+    assert home.evaluate.telecom[0].path == str(Path.home() / "TeleQnA.txt")
 
 
 def test_five_mistakes_are_five_lines_and_exit_code_2(tmp_path: Path) -> None:
