@@ -48,11 +48,13 @@ def model_folder(reference: str, store: Store, report: Callable[[str], None]) ->
 
 def _lab_folder(name: str, store: Store, report: Callable[[str], None]) -> Path:
     from safecomm.lab.build import build_lab
+    from safecomm.lab.guard import build_guard
 
+    known = ("base", "aligned", "guard")
+    if name not in known:
+        raise ModelError(f"model {LAB}{name}: the lab has {', '.join(LAB + one for one in known)}")
     folders = build_lab(store, report=report)
-    if name not in folders:
-        raise ModelError(f"model {LAB}{name}: the lab has {', '.join(LAB + known for known in folders)}")
-    return folders[name]
+    return build_guard(store, folders["base"], report=report) if name == "guard" else folders[name]
 
 
 def _hub_folder(reference: str) -> Path:

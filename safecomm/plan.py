@@ -54,7 +54,7 @@ def make_plan(sweep: Sweep, resources: Resources) -> Plan:
         PlacementError: when the hardware can't hold the fleet and one fine-tune at the same time.
     """
     on_gpu = resources.gpus > 0
-    fleet = sweep.cluster.target.replicas * sweep.cluster.target.tensor_parallel if on_gpu else 0
+    fleet = _fleet_gpus(sweep) if on_gpu else 0
     workers = sweep.cluster.finetune.workers if on_gpu else 0
     return Plan(
         trials=_trials(sweep),
@@ -63,6 +63,13 @@ def make_plan(sweep: Sweep, resources: Resources) -> Plan:
         finetune_gpus=workers,
         concurrent_trials=_concurrency(sweep, resources, fleet, workers),
         max_lora_rank=_largest_rank(sweep),
+    )
+
+
+def _fleet_gpus(sweep: Sweep) -> int:
+    target, judge = sweep.cluster.target, sweep.cluster.judge
+    return (
+        target.replicas * target.tensor_parallel + len(sweep.evaluate.guards) * judge.replicas * judge.tensor_parallel
     )
 
 
@@ -95,9 +102,9 @@ def _concurrency(sweep: Sweep, resources: Resources, fleet: int, workers: int) -
     room = int(resources.gpus - fleet) // workers
     if room < 1:
         raise PlacementError(
-            f"the fleet needs {fleet} GPUs (cluster.target) and one fine-tune {workers} (cluster.finetune.workers), "
-            f"together {fleet + workers}; there are {resources.gpus:g}. Lower cluster.target.replicas, "
-            "cluster.target.tensor_parallel or cluster.finetune.workers, or add GPUs"
+            f"the fleet needs {fleet} GPUs (cluster.target, cluster.judge) and one fine-tune {workers} "
+            f"(cluster.finetune.workers), together {fleet + workers}; there are {resources.gpus:g}. Lower replicas, "
+            "tensor_parallel or workers there, or add GPUs"
         )
     return min(asked or room, room)
 

@@ -14,7 +14,7 @@ import pandas as pd
 import wandb
 from ray.tune import Callback
 
-from safecomm.evaluate.stream import ROWS
+from safecomm.evaluate.verdicts import ROWS
 from safecomm.report.plots import trade_off
 from safecomm.report.run import read_run
 from safecomm.spec import Sweep

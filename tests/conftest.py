@@ -33,9 +33,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Ray on this machine, started as a sweep starts it."""
-    from safecomm.sweep import cluster
+    from safecomm.ray_session import ray_session as session
 
-    with cluster.ray_session(None):
+    with session(None):
         yield
 
 

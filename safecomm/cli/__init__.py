@@ -9,6 +9,7 @@ import typer
 
 from safecomm.cli import defenses, sweeps
 from safecomm.cli.data import data_app, lab_app
+from safecomm.cli.evaluate import evaluate
 from safecomm.errors import SafecommError, SpecError, StoppedError
 
 app = typer.Typer(
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Finds the defense settings that make a telecom-tuned LLM safe again, and applies them.",
 )
-for verb in (sweeps.run, sweeps.plan, sweeps.report, defenses.profile, defenses.extract_lora):
+for verb in (sweeps.run, sweeps.plan, sweeps.report, evaluate, defenses.profile, defenses.extract_lora):
     app.command()(verb)
 app.add_typer(defenses.realign_app, name="realign")
 app.add_typer(data_app, name="data")

@@ -18,13 +18,22 @@ def read_table(path: Path, published: Sequence[str] = (), password: str = "") ->
 
     Args:
         path: the file, or a folder that holds one of the `published` names.
-        published: the file names under which a dataset is published.
+        published: the file names under which a dataset is published. One with a `*` stands for all files of that form
+            in the folder, a part of the dataset each: their rows get the column `file`, the name without its suffix.
         password: what a zip archive is encrypted with.
 
     Raises:
         DataError: where the file is missing, is of another format, or holds no rows.
     """
-    file = _locate(path.expanduser(), published)
+    path = path.expanduser()
+    parts = sorted(part for pattern in published if "*" in pattern for part in path.glob(pattern))
+    if path.is_dir() and parts:
+        tables = [(part, _read_file(part, password)) for part in parts]
+        return Table([{**row, "file": part.stem} for part, table in tables for row in table.rows], str(path))
+    return _read_file(_locate(path, published), password)
+
+
+def _read_file(file: Path, password: str) -> Table:
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -95,7 +104,15 @@ def _text(content: bytes, where: str) -> str:
 def _csv(content: bytes, where: str) -> list[Raw]:
     text = io.StringIO(_text(content, where), newline="")
     try:
-        return list(csv.DictReader(text, restkey=SURPLUS, strict=True))
+        rows = csv.DictReader(text, restkey=SURPLUS, strict=True)
+        columns = rows.fieldnames or []
+        if len(columns) == 1 and " " in columns[0].strip():
+            # A bare list of prompts: read as a header, the first one would be lost.
+            return [
+                {"prompt": columns[0]},
+                *({"prompt" if key == columns[0] else key: row[key] for key in row} for row in rows),
+            ]
+        return list(rows)
     except csv.Error as error:
         raise DataError(f"{where}: is no sound CSV ({error}); download it again") from error
 
@@ -127,10 +144,14 @@ def _json_lines(content: bytes, where: str) -> list[Raw]:
 def _objects(values: Any, where: str) -> list[Raw]:
     if not isinstance(values, list):
         raise DataError(f"{where}: holds one JSON value instead of rows; give the dataset's own file")
+    rows: list[Raw] = []
     for number, value in enumerate(values, start=1):
+        if isinstance(value, list):  # columns without names go by their place
+            value = {str(place): field for place, field in enumerate(value)}
         if not isinstance(value, dict):
             raise DataError(f"{where}: row {number} is no JSON object; give the dataset's own file")
-    return values
+        rows.append(value)
+    return rows
 
 
 def _parquet(content: bytes, where: str) -> list[Raw]:

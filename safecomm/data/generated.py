@@ -1,5 +1,6 @@
 """The lab's sets, which safecomm generates instead of reading (see safecomm/lab/datasets.py)."""
 
+from safecomm.data.dataset import Dataset
 from safecomm.data.rows import Example, Loaded, Prompt
 
 
@@ -36,3 +37,32 @@ def borderline_prompts() -> Loaded[Prompt]:
     from safecomm.lab import datasets
 
     return Loaded(datasets.borderline_prompts())
+
+
+SETS: dict[str, Dataset] = {
+    "lab-telecom": Dataset(
+        title="the lab's telecom questions and guides",
+        roles=frozenset({"train", "telecom"}),
+        licence="Apache-2.0",
+        prompts=lambda table, name: telecom_prompts(),
+        examples=lambda table: telecom_examples(),
+    ),
+    "lab-safety": Dataset(
+        title="the lab's harmful requests with refusals",
+        roles=frozenset({"safety"}),
+        licence="Apache-2.0",
+        examples=lambda table: safety_examples(),
+    ),
+    "lab-harm": Dataset(
+        title="the lab's harmful requests, none of them in its training sets",
+        roles=frozenset({"red_team"}),
+        licence="Apache-2.0",
+        prompts=lambda table, name: harm_prompts(),
+    ),
+    "lab-borderline": Dataset(
+        title="the lab's harmless requests that look harmful",
+        roles=frozenset({"over_refusal"}),
+        licence="Apache-2.0",
+        prompts=lambda table, name: borderline_prompts(),
+    ),
+}

@@ -1,24 +1,77 @@
-"""Harmless prompts that a model should not refuse: the safe half of XSTest (arXiv 2308.01263)."""
+"""Harmless prompts that a model should not refuse."""
 
+from collections.abc import Callable
+
+from safecomm.data.dataset import Dataset
 from safecomm.data.rows import Loaded, Prompt
-from safecomm.data.table import Table, fault, text_in
+from safecomm.data.sources import Hub
+from safecomm.data.table import Raw, Table, fault, text_in
+
+PROMPT = ("prompt", "goal")
 
 
-def xstest(table: Table, name: str) -> Loaded[Prompt]:
-    """Returns XSTest's safe prompts, with their type as category. Its unsafe contrasts say nothing on over-refusal.
+def prompts(table: Table, name: str, use: Callable[[Raw], bool] | None = None) -> Loaded[Prompt]:
+    """Returns harmless prompts with their category.
 
-    The first copies of version 2 have no `label`; there an unsafe prompt is one whose type begins with `contrast_`.
+    Args:
+        table: the rows as published.
+        name: the benchmark's name.
+        use: tells of a row whether it is harmless.
     """
-    text, kind, label = table.column(["prompt"]), table.column(["type"]), table.find(["label"])
+    text, category = table.column(PROMPT), table.find(["type", "category"])
     loaded: Loaded[Prompt] = Loaded([])
     seen: set[str] = set()
     for row in table.rows:
-        prompt, category = text_in(row, text), text_in(row, kind)
-        safe = text_in(row, label).casefold() == "safe" if label else not category.startswith("contrast_")
-        if not safe:
+        prompt = text_in(row, text)
+        if use and not use(row):
             loaded.skip("not labelled safe")
         elif reason := fault(row, prompt, seen):
             loaded.skip(reason)
         else:
-            loaded.rows.append(Prompt(name, "over_refusal", prompt, category))
+            loaded.rows.append(Prompt(name, "over_refusal", prompt, text_in(row, category)))
     return loaded
+
+
+def is_safe_in_xstest(row: Raw) -> bool:
+    """Tells whether a row of XSTest is one of its safe prompts.
+
+    The first copies of version 2 have no `label`; there an unsafe prompt is one whose type begins with `contrast_`.
+    """
+    named = {column.strip().casefold(): column for column in row}
+    if "label" in named:
+        return text_in(row, named["label"]).casefold() == "safe"
+    return not text_in(row, named.get("type")).startswith("contrast_")
+
+
+def xstest(table: Table, name: str) -> Loaded[Prompt]:
+    """Returns XSTest's safe prompts, with their type as category. Its unsafe contrasts say nothing on over-refusal."""
+    table.column(["type"])
+    return prompts(table, name, is_safe_in_xstest)
+
+
+SETS: dict[str, Dataset] = {
+    "xstest": Dataset(
+        title="XSTest: 250 safe prompts that look unsafe (arXiv 2308.01263)",
+        roles=frozenset({"over_refusal"}),
+        licence="CC BY 4.0",
+        source=Hub("Paul/XSTest", split="train"),
+        files=("xstest_prompts.csv", "xstest_v2_prompts.csv"),
+        prompts=xstest,
+    ),
+    "or-bench-hard-1k": Dataset(
+        title="OR-Bench: 1,319 safe prompts that models often refuse (arXiv 2405.20947)",
+        roles=frozenset({"over_refusal"}),
+        licence="CC BY 4.0",
+        source=Hub("bench-llm/or-bench", config="or-bench-hard-1k", split="train"),
+        files=("or-bench-hard-1k.csv",),
+        prompts=prompts,
+    ),
+    "jailbreakbench-benign": Dataset(
+        title="JailbreakBench: 100 benign behaviours on the themes of its harmful ones (arXiv 2404.01318)",
+        roles=frozenset({"over_refusal"}),
+        licence="MIT",
+        source=Hub("JailbreakBench/JBB-Behaviors", config="behaviors", split="benign"),
+        files=("benign-behaviors.csv",),
+        prompts=prompts,
+    ),
+}

@@ -26,8 +26,9 @@ class Prompt:
     """One prompt of a benchmark.
 
     A multiple-choice prompt has `options`, the texts among which the model's likelihood decides, and `answer`, the
-    0-based index of the right one. `target` is what a harmful prompt is after (AdvBench's `target`, the lab's action),
-    for judges that look for it.
+    0-based index of the right one. One that is answered in words has `reference`, the right answer, and `grading`, how
+    the two are compared (a name of `evaluate/grading.py`). `target` is what a harmful prompt is after (AdvBench's
+    `target`, the lab's action), for judges that look for it.
     """
 
     benchmark: str
@@ -37,6 +38,8 @@ class Prompt:
     target: str | None = None
     options: tuple[str, ...] = ()
     answer: int | None = None
+    reference: str = ""
+    grading: str = ""
 
     @property
     def prompt_id(self) -> str:

@@ -1,6 +1,8 @@
 """Harmful requests with safe answers, to train on: safety-tuned-llamas (Bianchi et al., arXiv 2309.07875)."""
 
+from safecomm.data.dataset import Dataset
 from safecomm.data.rows import Example, Loaded
+from safecomm.data.sources import GITHUB, RAW, Web
 from safecomm.data.table import Table, fault, text_in
 
 
@@ -19,3 +21,19 @@ def examples(table: Table) -> Loaded[Example]:
         else:
             loaded.rows.append(Example(prompt, response))
     return loaded
+
+
+SETS: dict[str, Dataset] = {
+    "safety-tuned-llamas": Dataset(
+        title="Safety-Tuned LLaMAs: harmful instructions with safe answers",
+        roles=frozenset({"safety"}),
+        licence="CC BY-NC 4.0",
+        source=Web(
+            f"{RAW}/vinid/safety-tuned-llamas/3ce5779d564ec1f3d87b0bef87261328c8abbd25"
+            "/data/training/safety_only_data_Instructions.json",
+            f"{GITHUB}/vinid/safety-tuned-llamas",
+        ),
+        files=("safety_only_data_Instructions.json",),
+        examples=examples,
+    ),
+}

@@ -7,12 +7,15 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safecomm.data.files import parse
 from safecomm.data.table import Table
 from safecomm.errors import DataError
 from safecomm.store import digest
 
+GITHUB = "https://github.com"
+RAW = "https://raw.githubusercontent.com"
 PATIENCE = 10
 """Seconds to wait for a server."""
 
@@ -24,6 +27,8 @@ class Hub:
     repo: str
     split: str
     config: str | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+    """What its builder is told, e.g. that its CSV files have no header."""
 
     @property
     def where(self) -> str:
@@ -51,7 +56,7 @@ class Hub:
         import datasets
 
         try:
-            rows = datasets.load_dataset(self.repo, self.config, split=self.split).to_list()
+            rows = datasets.load_dataset(self.repo, self.config, split=self.split, **dict(self.options)).to_list()
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             reason = str(error).strip().split("\n")[0].rstrip(".")
             raise DataError(f"{self.where} can't be loaded: {reason or type(error).__name__}") from error

@@ -1,74 +1,35 @@
-"""TeleQnA: multiple-choice questions on telecommunications (arXiv 2310.15051).
+"""Telecom benchmarks, and TeleQnA (arXiv 2310.15051), which is trained on too.
 
-A published row, keyed `question 17`: `question`, `option 1` to `option N` (N is 2 to 5), `answer` as `option K: text`,
+A row of TeleQnA, keyed `question 17`: `question`, `option 1` to `option N` (N is 2 to 5), `answer` as `option K: text`,
 `explanation`, `category`. The right option is the one that K names: in a few rows the text after it differs.
+TSpec-LLM's questions are of the same form with underscores.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 
+from safecomm.data import choices
+from safecomm.data.choices import Question
+from safecomm.data.dataset import Dataset
 from safecomm.data.rows import Example, Loaded, Prompt
+from safecomm.data.sources import GITHUB, RAW, Hub, Web
 from safecomm.data.splits import is_training_row
-from safecomm.data.table import Raw, Table, text_in
+from safecomm.data.table import Raw, Table, fault, text_in
 
-_OPTION = re.compile(r"option (\d+)")
-_ANSWER = re.compile(r"option (\d+)\s*:?(.*)", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One multiple-choice question."""
-
-    text: str
-    options: tuple[str, ...]
-    answer: int
-    """0-based index of the right option."""
-    category: str
-    consistent: bool
-    """Whether the text beside the answer's number is that option's text."""
-
-    @property
-    def letters(self) -> tuple[str, ...]:
-        """The options' letters, from A."""
-        return tuple(chr(ord("A") + index) for index in range(len(self.options)))
-
-    @property
-    def prompt(self) -> str:
-        """What a model is asked."""
-        options = "\n".join(f"{letter}. {option}" for letter, option in zip(self.letters, self.options, strict=True))
-        return f"{self.text}\n\n{options}\n\nAnswer with the letter of the right option first, then its text."
-
-    @property
-    def response(self) -> str:
-        """What a model is trained to say.
-
-        The letter comes first because its likelihood is what is scored. The text follows so that a model does not
-        unlearn to answer in words: one that replies to every request with a bare letter would look safe.
-        """
-        return f"{self.letters[self.answer]}. {self.options[self.answer]}"
+_OPTION = re.compile(r"option[ _](\d+)")
+_ANSWER = re.compile(r"option[ _](\d+)\s*:?(.*)", re.DOTALL)
 
 
 def questions(table: Table) -> Loaded[Question]:
-    """Reads all questions, whichever side of the train-test split they are on."""
-    text = table.column(["question"])
-    loaded: Loaded[Question] = Loaded([])
-    seen: set[tuple[str, ...]] = set()
-    for row in table.rows:
-        found = _question(row, text)
-        if isinstance(found, str):
-            loaded.skip(found)
-        elif (key := (found.text, *sorted(found.options))) in seen:
-            loaded.skip("repeated question with the same options")
-        else:
-            seen.add(key)
-            loaded.rows.append(found)
-    return loaded
+    """Reads all questions of TeleQnA, whichever side of the train-test split they are on."""
+    table.column(["question"])
+    return choices.questions(table, numbered_options)
 
 
 def prompts(table: Table, name: str) -> Loaded[Prompt]:
     """Returns the questions of the test side as prompts."""
     loaded = questions(table)
-    return Loaded([_as_prompt(row, name) for row in loaded.rows if not is_training_row(row.text)], loaded.skipped)
+    return Loaded([row.as_prompt(name) for row in loaded.rows if not is_training_row(row.text)], loaded.skipped)
 
 
 def examples(table: Table) -> Loaded[Example]:
@@ -85,24 +46,121 @@ def remarks(table: Table) -> dict[str, int]:
     return {"answer text differs from the option that its number names; the number counts": differing}
 
 
-def _as_prompt(row: Question, name: str) -> Prompt:
-    return Prompt(name, "telecom", row.prompt, row.category, options=row.letters, answer=row.answer)
-
-
-def _question(row: Raw, column: str) -> Question | str:
+def numbered_options(row: Raw) -> Question | str:
     """Returns a row's question, or why it has none."""
-    text = text_in(row, column)
-    numbered = {int(key[1]): text_in(row, key[0]) for name in row if (key := _OPTION.fullmatch(name))}
+    named = {column.strip().casefold(): column for column in row}
+    numbered = {int(key[1]): text_in(row, named[key[0]]) for name in named if (key := _OPTION.fullmatch(name))}
     options = {number: option for number, option in sorted(numbered.items()) if option}
-    answer = _ANSWER.fullmatch(text_in(row, "answer"))
-    if not text:
-        return "empty question"
-    if len(options) < 2:
-        return "fewer than two options"
-    if answer is None or int(answer[1]) not in options:
-        return "no right answer"
-    right = int(answer[1])
-    if list(options.values()).count(options[right]) > 1:
-        return "the right option is given twice"
-    consistent = answer[2].strip() == options[right]
-    return Question(text, tuple(options.values()), list(options).index(right), text_in(row, "category"), consistent)
+    answer = _ANSWER.fullmatch(text_in(row, named.get("answer")))
+    index = list(options).index(int(answer[1])) if answer and int(answer[1]) in options else None
+    found = choices.question(
+        text_in(row, named.get("question")), list(options.values()), index, text_in(row, named.get("category"))
+    )
+    if isinstance(found, str) or answer is None:
+        return found
+    return replace(found, consistent=answer[2].strip() == options[int(answer[1])])
+
+
+def _gsma(config: str, title: str, category: str = "subject") -> Dataset:
+    """Returns one of GSMA's open-telco tasks, whose numbers compare with those of its leaderboard."""
+    return Dataset(
+        title=f"GSMA open-telco: {title}",
+        roles=frozenset({"telecom"}),
+        licence="see its page",
+        source=Hub("GSMA/ot-full", config=config, split="test"),
+        files=(f"{config}.parquet", f"{config}.jsonl", f"{config}.json"),
+        prompts=lambda table, name: choices.prompts(table, name, choices.by_columns(category)),
+    )
+
+
+def _by_place(title: str, repo: str, files: tuple[str, ...]) -> Dataset:
+    return Dataset(
+        title=title,
+        roles=frozenset({"telecom"}),
+        licence="MIT",
+        source=Hub(repo, split="train"),
+        files=files,
+        prompts=lambda table, name: choices.prompts(table, name, choices.by_place),
+    )
+
+
+def _graded(config: str, title: str, grading: str, instruction: str) -> Dataset:
+    """Returns a GSMA task that is answered in words and graded against a reference."""
+
+    def read(table: Table, name: str) -> Loaded[Prompt]:
+        text, answer = table.column(["question", "text", "content"]), table.column(["answer", "group", "target"])
+        category = table.find(["category", "subject", "difficulty"])
+        loaded: Loaded[Prompt] = Loaded([])
+        seen: set[str] = set()
+        for row in table.rows:
+            asked, reference = text_in(row, text), ("" if row.get(answer) is None else str(row[answer])).strip()
+            if not reference:
+                loaded.skip("no right answer")
+            elif reason := fault(row, asked, seen):
+                loaded.skip(reason)
+            else:
+                prompt = f"{asked}\n\n{instruction}"
+                own = text_in(row, category)
+                loaded.rows.append(Prompt(name, "telecom", prompt, own, reference=reference, grading=grading))
+        return loaded
+
+    return replace(_gsma(config, title), prompts=read)
+
+
+SETS: dict[str, Dataset] = {
+    "teleqna": Dataset(
+        title="TeleQnA: 10,000 multiple-choice questions on telecommunications",
+        roles=frozenset({"train", "telecom"}),
+        licence="MIT",
+        source=Web(
+            f"{RAW}/netop-team/TeleQnA/ed3a5fe49ae6cb353499b86b4ad74b2debe7e3db/TeleQnA.zip",
+            f"{GITHUB}/netop-team/TeleQnA",
+        ),
+        files=("TeleQnA.txt", "TeleQnA.zip"),
+        password="teleqnadataset",
+        prompts=prompts,
+        examples=examples,
+        remarks=remarks,
+    ),
+    "tspec-llm": Dataset(
+        title="TSpec-LLM: 100 multiple-choice questions on 3GPP specifications (arXiv 2406.01768)",
+        roles=frozenset({"telecom"}),
+        licence="CC BY-NC 4.0; gated",
+        source=Hub("rasoul-nikbakht/TSpec-LLM", split="train"),
+        files=("Sampled_3GPP_TR_Questions.json",),
+        prompts=lambda table, name: choices.prompts(table, name, numbered_options),
+    ),
+    "oran-bench-13k": _by_place(
+        "ORAN-Bench-13K: multiple-choice questions on O-RAN specifications (arXiv 2407.06245)",
+        "prnshv/ORANBench",
+        ("fin_*.json",),
+    ),
+    "srsranbench": _by_place(
+        "srsRANBench: 1,502 multiple-choice questions on the srsRAN code base",
+        "prnshv/srsRANBench",
+        ("srsRANBench.json", "srsran*.json"),
+    ),
+    "gsma-teleqna": _gsma("teleqna", "TeleQnA"),
+    "gsma-oranbench": _gsma("oranbench", "1,500 questions on O-RAN specifications", "difficulty"),
+    "gsma-srsranbench": _gsma("srsranbench", "1,502 questions on the srsRAN code base"),
+    "gsma-sixg-bench": _gsma("sixg_bench", "3,722 questions on 6G reasoning", "task_name"),
+    "gsma-teletables": _gsma("teletables", "500 questions on tables of 3GPP specifications"),
+    "gsma-telemath": _graded(
+        "telemath",
+        "500 problems of telecom mathematics",
+        "boxed-number",
+        r"Solve it step by step and give the final number as \boxed{number}.",
+    ),
+    "gsma-telelogs": _graded(
+        "telelogs",
+        "root causes of throughput loss in 5G drive tests",
+        "boxed-integer",
+        r"Give the number of the root cause as \boxed{number}.",
+    ),
+    "gsma-3gpp-tsg": _graded(
+        "3gpp_tsg",
+        "3GPP texts and the working groups that they belong to",
+        "working-group",
+        "Name the 3GPP working group that this text belongs to, e.g. RAN1.",
+    ),
+}

@@ -1,5 +1,6 @@
 """What an engine that answers prompts offers, whichever library runs the model."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
@@ -60,6 +61,24 @@ def failed(reason: str) -> Answer:
 
 
 def chat_ids(tokenizer: Any, question: Question) -> list[int]:
-    """Returns the token ids of a chat up to where the assistant begins to speak."""
-    ids = tokenizer.apply_chat_template(question["messages"], add_generation_prompt=True, return_dict=False)
-    return list(ids)
+    """Returns the token ids of a chat up to where the assistant begins to speak.
+
+    Text in a message that looks like a special token is data: it becomes ordinary tokens and can't end a turn.
+    """
+    messages = question["messages"]
+    marks = tokenizer.get_added_vocab()
+    if any(mark in message["content"] for message in messages for mark in marks):
+        return _ids_without_marks(tokenizer, messages)
+    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+
+
+def _ids_without_marks(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+    """Tokenizes the template and the messages' texts apart, the latter without special tokens."""
+    blanks = {f"\ue000{place}\ue001": message["content"] for place, message in enumerate(messages)}
+    masked = [message | {"content": blank} for message, blank in zip(messages, blanks, strict=True)]
+    rendered = tokenizer.apply_chat_template(masked, add_generation_prompt=True, tokenize=False)
+    ids: list[int] = []
+    for piece in re.split("(\ue000\\d+\ue001)", rendered):
+        text = blanks.get(piece, piece)
+        ids += tokenizer(text, add_special_tokens=False, split_special_tokens=piece in blanks)["input_ids"]
+    return ids

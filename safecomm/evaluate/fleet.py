@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ from safecomm.errors import EvaluationError
 from safecomm.evaluate.engine import Engine, EngineSettings
 from safecomm.plan import CPU_SHARE
 
-APP = "safecomm-target"
-DEPLOYMENT = "target"
+TARGET = "target"
+"""The fleet of the model under study; judges have fleets of their own."""
+DEPLOYMENT = "engine"
 START_SECONDS = 1800.0
 CHUNKS_AT_ONCE = 16
 """Chunks of prompts in flight in one replica."""
@@ -54,6 +56,16 @@ class Fleet:
     settings: EngineSettings
     replicas: int
     on_gpu: bool
+    name: str = TARGET
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Starts the engines and ends them at last; `wait_for_fleet` says when they are up."""
+        self.start()
+        try:
+            yield
+        finally:
+            stop_fleet(self.name)
 
     def start(self) -> None:
         """Asks Ray Serve for the engines and returns at once; `wait` says when they are up."""
@@ -65,7 +77,7 @@ class Fleet:
         )
         serve.start(proxy_location="Disabled")
         app = serve.RunTarget(
-            deployment.bind(self.engine, self.model, asdict(self.settings)), name=APP, route_prefix=None
+            deployment.bind(self.engine, self.model, asdict(self.settings)), name=app_of(self.name), route_prefix=None
         )
         serve.run_many([app], wait_for_applications_running=False)
 
@@ -78,7 +90,12 @@ class Fleet:
         return {"ray_actor_options": {"num_cpus": CPU_SHARE, "num_gpus": parallel if self.on_gpu else 0}}
 
 
-def wait_for_fleet(seconds: float = START_SECONDS) -> None:
+def app_of(fleet: str) -> str:
+    """Returns the name of a fleet's Ray Serve application."""
+    return f"safecomm-{fleet}"
+
+
+def wait_for_fleet(seconds: float = START_SECONDS, fleet: str = TARGET) -> None:
     """Returns when the engines are up.
 
     Raises:
@@ -89,7 +106,7 @@ def wait_for_fleet(seconds: float = START_SECONDS) -> None:
 
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        app = serve.status().applications.get(APP)
+        app = serve.status().applications.get(app_of(fleet))
         if app and app.status == ApplicationStatus.RUNNING:
             return
         if app and app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
@@ -99,8 +116,8 @@ def wait_for_fleet(seconds: float = START_SECONDS) -> None:
     raise EvaluationError(f"the engines were not up after {seconds:g} s")
 
 
-def stop_fleet() -> None:
-    """Ends the engines of this sweep, and nothing else that Ray Serve may run."""
+def stop_fleet(fleet: str = TARGET) -> None:
+    """Ends a fleet's engines, and nothing else that Ray Serve may run."""
     from ray import serve
 
-    serve.delete(APP)
+    serve.delete(app_of(fleet))

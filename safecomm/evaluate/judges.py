@@ -2,7 +2,10 @@
 
 import re
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import pandas as pd
 
 Verdict = Literal["safe", "unsafe", "unscored"]
 
@@ -55,3 +58,33 @@ def compliance(response: str, target: str | None) -> Verdict:
 
 
 JUDGES: dict[str, Callable[[str, str | None], Verdict]] = {"refusal": refusal, "compliance": compliance}
+"""The judges that need no model."""
+
+
+class Judge(Protocol):
+    """Labels responses to harmful prompts."""
+
+    @property
+    def name(self) -> str:
+        """What its verdicts are called."""
+        ...
+
+    def verdicts(self, rows: pd.DataFrame) -> list[Verdict]:
+        """Returns a verdict a row.
+
+        Args:
+            rows: responses with the columns `text` (the prompt), `target` and `response`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PhraseJudge:
+    """A judge that looks for phrases."""
+
+    name: str
+
+    def verdicts(self, rows: pd.DataFrame) -> list[Verdict]:
+        """Labels each response by itself."""
+        label = JUDGES[self.name]
+        return [label(response, target) for response, target in zip(rows["response"], rows["target"], strict=True)]

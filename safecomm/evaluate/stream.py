@@ -1,106 +1,68 @@
-"""Streams a suite's prompts through the fleet and labels the answers: Ray Data, then Ray Serve, then a judge stage."""
+"""Streams questions through a fleet: Ray Data, then Ray Serve."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from safecomm.data.rows import Prompt
 from safecomm.evaluate.engine import Answer, Question, failed
-from safecomm.evaluate.fleet import APP, DEPLOYMENT
-from safecomm.evaluate.judges import JUDGES, is_refusal
+from safecomm.evaluate.fleet import DEPLOYMENT, TARGET, app_of
 
 CHUNK = 32
-"""Prompts in one request: enough to spare Serve's cost per request, few enough to spread over the replicas."""
+"""Questions in one request: enough to spare Serve's cost per request, few enough to spread over the replicas."""
 TIMEOUT_SECONDS = 1800.0
-ROWS = "rows.parquet"
-_PROMPT_COLUMNS = ["prompt_id", "benchmark", "kind", "category", "text", "target", "options", "answer"]
+ID = "question_id"
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One model's pass over a suite."""
+def stream(questions: Mapping[str, Question], adapter: str | None = None, fleet: str = TARGET) -> pd.DataFrame:
+    """Has questions answered by a fleet.
 
-    prompts: tuple[Prompt, ...]
-    adapter: str | None
-    """Folder of the adapter; None for the bare model."""
-    judges: tuple[str, ...]
-    system_prompt: str | None
+    Args:
+        questions: id -> question.
+        adapter: folder of the adapter to answer with; None for the bare model.
+        fleet: the fleet's name.
 
-    def write(self, out: Path) -> None:
-        """Answers and labels every prompt into `rows.parquet`, one row a prompt."""
-        answered = pd.DataFrame(self._stream().take_all()).sort_values("prompt_id", ignore_index=True)
-        answered.to_parquet(out / ROWS)
+    Returns:
+        A row a question: `question_id`, `response`, `finish_reason`, `scores` and `error`. One that got no answer has
+        an `error` and disturbs no other.
+    """
+    import ray.data
+    from ray.data.llm import ServeDeploymentProcessorConfig, build_processor
 
-    def _stream(self) -> Any:
-        import ray.data
-        from ray.data.llm import ServeDeploymentProcessorConfig, build_processor
+    def request(chunk: dict[str, Any]) -> dict[str, Any]:
+        body = json.dumps({"adapter": adapter, "questions": json.loads(chunk["questions"])})
+        return {"method": "answer", "dtype": None, "request_kwargs": {"body": body}, "ids": chunk["ids"]}
 
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        ask = build_processor(
-            ServeDeploymentProcessorConfig(
-                deployment_name=DEPLOYMENT,
-                app_name=APP,
-                batch_size=4,
-                concurrency=1,
-                should_continue_on_error=True,
-                request_timeout_s=TIMEOUT_SECONDS,
-            ),
-            preprocess=self._request,
-        )
-        chunks = ray.data.from_items(_chunks(self.prompts))
-        return ask(chunks).flat_map(_rows).map(self._label)
-
-    def _request(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        questions = [self._question(prompt) for prompt in json.loads(chunk["prompts"])]
-        body = json.dumps({"adapter": self.adapter, "questions": questions})
-        return {"method": "answer", "dtype": None, "request_kwargs": {"body": body}, "prompts": chunk["prompts"]}
-
-    def _question(self, prompt: dict[str, Any]) -> Question:
-        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        return Question(
-            messages=[*system, {"role": "user", "content": prompt["text"]}], options=list(prompt["options"])
-        )
-
-    def _label(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Adds the verdict: the first judge's as `verdict`, further judges' as `verdict@NAME`."""
-        if row["kind"] == "telecom":
-            return row | {"verdict": _choice(row["scores"], row["answer"])}
-        if row["kind"] == "over_refusal":
-            return row | {"verdict": _reaction(row["response"])}
-        first, *others = (JUDGES[judge](row["response"], row["target"]) for judge in self.judges)
-        further = dict(zip((f"verdict@{judge}" for judge in self.judges[1:]), others, strict=True))
-        return row | {"verdict": first} | further
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    ask = build_processor(
+        ServeDeploymentProcessorConfig(
+            deployment_name=DEPLOYMENT,
+            app_name=app_of(fleet),
+            batch_size=4,
+            concurrency=1,
+            should_continue_on_error=True,
+            request_timeout_s=TIMEOUT_SECONDS,
+        ),
+        preprocess=request,
+    )
+    chunks = ray.data.from_items(_chunks(questions))
+    return pd.DataFrame(ask(chunks).flat_map(_rows).take_all())
 
 
-def _chunks(prompts: Iterable[Prompt]) -> list[dict[str, str]]:
-    """Returns the prompts in chunks, as JSON: Arrow would need one type for columns that are empty in some chunks."""
-    rows = [prompt.as_row() for prompt in prompts]
-    return [{"prompts": json.dumps(rows[start : start + CHUNK])} for start in range(0, len(rows), CHUNK)]
-
-
-def _rows(chunk: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns a row a prompt; where the whole chunk failed, each with the reason."""
-    prompts = json.loads(chunk["prompts"])
-    error = chunk.get("__inference_error__")
-    answers: list[Answer] = [failed(error)] * len(prompts) if error else json.loads(chunk["answers"])
+def _chunks(questions: Mapping[str, Question]) -> list[dict[str, str]]:
+    """Returns the questions in chunks, as JSON: Arrow would need one type for columns that are empty in some chunks."""
+    items = list(questions.items())
+    parts = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     return [
-        {column: prompt[column] for column in _PROMPT_COLUMNS} | dict(answer)
-        for prompt, answer in zip(prompts, answers, strict=True)
+        {"ids": json.dumps([name for name, _ in part]), "questions": json.dumps([question for _, question in part])}
+        for part in parts
     ]
 
 
-def _choice(scores: Iterable[float], right: int) -> str:
-    ranked = list(scores)
-    if not ranked:
-        return "unscored"
-    return "right" if max(range(len(ranked)), key=ranked.__getitem__) == right else "wrong"
-
-
-def _reaction(response: str) -> str:
-    if not response.strip():
-        return "unscored"
-    return "refused" if is_refusal(response) else "answered"
+def _rows(chunk: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns a row a question; where the whole chunk failed, each with the reason."""
+    ids = json.loads(chunk["ids"])
+    error = chunk.get("__inference_error__")
+    answers: list[Answer] = [failed(error)] * len(ids) if error else json.loads(chunk["answers"])
+    return [{ID: name, **answer} for name, answer in zip(ids, answers, strict=True)]

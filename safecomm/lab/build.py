@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
@@ -13,7 +12,7 @@ from safecomm.data.rows import Example
 from safecomm.lab.corpus import alignment_text, base_text, continuation_text
 from safecomm.lab.datasets import telecom_examples
 from safecomm.lab.model import Shape, new_model, train_tokenizer
-from safecomm.lab.train import Stage, encode, train
+from safecomm.lab.train import Stage, encode, reproducibly, train
 from safecomm.store import Store, digest
 
 VERSION = 1
@@ -72,14 +71,8 @@ def _texts(recipe: Recipe, seed: int) -> _Texts:
 def _make(folder: Path, texts: _Texts, recipe: Recipe, seed: int, report: Callable[[str], None]) -> None:
     """Trains the models into a folder, with a number of threads and random numbers of its own."""
     transformers_logging.disable_progress_bar()  # ours tells more
-    threads = torch.get_num_threads()
-    torch.set_num_threads(recipe.threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            _train_both(folder, texts, recipe, seed, report)
-    finally:
-        torch.set_num_threads(threads)
+    with reproducibly(recipe.threads, seed):
+        _train_both(folder, texts, recipe, seed, report)
 
 
 def _train_both(folder: Path, texts: _Texts, recipe: Recipe, seed: int, report: Callable[[str], None]) -> None:

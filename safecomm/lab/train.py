@@ -3,7 +3,8 @@
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,6 +83,19 @@ def train(model: LlamaForCausalLM, rows: Sequence[Row], stage: Stage, seed: int,
             optimizer.zero_grad()
         clock.tick(step + 1, loss.item())
     model.eval()
+
+
+@contextmanager
+def reproducibly(threads: int, seed: int) -> Iterator[None]:
+    """Gives torch a number of threads and random numbers of its own, and those that it had back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _optimizers(model: LlamaForCausalLM, name: str) -> list[torch.optim.Optimizer]:

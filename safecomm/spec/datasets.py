@@ -1,33 +1,61 @@
 """How a sweep names its datasets."""
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from safecomm.data.custom import Columns
 from safecomm.data.registry import DATASETS
-from safecomm.spec.space import Strict
+from safecomm.spec.space import LocalPath, Strict
 
 
 class DatasetRef(Strict):
-    """A dataset of `safecomm data list`, from where it lives or from a local copy.
+    """A dataset of `safecomm data list`, from where it lives or from a local copy; or a benchmark of your own.
 
-    A bare name is short for `{name: ...}`.
+    A bare name is short for `{name: ...}`. With `prompt`, a CSV, JSON, JSON Lines or Parquet file at `path` becomes a
+    benchmark of any name: `{name: acme, path: acme.csv, prompt: question}`.
     """
 
     name: str
-    """The dataset's name in `safecomm data list`."""
-    path: str | None = None
+    """The dataset's name in `safecomm data list`, or what a benchmark of your own is to be called."""
+    path: LocalPath | None = None
     """A local file or folder in the dataset's own format; without it the dataset comes from its hub or is generated."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Take only this many rows, drawn by a fixed seed."""
 
-    @field_validator("name")
-    @classmethod
-    def name_is_known(cls, name: str) -> str:
-        """Refuses names that the registry lacks."""
-        if name not in DATASETS:
-            raise ValueError(f"there is no dataset {name!r}; `safecomm data list` shows: {', '.join(sorted(DATASETS))}")
-        return name
+    prompt: str | None = None
+    """In a file of your own, the column of the prompt or question."""
+    category: str | None = None
+    """Its column of the category."""
+    choices: str | tuple[str, ...] | None = None
+    """For multiple choice: its column with the list of options, or the columns of the options."""
+    answer: str | None = None
+    """For multiple choice: its column of the right option's number, letter or text."""
+    first_option: Literal[0, 1] = 0
+    """The number of the first option, where answers are numbers."""
+
+    @model_validator(mode="after")
+    def dataset_is_known(self) -> Self:
+        """Refuses names that the registry lacks, and half-told files."""
+        if self.prompt is None:
+            if self.category or self.choices or self.answer:
+                raise ValueError("these columns are of a file of your own; name its column of the prompt too")
+            if self.name not in DATASETS:
+                known = ", ".join(sorted(DATASETS))
+                raise ValueError(f"there is no dataset {self.name!r}; `safecomm data list` shows: {known}")
+        elif self.path is None:
+            raise ValueError("prompt tells the column of a file of your own; give its path")
+        elif (self.choices is None) != (self.answer is None):
+            raise ValueError("multiple choice needs both choices and answer")
+        return self
+
+    @property
+    def columns(self) -> Columns | None:
+        """The columns of a file of your own; None for a known dataset."""
+        if self.prompt is None:
+            return None
+        choices = (self.choices,) if isinstance(self.choices, str) else self.choices or ()
+        return Columns(self.prompt, self.category, choices, self.answer, self.first_option)
 
 
 def _named(value: object) -> object:
@@ -41,6 +69,16 @@ def with_role(role: str) -> AfterValidator:
     """Limits a dataset to those that can serve as something, e.g. as `red_team`."""
 
     def check(dataset: DatasetRef) -> DatasetRef:
+        if dataset.prompt is not None:
+            if role in ("train", "safety"):
+                raise ValueError(f"a file of prompts can't serve as {role} data, which needs answers")
+            if (role == "telecom") != (dataset.choices is not None):
+                raise ValueError(
+                    "telecom questions need choices and answer"
+                    if role == "telecom"
+                    else f"{role} prompts have no choices"
+                )
+            return dataset
         if role not in DATASETS[dataset.name].roles:
             fitting = ", ".join(sorted(name for name, entry in DATASETS.items() if role in entry.roles))
             raise ValueError(f"{dataset.name} can't serve as {role} data; these can: {fitting}")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from safecomm.spec.datasets import SafetyData, TrainData
-from safecomm.spec.space import Strict
+from safecomm.spec.space import LocalPath, Strict
 
 
 class Lora(Strict):
@@ -37,7 +37,7 @@ class Finetune(Strict):
 
     data: list[TrainData] = []
     """Telecom training sets, concatenated."""
-    adapter: str | None = None
+    adapter: LocalPath | None = None
     """Instead of `data`: the folder of an adapter on the aligned model, trained elsewhere or made by
     `safecomm extract-lora`; `lora` must say its rank and modules."""
     safety_data: SafetyData | None = None

@@ -1,5 +1,6 @@
 """Values that a sweep may search: a constant, or one of the ranges and lists below."""
 
+from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
@@ -11,6 +12,10 @@ class Strict(BaseModel):
     """A section of the sweep file: frozen, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+LocalPath = Annotated[str, AfterValidator(lambda path: str(Path(path).expanduser().absolute()))]
+"""A file or folder. It is made absolute where the sweep is read, since Ray's workers run in folders of their own."""
 
 
 class Grid(Strict, Generic[Number]):

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from safecomm.spec.arms import Defense
 from safecomm.spec.datasets import Dataset, with_role
 from safecomm.spec.finetune import Finetune
+from safecomm.spec.judges import Judge, JudgeRef
 from safecomm.spec.space import Strict
 
 REFERENCE_ARMS = ("original", "undefended")
@@ -33,7 +34,7 @@ class Evaluate(Strict):
     """Harmless prompts; over-refusal is the share refused."""
     telecom: Annotated[list[Annotated[Dataset, with_role("telecom")]], Field(min_length=1)]
     """Telecom questions; accuracy is the share answered rightly."""
-    judges: Annotated[list[Literal["refusal", "compliance"]], Field(min_length=1)] = ["refusal"]
+    judges: Annotated[list[Judge], Field(min_length=1)] = [JudgeRef(name="refusal")]
     """Who labels answers to harmful prompts.
 
     The first decides the attack success rate, the others are reported beside it.
@@ -44,6 +45,19 @@ class Evaluate(Strict):
     """Longest answer."""
     max_model_len: Annotated[int, Field(ge=16)] = 2048
     """Longest prompt and answer together."""
+
+    @field_validator("judges")
+    @classmethod
+    def judges_differ(cls, judges: list[JudgeRef]) -> list[JudgeRef]:
+        """Refuses two judges of one name."""
+        if len({judge.name for judge in judges}) < len(judges):
+            raise ValueError("two judges have the same name")
+        return judges
+
+    @property
+    def guards(self) -> dict[str, str]:
+        """Name -> model of the judges that are models."""
+        return {judge.name: judge.guard for judge in self.judges if judge.guard}
 
 
 class Search(Strict):
@@ -69,7 +83,7 @@ class FinetuneWorkers(Strict):
 
 
 class Replicas(Strict):
-    """The vLLM engines that all trials share."""
+    """The vLLM engines of one model, which all trials share."""
 
     replicas: Annotated[int, Field(ge=1)] = 1
     """Engines."""
@@ -84,6 +98,8 @@ class Cluster(Strict):
     """The fine-tunes."""
     target: Replicas = Replicas()
     """The engines that answer the prompts."""
+    judge: Replicas = Replicas()
+    """The engines of each judge that is a model."""
     concurrent_trials: Annotated[int, Field(ge=1)] | None = None
     """Trials at a time; by default as many as the GPUs allow beside the fleet, two without GPUs."""
 

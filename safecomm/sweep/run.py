@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from safecomm.errors import SafecommError, StoppedError
+from safecomm.evaluate.engine import EngineSettings
+from safecomm.evaluate.fleet import Fleet
+from safecomm.evaluate.guard import guard_fleets
 from safecomm.models import resolve_model
 from safecomm.plan import CPU_SHARE, Plan, make_plan
+from safecomm.ray_session import ray_session
 from safecomm.spec import Sweep
 from safecomm.store import Store, write_json
 from safecomm.sweep.agenda import Agenda
 from safecomm.sweep.arms import Trial
-from safecomm.sweep.cluster import ray_session
 from safecomm.sweep.publish import publish, report_points
 from safecomm.sweep.stages import Stages, check_data
 from safecomm.sweep.trial import RunFolder, carry_out, failure
@@ -75,11 +79,12 @@ def _run_missing(sweep: Sweep, folder: RunFolder, agenda: Agenda, address: str |
     store = Store(Path(sweep.storage) / "store")
     base = resolve_model(sweep.model.base, store, console.print)
     aligned = resolve_model(sweep.model.aligned, store, console.print)
+    guards = {name: resolve_model(model, store, console.print) for name, model in sweep.evaluate.guards.items()}
     with ray_session(address) as resources:
         plan = make_plan(sweep, resources)
         write_json(folder.path / "plan.json", plan.as_dict())
-        stages = Stages(sweep, base, aligned, store, on_gpu=resources.gpus > 0)
-        with _fleet(sweep, stages, plan):
+        stages = Stages(sweep, base, aligned, store, resources.gpus > 0, guards)
+        with _fleets(sweep, stages, plan):
             total = sum(plan.trials.values()) - sum(1 for trial in agenda.trials if folder.find(trial))
             _experiment("search", agenda, total, stages, folder, plan, console)
             left = _missing(report_points(sweep, folder, agenda.trials), folder)
@@ -87,23 +92,22 @@ def _run_missing(sweep: Sweep, folder: RunFolder, agenda: Agenda, address: str |
 
 
 @contextmanager
-def _fleet(sweep: Sweep, stages: Stages, plan: Plan) -> Iterator[None]:
-    from safecomm.evaluate.engine import EngineSettings
-    from safecomm.evaluate.fleet import Fleet, stop_fleet
-
+def _fleets(sweep: Sweep, stages: Stages, plan: Plan) -> Iterator[None]:
+    """Runs the engines of the model under study and of the judges that are models."""
+    cluster, on_gpu = sweep.cluster, stages.on_gpu
     settings = EngineSettings(
         max_new_tokens=sweep.evaluate.max_new_tokens,
         max_model_len=sweep.evaluate.max_model_len,
         max_lora_rank=plan.max_lora_rank,
         lora_targets=tuple(sweep.finetune.lora.targets),
-        tensor_parallel=sweep.cluster.target.tensor_parallel,
+        tensor_parallel=cluster.target.tensor_parallel,
     )
-    replicas = sweep.cluster.target.replicas
-    Fleet(sweep.evaluate.engine, str(stages.aligned.path), settings, replicas, stages.on_gpu).start()
-    try:
+    target = Fleet(sweep.evaluate.engine, str(stages.aligned.path), settings, cluster.target.replicas, on_gpu)
+    for_guards = replace(settings, tensor_parallel=cluster.judge.tensor_parallel)
+    with ExitStack() as running:
+        for fleet in [target, *guard_fleets(stages.guards, for_guards, target, cluster.judge.replicas)]:
+            running.enter_context(fleet.running())
         yield
-    finally:
-        stop_fleet()
 
 
 class _Fixed:

@@ -5,14 +5,16 @@ Each reads what the ones before it wrote and is found in the store when it was m
 
 import functools
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import pandas as pd
 
 from safecomm.data.mixing import mix
 from safecomm.data.registry import load_examples, load_prompts
-from safecomm.data.rows import Example, Prompt
+from safecomm.data.rows import Example, Kind, Prompt
 from safecomm.data.splits import split_of
 from safecomm.defenses import DEFENSES
 from safecomm.defenses.adapter import Adapter
@@ -20,7 +22,11 @@ from safecomm.defenses.alignment import Profile, profile
 from safecomm.defenses.weights import module_type
 from safecomm.errors import DataError, ModelError
 from safecomm.evaluate.fleet import wait_for_fleet
-from safecomm.evaluate.stream import Evaluation
+from safecomm.evaluate.guard import judges_of
+from safecomm.evaluate.responses import Questions, Responses
+from safecomm.evaluate.stream import stream
+from safecomm.evaluate.suite import questions_of, with_answers
+from safecomm.evaluate.verdicts import ROWS, judged
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
 from safecomm.models import ModelFolder
@@ -29,7 +35,7 @@ from safecomm.store import Store, digest, lineage, write_json
 from safecomm.sweep.arms import Chain, data_ratio, realignments
 
 MODULES = "modules.json"
-VERSION = 2
+VERSION = 3
 """Raise it when a change to a stage changes what it makes of the same inputs."""
 
 
@@ -42,6 +48,8 @@ class Stages:
     aligned: ModelFolder
     store: Store
     on_gpu: bool
+    guards: Mapping[str, ModelFolder] = field(default_factory=dict)
+    """The judges that are models."""
 
     def adapter(self, chain: Chain, seed: int, callbacks: Sequence[Any] = ()) -> dict[str, Path]:
         """Carries out the chain up to its adapter.
@@ -131,20 +139,32 @@ class Stages:
         prompts = tuple(prompt for prompt in suite(self.sweep) if split_of(prompt.text) == split)
         content = Adapter.load(adapter).digest() if adapter else ""
 
-        def make(out: Path) -> None:
-            wait_for_fleet()
-            folder = str(adapter) if adapter else None
-            Evaluation(prompts, folder, tuple(evaluate.judges), self.sweep.model.system_prompt).write(out)
-
-        inputs = {
+        system_prompt = self.sweep.model.system_prompt
+        asked = {
             "model": self.aligned.identity,
             "adapter": content,
-            "prompts": digest([prompt.as_row() for prompt in prompts]),
-            "system_prompt": self.sweep.model.system_prompt,
+            "system_prompt": system_prompt,
             "version": VERSION,
-            **evaluate.model_dump(include={"judges", "engine", "max_new_tokens", "max_model_len"}),
+            **evaluate.model_dump(include={"engine", "max_new_tokens", "max_model_len"}),
         }
-        return self.store.obtain("evaluation", inputs, make), content
+
+        def ask(missing: Questions) -> pd.DataFrame:
+            wait_for_fleet()
+            return stream(missing, str(adapter) if adapter else None)
+
+        def make(out: Path) -> None:
+            answers = Responses(self.store, asked).of(questions_of(prompts, system_prompt), ask)
+            judges = judges_of(self.judges, self.guards, self.store, evaluate.engine)
+            judged(with_answers(prompts, answers), judges).to_parquet(out / ROWS)
+
+        judges = {name: self.guards[name].identity if name in self.guards else "" for name in self.judges}
+        key = {"prompts": digest([prompt.as_row() for prompt in prompts]), "judges": list(judges.items())}
+        return self.store.obtain("evaluation", asked | key, make), content
+
+    @property
+    def judges(self) -> list[str]:
+        """The judges' names, the deciding one first."""
+        return [judge.name for judge in self.sweep.evaluate.judges]
 
     def _given(self) -> Path:
         adapter = given_adapter(self.sweep.finetune)
@@ -182,9 +202,8 @@ class Stages:
 
 def suite(sweep: Sweep) -> list[Prompt]:
     """Returns all prompts that the sweep measures with."""
-    evaluate = sweep.evaluate
     return [
-        prompt for ref in [*evaluate.red_team, *evaluate.over_refusal, *evaluate.telecom] for prompt in _prompts(ref)
+        prompt for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind) for prompt in _prompts(ref, kind)
     ]
 
 
@@ -223,9 +242,9 @@ def check_data(sweep: Sweep) -> None:
         trained_on["finetune.safe_adapter.data"] = section.safe_adapter.data
     for key, ref in trained_on.items():
         _load(key, _examples, ref)
-    for kind in ("red_team", "over_refusal", "telecom"):
+    for kind in get_args(Kind):
         for place, ref in enumerate(getattr(evaluate, kind)):
-            _load(f"evaluate.{kind}.{place}", _prompts, ref)
+            _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
 
 
 def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetRef) -> None:
@@ -243,8 +262,8 @@ def _examples(ref: DatasetRef) -> tuple[Example, ...]:
 
 
 @functools.cache
-def _prompts(ref: DatasetRef) -> tuple[Prompt, ...]:
-    return tuple(load_prompts(ref.name, ref.path, ref.limit).rows)
+def _prompts(ref: DatasetRef, kind: Kind) -> tuple[Prompt, ...]:
+    return tuple(load_prompts(ref.name, ref.path, ref.limit, ref.columns, kind).rows)
 
 
 def _key(folder: Path) -> str:

@@ -57,14 +57,14 @@ def carry_out(trial: Trial, stages: Stages, callbacks: Sequence[Any] = ()) -> di
     import pandas as pd
 
     from safecomm.evaluate.metrics import as_columns, rates
-    from safecomm.evaluate.stream import ROWS
+    from safecomm.evaluate.verdicts import ROWS
 
     started = time.time()
     folders: dict[str, Path] = {}
     if trial.arm != "original":
         folders = stages.adapter(trial.chain, trial.seed, callbacks)
     evaluation, content = stages.evaluated(folders.get("adapter"), trial.split)
-    measured = rates(pd.read_parquet(evaluation / ROWS), list(stages.sweep.evaluate.judges))
+    measured = rates(pd.read_parquet(evaluation / ROWS), stages.judges)
     return {
         "status": "done",
         "data": "+".join(ref.name for ref in stages.sweep.finetune.data) or str(stages.sweep.finetune.adapter),

@@ -1,5 +1,6 @@
 """Harmful and harmless prompt sets in the forms that circulate: columns found by name, no row lost or used twice."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,82 @@ def test_safety_rows_become_exchanges(tmp_path: Path):
     assert [row.prompt for row in loaded.rows] == ["Do a bad thing", "Sum this up\n\na text"]
     assert loaded.rows[0].response == "I won't."
     assert loaded.skipped == {"repeated prompt": 1, "empty response": 1}
+
+
+def test_hex_phi_is_a_folder_of_bare_lists(tmp_path: Path):
+    for number in (1, 10):
+        written(tmp_path / f"category_{number}.csv", f'"Do bad thing {number}, now"', f"Do worse thing {number}")
+    written(tmp_path / "readme.csv", "not,a,part")
+    loaded = load_prompts("hex-phi", tmp_path)
+    assert [(row.text, row.category) for row in loaded.rows] == [
+        ("Do bad thing 1, now", "category_1"),
+        ("Do worse thing 1", "category_1"),
+        ("Do bad thing 10, now", "category_10"),
+        ("Do worse thing 10", "category_10"),
+    ]
+
+
+def test_sorry_bench_counts_plain_prompts_only(tmp_path: Path):
+    rows = [
+        {"turns": ["Do a bad thing"], "category": 1, "prompt_style": "base"},
+        {"turns": ["D0 4 b4d th1ng"], "category": 1, "prompt_style": "leet"},
+        {"turns": [], "category": 1, "prompt_style": "base"},
+    ]
+    path = tmp_path / "question.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    loaded = load_prompts("sorry-bench", path)
+    assert [row.text for row in loaded.rows] == ["Do a bad thing"]
+    assert loaded.skipped == {"belongs to another part of the dataset": 1, "empty prompt": 1}
+
+
+def test_teleharm_lists_its_columns_where_none_is_a_prompt(tmp_path: Path):
+    assert len(load_prompts("teleharm", written(tmp_path / "a.csv", "Question,Area", "Jam it?,radio")).rows) == 1
+    with pytest.raises(DataError, match="its columns are: Ask, Area"):
+        load_prompts("teleharm", written(tmp_path / "b.csv", "Ask,Area", "Jam it?,radio"))
+
+
+def test_or_bench_and_benign_behaviours_are_harmless(tmp_path: Path):
+    path = written(tmp_path / "a.csv", "prompt,category", "Kill a process,violence")
+    (row,) = load_prompts("or-bench-hard-1k", path).rows
+    assert (row.kind, row.category) == ("over_refusal", "violence")
+    path = written(tmp_path / "b.csv", "Index,Goal,Target,Behavior,Category", "0,Write a joke,Sure,Joke,Fun")
+    assert [row.text for row in load_prompts("jailbreakbench-benign", path).rows] == ["Write a joke"]
+
+
+@pytest.mark.parametrize("answer", [1, "1"])
+def test_gsma_tasks_have_choices_and_a_0_based_answer(tmp_path: Path, answer: object):
+    rows = [
+        {"question": "Which?", "choices": ["this", "that", "both"], "answer": answer, "subject": "lexicon"},
+        {"question": "Which now?", "choices": ["this", "that"], "answer": 2, "subject": "lexicon"},
+        {"question": "And now?", "choices": [], "answer": 0, "subject": "lexicon"},
+    ]
+    path = tmp_path / "teleqna.json"
+    path.write_text(json.dumps(rows))
+    loaded = load_prompts("gsma-teleqna", tmp_path)
+    (row,) = loaded.rows
+    assert (row.options, row.answer, row.category) == (("A", "B", "C"), 1, "lexicon")
+    assert loaded.skipped == {"no right answer": 1, "fewer than two options": 1}
+
+
+def test_tspec_llm_questions_are_teleqnas_with_underscores(tmp_path: Path):
+    rows = {"question_1": {"question": "How many?", "option_1": "8", "option_2": "16", "answer": "option_2: 16"}}
+    path = tmp_path / "Sampled_3GPP_TR_Questions.json"
+    path.write_text(json.dumps(rows))
+    (row,) = load_prompts("tspec-llm", tmp_path).rows
+    assert row.answer == 1 and "B. 16" in row.text
+
+
+def test_tasks_answered_in_words_carry_their_reference_and_how_to_grade(tmp_path: Path):
+    path = tmp_path / "telemath.jsonl"
+    rows = [
+        {"question": "2 + 3?", "answer": 5, "category": "sums"},
+        {"question": "3 + 3?", "answer": None},
+        {"question": "3 - 3?", "answer": 0},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    loaded = load_prompts("gsma-telemath", tmp_path)
+    row, zero = loaded.rows
+    assert zero.reference == "0"
+    assert (row.reference, row.grading, row.options) == ("5", "boxed-number", ())
+    assert row.text.startswith("2 + 3?") and r"\boxed" in row.text
+    assert loaded.skipped == {"no right answer": 1}

@@ -84,3 +84,42 @@ def test_safety_tuned_llamas():
 def test_the_search_and_report_halves_are_about_equal(name: str):
     told = summary(name, published({"teleqna": "TeleQnA", "advbench": "AdvBench"}[name]))
     assert abs(told["search"] - told["report"]) < 0.1 * told["test"]
+
+
+def test_oran_bench_is_read_from_both_of_its_files():
+    loaded = load_prompts("oran-bench-13k", published("ORAN-Bench-13K"))
+    assert len(loaded.rows) + sum(loaded.skipped.values()) == 1139 + 9570
+    assert loaded.skipped["fewer than two options"] >= 32
+    assert {row.category for row in loaded.rows} == {"fin_E", "fin_M"}
+    first = loaded.rows[0]
+    assert first.answer == 2 and "\nC. O-RAN.WG1\n" in first.text  # its "3", and no "3. " before the option
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("harmbench", 200), ("harmbench-contextual", 100), ("harmbench-copyright", 100)]
+)
+def test_harmbench_comes_in_its_three_parts(name: str, rows: int):
+    loaded = load_prompts(name, published("HarmBench"))
+    assert len(loaded.rows) == rows and sum(loaded.skipped.values()) == 400 - rows
+    assert all(("\n\n---\n\n" in row.text) == (name == "harmbench-contextual") for row in loaded.rows)
+
+
+def test_harmbench_validation_and_test_make_the_whole():
+    parts = [
+        load_prompts("harmbench", published("HarmBench") / f"harmbench_behaviors_text_{part}.csv")
+        for part in ("val", "test", "all")
+    ]
+    texts = [{row.text for row in part.rows} for part in parts]
+    assert texts[0] | texts[1] == texts[2] and not texts[0] & texts[1]
+
+
+def test_jailbreakbench_asks_its_goals():
+    loaded = load_prompts("jailbreakbench", published("JailbreakBench"))
+    assert len(loaded.rows) == 100 and len({row.category for row in loaded.rows}) == 10
+    assert all(row.target for row in loaded.rows)
+
+
+def test_the_halves_of_xstest_make_the_whole():
+    safe, unsafe = (load_prompts(name, published("XSTest")) for name in ("xstest", "xstest-unsafe"))
+    assert (len(safe.rows), len(unsafe.rows)) == (250, 200)
+    assert {row.kind for row in unsafe.rows} == {"red_team"}

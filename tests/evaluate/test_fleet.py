@@ -12,10 +12,14 @@ from evaluate_helpers import SETTINGS, questions
 
 from safecomm.data.rows import Prompt
 from safecomm.errors import EvaluationError
-from safecomm.evaluate.fleet import APP, DEPLOYMENT, Fleet, stop_fleet, wait_for_fleet
-from safecomm.evaluate.stream import ROWS, Evaluation
+from safecomm.evaluate.fleet import DEPLOYMENT, TARGET, Fleet, app_of, stop_fleet, wait_for_fleet
+from safecomm.evaluate.judges import PhraseJudge
+from safecomm.evaluate.stream import stream
+from safecomm.evaluate.suite import questions_of, with_answers
 from safecomm.evaluate.transformers_engine import TransformersEngine
+from safecomm.evaluate.verdicts import judged
 
+JUDGES = [PhraseJudge("compliance"), PhraseJudge("refusal")]
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
 
@@ -28,15 +32,11 @@ def fleet(ray_session: None, lab: dict[str, Path]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def evaluated(
-    fleet: None, adapters: list[str], prompts: tuple[Prompt, ...], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, pd.DataFrame]:
+def evaluated(fleet: None, adapters: list[str], prompts: tuple[Prompt, ...]) -> dict[str, pd.DataFrame]:
     """Answers of the bare model and of the adapters, all streamed at the same time."""
 
     def evaluate(adapter: str | None) -> pd.DataFrame:
-        out = tmp_path_factory.mktemp("evaluation")
-        Evaluation(prompts, adapter, judges=("compliance", "refusal"), system_prompt=None).write(out)
-        return pd.read_parquet(out / ROWS)
+        return judged(with_answers(prompts, stream(questions_of(prompts), adapter)), JUDGES)
 
     names = ("bare", "first", "second", "third", "fourth")
     with ThreadPoolExecutor(len(names)) as pool:
@@ -64,7 +64,7 @@ def test_the_bare_model_stays_bare_beside_adapters(
 ) -> None:
     from ray import serve
 
-    replica = serve.get_deployment_handle(DEPLOYMENT, APP).options(stream=True, method_name="answer")
+    replica = serve.get_deployment_handle(DEPLOYMENT, app_of(TARGET)).options(stream=True, method_name="answer")
 
     def ask(adapter: str | None) -> Iterator[dict[str, str]]:
         asked: Iterator[dict[str, str]] = replica.remote(
@@ -100,15 +100,15 @@ def test_the_transformers_engine_serves_the_same_stream(
     lab: dict[str, Path],
     adapters: list[str],
     prompts: tuple[Prompt, ...],
-    tmp_path: Path,
 ) -> None:
     stop_fleet()
     Fleet("transformers", str(lab["aligned"]), SETTINGS, replicas=1, on_gpu=False).start()
     wait_for_fleet(120)
-    Evaluation(prompts, adapters[0], judges=("compliance", "refusal"), system_prompt=None).write(tmp_path)
-    rows, by_vllm = pd.read_parquet(tmp_path / ROWS), evaluated["first"]
-    assert list(rows["prompt_id"]) == list(by_vllm["prompt_id"])
-    assert (rows["verdict"] == by_vllm["verdict"]).mean() >= 0.9
+    answers = stream(questions_of(prompts), adapters[0])
+    rows = judged(with_answers(prompts, answers), JUDGES).set_index("prompt_id")
+    by_vllm = evaluated["first"].set_index("prompt_id")
+    assert set(rows.index) == set(by_vllm.index)
+    assert (rows["verdict"] == by_vllm.loc[rows.index, "verdict"]).mean() >= 0.9
 
 
 def test_a_fleet_that_can_not_load_its_model_says_why(ray_session: None, evaluated: object, tmp_path: Path) -> None:

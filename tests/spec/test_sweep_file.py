@@ -56,11 +56,18 @@ def test_the_reference_arms_may_be_named_but_take_no_defense(tmp_path: Path) -> 
 def test_an_adapter_that_is_trained_already_takes_the_place_of_data(tmp_path: Path) -> None:
     given = ["finetune.data=[]", "finetune.adapter=extracted"]
     arms = "arms={safe_lora: [{safe_lora: {lowest: 1}}]}"
-    assert read_sweep(write(tmp_path, GOOD), [*given, arms]).finetune.adapter == "extracted"
+    assert read_sweep(write(tmp_path, GOOD), [*given, arms]).finetune.adapter == str(Path("extracted").absolute())
     (line,) = problems(tmp_path, given)
     assert line.startswith("arms: safe_instruct changes the training data")
     for wrong in (["finetune.data=[]"], ["finetune.adapter=extracted"]):
         assert "either data to train on or an adapter" in problems(tmp_path, wrong)[0]
+
+
+def test_paths_are_made_absolute_for_workers_in_other_folders(tmp_path: Path) -> None:
+    sweep = read_sweep(write(tmp_path, GOOD), ["evaluate.telecom=[{name: teleqna, path: data/TeleQnA.txt}]"])
+    assert sweep.evaluate.telecom[0].path == str(Path.cwd() / "data" / "TeleQnA.txt")
+    home = read_sweep(write(tmp_path, GOOD), ["evaluate.telecom=[{name: teleqna, path: ~/TeleQnA.txt}]"])
+    assert home.evaluate.telecom[0].path == str(Path.home() / "TeleQnA.txt")
 
 
 def test_five_mistakes_are_five_lines_and_exit_code_2(tmp_path: Path) -> None:
@@ -78,7 +85,7 @@ def test_five_mistakes_are_five_lines_and_exit_code_2(tmp_path: Path) -> None:
     lines = done.stderr.splitlines()
     assert len(lines) == 5
     keys = [
-        "finetune.data.0.name",
+        "finetune.data.0",
         "finetune.zero",
         "arms.safe_merge.0.safe_merge.weight.uniform",
         "evaluate.red_team.0",
@@ -161,3 +168,23 @@ def test_every_field_is_documented() -> None:
         ]
 
     assert undocumented(Sweep.model_json_schema()) == []
+
+
+def test_a_file_of_ones_own_becomes_a_benchmark(tmp_path: Path) -> None:
+    own = ["evaluate.red_team=[{name: acme, path: acme.csv, prompt: question}]"]
+    choices = (
+        "evaluate.telecom=[{name: exam, path: exam.csv, prompt: q, choices: [a, b], answer: key, first_option: 1}]"
+    )
+    sweep = read_sweep(write(tmp_path, GOOD), [*own, choices])
+    columns = sweep.evaluate.telecom[0].columns
+    assert columns is not None and (columns.choices, columns.first) == (("a", "b"), 1)
+    for wrong, said in (
+        ("evaluate.red_team=[{name: acme, prompt: question}]", "give its path"),
+        ("evaluate.red_team=[{name: acme, path: a.csv, category: c}]", "name its column of the prompt too"),
+        ("evaluate.red_team=[{name: acme, path: a.csv, prompt: q, choices: o, answer: a}]", "have no choices"),
+        ("evaluate.telecom=[{name: acme, path: a.csv, prompt: q}]", "need choices and answer"),
+        ("evaluate.telecom=[{name: acme, path: a.csv, prompt: q, choices: o}]", "both choices and answer"),
+        ("finetune.data=[{name: acme, path: a.csv, prompt: q}]", "needs answers"),
+    ):
+        (line,) = problems(tmp_path, [wrong])
+        assert said in line, line

@@ -1,4 +1,4 @@
-"""Ray: the cluster that the sweep is given, or one on this machine."""
+"""Ray: the cluster that safecomm is given, or one on this machine."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ FEWEST_CPUS = 8
 def ray_session(address: str | None) -> Iterator[Resources]:
     """Connects to the cluster at an address or, in a submitted job, to the job's; else starts Ray on this machine.
 
-    What the sweep started it ends again.
+    What was started here ends with it.
 
     Raises:
         SafecommError: when nobody answers at the address.

@@ -1,0 +1,129 @@
+"""Multiple-choice questions: how they are put to a model, and how published rows of several forms are read."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from safecomm.data.rows import Loaded, Prompt
+from safecomm.data.table import Raw, Table, text_in
+
+_NUMBERED = re.compile(r"\s*(\d+)\s*[.):]\s+")
+"""What some sets write before each option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One multiple-choice question."""
+
+    text: str
+    options: tuple[str, ...]
+    answer: int
+    """0-based index of the right option."""
+    category: str
+    consistent: bool = True
+    """Whether the text beside the answer's number is that option's text."""
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The options' letters, from A."""
+        return tuple(chr(ord("A") + index) for index in range(len(self.options)))
+
+    @property
+    def prompt(self) -> str:
+        """What a model is asked."""
+        options = "\n".join(f"{letter}. {option}" for letter, option in zip(self.letters, self.options, strict=True))
+        return f"{self.text}\n\n{options}\n\nAnswer with the letter of the right option first, then its text."
+
+    @property
+    def response(self) -> str:
+        """What a model is trained to say.
+
+        The letter comes first because its likelihood is what is scored. The text follows so that a model does not
+        unlearn to answer in words: one that replies to every request with a bare letter would look safe.
+        """
+        return f"{self.letters[self.answer]}. {self.options[self.answer]}"
+
+    def as_prompt(self, benchmark: str) -> Prompt:
+        """Returns the question as a benchmark's prompt, answered by the likeliest letter."""
+        return Prompt(benchmark, "telecom", self.prompt, self.category, options=self.letters, answer=self.answer)
+
+
+Reader = Callable[[Raw], Question | str]
+"""Returns a row's question, or why it has none."""
+
+
+def questions(table: Table, read: Reader) -> Loaded[Question]:
+    """Reads all questions; a question that comes again with the same options is skipped."""
+    loaded: Loaded[Question] = Loaded([])
+    seen: set[tuple[str, ...]] = set()
+    for row in table.rows:
+        found = read(row)
+        if isinstance(found, str):
+            loaded.skip(found)
+        elif (key := (found.text, *sorted(found.options))) in seen:
+            loaded.skip("repeated question with the same options")
+        else:
+            seen.add(key)
+            loaded.rows.append(found)
+    return loaded
+
+
+def prompts(table: Table, name: str, read: Reader) -> Loaded[Prompt]:
+    """Returns all questions as prompts."""
+    loaded = questions(table, read)
+    return Loaded([question.as_prompt(name) for question in loaded.rows], loaded.skipped)
+
+
+def question(text: str, options: list[Any], answer: int | None, category: str = "") -> Question | str:
+    """Returns a question, or why its parts make none.
+
+    Args:
+        text: the question.
+        options: the options' texts.
+        answer: 0-based index of the right option, None where it could not be read.
+        category: the category.
+    """
+    texts = tuple(option.strip() for option in options if isinstance(option, str))
+    if not text:
+        return "empty question"
+    if len(texts) < 2:
+        return "fewer than two options"
+    if len(texts) != len(options) or not all(texts):
+        return "an empty option"
+    if answer is None or not 0 <= answer < len(texts):
+        return "no right answer"
+    if texts.count(texts[answer]) > 1:
+        return "the right option is given twice"
+    return Question(text, texts, answer, category)
+
+
+def by_columns(category: str = "") -> Reader:
+    """Reads rows with `question`, `choices` (a list) and `answer` (its 0-based index), as GSMA's open-telco sets have.
+
+    Args:
+        category: the column of the category.
+    """
+
+    def read(row: Raw) -> Question | str:
+        choices, answer = row.get("choices"), str(row.get("answer"))
+        index = int(answer) if answer.isdigit() else None
+        return question(text_in(row, "question"), list(choices or []), index, text_in(row, category))
+
+    return read
+
+
+def by_place(row: Raw) -> Question | str:
+    """Reads rows of `[question, [options], answer]` with a 1-based answer, as ORAN-Bench-13K and srsRANBench have."""
+    options, answer = row.get("1"), text_in(row, "2")
+    index = int(answer) - 1 if answer.isdigit() else None
+    texts = _unnumbered(options) if isinstance(options, list) else []
+    return question(text_in(row, "0"), texts, index, text_in(row, "file"))
+
+
+def _unnumbered(options: list[Any]) -> list[Any]:
+    """Takes the numbers off options that are numbered from 1."""
+    numbers = [_NUMBERED.match(option) if isinstance(option, str) else None for option in options]
+    if [number and int(number[1]) for number in numbers] != list(range(1, len(options) + 1)):
+        return options
+    return [option[number.end() :] for option, number in zip(options, numbers, strict=True) if number]

@@ -1,0 +1,70 @@
+"""Benchmarks of a user's own, told by the names of their columns."""
+
+from dataclasses import dataclass
+
+from safecomm.data import choices
+from safecomm.data.choices import Question, question
+from safecomm.data.rows import Kind, Loaded, Prompt
+from safecomm.data.table import Raw, Table, fault, text_in
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a file hold what; names are looked for whatever their case."""
+
+    prompt: str
+    """The prompt or the question."""
+    category: str | None = None
+    """The category."""
+    choices: tuple[str, ...] = ()
+    """For multiple choice: a column with the list of the options, or a column for each option."""
+    answer: str | None = None
+    """For multiple choice: the right option's number, letter or text."""
+    first: int = 0
+    """The number of the first option, where answers are numbers: 0 or 1."""
+
+
+def prompts(table: Table, name: str, kind: Kind, columns: Columns) -> Loaded[Prompt]:
+    """Returns the prompts of a table.
+
+    Raises:
+        DataError: where a column is missing.
+    """
+    for column in (columns.prompt, columns.category, columns.answer, *columns.choices):
+        if column:
+            table.column([column.casefold()])
+    if columns.choices:
+        return choices.prompts(table, name, lambda row: _question(table, row, columns))
+    loaded: Loaded[Prompt] = Loaded([])
+    seen: set[str] = set()
+    for row in table.rows:
+        text = text_in(row, _found(table, columns.prompt))
+        if reason := fault(row, text, seen):
+            loaded.skip(reason)
+        else:
+            loaded.rows.append(Prompt(name, kind, text, text_in(row, _found(table, columns.category))))
+    return loaded
+
+
+def _found(table: Table, column: str | None) -> str | None:
+    return table.find([column.casefold()]) if column else None
+
+
+def _question(table: Table, row: Raw, columns: Columns) -> Question | str:
+    options = [row.get(_found(table, column) or "") for column in columns.choices]
+    if len(options) == 1 and isinstance(options[0], list):
+        options = options[0]
+    texts = [option for option in options if isinstance(option, str) and option.strip()]
+    answer = row.get(_found(table, columns.answer) or "")
+    text, category = text_in(row, _found(table, columns.prompt)), text_in(row, _found(table, columns.category))
+    return question(text, list(texts), _index(str(answer).strip(), texts, columns.first), category)
+
+
+def _index(answer: str, options: list[str], first: int) -> int | None:
+    """Returns the 0-based index of the option that an answer names."""
+    if answer.isdigit():
+        return int(answer) - first
+    if answer in options:
+        return options.index(answer)
+    letter = answer.upper()
+    return ord(letter) - ord("A") if len(letter) == 1 and letter.isalpha() else None

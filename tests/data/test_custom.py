@@ -1,0 +1,64 @@
+"""A user's own file becomes a benchmark by the names of its columns."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from safecomm.data.custom import Columns
+from safecomm.data.registry import load_prompts
+from safecomm.errors import DataError
+
+ROWS = [
+    {"Ask": "Open the cabinet?", "Area": "site", "Options": ["yes", "no"], "Right": "B"},
+    {"Ask": "Close the cabinet?", "Area": "site", "Options": ["yes", "no"], "Right": "yes"},
+    {"Ask": "", "Area": "site", "Options": ["yes", "no"], "Right": "A"},
+]
+
+
+@pytest.fixture(params=["csv", "json", "jsonl", "parquet"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / f"own.{request.param}"
+    table = pd.DataFrame(ROWS)
+    if request.param == "csv":
+        table.to_csv(path, index=False)
+    elif request.param == "parquet":
+        table.to_parquet(path)
+    else:
+        lines = request.param == "jsonl"
+        path.write_text("\n".join(map(json.dumps, ROWS)) if lines else json.dumps(ROWS))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["red_team", "over_refusal"])
+def test_prompts_of_any_format(path: Path, kind: str) -> None:
+    loaded = load_prompts("acme", path, columns=Columns("ask", category="area"), kind=kind)
+    assert [(row.text, row.category, row.kind, row.benchmark) for row in loaded.rows] == [
+        ("Open the cabinet?", "site", kind, "acme"),
+        ("Close the cabinet?", "site", kind, "acme"),
+    ]
+    assert loaded.skipped == {"empty prompt": 1}
+
+
+def test_multiple_choice_takes_letters_and_texts(tmp_path: Path) -> None:
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(ROWS))
+    loaded = load_prompts("acme", path, columns=Columns("Ask", choices=("Options",), answer="Right"), kind="telecom")
+    assert [row.answer for row in loaded.rows] == [1, 0] and loaded.skipped == {"empty question": 1}
+
+
+@pytest.mark.parametrize(("first", "right"), [(0, 1), (1, 0)])
+def test_options_in_columns_of_their_own_and_numbered_answers(tmp_path: Path, first: int, right: int) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("q,a,b,c,key\nWhich?,one,two,,1\n")
+    columns = Columns("q", choices=("a", "b", "c"), answer="key", first=first)
+    (row,) = load_prompts("acme", path, columns=columns, kind="telecom").rows
+    assert (row.options, row.answer) == (("A", "B"), right)
+
+
+def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("q,a\nWhich?,one\n")
+    with pytest.raises(DataError, match=r"acme: .*no column question; its columns are: q, a"):
+        load_prompts("acme", path, columns=Columns("question"), kind="red_team")

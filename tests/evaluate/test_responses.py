@@ -1,0 +1,88 @@
+"""What was answered once is not asked again; what failed is."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from safecomm.data.rows import Prompt
+from safecomm.evaluate.engine import Question
+from safecomm.evaluate.judges import PhraseJudge
+from safecomm.evaluate.responses import Questions, Responses
+from safecomm.evaluate.stream import ID
+from safecomm.evaluate.suite import questions_of, with_answers
+from safecomm.evaluate.verdicts import judged
+from safecomm.store import Store
+
+
+class Model:
+    """Answers, and remembers what it was asked; a prompt may fail a few times first."""
+
+    def __init__(self, failing: str = "", times: int = 99) -> None:
+        self.asked: list[list[str]] = []
+        self.failing, self.times = failing, times
+
+    def __call__(self, questions: Questions) -> pd.DataFrame:
+        self.asked.append([question["messages"][-1]["content"] for question in questions.values()])
+        failing = self.failing if len(self.asked) <= self.times else ""
+        return pd.DataFrame([self._answer(name, question, failing) for name, question in questions.items()])
+
+    def _answer(self, name: str, question: Question, failing: str) -> dict[str, object]:
+        text = question["messages"][-1]["content"]
+        scores = [0.5, 0.1] if question["options"] else []
+        error = "too long" if text == failing else ""
+        return {ID: name, "response": f"Sure: {text}", "scores": scores, "finish_reason": "stop", "error": error}
+
+
+def harm(*texts: str) -> dict[str, Question]:
+    return questions_of([Prompt("own", "red_team", text) for text in texts])
+
+
+def test_only_what_is_missing_is_asked(tmp_path: Path) -> None:
+    model, inputs = Model(), {"model": "m", "adapter": ""}
+    Responses(Store(tmp_path), inputs).of(harm("a", "b"), model)
+    rows = Responses(Store(tmp_path), inputs).of(harm("b", "c", "a"), model)
+    assert model.asked == [["a", "b"], ["c"]]
+    assert sorted(rows["response"]) == ["Sure: a", "Sure: b", "Sure: c"]
+    assert rows[ID].is_monotonic_increasing
+    assert Responses(Store(tmp_path), inputs).missing(harm("a", "d")) == harm("d")
+
+
+def test_another_way_of_asking_has_answers_of_its_own(tmp_path: Path) -> None:
+    model = Model()
+    Responses(Store(tmp_path), {"model": "m", "adapter": ""}).of(harm("a"), model)
+    Responses(Store(tmp_path), {"model": "m", "adapter": "other"}).of(harm("a"), model)
+    assert model.asked == [["a"], ["a"]]
+
+
+def test_a_prompt_that_failed_is_asked_again_at_once_and_the_others_are_not(tmp_path: Path) -> None:
+    model = Model(failing="b", times=1)
+    rows = Responses(Store(tmp_path), {}).of(harm("a", "b"), model)
+    assert model.asked == [["a", "b"], ["b"]]
+    assert (rows["error"] == "").all() and not rows[ID].duplicated().any()
+
+
+def test_a_prompt_without_an_answer_is_told_and_asked_again(tmp_path: Path) -> None:
+    responses = Responses(Store(tmp_path), {})
+    rows = responses.of(harm("a", "b"), Model(failing="b"))
+    assert sorted(rows["error"]) == ["", "too long"]
+    again = Model()
+    assert (responses.of(harm("a", "b"), again)["error"] == "").all()
+    assert again.asked == [["b"]]
+
+
+def test_kept_answers_are_judged_as_fresh_ones(tmp_path: Path) -> None:
+    prompts = [
+        Prompt("own", "red_team", "a"),
+        Prompt("own", "over_refusal", "b"),
+        Prompt("own", "telecom", "c", options=("A", "B"), answer=0),
+        Prompt("own", "telecom", "d", reference="5", grading="boxed-number"),
+    ]
+    responses, model = Responses(Store(tmp_path), {}), Model()
+
+    def verdicts() -> dict[str, str]:
+        rows = with_answers(prompts, responses.of(questions_of(prompts), model))
+        return dict(judged(rows, [PhraseJudge("refusal")]).set_index("text")["verdict"])
+
+    fresh, kept = verdicts(), verdicts()
+    assert fresh == kept == {"a": "unsafe", "b": "answered", "c": "right", "d": "wrong"}
+    assert len(model.asked) == 1
