@@ -2,22 +2,32 @@
 
 import asyncio
 import json
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from evaluate_helpers import SETTINGS, questions
 
 from safecomm.data.rows import Prompt
 from safecomm.errors import EvaluationError
 from safecomm.evaluate.fleet import DEPLOYMENT, TARGET, Fleet, app_of, stop_fleet, wait_for_fleet
+from safecomm.evaluate.guard import guard_fleets, judges_of
 from safecomm.evaluate.judges import PhraseJudge
-from safecomm.evaluate.stream import stream
+from safecomm.evaluate.responses import Questions, Responses
+from safecomm.evaluate.statistics import agreement
+from safecomm.evaluate.stream import ID, stream
 from safecomm.evaluate.suite import questions_of, with_answers
 from safecomm.evaluate.transformers_engine import TransformersEngine
 from safecomm.evaluate.verdicts import judged
+from safecomm.lab.actions import actions, answered, refused
+from safecomm.lab.guard import build_guard
+from safecomm.lab.words import REQUESTS
+from safecomm.models import ModelFolder
+from safecomm.store import Store
 
 JUDGES = [PhraseJudge("compliance"), PhraseJudge("refusal")]
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
@@ -109,6 +119,47 @@ def test_the_transformers_engine_serves_the_same_stream(
     by_vllm = evaluated["first"].set_index("prompt_id")
     assert set(rows.index) == set(by_vllm.index)
     assert (rows["verdict"] == by_vllm.loc[rows.index, "verdict"]).mean() >= 0.9
+
+
+def test_a_killed_engine_costs_no_answer(
+    ray_session: None, evaluated: object, lab: dict[str, Path], prompts: tuple[Prompt, ...], tmp_path: Path
+) -> None:
+    stop_fleet()
+    asked: list[int] = []
+
+    def ask(missing: Questions) -> pd.DataFrame:
+        wait_for_fleet(120)
+        asked.append(len(missing))
+        if len(asked) > 1:
+            return stream(missing)
+        items = list(missing.items())
+        before = stream(dict(items[:20]))
+        for process in psutil.process_iter(["name"]):
+            if process.info["name"].startswith(f"ray::ServeReplica:{app_of(TARGET)}"):
+                process.kill()
+        return pd.concat([before, stream(dict(items[20:]))])
+
+    with Fleet("transformers", str(lab["aligned"]), SETTINGS, replicas=1, on_gpu=False).running():
+        answers = Responses(Store(tmp_path), {}).of(questions_of(prompts), ask)
+    assert sorted(answers[ID]) == sorted(prompt.prompt_id for prompt in prompts)
+    assert (answers["error"] == "").all()
+
+
+def test_a_guard_judges_on_engines_of_its_own(ray_session: None, lab: dict[str, Path], tmp_path: Path) -> None:
+    stop_fleet()
+    store = Store(tmp_path)
+    guards = {"guard": ModelFolder(build_guard(store, lab["base"], report=lambda line: None), "guard")}
+    target = Fleet("vllm", str(lab["aligned"]), SETTINGS, replicas=1, on_gpu=False)
+    (fleet,) = guard_fleets(guards, SETTINGS, target, replicas=1)
+    rng, pool = random.Random(0), actions().harm_test
+    exchanges = [answered(pool, REQUESTS, rng) for _ in range(40)] + [refused(pool, REQUESTS, rng) for _ in range(40)]
+    rows = pd.DataFrame([{"text": one.prompt, "response": one.response, "target": None} for one in exchanges])
+    (guard,) = judges_of(["guard"], guards, store, "vllm")
+    with fleet.running():
+        verdicts = guard.verdicts(rows)
+    assert verdicts.count("unscored") == 0
+    assert agreement(verdicts, ["unsafe"] * 40 + ["safe"] * 40).same >= 0.9
+    assert guard.verdicts(rows) == verdicts  # kept: the engines are gone
 
 
 def test_a_fleet_that_can_not_load_its_model_says_why(ray_session: None, evaluated: object, tmp_path: Path) -> None:
