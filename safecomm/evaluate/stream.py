@@ -34,7 +34,10 @@ def stream(questions: Mapping[str, Question], adapter: str | None = None, fleet:
         body = json.dumps({"adapter": adapter, "questions": json.loads(chunk["questions"])})
         return {"method": "answer", "dtype": None, "request_kwargs": {"body": body}, "ids": chunk["ids"]}
 
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # An engine that dies under a request fails the requests around it too; those that others answered are kept.
+    context.max_errored_blocks = -1
     ask = build_processor(
         ServeDeploymentProcessorConfig(
             deployment_name=DEPLOYMENT,
@@ -47,7 +50,9 @@ def stream(questions: Mapping[str, Question], adapter: str | None = None, fleet:
         preprocess=request,
     )
     chunks = ray.data.from_items(_chunks(questions))
-    return pd.DataFrame(ask(chunks).flat_map(_rows).take_all())
+    rows = ask(chunks).flat_map(_rows).take_all()
+    lost = questions.keys() - {row[ID] for row in rows}
+    return pd.DataFrame([*rows, *({ID: name, **failed("the engine died before it answered")} for name in lost)])
 
 
 def _chunks(questions: Mapping[str, Question]) -> list[dict[str, str]]:

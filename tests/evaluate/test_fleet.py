@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from safecomm.evaluate.suite import questions_of, with_answers
 from safecomm.evaluate.transformers_engine import TransformersEngine
 from safecomm.evaluate.verdicts import judged
 from safecomm.lab.actions import actions, answered, refused
+from safecomm.lab.datasets import harm_prompts
 from safecomm.lab.guard import build_guard
 from safecomm.lab.words import REQUESTS
 from safecomm.models import ModelFolder
@@ -122,27 +124,37 @@ def test_the_transformers_engine_serves_the_same_stream(
 
 
 def test_a_killed_engine_costs_no_answer(
-    ray_session: None, evaluated: object, lab: dict[str, Path], prompts: tuple[Prompt, ...], tmp_path: Path
+    ray_session: None, evaluated: object, lab: dict[str, Path], tmp_path: Path
 ) -> None:
     stop_fleet()
+    prompts = harm_prompts()[:200]
     asked: list[int] = []
+
+    def kill_when_at_work() -> None:
+        (engine,) = (
+            process
+            for process in psutil.Process().children(recursive=True)
+            if process.name().startswith(f"ray::ServeReplica:{app_of(TARGET)}")
+        )
+        idle = engine.cpu_times().user
+        while engine.cpu_times().user < idle + 0.3:
+            time.sleep(0.01)
+        engine.kill()
 
     def ask(missing: Questions) -> pd.DataFrame:
         wait_for_fleet(120)
         asked.append(len(missing))
-        if len(asked) > 1:
-            return stream(missing)
-        items = list(missing.items())
-        before = stream(dict(items[:20]))
-        for process in psutil.process_iter(["name"]):
-            if process.info["name"].startswith(f"ray::ServeReplica:{app_of(TARGET)}"):
-                process.kill()
-        return pd.concat([before, stream(dict(items[20:]))])
+        with ThreadPoolExecutor(1) as pool:
+            killed = pool.submit(kill_when_at_work) if len(asked) == 1 else None
+            answers = stream(missing)
+            if killed:
+                killed.result()
+        return answers
 
     with Fleet("transformers", str(lab["aligned"]), SETTINGS, replicas=1, on_gpu=False).running():
         answers = Responses(Store(tmp_path), {}).of(questions_of(prompts), ask)
     assert sorted(answers[ID]) == sorted(prompt.prompt_id for prompt in prompts)
-    assert (answers["error"] == "").all()
+    assert (answers["error"] == "").all() and len(asked) > 1 and asked[1] > 0
 
 
 def test_a_guard_judges_on_engines_of_its_own(ray_session: None, lab: dict[str, Path], tmp_path: Path) -> None:
