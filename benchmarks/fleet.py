@@ -34,11 +34,12 @@ from rich.table import Table
 
 from safecomm.data.rows import Prompt
 from safecomm.defenses.adapter import Adapter, Factors
-from safecomm.defenses.weights import Weights, module_type
+from safecomm.defenses.weights import Weights
 from safecomm.evaluate.engine import EngineSettings
 from safecomm.evaluate.suite import Protocol
 from safecomm.evaluate.vllm_engine import engine_arguments
 from safecomm.models import model_folder
+from safecomm.selection import module_type
 from safecomm.store import Store
 
 RANK, TARGETS = 8, ("q_proj", "v_proj")

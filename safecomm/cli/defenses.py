@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from safecomm.defenses import Profile, Realigned
     from safecomm.defenses.combine import Combination
     from safecomm.defenses.safe_lora import Projection
-    from safecomm.defenses.selection import Selection, Setting
+    from safecomm.selection import Selection, Setting
 
 realign_app = typer.Typer(no_args_is_help=True, help="Make a fine-tuned adapter, or a model, safer without training.")
 

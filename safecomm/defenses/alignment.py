@@ -19,30 +19,13 @@ from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.threads import Report, in_parallel, silent
 from safecomm.defenses.weights import Difference, by, device, open_safetensors, read_json
 from safecomm.errors import ModelError
+from safecomm.selection import ModuleProfile
 from safecomm.store import write_json
 
 TABLE = "profile.json"
 PROJECTED = "projected.safetensors"
 BLOCK = 1 << 19
 """Elements of V that are worked on at a time: few enough to stay in the processor's cache."""
-
-
-@dataclass(frozen=True)
-class ModuleProfile:
-    """How one module's update dW relates to the alignment V of that module."""
-
-    name: str
-    """The module."""
-    rho: float
-    """cos(C dW, dW); 0 where dW or C dW is zero, as in the reference code."""
-    null: float
-    """rho of a random V of that shape, 1 / sqrt(1 + d_out / d_in)."""
-    v_norm: float
-    """||V||_F."""
-    update_norm: float
-    """||dW||_F, scaling included."""
-    projected_norm: float
-    """||C dW||_F, scaling included."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ from safecomm.defenses.alignment import Profile, alignment_of
 from safecomm.defenses.combine import cat
 from safecomm.defenses.low_rank import leading
 from safecomm.defenses.realigned import Realigned
-from safecomm.defenses.selection import Selection, select
 from safecomm.defenses.threads import Report, in_parallel, silent
 from safecomm.errors import DefenseError
+from safecomm.selection import Selection, select
 
 
 def drop(profile: Profile, **by: Unpack[Selection]) -> Realigned:

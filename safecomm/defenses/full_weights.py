@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from safecomm.defenses.adapter import Adapter, Factors
-from safecomm.defenses.alignment import ModuleProfile, null_rho
+from safecomm.defenses.alignment import null_rho
 from safecomm.defenses.low_rank import leading
 from safecomm.defenses.realigned import Realigned
-from safecomm.defenses.selection import Selection, select
 from safecomm.defenses.threads import Report, in_parallel, silent
 from safecomm.defenses.weights import Difference, Weights, by, open_safetensors
 from safecomm.errors import DefenseError, ModelError
+from safecomm.selection import ModuleProfile, Selection, select
 from safecomm.store import LINEAGE, new_folder, write_json
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -10,10 +10,10 @@ from safecomm.defenses.adapter import Factors
 from safecomm.defenses.alignment import Profile
 from safecomm.defenses.low_rank import leading, leading_by_energy
 from safecomm.defenses.realigned import Realigned
-from safecomm.defenses.selection import Selection, select
 from safecomm.defenses.threads import in_parallel
 from safecomm.defenses.weights import Difference
 from safecomm.errors import DefenseError
+from safecomm.selection import Selection, select
 
 Projection = Literal["gram", "subspace"]
 

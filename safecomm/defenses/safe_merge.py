@@ -8,9 +8,9 @@ from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.alignment import Profile
 from safecomm.defenses.combine import BY_FACTOR, PRUNING, Combination, by_factor, cat, svd
 from safecomm.defenses.realigned import Realigned
-from safecomm.defenses.selection import Selection, select
 from safecomm.defenses.threads import one_thread
 from safecomm.errors import DefenseError, ModelError
+from safecomm.selection import Selection, select
 
 
 @one_thread()

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from safecomm.errors import ModelError
+from safecomm.selection import module_type
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -207,11 +208,6 @@ class Difference:
 def by(shape: tuple[int, ...]) -> str:
     """Returns a shape in words, e.g. `16 x 8`."""
     return " x ".join(map(str, shape))
-
-
-def module_type(name: str) -> str:
-    """Returns the last part of a module's name, e.g. `q_proj`."""
-    return name.rpartition(".")[2]
 
 
 def in_layer_order(names: Iterable[str]) -> list[str]:

@@ -10,7 +10,6 @@ import pandas as pd
 
 from safecomm.data.rows import Prompt
 from safecomm.defenses.adapter import Adapter
-from safecomm.defenses.weights import module_type
 from safecomm.errors import UsageError
 from safecomm.evaluate.engine import EngineSettings
 from safecomm.evaluate.fleet import Fleet, wait_for_fleet
@@ -24,6 +23,7 @@ from safecomm.evaluate.suite import Protocol
 from safecomm.evaluate.verdicts import check_gradable, judged
 from safecomm.models import ModelFolder
 from safecomm.ray_session import ray_session
+from safecomm.selection import module_type
 from safecomm.spec.sweep import Replicas
 from safecomm.store import Store
 

@@ -18,7 +18,6 @@ from safecomm.data.rows import Example, Kind, Prompt
 from safecomm.defenses import DEFENSES
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
-from safecomm.defenses.weights import module_type
 from safecomm.errors import DataError, ModelError
 from safecomm.evaluate.fleet import wait_for_fleet
 from safecomm.evaluate.model_judge import Panel
@@ -29,6 +28,7 @@ from safecomm.evaluate.verdicts import ROWS, check_gradable, judged
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
 from safecomm.models import ModelFolder
+from safecomm.selection import module_type
 from safecomm.spec import DatasetRef, Finetune, Sweep
 from safecomm.store import Store, digest, lineage, write_json
 from safecomm.sweep.arms import Chain, data_ratio, realignments

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safecomm.defenses import Adapter, Profile, breakpoints, select
-from safecomm.defenses.alignment import ModuleProfile
 from safecomm.errors import DefenseError
+from safecomm.selection import ModuleProfile
 
 NULLS = {"q_proj": 0.70711, "v_proj": 0.89443}
 
@@ -115,7 +115,9 @@ def test_each_module_type_may_have_a_value_of_its_own(way: dict[str, dict[str, f
 )
 def test_breakpoints_give_every_outcome_once(rho: list[float], way: str, strict: bool, other: float) -> None:
     profile = numbered(*rho)
-    outcomes = [tuple(select(profile.modules, {way: value}, strict=strict)) for value in breakpoints(profile, way)]
+    outcomes = [
+        tuple(select(profile.modules, {way: value}, strict=strict)) for value in breakpoints(profile.modules, way)
+    ]
     # At the ends of the range, -1 and 1, a threshold can't tell `at most` from `below`.
     assert len(set(outcomes)) == len(outcomes) or (way == "threshold" and {1.0, -1.0} & {round(r, 5) for r in rho})
     if way in ("threshold", "above_null"):
@@ -123,7 +125,7 @@ def test_breakpoints_give_every_outcome_once(rho: list[float], way: str, strict:
 
 
 def test_breakpoints_lie_between_neighbouring_modules() -> None:
-    assert breakpoints(numbered(0.5, 0.4, 0.5, 0.7)) == [0.399995, 0.45, 0.6, 0.700005]
-    assert breakpoints(numbered(0.5, 0.4, 0.5), "lowest") == [0, 1, 3]
+    assert breakpoints(numbered(0.5, 0.4, 0.5, 0.7).modules) == [0.399995, 0.45, 0.6, 0.700005]
+    assert breakpoints(numbered(0.5, 0.4, 0.5).modules, "lowest") == [0, 1, 3]
     with pytest.raises(DefenseError, match="'size'"):
-        breakpoints(numbered(0.5), "size")
+        breakpoints(numbered(0.5).modules, "size")

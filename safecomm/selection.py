@@ -1,12 +1,14 @@
-"""Which modules a defense acts on: those whose update agrees least with the alignment."""
+"""Which modules a defense acts on: those whose update agrees least with the alignment.
+
+Pure numbers, so that a sweep can be planned without torch.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypedDict, cast
 
-from safecomm.defenses.alignment import ModuleProfile, Profile
-from safecomm.defenses.weights import module_type
 from safecomm.errors import DefenseError
 
 DIGITS = 5
@@ -14,6 +16,24 @@ DIGITS = 5
 Setting = float | Mapping[str, float]
 """One value for all modules, or module type -> value, e.g. `{"q_proj": 0.6, "v_proj": 0.85}`; modules of types that it
 leaves out are not selected."""
+
+
+@dataclass(frozen=True)
+class ModuleProfile:
+    """How one module's update dW relates to the alignment V of that module."""
+
+    name: str
+    """The module."""
+    rho: float
+    """cos(C dW, dW); 0 where dW or C dW is zero, as in the reference code."""
+    null: float
+    """rho of a random V of that shape, 1 / sqrt(1 + d_out / d_in)."""
+    v_norm: float
+    """||V||_F."""
+    update_norm: float
+    """||dW||_F, scaling included."""
+    projected_norm: float
+    """||C dW||_F, scaling included."""
 
 
 class Selection(TypedDict, total=False):
@@ -58,14 +78,14 @@ def select(modules: Sequence[ModuleProfile], by: Selection, *, strict: bool = Fa
     return [name for name in rho if name in selected]
 
 
-def breakpoints(profile: Profile, way: str = "threshold") -> list[float]:
+def breakpoints(modules: Sequence[ModuleProfile], way: str = "threshold") -> list[float]:
     """Returns a value for each distinct outcome of a way of selecting, from none selected to all.
 
     For `threshold` and `above_null` these lie halfway between neighbouring modules, so that they select the same
     whether strict or not: n modules have at most n + 1 outcomes, and a search over the real line is one over these.
 
     Args:
-        profile: the adapter's alignment profile.
+        modules: a profile's modules.
         way: `threshold`, `above_null`, `lowest` or `quantile`.
 
     Raises:
@@ -73,7 +93,7 @@ def breakpoints(profile: Profile, way: str = "threshold") -> list[float]:
     """
     if way not in WAYS:
         raise DefenseError(f"there is no way of selecting modules by {way!r}; take one of {', '.join(WAYS)}")
-    rho = sorted(_measured(profile.modules, way).values())
+    rho = sorted(_measured(modules, way).values())
     if way in ("lowest", "quantile"):
         counts = [0, *(place + 1 for place, own in enumerate(rho) if rho[place + 1 : place + 2] != [own])]
         return [float(count) if way == "lowest" else count / len(rho) for count in counts]
@@ -121,3 +141,8 @@ def _lowest(rho: Mapping[str, float], count: float) -> set[str]:
         return set()
     highest = sorted(rho.values())[: int(count)][-1]
     return {name for name, own in rho.items() if own <= highest}
+
+
+def module_type(name: str) -> str:
+    """Returns the last part of a module's name, e.g. `q_proj`."""
+    return name.rpartition(".")[2]
