@@ -1,18 +1,18 @@
 """What a sweep would run and on what, worked out before anything runs."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from safecomm.errors import SafecommError
+from safecomm.ray_session import Resources
 from safecomm.spec import REFERENCE_ARMS, Defense, Sweep
-from safecomm.spec.arms import RestaInstruct, SafeMerge
-from safecomm.spec.space import values_of
-from safecomm.sweep.arms import chain_at, data_ratio, dimensions, grid_points
+from safecomm.spec.arms import RestaInstruct, SafeMerge, Training, dimensions
+from safecomm.spec.space import Exact, values_of
+from safecomm.sweep.fine_tunes import fine_tunes
+from safecomm.sweep.outcomes import Outcomes
 
 TRIALS_WITHOUT_GPU = 2
-CPU_SHARE = 0.05
-"""CPUs that a trial, a training rank or a replica books with Ray. These are bookings, not cores: were they whole, the
-stages of one sweep would wait for each other for ever on a machine with two."""
 
 
 class PlacementError(SafecommError):
@@ -20,21 +20,22 @@ class PlacementError(SafecommError):
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What a machine or a cluster has."""
+class ArmPlan:
+    """One arm in numbers, over all seeds."""
 
-    cpus: float
-    gpus: float
+    settings: int
+    """Settings that are asked for."""
+    trials: int
+    """Those that come to something of their own, as far as it is known; at most so many are measured."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """A sweep in numbers."""
 
-    trials: dict[str, int]
-    """arm -> trials, over all seeds."""
+    arms: dict[str, ArmPlan]
     finetunes: int | None
-    """Distinct fine-tunes; None where a range of safe_instruct leaves it to the search."""
+    """Distinct fine-tunes; None where a range leaves it to the search."""
     fleet_gpus: int
     finetune_gpus: int
     """GPUs of one fine-tune."""
@@ -42,13 +43,23 @@ class Plan:
     max_lora_rank: int
     """The largest rank that an adapter of this sweep can have."""
 
+    @property
+    def trials(self) -> int:
+        """Trials of the search."""
+        return sum(arm.trials for arm in self.arms.values())
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the plan as JSON-able values."""
         return asdict(self)
 
 
-def make_plan(sweep: Sweep, resources: Resources) -> Plan:
+def make_plan(sweep: Sweep, resources: Resources, outcomes: Outcomes) -> Plan:
     """Works out the trials and their placement.
+
+    Args:
+        sweep: the sweep.
+        resources: what it is to run on.
+        outcomes: tells which settings come to the same.
 
     Raises:
         PlacementError: when the hardware can't hold the fleet and one fine-tune at the same time.
@@ -56,9 +67,10 @@ def make_plan(sweep: Sweep, resources: Resources) -> Plan:
     on_gpu = resources.gpus > 0
     fleet = _fleet_gpus(sweep) if on_gpu else 0
     workers = sweep.cluster.finetune.workers if on_gpu else 0
+    open_ended = any(outcomes.trainings(arm) is None for arm in sweep.arms)
     return Plan(
-        trials=_trials(sweep),
-        finetunes=_finetunes(sweep),
+        arms={arm: _arm(sweep, arm, outcomes) for arm in [*REFERENCE_ARMS, *sweep.arms]},
+        finetunes=None if open_ended else len(fine_tunes(sweep, outcomes)),
         fleet_gpus=fleet,
         finetune_gpus=workers,
         concurrent_trials=_concurrency(sweep, resources, fleet, workers),
@@ -66,30 +78,21 @@ def make_plan(sweep: Sweep, resources: Resources) -> Plan:
     )
 
 
+def _arm(sweep: Sweep, arm: str, outcomes: Outcomes) -> ArmPlan:
+    points = outcomes.points(arm)
+    if points is None:
+        trials = sweep.seeds * int(sweep.search.of(arm).trials or 0)
+        return ArmPlan(trials, trials)
+    if not points:  # the values of `exact` are not known before the fine-tune
+        spaces = dimensions(sweep.arms[arm]).values()
+        most = math.prod(space.exact if isinstance(space, Exact) else len(values_of(space)) for space in spaces)
+        return ArmPlan(sweep.seeds * most, sweep.seeds * most)
+    return ArmPlan(sweep.seeds * len(points), sweep.seeds * len({outcomes.key(arm, point) for point in points}))
+
+
 def _fleet_gpus(sweep: Sweep) -> int:
     target, judge = sweep.cluster.target, sweep.cluster.judge
     return target.gpus + len(sweep.evaluate.judge_models) * judge.gpus
-
-
-def _trials(sweep: Sweep) -> dict[str, int]:
-    counts = {arm: sweep.seeds for arm in REFERENCE_ARMS}
-    for arm, chain in sweep.arms.items():
-        points = grid_points(chain)
-        counts[arm] = sweep.seeds * (sweep.search.trials if points is None else len(points))
-    return counts
-
-
-def _finetunes(sweep: Sweep) -> int | None:
-    """Counts the fine-tunes that the arms share: one a data mixture, one a safe adapter, for every seed."""
-    ratios = {0.0}
-    for chain in sweep.arms.values():
-        searched = [step for step in chain if step.name == "safe_instruct" and dimensions([step])]
-        points = grid_points(searched)
-        if points is None:
-            return None
-        ratios |= {data_ratio(chain_at(chain, point)) for point in points}
-    merges = any(step.name == "safe_merge" for chain in sweep.arms.values() for step in chain)
-    return sweep.seeds * (len(ratios) + merges)
 
 
 def _concurrency(sweep: Sweep, resources: Resources, fleet: int, workers: int) -> int:
@@ -109,8 +112,14 @@ def _concurrency(sweep: Sweep, resources: Resources, fleet: int, workers: int) -
 
 def _largest_rank(sweep: Sweep) -> int:
     """A `cat` merge adds the safe adapter's rank to the fine-tuned one's, RESTA that of the alignment's part."""
-    rank = sweep.finetune.lora.r
-    return rank + max((sum(_added_rank(step, rank) for step in chain) for chain in sweep.arms.values()), default=0)
+    return max((_rank(sweep, chain) for chain in sweep.arms.values()), default=sweep.finetune.lora.r)
+
+
+def _rank(sweep: Sweep, chain: list[Defense]) -> int:
+    section = sweep.finetune.lora.r
+    trained = [step.settings.rank for step in chain if isinstance(step.settings, Training) and step.settings.rank]
+    rank = max((value for ranks in trained for value in values_of(ranks)), default=section)
+    return max(section, rank + sum(_added_rank(step, section) for step in chain))
 
 
 def _added_rank(step: Defense, rank: int) -> int:

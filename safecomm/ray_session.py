@@ -4,12 +4,23 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from safecomm.errors import SafecommError
-from safecomm.plan import Resources
 
 FEWEST_CPUS = 8
 """What Ray is told this machine has at least: Ray Data books a whole CPU for each stage of each trial, busy or not."""
+CPU_SHARE = 0.05
+"""CPUs that a trial, a training rank or a replica books with Ray. These are bookings, not cores: were they whole, the
+stages of one sweep would wait for each other for ever on a machine with two."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a machine or a cluster has."""
+
+    cpus: float
+    gpus: float
 
 
 @contextmanager

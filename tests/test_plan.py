@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from safecomm.plan import PlacementError, Resources, make_plan
+from safecomm.plan import PlacementError, make_plan
+from safecomm.ray_session import Resources
 from safecomm.spec import read_sweep
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"

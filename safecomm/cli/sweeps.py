@@ -33,7 +33,8 @@ def plan(
 ) -> None:
     """Shows what a sweep would run and on what."""
     spec = read_sweep(sweep, set_)
-    from safecomm.plan import Resources, make_plan
+    from safecomm.plan import make_plan
+    from safecomm.ray_session import Resources
 
     print(json.dumps(make_plan(spec, Resources(cpus=0, gpus=gpus)).as_dict(), indent=2))
 

@@ -10,7 +10,7 @@ from typing import Any
 from safecomm.errors import EvaluationError
 from safecomm.evaluate.canary import Canary
 from safecomm.evaluate.engine import Answer, Engine, EngineSettings, Question, failed
-from safecomm.plan import CPU_SHARE
+from safecomm.ray_session import CPU_SHARE
 from safecomm.spec.sweep import Replicas
 
 TARGET = "target"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from safecomm.evaluate.engine import Answer, Question, failed
 from safecomm.evaluate.fleet import DEPLOYMENT, TARGET, app_of
-from safecomm.plan import CPU_SHARE
+from safecomm.ray_session import CPU_SHARE
 
 CHUNK = 32
 """Questions in one request: enough to spare Serve's cost per request, few enough to spread over the replicas."""

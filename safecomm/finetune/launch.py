@@ -15,7 +15,7 @@ from safecomm.defenses.adapter import Adapter
 from safecomm.errors import TrainingError
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.worker import train
-from safecomm.plan import CPU_SHARE
+from safecomm.ray_session import CPU_SHARE
 from safecomm.store import Store, digest, write_json
 
 logger = logging.getLogger(__name__)

@@ -1,11 +1,32 @@
 """The `arms` section: chains of defenses with their settings."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 
-from safecomm.spec.space import Real, RealPerType, Strict, Whole, WholePerType, within
+from safecomm.spec.space import Real, RealLevel, Strict, Whole, WholeLevel, searched, within
+
+
+class Training(Strict):
+    """Train with other hyperparameters than the section `finetune` has; what is left out is taken from there."""
+
+    rank: Annotated[Whole, within(1, 512)] | None = None
+    """Rank of the adapter."""
+    alpha: Annotated[Real, within(1e-3, 1e4)] | None = None
+    """The update is scaled by alpha / rank."""
+    learning_rate: Annotated[Real, within(1e-8, 1)] | None = None
+    """Peak learning rate."""
+    epochs: Annotated[Real, within(1e-3, 1000)] | None = None
+    """Passes over the data."""
+
+    @model_validator(mode="after")
+    def changes_something(self) -> Self:
+        """Refuses a step without settings."""
+        if all(getattr(self, name) is None for name in type(self).model_fields):
+            raise ValueError(f"give one of {', '.join(type(self).model_fields)}")
+        return self
 
 
 class SafeInstruct(Strict):
@@ -22,13 +43,13 @@ class Selecting(Strict):
     types are then left alone.
     """
 
-    threshold: Annotated[RealPerType, within(-1, 1)] | None = None
+    threshold: Annotated[RealLevel, within(-1, 1)] | None = None
     """Act on the modules up to this rho."""
-    lowest: Annotated[WholePerType, within(0, math.inf)] | None = None
+    lowest: Annotated[WholeLevel, within(0, math.inf)] | None = None
     """Act on this many modules, those of the lowest rho."""
-    quantile: Annotated[RealPerType, within(0, 1)] | None = None
+    quantile: Annotated[RealLevel, within(0, 1)] | None = None
     """Act on this share of the modules, those of the lowest rho; 1 is all."""
-    above_null: Annotated[RealPerType, within(-1, 1)] | None = None
+    above_null: Annotated[RealLevel, within(-1, 1)] | None = None
     """Act on the modules whose rho exceeds that of a random matrix of their shape by at most this."""
 
     @model_validator(mode="after")
@@ -108,6 +129,8 @@ class RestaInstruct(Strict):
 class Defense(Strict):
     """One step of an arm: one defense and its settings."""
 
+    finetune: Training | None = None
+    """Other hyperparameters of the fine-tune; no defense by itself."""
     safe_instruct: SafeInstruct | None = None
     """Safety examples in the training data."""
     safe_lora: SafeLora | None = None
@@ -138,3 +161,18 @@ class Defense(Strict):
         """The defense's settings."""
         value: Strict = getattr(self, self.name)
         return value
+
+    @property
+    def trains(self) -> bool:
+        """Whether it changes the fine-tune and not the adapter that comes out of it."""
+        return isinstance(self.settings, Training | SafeInstruct)
+
+
+def dimensions(arm: Sequence[Defense]) -> dict[str, Strict]:
+    """Returns the searched settings of an arm: `defense.setting` -> its list or range."""
+    return {
+        key: space
+        for step in arm
+        for setting, value in step.settings
+        for key, space in searched(f"{step.name}.{setting}", value).items()
+    }

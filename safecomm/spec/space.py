@@ -70,12 +70,26 @@ class RandInt(_Range):
     """The lowest and the highest value."""
 
 
+class Exact(Strict):
+    """Every value that makes a difference, which the alignment profile tells once the fine-tune is made."""
+
+    exact: Annotated[int, Field(ge=2)] = 64
+    """The most values; of more, evenly spaced ones are taken."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def by_name_alone(cls, value: object) -> object:
+        """Takes the bare word `exact`."""
+        return {} if value == "exact" else value
+
+
 SPACES: dict[str, type[Strict]] = {
     "grid": Grid,
     "choice": Choice,
     "uniform": Uniform,
     "loguniform": LogUniform,
     "randint": RandInt,
+    "exact": Exact,
 }
 
 
@@ -84,13 +98,19 @@ def _tag(value: object) -> str | None:
         return next(iter(type(value).model_fields))
     if isinstance(value, dict):
         return next((name for name in value if name in SPACES), None)
+    if value == "exact":
+        return "exact"
     return "value" if isinstance(value, int | float | str) else None
 
 
+_SOME = ", ".join(name for name in SPACES if name != "exact")
 _by_form = Discriminator(
+    _tag, custom_error_type="space", custom_error_message=f"must be a number, or one of {{{_SOME}}}: [...]"
+)
+_by_form_or_exact = Discriminator(
     _tag,
     custom_error_type="space",
-    custom_error_message=f"must be a number, or one of {{{', '.join(SPACES)}}}: [...]",
+    custom_error_message=f"must be a number, exact, or one of {{{_SOME}}}: [...]",
 )
 Real = Annotated[
     Annotated[float, Tag("value")]
@@ -117,14 +137,33 @@ def _whose(value: object) -> str:
 
 
 _by_whose = Discriminator(_whose)
-RealPerType = Annotated[
-    Annotated[Real, Tag("value")] | Annotated[dict[str, Real], Tag(PER_TYPE)],
+_RealOrExact = Annotated[
+    Annotated[float, Tag("value")]
+    | Annotated[Grid[float], Tag("grid")]
+    | Annotated[Choice[float], Tag("choice")]
+    | Annotated[Uniform, Tag("uniform")]
+    | Annotated[LogUniform, Tag("loguniform")]
+    | Annotated[Exact, Tag("exact")],
+    _by_form_or_exact,
+]
+_WholeOrExact = Annotated[
+    Annotated[int, Tag("value")]
+    | Annotated[Grid[int], Tag("grid")]
+    | Annotated[Choice[int], Tag("choice")]
+    | Annotated[RandInt, Tag("randint")]
+    | Annotated[Exact, Tag("exact")],
+    _by_form_or_exact,
+]
+RealLevel = Annotated[
+    Annotated[_RealOrExact, Tag("value")] | Annotated[dict[str, _RealOrExact], Tag(PER_TYPE)],
     _by_whose,
 ]
-WholePerType = Annotated[
-    Annotated[Whole, Tag("value")] | Annotated[dict[str, Whole], Tag(PER_TYPE)],
+"""A real number to select modules by: one for all modules, or one a module type."""
+WholeLevel = Annotated[
+    Annotated[_WholeOrExact, Tag("value")] | Annotated[dict[str, _WholeOrExact], Tag(PER_TYPE)],
     _by_whose,
 ]
+"""A whole number to select modules by: one for all modules, or one a module type."""
 
 
 def searched(key: str, value: object) -> dict[str, Strict]:
@@ -147,6 +186,8 @@ def values_of(value: object) -> list[Any]:
     """Returns a setting's constants, list entries and ends, so that they can be checked against limits."""
     if isinstance(value, dict):
         return [number for inner in value.values() for number in values_of(inner)]
+    if isinstance(value, Exact):  # they come from the modules and are within any limits
+        return []
     if isinstance(value, Strict):
         return list(getattr(value, next(iter(type(value).model_fields))))
     return [value]

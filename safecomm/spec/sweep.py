@@ -4,14 +4,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from safecomm.spec.arms import Defense
+from safecomm.spec.arms import Defense, dimensions
 from safecomm.spec.datasets import Dataset, with_role
 from safecomm.spec.finetune import Finetune
 from safecomm.spec.judges import Grader, Judge, JudgeRef
-from safecomm.spec.space import Strict
+from safecomm.spec.search import PUBLISHED, Search
+from safecomm.spec.space import Exact, Grid, Strict
 
 REFERENCE_ARMS = ("original", "undefended")
-Metric = Literal["asr", "accuracy", "over_refusal"]
 
 
 class Model(Strict):
@@ -78,21 +78,6 @@ class Evaluate(Strict):
         return {judge.name: judge.model for judge in asked if judge.model and judge.runs_here}
 
 
-class Search(Strict):
-    """How the settings of the arms are searched."""
-
-    trials: Annotated[int, Field(ge=1)] = 16
-    """Points for each arm that has a range to sample; an arm of grids and constants tries every combination."""
-    algorithm: Literal["tpe", "nsga2", "random"] = "tpe"
-    """Optuna's sampler."""
-    objectives: Annotated[list[Metric], Field(min_length=1)] = ["asr", "accuracy", "over_refusal"]
-    """What is traded off: attack success and over-refusal down, telecom accuracy up."""
-    target_asr: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """The attack success rate that a recommended point should keep."""
-    seed: int = 0
-    """Seed of the sampler."""
-
-
 class FinetuneWorkers(Strict):
     """Who trains."""
 
@@ -127,6 +112,8 @@ class Cluster(Strict):
     """The engines that answer the prompts."""
     judge: Replicas = Replicas()
     """The engines of each judge that is a model."""
+    phased: bool = False
+    """Make the shared fine-tunes first, with every GPU, and start the engines of the search after them."""
     concurrent_trials: Annotated[int, Field(ge=1)] | None = None
     """Trials at a time; by default as many as the GPUs allow beside the fleet, two without GPUs."""
 
@@ -181,8 +168,8 @@ class Sweep(Strict):
                 raise ValueError(f"{name} is a reference arm and takes no defenses; give the chain another name")
             if len(set(steps)) < len(steps):
                 raise ValueError(f"{name}: a defense comes at most once in a chain")
-            if "safe_instruct" in steps[1:]:
-                raise ValueError(f"{name}: safe_instruct changes the training data, so it comes first")
+            if [step.trains for step in chain] != sorted((step.trains for step in chain), reverse=True):
+                raise ValueError(f"{name}: finetune and safe_instruct change the training, so they come first")
         return {name: chain for name, chain in arms.items() if name not in REFERENCE_ARMS}
 
     @field_validator("arms")
@@ -193,11 +180,32 @@ class Sweep(Strict):
         used = {step.name for chain in arms.values() for step in chain}
         if finetune and "safe_instruct" in used and finetune.safety_data is None:
             raise ValueError("safe_instruct draws from finetune.safety_data; name a dataset there")
-        if finetune and "safe_instruct" in used and finetune.adapter:
-            raise ValueError("safe_instruct changes the training data, but finetune.adapter is trained already")
+        if finetune and {"finetune", "safe_instruct"} & used and finetune.adapter:
+            raise ValueError("finetune and safe_instruct change the training, but finetune.adapter is trained already")
         if finetune and "safe_merge" in used and finetune.safe_adapter is None:
             raise ValueError("safe_merge needs a safe adapter; say how it is trained under finetune.safe_adapter")
         return arms
+
+    @field_validator("search")
+    @classmethod
+    def searches_fit_their_arms(cls, search: Search, info: ValidationInfo) -> Search:
+        """Refuses searches of arms that there are not, and those that can't search what there is."""
+        arms: dict[str, list[Defense]] = info.data.get("arms", {})
+        if unknown := sorted(set(search.arms) - set(arms)):
+            raise ValueError(f"arms.{unknown[0]}: there is no such arm; there are {', '.join(arms)}")
+        for name, chain in arms.items():
+            own, spaces = search.of(name), dimensions(chain)
+            ranges = [key for key, space in spaces.items() if not isinstance(space, Grid | Exact)]
+            if own.algorithm == "grid" and ranges:
+                raise ValueError(
+                    f"algorithm: grid tries every value, and {ranges[0]} of {name} is a range; list values"
+                )
+            if own.algorithm == "cmaes" and ranges and len(search.objectives) > 1:
+                raise ValueError("algorithm: cmaes takes one objective; name one in search.objectives, or take tpe")
+            for point in own.points:
+                if missing := set(spaces) ^ set(PUBLISHED.keys() & set(spaces) if point == "published" else point):
+                    raise ValueError(f"arms.{name}.points: give each of {', '.join(spaces)}, not {sorted(missing)[0]}")
+        return search
 
     @model_validator(mode="after")
     def batch_is_divisible(self) -> Self:

@@ -1,184 +1,140 @@
-"""What is still to be tried: the points that the sweep fixes, then those that Optuna proposes.
+"""What is still to be tried: the points that the sweep lists, then round by round those that Optuna proposes.
 
-An arm of constants and grids is enumerated. An arm with a range has an Optuna study of its own, kept in a journal
-beside the run, so that a sweep which was stopped goes on with what it learnt.
+A round has a batch of every sampled arm, and the next begins when all of it is measured. So the order of the trials,
+and what each of them is compared with, is the same whenever and wherever the sweep runs.
 """
 
-import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
-
 from safecomm.spec import REFERENCE_ARMS, Sweep
-from safecomm.spec.space import Choice, Grid, LogUniform, RandInt, Strict, Uniform
-from safecomm.sweep.arms import Point, Trial, chain_at, dimensions, grid_points
+from safecomm.sweep.arms import Point, Trial, chain_at
+from safecomm.sweep.outcomes import Outcomes
+from safecomm.sweep.study import ArmStudy, objectives
 
-DIRECTIONS = {
-    "asr": StudyDirection.MINIMIZE,
-    "accuracy": StudyDirection.MAXIMIZE,
-    "over_refusal": StudyDirection.MINIMIZE,
-}
 Record = Mapping[str, Any]
 Find = Callable[[Trial], Record | None]
-"""Returns the record of a trial that is done already, if it is."""
-
-logging.getLogger("optuna").setLevel(logging.WARNING)
+"""Returns the record of a trial that is over already, if it is."""
 
 
-def distribution(space: Strict) -> BaseDistribution:
-    """Returns Optuna's form of a searched setting."""
-    match space:
-        case Grid():
-            return CategoricalDistribution(space.grid)
-        case Choice():
-            return CategoricalDistribution(space.choice)
-        case Uniform():
-            return FloatDistribution(*space.uniform)
-        case LogUniform():
-            return FloatDistribution(*space.loguniform, log=True)
-        case RandInt():
-            return IntDistribution(*space.randint)
-    raise TypeError(f"{type(space).__name__} is no searched setting")
+@dataclass
+class _Sampled:
+    """How far the search of one arm is."""
 
-
-class SampledArm:
-    """An arm whose points Optuna proposes, with as many trials as the sweep gives it."""
-
-    def __init__(self, name: str, sweep: Sweep, journal: Path):
-        self.name = name
-        self._searched = {key: distribution(space) for key, space in dimensions(sweep.arms[name]).items()}
-        self._objectives = objectives(sweep)
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-        self._study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            load_if_exists=True,
-            directions=[DIRECTIONS[metric] for metric in self._objectives],
-        )
-        known = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
-        # A sampler that starts anew with the same seed would propose its first points again.
-        self._study.sampler = _sampler(sweep, seed=sweep.search.seed + len(self._study.trials))
-        self.budget = sweep.search.trials - len(known)
-        self.unfinished = {trial.number: trial.params for trial in known if trial.state == TrialState.RUNNING}
-        self.finished = [trial.params for trial in known if trial.state == TrialState.COMPLETE]
-
-    def ask(self) -> tuple[int, Point]:
-        """Returns a new point and its number in the study."""
-        self.budget -= 1
-        trial = self._study.ask(self._searched)
-        return trial.number, trial.params
-
-    def tell(self, number: int, records: list[Record]) -> None:
-        """Tells the study what a point gave, as the mean over the seeds; a failed seed fails the point."""
-        if any(record["status"] != "done" for record in records):
-            self._study.tell(number, state=TrialState.FAIL)
-            return
-        means = [sum(record[metric] for record in records) / len(records) for metric in self._objectives]
-        self._study.tell(number, means)
-
-
-def objectives(sweep: Sweep) -> list[str]:
-    """Returns the objectives that the sweep has benchmarks for."""
-    return [metric for metric in sweep.search.objectives if metric != "over_refusal" or sweep.evaluate.over_refusal]
-
-
-def _sampler(sweep: Sweep, seed: int) -> BaseSampler:
-    if sweep.search.algorithm == "random":
-        return RandomSampler(seed=seed)
-    if sweep.search.algorithm == "nsga2":
-        return NSGAIISampler(seed=seed, population_size=max(4, sweep.search.trials // 4))
-    return TPESampler(seed=seed, n_startup_trials=max(4, sweep.search.trials // 3))
+    arm: str
+    study: ArmStudy
+    asked: int = 0
+    batch: list[tuple[int, str]] = field(default_factory=list)
+    """The proposals of this round: number in the study, and what the point comes to."""
 
 
 class Agenda:
-    """Hands out the trials of the search that are not done yet, in an order that starts shared fine-tunes early."""
+    """Hands out the trials of the search that are not over yet."""
 
-    def __init__(self, sweep: Sweep, find: Find, journal: Path):
+    def __init__(self, sweep: Sweep, find: Find, journal: Path, outcomes: Outcomes):
         """Plans the search.
 
         Args:
             sweep: the sweep.
-            find: looks up the record of a trial that is done already.
+            find: looks up the record of a trial that is over already.
             journal: Optuna's journal file.
+            outcomes: tells which points come to the same.
         """
-        self._sweep = sweep
-        self._find = find
+        self._sweep, self._find, self._outcomes = sweep, find, outcomes
         self._ready: deque[Trial] = deque()
-        self._open: dict[tuple[str, int], tuple[SampledArm, Point]] = {}
+        self._running: set[str] = set()
         self._records: dict[str, Record] = {}
-        self._sampled: deque[SampledArm] = deque()
+        self._seeds: dict[tuple[str, str], list[Trial]] = {}
+        self._names: dict[tuple[str, str], list[Point]] = {}
         self.trials: list[Trial] = []
-        """Every trial handed out or found done, once."""
-        for arm in REFERENCE_ARMS:
-            self._enlist(arm, {})
-        for arm, chain in sweep.arms.items():
-            points = grid_points(chain)
+        """Every trial handed out or found to be over, in the order of the search."""
+        self._sampled: list[_Sampled] = []
+        for arm in [*REFERENCE_ARMS, *sweep.arms]:
+            points = outcomes.points(arm)
             if points is None:
-                self._take_up(SampledArm(arm, sweep, journal))
+                self._sampled.append(_Sampled(arm, ArmStudy(arm, sweep, journal)))
             for point in points or []:
                 self._enlist(arm, point)
+        self._advance()
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to hand out."""
-        return not self._ready and not any(arm.budget > 0 for arm in self._sampled)
+        """Whether every trial is over."""
+        return not self._ready and not self._running
 
     def next(self) -> Trial | None:
-        """Returns the next trial, or None when all have been handed out."""
-        while not self._ready and any(arm.budget > 0 for arm in self._sampled):
-            arm = self._sampled[0]
-            self._sampled.rotate(-1)
-            if arm.budget > 0:
-                self._propose(arm, *arm.ask())
-        return self._ready.popleft() if self._ready else None
+        """Returns the next trial; None where none is left, or the rest waits for those that are running."""
+        if not self._ready:
+            return None
+        trial = self._ready.popleft()
+        self._running.add(trial.id)
+        return trial
 
     def finish(self, trial: Trial, record: Record) -> None:
         """Takes in what a trial gave."""
+        self._running.discard(trial.id)
         self._records[trial.id] = record
-        for asked in list(self._open):
-            self._tell_if_complete(asked)
+        self._advance()
 
-    def _take_up(self, arm: SampledArm) -> None:
-        """Goes on with an arm's study: what was finished is enlisted, what was interrupted is proposed again."""
-        self._sampled.append(arm)
-        for point in arm.finished:
-            self._enlist(arm.name, point)
-        for number, point in arm.unfinished.items():
-            self._propose(arm, number, point)
+    def names(self, trial: Trial) -> list[Point]:
+        """Returns the points of the trial's arm that come to the same as its own, which is the first."""
+        return self._names[trial.arm, self._outcomes.key(trial.arm, trial.point)]
 
-    def _propose(self, arm: SampledArm, number: int, point: Point) -> None:
-        asked = (arm.name, number)
-        self._open[asked] = (arm, point)
-        self._enlist(arm.name, point)
-        self._tell_if_complete(asked)
+    def _advance(self) -> None:
+        """Goes on to the next round when this one is over, and further where all of that was done before."""
+        while self.is_done and (left := [arm for arm in self._sampled if self._wants_more(arm)]):
+            for arm in left:
+                self._learn(arm)
+            for arm in left:
+                self._propose(arm)
+        if self.is_done:
+            for arm in self._sampled:
+                self._learn(arm)
 
-    def _enlist(self, arm: str, point: Point) -> None:
-        for trial in self._seeded(arm, point):
-            if trial.id in {known.id for known in self.trials}:
-                continue
-            self.trials.append(trial)
-            if record := self._find(trial):
-                self._records[trial.id] = record
-            else:
-                self._ready.append(trial)
+    def _wants_more(self, arm: _Sampled) -> bool:
+        return self._found(arm) < arm.study.budget and arm.asked < arm.study.most
 
-    def _seeded(self, arm: str, point: Point) -> list[Trial]:
-        chain = chain_at(self._sweep.arms.get(arm, []), point)
-        return [Trial(arm, point, chain, seed) for seed in range(self._sweep.seeds)]
+    def _found(self, arm: _Sampled) -> int:
+        return sum(name == arm.arm for name, _ in self._seeds)
 
-    def _tell_if_complete(self, asked: tuple[str, int]) -> None:
-        arm, point = self._open[asked]
-        trials = self._seeded(arm.name, point)
-        records = [self._records[trial.id] for trial in trials if trial.id in self._records]
-        if len(records) == len(trials):
-            arm.tell(asked[1], records)
-            del self._open[asked]
+    def _propose(self, arm: _Sampled) -> None:
+        size = arm.study.later_batches if arm.asked else arm.study.first_batch
+        count = min(size, arm.study.budget - self._found(arm))
+        for trial in arm.study.proposals(arm.asked, count):
+            point = self._outcomes.resolved(arm.arm, trial.params)
+            arm.batch.append((trial.number, self._enlist(arm.arm, point)))
+        arm.asked += count
+
+    def _learn(self, arm: _Sampled) -> None:
+        """Tells the arm's study what the last batch gave."""
+        for number, key in arm.batch:
+            arm.study.tell(number, self._values([self._records[seed.id] for seed in self._seeds[arm.arm, key]]))
+        arm.batch = []
+
+    def _values(self, records: list[Record]) -> list[float] | None:
+        """Returns the means over the seeds; a seed that failed, or that nobody could judge, leaves nothing to learn."""
+        if any(record["status"] == "failed" for record in records):
+            return None
+        means = [sum(record[metric] for record in records) / len(records) for metric in objectives(self._sweep)]
+        return None if any(math.isnan(mean) for mean in means) else means
+
+    def _enlist(self, arm: str, point: Point) -> str:
+        """Takes a point in, unless another that comes to the same is known; returns what it comes to."""
+        key = self._outcomes.key(arm, point)
+        names = self._names.setdefault((arm, key), [])
+        if point not in names:
+            names.append(point)
+        if (arm, key) not in self._seeds:
+            chain = chain_at(self._sweep.arms.get(arm, []), point)
+            self._seeds[arm, key] = [Trial(arm, point, chain, seed) for seed in range(self._sweep.seeds)]
+            for trial in self._seeds[arm, key]:
+                self.trials.append(trial)
+                if record := self._find(trial):
+                    self._records[trial.id] = record
+                else:
+                    self._ready.append(trial)
+        return key

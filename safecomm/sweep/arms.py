@@ -1,18 +1,19 @@
-"""Arms: which of their settings are searched, and the chain of defenses that one point of an arm is."""
+"""Trials: the chain of defenses that one point of an arm is."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from safecomm.spec import Defense
-from safecomm.spec.space import Grid, Strict, at_point, searched
+from safecomm.spec.space import at_point
 from safecomm.store import digest
 
 Point = dict[str, Any]
 """The searched settings of an arm: `defense.setting` -> number."""
 Chain = tuple[tuple[str, dict[str, Any]], ...]
 """Defenses in the order in which they act, each with its settings as constants."""
+TRAINING = ("finetune", "safe_instruct")
+"""The steps that act on the fine-tune; they come first in a chain."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,6 @@ class Trial:
         return cls(**{**config, "point": dict(config["point"]), "chain": chain})
 
 
-def dimensions(arm: Sequence[Defense]) -> dict[str, Strict]:
-    """Returns the searched settings of an arm: `defense.setting` -> its grid or range."""
-    return {
-        key: space
-        for step in arm
-        for setting, value in step.settings
-        for key, space in searched(f"{step.name}.{setting}", value).items()
-    }
-
-
 def chain_at(arm: Sequence[Defense], point: Point) -> Chain:
     """Returns the arm's chain with the point's numbers in place of the searched settings."""
     return tuple(
@@ -66,20 +57,16 @@ def chain_at(arm: Sequence[Defense], point: Point) -> Chain:
     )
 
 
-def grid_points(arm: Sequence[Defense]) -> list[Point] | None:
-    """Returns every combination of the arm's grids, or None where a range has to be sampled."""
-    spaces = dimensions(arm)
-    values = [space.grid for space in spaces.values() if isinstance(space, Grid)]
-    if len(values) < len(spaces):
-        return None
-    return [dict(zip(spaces, combination, strict=True)) for combination in itertools.product(*values)]
+def training_steps(chain: Chain) -> Chain:
+    """Returns the part of the chain that acts on the fine-tune."""
+    return tuple(step for step in chain if step[0] in TRAINING)
 
 
-def data_ratio(chain: Chain) -> float:
-    """Returns how many safety examples per telecom example the chain mixes into the training data."""
-    return float(next((settings["ratio"] for name, settings in chain if name == "safe_instruct"), 0.0))
+def training(chain: Chain) -> dict[str, Any]:
+    """Returns what the chain changes about the fine-tune, e.g. `{"ratio": 0.03}`; nothing for a plain one."""
+    return {setting: value for _, settings in training_steps(chain) for setting, value in settings.items()}
 
 
 def realignments(chain: Chain) -> Chain:
     """Returns the part of the chain that acts on the adapter."""
-    return tuple(step for step in chain if step[0] != "safe_instruct")
+    return tuple(step for step in chain if step[0] not in TRAINING)

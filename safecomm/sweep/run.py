@@ -1,28 +1,31 @@
-"""Runs a sweep as a Ray Tune experiment: the search, then the points worth publishing on the report split."""
+"""Runs a sweep: the fine-tunes, the search, then the points worth publishing on the report split."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from safecomm.errors import SafecommError, StoppedError
+from safecomm.errors import SafecommError
 from safecomm.evaluate.engine import EngineSettings
 from safecomm.evaluate.fleet import Fleet
 from safecomm.evaluate.model_judge import judge_fleets
 from safecomm.models import resolve_model
-from safecomm.plan import CPU_SHARE, Plan, make_plan
+from safecomm.plan import Plan, make_plan
 from safecomm.ray_session import ray_session
 from safecomm.spec import Sweep
 from safecomm.store import Store, write_json
 from safecomm.sweep.agenda import Agenda
 from safecomm.sweep.arms import Trial
+from safecomm.sweep.data import check_data
+from safecomm.sweep.experiment import Fixed, experiment
+from safecomm.sweep.fine_tunes import fine_tunes
+from safecomm.sweep.outcomes import Outcomes
+from safecomm.sweep.profiles import Profiles
 from safecomm.sweep.publish import publish, report_points
-from safecomm.sweep.stages import Stages, check_data
-from safecomm.sweep.trial import RunFolder, carry_out, failure
+from safecomm.sweep.stages import Stages, given_adapter
+from safecomm.sweep.trial import RunFolder
 from safecomm.tracking import log_sweep
 
 JOURNAL = "optuna.journal"
@@ -41,15 +44,15 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
     """
     folder = RunFolder(sweep)
     folder.path.mkdir(parents=True, exist_ok=True)
+    outcomes = Outcomes(sweep, Profiles(sweep))
     with _only_one(folder.path):
         write_json(folder.path / "sweep.json", sweep.resolved())
-        agenda = Agenda(sweep, folder.find, folder.path / JOURNAL)
-        if not agenda.is_done or _missing(report_points(sweep, folder, agenda.trials), folder):
-            _run_missing(sweep, folder, agenda, address, console)
-            publish(sweep, folder, agenda.trials)
-            log_sweep(sweep, folder)
+        untrained = _missing(fine_tunes(sweep, outcomes), folder)
+        agenda = None if untrained else Agenda(sweep, folder.find, folder.path / JOURNAL, outcomes)
+        if agenda and agenda.is_done and not _missing(report_points(sweep, folder, agenda.trials), folder):
+            publish(sweep, folder, agenda, console)
         else:
-            publish(sweep, folder, agenda.trials)
+            _run_missing(sweep, folder, outcomes, address, console)
     return folder.path
 
 
@@ -73,22 +76,38 @@ def _missing(trials: list[Trial], folder: RunFolder) -> list[Trial]:
     return [trial for trial in trials if not folder.find(trial)]
 
 
-def _run_missing(sweep: Sweep, folder: RunFolder, agenda: Agenda, address: str | None, console: Console) -> None:
+def _run_missing(
+    sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: str | None, console: Console
+) -> None:
     check_data(sweep)
+    if sweep.finetune.adapter:
+        given_adapter(sweep.finetune)
     store = Store(Path(sweep.storage) / "store")
     base = resolve_model(sweep.model.base, store, console.print)
     aligned = resolve_model(sweep.model.aligned, store, console.print)
     aligned.check_context(sweep.evaluate.max_model_len, "evaluate.max_model_len")
     judges = {name: resolve_model(model, store, console.print) for name, model in sweep.evaluate.judge_models.items()}
     with ray_session(address) as resources:
-        plan = make_plan(sweep, resources)
+        plan = make_plan(sweep, resources, outcomes)
         write_json(folder.path / "plan.json", plan.as_dict())
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
-        with _fleets(sweep, stages, plan):
-            total = sum(plan.trials.values()) - sum(1 for trial in agenda.trials if folder.find(trial))
-            _experiment("search", agenda, total, stages, folder, plan, console)
-            left = _missing(report_points(sweep, folder, agenda.trials), folder)
-            _experiment("report", _Fixed(left), len(left), stages, folder, plan, console)
+
+        def carry_out(name: str, agenda: Agenda | Fixed, most: int) -> None:
+            experiment(name, agenda, most, stages, folder, plan, console)
+
+        untrained = _missing(fine_tunes(sweep, outcomes), folder)
+        with ExitStack() as running:
+            if not sweep.cluster.phased:  # the engines start while the fine-tunes are made
+                running.enter_context(_fleets(sweep, stages, plan))
+            carry_out("train", Fixed(untrained), len(untrained))
+            if sweep.cluster.phased:
+                running.enter_context(_fleets(sweep, stages, plan))
+            agenda = Agenda(sweep, folder.find, folder.path / JOURNAL, outcomes)
+            carry_out("search", agenda, make_plan(sweep, resources, outcomes).trials)
+            unpublished = _missing(report_points(sweep, folder, agenda.trials), folder)
+            carry_out("report", Fixed(unpublished), len(unpublished))
+    publish(sweep, folder, agenda, console)
+    log_sweep(sweep, folder)
 
 
 @contextmanager
@@ -107,75 +126,3 @@ def _fleets(sweep: Sweep, stages: Stages, plan: Plan) -> Iterator[None]:
         for fleet in [target, *judge_fleets(stages.judge_models, target, cluster.judge)]:
             running.enter_context(fleet.running())
         yield
-
-
-class _Fixed:
-    """Hands out trials that are known beforehand."""
-
-    def __init__(self, trials: list[Trial]):
-        self._trials = list(trials)
-
-    @property
-    def is_done(self) -> bool:
-        return not self._trials
-
-    def next(self) -> Trial | None:
-        return self._trials.pop(0) if self._trials else None
-
-    def finish(self, trial: Trial, record: Any) -> None:
-        """Nothing follows from the result."""
-
-
-def _experiment(
-    name: str, agenda: Agenda | _Fixed, total: int, stages: Stages, folder: RunFolder, plan: Plan, console: Console
-) -> None:
-    # Before Ray Tune is imported: its own tables and log files stay off, ours say it all.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    from ray import tune
-
-    from safecomm.sweep.progress import Progress
-    from safecomm.sweep.searcher import AgendaSearcher
-    from safecomm.tracking import tracking_callbacks
-
-    if agenda.is_done:
-        return
-    callbacks = [Progress(console, total), *tracking_callbacks(stages.sweep, folder)]
-    searcher = AgendaSearcher(agenda, folder)
-    tune.Tuner(
-        tune.with_resources(_trainable(name, stages, folder), {"CPU": CPU_SHARE}),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            num_samples=total,
-            max_concurrent_trials=plan.concurrent_trials,
-            trial_dirname_creator=lambda trial: f"{trial.config['trial']['arm']}-{trial.trial_id}",
-        ),
-        run_config=tune.RunConfig(
-            name=name,
-            storage_path=str(folder.path / "tune"),
-            callbacks=callbacks,
-            log_to_file=True,
-            sync_config=tune.SyncConfig(sync_artifacts=True),
-            verbose=0,
-        ),
-    ).fit()
-    if searcher.was_stopped:
-        raise StoppedError("the sweep was stopped; what was finished is kept, and the same command goes on with it")
-
-
-def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[str, Any]], None]:
-    """Returns what Ray Tune runs for a trial. A trial that fails leaves a record and disturbs no other."""
-
-    def run_trial(config: dict[str, Any]) -> None:
-        from ray import tune
-        from ray.tune.integration.ray_train import TuneReportCallback
-
-        trial = Trial.of(config["trial"])
-        try:
-            record = carry_out(trial, stages, callbacks=[TuneReportCallback()])
-        except Exception as error:  # whatever it is, it is this trial's alone
-            record = failure(error)
-        log = {"log": str(folder.path / "tune" / name / Path(tune.get_context().get_trial_dir()).name / "stderr")}
-        tune.report(folder.keep(trial, record | log))
-
-    return run_trial

@@ -39,11 +39,11 @@ class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]
         return bool(self._running) or not self._agenda.is_done
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Returns the next trial's configuration, or says that there is none left."""
+        """Returns the next trial's configuration; None until others have ended, or the word that none is left."""
         trial = self._agenda.next()
         if trial is None:
             finished: str = Searcher.FINISHED
-            return finished
+            return finished if self._agenda.is_done else None
         self._running[trial_id] = trial
         return {"trial": trial.as_config()}
 

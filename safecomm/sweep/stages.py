@@ -3,35 +3,37 @@
 Each reads what the ones before it wrote and is found in the store when it was made before.
 """
 
-import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
 from safecomm.data.mixing import mix
-from safecomm.data.registry import load_examples, load_prompts
-from safecomm.data.rows import Example, Kind, Prompt
+from safecomm.data.rows import Example
 from safecomm.defenses import DEFENSES
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
-from safecomm.errors import DataError, ModelError
+from safecomm.errors import ModelError
 from safecomm.evaluate.fleet import wait_for_fleet
 from safecomm.evaluate.model_judge import Panel
 from safecomm.evaluate.responses import Questions, Responses
 from safecomm.evaluate.stream import Request, stream
 from safecomm.evaluate.suite import Protocol
-from safecomm.evaluate.verdicts import ROWS, check_gradable, judged
+from safecomm.evaluate.verdicts import ROWS, judged
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
 from safecomm.models import ModelFolder
 from safecomm.selection import module_type
-from safecomm.spec import DatasetRef, Finetune, Sweep
+from safecomm.spec import Finetune, Sweep
 from safecomm.store import Store, digest, lineage, write_json
-from safecomm.sweep.arms import Chain, data_ratio, realignments
+from safecomm.sweep.arms import Chain, Trial, realignments, training
+from safecomm.sweep.data import examples, suite
+from safecomm.sweep.fine_tunes import SAFE_ADAPTER
+from safecomm.sweep.outcomes import needs_profile
+from safecomm.sweep.profiles import Profiles
 
 MODULES = "modules.json"
 VERSION = 4
@@ -56,7 +58,7 @@ class Stages:
         Returns:
             The folders of the stages: `finetune`, `adapter` (the last), and `profile` where one was computed.
         """
-        folders = {"finetune": self.finetuned(data_ratio(chain), seed, callbacks)}
+        folders = {"finetune": self.finetuned(training(chain), seed, callbacks)}
         folders["adapter"] = folders["finetune"]
         for name, settings in realignments(chain):
             needs, subject = DEFENSES[name].needs, {"adapter": folders["adapter"]}
@@ -67,24 +69,47 @@ class Stages:
             folders["adapter"] = self.realigned(name, settings, subject)
         return folders
 
-    def finetuned(self, ratio: float, seed: int, callbacks: Sequence[Any] = ()) -> Path:
-        """Fine-tunes on the telecom data with safety examples mixed in at a ratio, or takes the given adapter."""
+    def trained(self, trial: Trial, callbacks: Sequence[Any] = ()) -> dict[str, Path]:
+        """Makes a fine-tune that arms share and, where they select modules of it, its profile.
+
+        Returns:
+            The folders of the stages, as `adapter` does.
+        """
+        if trial.arm == SAFE_ADAPTER:
+            return {"finetune": self.safe_adapter(trial.seed, callbacks)}
+        folders = {"finetune": self.finetuned(trial.point, trial.seed, callbacks)}
+        if any(needs_profile(chain) for chain in self.sweep.arms.values()):
+            folders["profile"] = self.profiled(folders["finetune"])
+            modules = Profile.load(folders["profile"], Adapter.load(folders["finetune"])).modules
+            Profiles(self.sweep).keep(trial.point, trial.seed, modules)
+        return folders
+
+    def finetuned(self, changes: Mapping[str, Any], seed: int, callbacks: Sequence[Any] = ()) -> Path:
+        """Fine-tunes on the telecom data, or takes the given adapter.
+
+        Args:
+            changes: what differs from the sweep's section: `ratio` of safety examples mixed in, and hyperparameters.
+            seed: of the mixture and the training.
+            callbacks: Ray Train's.
+        """
         section = self.sweep.finetune
         if section.adapter:
             return self._given()
-        telecom = [example for ref in section.data for example in _examples(ref)]
-        safety = _examples(section.safety_data) if section.safety_data and ratio else []
+        hyperparameters = dict(changes)
+        ratio = float(hyperparameters.pop("ratio", 0.0))
+        telecom = [example for ref in section.data for example in examples(ref)]
+        safety = examples(section.safety_data) if section.safety_data and ratio else []
         mixture = mix(telecom, list(safety), ratio, seed)
         drawn = {"telecom": mixture.telecom, "safety": mixture.safety, "ratio": ratio, "seed": seed}
-        return self._train(mixture.examples, drawn, seed, callbacks)
+        return self._train(mixture.examples, drawn, seed, callbacks, **hyperparameters)
 
     def safe_adapter(self, seed: int, callbacks: Sequence[Any] = ()) -> Path:
         """Fine-tunes on the safety data alone, for SafeMERGE."""
         section = self.sweep.finetune.safe_adapter
         assert section is not None, "the spec refuses safe_merge without finetune.safe_adapter"
-        examples = list(_examples(section.data))
-        drawn = {"telecom": 0, "safety": len(examples), "seed": seed}
-        return self._train(examples, drawn, seed, callbacks, epochs=section.epochs, learning_rate=section.learning_rate)
+        safety = list(examples(section.data))
+        drawn = {"telecom": 0, "safety": len(safety), "seed": seed}
+        return self._train(safety, drawn, seed, callbacks, epochs=section.epochs, learning_rate=section.learning_rate)
 
     def profiled(self, adapter: Path) -> Path:
         """Computes the adapter's alignment profile."""
@@ -199,13 +224,6 @@ class Stages:
         return self.store.obtain("data", {"rows": digest(rows), **drawn}, make)
 
 
-def suite(sweep: Sweep) -> list[Prompt]:
-    """Returns all prompts that the sweep measures with."""
-    return [
-        prompt for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind) for prompt in _prompts(ref, kind)
-    ]
-
-
 def given_adapter(section: Finetune) -> Adapter:
     """Reads the adapter of `finetune.adapter`.
 
@@ -222,48 +240,6 @@ def given_adapter(section: Finetune) -> Adapter:
             "finetune.lora.r and finetune.lora.targets"
         )
     return adapter
-
-
-def check_data(sweep: Sweep) -> None:
-    """Loads every dataset and adapter that the sweep names.
-
-    Raises:
-        DataError: for the first dataset that can't be read, with its place in the sweep.
-        ModelError: where `finetune.adapter` can't be used.
-    """
-    section, evaluate = sweep.finetune, sweep.evaluate
-    if section.adapter:
-        given_adapter(section)
-    trained_on = {f"finetune.data.{place}": ref for place, ref in enumerate(section.data)}
-    if section.safety_data:
-        trained_on["finetune.safety_data"] = section.safety_data
-    if section.safe_adapter:
-        trained_on["finetune.safe_adapter.data"] = section.safe_adapter.data
-    for key, ref in trained_on.items():
-        _load(key, _examples, ref)
-    for kind in get_args(Kind):
-        for place, ref in enumerate(getattr(evaluate, kind)):
-            _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
-    check_gradable(suite(sweep), evaluate.grader is not None)
-
-
-def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetRef) -> None:
-    try:
-        rows = loader(ref)
-    except DataError as error:
-        raise DataError(f"{key}: {error}") from error
-    if not rows:
-        raise DataError(f"{key}: {ref.name} has no usable rows; `safecomm data show {ref.name}` says why")
-
-
-@functools.cache
-def _examples(ref: DatasetRef) -> tuple[Example, ...]:
-    return tuple(load_examples(ref.name, ref.path, ref.limit).rows)
-
-
-@functools.cache
-def _prompts(ref: DatasetRef, kind: Kind) -> tuple[Prompt, ...]:
-    return tuple(load_prompts(ref.name, ref.path, ref.limit, ref.columns, kind, ref.shuffle_options).rows)
 
 
 def _key(folder: Path) -> str:

@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safecomm.errors import SafecommError
-from safecomm.spec import Sweep
+from safecomm.errors import SafecommError, TrainingError
+from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.store import digest, write_json
 from safecomm.sweep.arms import Trial
+from safecomm.sweep.fine_tunes import TRAIN, fine_tune_of
 from safecomm.sweep.stages import Stages
+
+
+ORIGINAL = REFERENCE_ARMS[0]
 
 
 class RunFolder:
@@ -35,6 +39,19 @@ class RunFolder:
             return None
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return record if record["status"] == "done" and record["context"] == self._context else None
+
+    def check_fine_tune(self, trial: Trial) -> None:
+        """Refuses a trial whose fine-tune failed in this run: each that shares it would train it in vain.
+
+        Raises:
+            TrainingError: with the fine-tune's own reason.
+        """
+        path = self.record_path(fine_tune_of(trial))
+        if trial.split == TRAIN or trial.arm == ORIGINAL or not path.is_file():
+            return
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["status"] == "failed" and record["context"] == self._context:
+            raise TrainingError(f"its fine-tune failed: {record['error']}")
 
     def keep(self, trial: Trial, record: Mapping[str, Any]) -> dict[str, Any]:
         """Writes a trial's record."""
@@ -60,9 +77,10 @@ def carry_out(trial: Trial, stages: Stages, callbacks: Sequence[Any] = ()) -> di
     from safecomm.evaluate.verdicts import ROWS
 
     started = time.time()
-    folders: dict[str, Path] = {}
-    if trial.arm != "original":
-        folders = stages.adapter(trial.chain, trial.seed, callbacks)
+    if trial.split == TRAIN:
+        folders = stages.trained(trial, callbacks)
+        return {"status": "done", "seconds": round(time.time() - started, 2), **_names(folders)}
+    folders = {} if trial.arm == ORIGINAL else stages.adapter(trial.chain, trial.seed, callbacks)
     evaluation, content = stages.evaluated(folders.get("adapter"), trial.split)
     measured = rates(pd.read_parquet(evaluation / ROWS), stages.judges)
     return {
@@ -70,11 +88,15 @@ def carry_out(trial: Trial, stages: Stages, callbacks: Sequence[Any] = ()) -> di
         "data": "+".join(ref.name for ref in stages.sweep.finetune.data) or str(stages.sweep.finetune.adapter),
         "adapter": content,
         "adapter_path": str(folders.get("adapter", "")),
-        **{stage: folders[stage].name if stage in folders else "" for stage in ("finetune", "profile")},
+        **_names(folders),
         "evaluation": evaluation.name,
         "seconds": round(time.time() - started, 2),
         **as_columns(measured),
     }
+
+
+def _names(folders: Mapping[str, Path]) -> dict[str, str]:
+    return {stage: folders[stage].name if stage in folders else "" for stage in ("finetune", "profile")}
 
 
 def failure(error: Exception) -> dict[str, Any]:

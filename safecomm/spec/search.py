@@ -1,0 +1,71 @@
+"""The `search` section: how the settings of the arms are searched."""
+
+from collections.abc import Collection
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from safecomm.spec.space import Strict
+
+Metric = Literal["asr", "accuracy", "over_refusal"]
+Algorithm = Literal["grid", "random", "tpe", "nsga2", "cmaes"]
+KnownPoint = dict[str, float] | Literal["published"]
+PUBLISHED = {
+    "safe_instruct.ratio": 0.125,
+    "safe_lora.threshold": 0.6,
+    "safe_merge.threshold": 0.6,
+    "safe_merge.weight": 0.7,
+}
+"""The settings that the SafeCOMM study (arXiv 2506.00062) reports as the best or used throughout."""
+
+
+class Racing(Strict):
+    """Points are measured in rungs, on growing parts of the search split, and the hopeless ones stop early."""
+
+    rungs: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = [0.1, 0.25, 0.5]
+    """Shares of the search split after which a point may stop; the rest follows."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """With which a stopped point is worse, over all the looks and all the points it was compared with."""
+
+
+class ArmSearch(Strict):
+    """What one arm's search does differently."""
+
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """Points, instead of `search.trials`."""
+    algorithm: Algorithm | None = None
+    """Sampler, instead of `search.algorithm`."""
+    points: list[KnownPoint] = []
+    """Settings to begin with: `{safe_merge.weight: 0.7, ...}` with every searched setting of the arm, or `published`,
+    the study's own."""
+
+
+class Search(Strict):
+    """How the settings of the arms are searched."""
+
+    trials: Annotated[int, Field(ge=1)] = 16
+    """Points for each arm that has a range to sample; an arm of grids and constants tries every combination."""
+    algorithm: Algorithm = "tpe"
+    """Optuna's sampler. `grid` allows no ranges; `cmaes` takes a single objective."""
+    arms: dict[str, ArmSearch] = {}
+    """Arms that are searched differently."""
+    objectives: Annotated[list[Metric], Field(min_length=1)] = ["asr", "accuracy", "over_refusal"]
+    """What is traded off: attack success and over-refusal down, telecom accuracy up."""
+    target_asr: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """The attack success rate that a recommended point should keep."""
+    racing: Racing | Literal[False] = Racing()
+    """`false` measures every point on the whole search split."""
+    batch: Annotated[int, Field(ge=1)] = 4
+    """Points that a sampler proposes at a time, knowing all that went before."""
+    seed: int = 0
+    """Seed of the sampler."""
+
+    def of(self, arm: str) -> "ArmSearch":
+        """Returns how an arm is searched, every field given."""
+        own = self.arms.get(arm, ArmSearch())
+        return ArmSearch(trials=own.trials or self.trials, algorithm=own.algorithm or self.algorithm, points=own.points)
+
+    def points_of(self, arm: str, searched: Collection[str]) -> list[dict[str, float]]:
+        """Returns the settings that an arm's search begins with; `published` stands for those among the searched."""
+        known = {key: value for key, value in PUBLISHED.items() if key in searched}
+        return [known if point == "published" else point for point in self.of(arm).points]

@@ -1,0 +1,114 @@
+"""One part of a sweep as a Ray Tune experiment: the fine-tunes, the search, or what is published."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from safecomm.errors import StoppedError
+from safecomm.plan import Plan
+from safecomm.ray_session import CPU_SHARE
+from safecomm.sweep.agenda import Agenda
+from safecomm.sweep.arms import Trial
+from safecomm.sweep.stages import Stages
+from safecomm.sweep.trial import RunFolder, carry_out, failure
+
+
+class Fixed:
+    """Hands out trials that are known beforehand."""
+
+    def __init__(self, trials: list[Trial]):
+        """Takes those that are not over yet."""
+        self.trials = list(trials)
+        self._ready = list(trials)
+        self._running = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every trial is over."""
+        return not self._ready and not self._running
+
+    def next(self) -> Trial | None:
+        """Returns the next trial."""
+        if not self._ready:
+            return None
+        self._running += 1
+        return self._ready.pop(0)
+
+    def finish(self, trial: Trial, record: Any) -> None:
+        """Counts a trial that is over; nothing else follows from it."""
+        self._running -= 1
+
+
+def experiment(
+    name: str, agenda: Agenda | Fixed, most: int, stages: Stages, folder: RunFolder, plan: Plan, console: Console
+) -> None:
+    """Has Ray Tune carry out the trials of an agenda.
+
+    Args:
+        name: the experiment's name, and its folder's under the run's `tune/`.
+        agenda: hands out the trials.
+        most: how many these will be at most.
+        stages: the sweep's stages.
+        folder: keeps the trials' records.
+        plan: says how many trials may run at a time.
+        console: where progress goes.
+
+    Raises:
+        StoppedError: where the user stopped it.
+    """
+    # Before Ray Tune is imported: its own tables and log files stay off, ours say it all.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    from ray import tune
+
+    from safecomm.sweep.progress import Progress
+    from safecomm.sweep.searcher import AgendaSearcher
+    from safecomm.tracking import tracking_callbacks
+
+    if agenda.is_done:
+        return
+    arms = Counter(trial.arm for trial in agenda.trials if not folder.find(trial))
+    progress = Progress(console, most, name=name, arms=arms, target_asr=stages.sweep.search.target_asr)
+    searcher = AgendaSearcher(agenda, folder)
+    tune.Tuner(
+        tune.with_resources(_trainable(name, stages, folder), {"CPU": CPU_SHARE}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=most,
+            max_concurrent_trials=plan.concurrent_trials,
+            trial_dirname_creator=lambda trial: f"{trial.config['trial']['arm']}-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=str(folder.path / "tune"),
+            callbacks=[progress, *tracking_callbacks(stages.sweep, folder)],
+            log_to_file=True,
+            sync_config=tune.SyncConfig(sync_artifacts=True),
+            verbose=0,
+        ),
+    ).fit()
+    if searcher.was_stopped:
+        raise StoppedError("the sweep was stopped; what was finished is kept, and the same command goes on with it")
+
+
+def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[str, Any]], None]:
+    """Returns what Ray Tune runs for a trial. A trial that fails leaves a record and disturbs no other."""
+
+    def run_trial(config: dict[str, Any]) -> None:
+        from ray import tune
+        from ray.tune.integration.ray_train import TuneReportCallback
+
+        trial = Trial.of(config["trial"])
+        try:
+            folder.check_fine_tune(trial)
+            record = carry_out(trial, stages, callbacks=[TuneReportCallback()])
+        except Exception as error:  # whatever it is, it is this trial's alone
+            record = failure(error)
+        log = {"log": str(folder.path / "tune" / name / Path(tune.get_context().get_trial_dir()).name / "stderr")}
+        tune.report(folder.keep(trial, record | log))
+
+    return run_trial

@@ -1,0 +1,25 @@
+"""The fine-tunes that a sweep's arms share. They are made first, each once, before anything is searched."""
+
+from safecomm.spec import Sweep
+from safecomm.sweep.arms import Trial, training, training_steps
+from safecomm.sweep.outcomes import Outcomes
+
+TRAIN = "train"
+"""The split of a trial that makes an adapter and measures nothing."""
+SAFE_ADAPTER = "safe_adapter"
+
+
+def fine_tunes(sweep: Sweep, outcomes: Outcomes) -> list[Trial]:
+    """Returns a trial a distinct fine-tune and seed, the plain one first; those left to a search are not among them."""
+    chains = [(), *(chain for arm in sweep.arms for chain in outcomes.trainings(arm) or [])]
+    merges = any(step.name == "safe_merge" for chain in sweep.arms.values() for step in chain)
+    trials = [Trial("finetune", training(chain), chain, seed, TRAIN) for chain in chains for seed in range(sweep.seeds)]
+    if merges:
+        trials += [Trial(SAFE_ADAPTER, {}, (), seed, TRAIN) for seed in range(sweep.seeds)]
+    return list({trial.id: trial for trial in trials}.values())
+
+
+def fine_tune_of(trial: Trial) -> Trial:
+    """Returns the fine-tune that a trial starts from."""
+    chain = training_steps(trial.chain)
+    return Trial("finetune", training(chain), chain, trial.seed, TRAIN)

@@ -1,0 +1,135 @@
+"""An arm's Optuna study: the settings that are proposed for an arm with ranges.
+
+It is kept in a journal beside the run, so that a sweep which was stopped goes on with what it learnt. What is proposed
+depends on nothing but the seed and the results of the batches before: the same sweep takes the same way each time,
+however many trials run at once and wherever it was interrupted.
+"""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from safecomm.spec import Sweep
+from safecomm.spec.arms import dimensions
+from safecomm.spec.space import Choice, Exact, Grid, LogUniform, RandInt, Strict, Uniform
+
+DIRECTIONS = {
+    "asr": StudyDirection.MINIMIZE,
+    "accuracy": StudyDirection.MAXIMIZE,
+    "over_refusal": StudyDirection.MINIMIZE,
+}
+COMPLETE = "complete"
+"""The mark of a proposal that was written as a whole before the sweep was interrupted."""
+
+logging.getLogger("optuna").setLevel(logging.WARNING)
+
+
+def distribution(space: Strict) -> BaseDistribution:
+    """Returns Optuna's form of a searched setting; of an `exact` the share of its values that lie below."""
+    match space:
+        case Grid():
+            return CategoricalDistribution(space.grid)
+        case Choice():
+            return CategoricalDistribution(space.choice)
+        case Uniform():
+            return FloatDistribution(*space.uniform)
+        case LogUniform():
+            return FloatDistribution(*space.loguniform, log=True)
+        case RandInt():
+            return IntDistribution(*space.randint)
+        case Exact():
+            return FloatDistribution(0, 1)
+    raise TypeError(f"{type(space).__name__} is no searched setting")
+
+
+def objectives(sweep: Sweep) -> list[str]:
+    """Returns the objectives that the sweep has benchmarks for."""
+    return [metric for metric in sweep.search.objectives if metric != "over_refusal" or sweep.evaluate.over_refusal]
+
+
+class ArmStudy:
+    """What has been proposed for one arm, and what it gave."""
+
+    def __init__(self, arm: str, sweep: Sweep, journal: Path):
+        """Opens the study, or goes on with it."""
+        self._settings = sweep.search.of(arm)
+        self._seed, self.later_batches = sweep.search.seed, sweep.search.batch
+        self._spaces = {key: distribution(space) for key, space in dimensions(sweep.arms[arm]).items()}
+        self._study = optuna.create_study(
+            study_name=arm,
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            load_if_exists=True,
+            directions=[DIRECTIONS[metric] for metric in objectives(sweep)],
+        )
+        if not self._study.trials:
+            with warnings.catch_warnings(action="ignore"):  # Optuna calls it experimental
+                for point in sweep.search.points_of(arm, self._spaces):
+                    self._study.enqueue_trial(point)
+        self._drop_halves()
+
+    @property
+    def budget(self) -> int:
+        """Distinct points that the arm is given."""
+        assert self._settings.trials is not None, "Search.of fills it in"
+        return self._settings.trials
+
+    @property
+    def most(self) -> int:
+        """Proposals after which the arm ends: in a small space they all come to the same few points at last."""
+        return 4 * self.budget
+
+    @property
+    def first_batch(self) -> int:
+        """Points that are proposed before any is measured."""
+        return max(self.later_batches, self.budget // 3)
+
+    def proposals(self, start: int, count: int) -> list[FrozenTrial]:
+        """Returns proposals: those of a former run, and new ones where there are too few.
+
+        Args:
+            start: how many there were before, all of which must have been told.
+            count: how many.
+        """
+        known = self._known()
+        return known[start : start + count] + [self._ask(place) for place in range(len(known), start + count)]
+
+    def tell(self, number: int, values: Sequence[float] | None) -> None:
+        """Tells what a proposal gave, None where it failed; once is enough."""
+        if self._study.trials[number].state == TrialState.RUNNING:
+            self._study.tell(number, values, state=None if values else TrialState.FAIL)
+
+    def _known(self) -> list[FrozenTrial]:
+        alive = (TrialState.COMPLETE, TrialState.RUNNING)
+        return self._study.get_trials(deepcopy=False, states=alive)
+
+    def _ask(self, place: int) -> FrozenTrial:
+        # A sampler of its own for each proposal: none depends on how often the sweep was started.
+        self._study.sampler = _sampler(str(self._settings.algorithm), self._seed + place, self.budget)
+        trial = self._study.ask(self._spaces)
+        trial.set_user_attr(COMPLETE, True)
+        return self._study.trials[trial.number]
+
+    def _drop_halves(self) -> None:
+        """Gives up proposals that an interruption left half written."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if COMPLETE not in trial.user_attrs:
+                self._study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _sampler(algorithm: str, seed: int, budget: int) -> BaseSampler:
+    if algorithm == "random":
+        return RandomSampler(seed=seed)
+    if algorithm == "nsga2":
+        return NSGAIISampler(seed=seed, population_size=max(4, budget // 4))
+    if algorithm == "cmaes":
+        return CmaEsSampler(seed=seed)
+    return TPESampler(seed=seed, n_startup_trials=max(4, budget // 3))
