@@ -1,81 +1,166 @@
-"""Tells a person at the terminal how the sweep goes, a line an event."""
+"""Tells a person how the sweep goes: a table that stays at the bottom of a terminal, elsewhere a line an event."""
 
+import atexit
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray.tune import Callback
 from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
 
 from safecomm.sweep.arms import Trial
+from safecomm.sweep.board import Board, percent, point, stage, time_left
 from safecomm.sweep.driver import DriverOnly
+from safecomm.sweep.tally import Record, Tally
 
-TRAINING_LINES = 4
-"""Lines that one fine-tune prints."""
+QUARTERS = 4
+"""Lines that one fine-tune, or one evaluation, prints where there is no terminal."""
+REFRESH_SECONDS = 0.5
 
 
 class Progress(DriverOnly, Callback):  # type: ignore[misc]
-    """Prints trials as they start, train, end and fail."""
+    """Shows trials as they start, train, are evaluated, end and fail.
 
-    def __init__(self, console: Console, total: int):
+    Args:
+        console: where to.
+        total: trials of the experiment.
+        name: what the experiment is called.
+        arms: arm -> its trials in the experiment, where they are known.
+        target_asr: the attack success rate that a point should keep; the best trial is the most accurate under it.
+        clock: gives seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        total: int,
+        *,
+        name: str = "sweep",
+        arms: Mapping[str, int] | None = None,
+        target_asr: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._console = console
-        self._total = total
-        self._ended = 0
-        self._started = time.monotonic()
-        self._quarter: dict[str, int] = {}
+        self._tally = Tally(total, arms or {}, target_asr, clock)
+        self._told: dict[str, tuple[str, int]] = {}
+        self._refreshed = 0.0
+        self._board = Board(self._tally, name)
+        self._live: Live | None = None
+        if console.is_interactive:
+            # Refreshed from Ray Tune's loop and not by a thread: the table is drawn from what the loop changes.
+            self._live = Live(self._board, console=console, auto_refresh=False, redirect_stderr=sys.stderr.isatty())
+
+    def setup(self, *args: Any, **info: Any) -> None:
+        """Puts the table up. It is taken down at the end, or at the latest when Python exits, whatever went wrong."""
+        if self._live:
+            atexit.register(self._live.stop)
+            self._live.start(refresh=True)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Keeps the table up to date while nothing happens."""
+        if self._tally.spent - self._refreshed >= REFRESH_SECONDS:
+            self._refresh()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Announces a trial."""
-        self._say(f"[dim]          {title(trial)} started[/dim]")
+        ours = Trial.of(trial.config["trial"])
+        self._tally.start(trial.trial_id, ours)
+        self._say_plain(f"[dim]          {escape(title(ours))} started[/dim]")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Shows how far a fine-tune is."""
-        if "train/step" not in result or "status" in result:
+        """Shows how far a fine-tune or an evaluation is."""
+        if "status" in result:
             return
-        quarter = TRAINING_LINES * int(result["train/step"]) // int(result["train/steps"])
-        if quarter > self._quarter.get(trial.trial_id, 0):
-            self._quarter[trial.trial_id] = quarter
-            self._say(
-                f"[dim]          {title(trial)}: step {result['train/step']} of {result['train/steps']}, "
-                f"loss {result['train/loss']:.3f}, {result['train/tokens_per_second']:,.0f} tokens/s[/dim]"
-            )
+        self._tally.hear(trial.trial_id, result)
+        name, count = milestone(result)
+        if (name, count) != self._told.get(trial.trial_id, (name, 0)):
+            ours = self._tally.running[trial.trial_id]
+            pace = f", {result['train/tokens_per_second']:,.0f} tokens/s" if "train/step" in result else ""
+            self._say_plain(f"[dim]          {escape(title(ours.trial))}: {stage(ours)}{pace}[/dim]")
+        self._told[trial.trial_id] = (name, count)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Shows what a trial gave, and how long the rest may take."""
-        self._ended += 1
+        nothing = {"status": "failed", "error": "it ended without a result"}
         result = trial.last_result or {}
-        outcome = (
-            rates_line(result) if result.get("status") == "done" else f"[red]failed:[/red] {result.get('error', '')}"
-        )
-        self._say(f"{self._count()} {title(trial)}: {outcome} [dim]({result.get('seconds', 0):.0f} s)[/dim]")
+        self._end(trial, result if "status" in result else nothing)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Shows a trial whose process died."""
-        self._ended += 1
-        self._say(f"{self._count()} {title(trial)}: [red]failed:[/red] its process died; see {trial.local_path}")
+        """Shows a trial whose process died; Ray Tune has written down why."""
+        log = f"{trial.local_path}/error.txt"
+        self._end(trial, {"status": "failed", "error": "its process died", "log": log})
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """Takes the table down; its last state stays on the screen."""
+        self._board.is_over = True
+        self._tally.running.clear()  # what still ran was interrupted
+        if self._live:
+            self._live.stop()
+            atexit.unregister(self._live.stop)
+
+    def _end(self, trial: Any, record: Record) -> None:
+        ours = Trial.of(trial.config["trial"])
+        seconds = self._tally.end(trial.trial_id, ours, record)
+        count = f"[bold]{self._tally.ended:>3}/{self._tally.total}[/bold] [dim]{time_left(self._tally)}[/dim]"
+        self._say(
+            f"{count} {escape(title(ours))}: {outcome(record)} [dim]({record.get('seconds', seconds):.0f} s)[/dim]"
+        )
+
+    def _say_plain(self, line: str) -> None:
+        """Prints what a terminal shows in the table."""
+        if self._live:
+            self._refresh()
+        else:
+            self._say(line)
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, highlight=False)
 
-    def _count(self) -> str:
-        spent = time.monotonic() - self._started
-        left = spent / self._ended * (self._total - self._ended)
-        return f"[bold]{self._ended:>3}/{self._total}[/bold] [dim]~{left / 60:.0f} min left[/dim]"
+    def _refresh(self) -> None:
+        self._refreshed = self._tally.spent
+        if self._live:
+            self._live.refresh()
 
 
-def title(tune_trial: Any) -> str:
+def milestone(result: Record) -> tuple[str, int]:
+    """Returns the stage that a report is of, and how many of those parts are done that are worth a line."""
+    if "train/step" in result:
+        return "fine-tune", QUARTERS * int(result["train/step"]) // int(result["train/steps"])
+    if "rung" in result:
+        return "rung", int(result["rung"])
+    if "answered" in result:
+        return "answers", QUARTERS * int(result["answered"]) // max(1, int(result["asked"]))
+    return "", 0
+
+
+def title(trial: Trial) -> str:
     """Names a trial by its arm, settings, seed and split."""
-    trial = Trial.of(tune_trial.config["trial"])
-    settings = " ".join(f"{key.rpartition('.')[2]}={value:.4g}" for key, value in trial.point.items())
-    seed = f" seed {trial.seed}" if trial.seed else ""
     split = " on the report split" if trial.split == "report" else ""
-    return f"{trial.arm}{' ' + settings if settings else ''}{seed}{split}"
+    return f"{trial.arm} {point(trial)}".rstrip() + split
 
 
-def rates_line(record: Mapping[str, Any]) -> str:
+def outcome(record: Record) -> str:
+    """Words what a trial gave, as markup."""
+    if record["status"] == "done":
+        return rates_line(record)
+    if record["status"] == "stopped":
+        return ", ".join(filter(None, [f"stopped early: {plain(record.get('reason', ''))}", rates_line(record)]))
+    log = f"; its log: {plain(record['log'])}" if record.get("log") else ""
+    return f"[red]failed:[/red] {plain(record.get('error', ''))}{log}"
+
+
+def rates_line(record: Record) -> str:
     """Words the three rates of a record."""
     words = {"asr": "attack success", "accuracy": "telecom accuracy", "over_refusal": "over-refusal"}
-    shown = [f"{word} {record[metric]:.1%}" for metric, word in words.items() if record.get(metric) is not None]
-    return ", ".join(shown)
+    return ", ".join(f"{word} {percent(record, metric)}" for metric, word in words.items() if metric in record)
+
+
+def plain(text: str) -> str:
+    """Returns text of others as markup that shows it as it is, without the colours that Ray gives to its errors."""
+    return escape(Text.from_ansi(text).plain)

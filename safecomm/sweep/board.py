@@ -1,0 +1,101 @@
+"""The board: a tally as a table, and its words."""
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from safecomm.sweep.arms import Trial
+from safecomm.sweep.tally import Arm, Record, Running, Tally, known
+
+SHOWN_RUNNING = 4
+"""Running trials of one arm that get a line; the rest are counted."""
+
+
+class Board:
+    """The tally as a table, drawn anew each time that rich asks for it."""
+
+    def __init__(self, tally: Tally, name: str):
+        self._tally = tally
+        self._name = name
+        self.is_over = False
+
+    def __rich__(self) -> Group:
+        """Returns the board as it is now."""
+        tally = self._tally
+        spent, waiting, pace = duration(tally.spent), tally.answers_waiting(), tally.answers_a_second()
+        left = "" if self.is_over else f", {time_left(tally)}"
+        head = f"{self._name}: {tally.ended} of {tally.total} trials ended, {spent} spent{left}"
+        fleet = f"fleet: {'?' if pace is None else f'{pace:.1f}'} answers a second, {waiting or 0:,} waiting"
+        return Group("", Text(head, style="bold"), self._table(), *([Text(fleet)] if waiting is not None else []))
+
+    def _table(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), expand=True)
+        table.add_column("arm", no_wrap=True)
+        for count in ("done", "running", "stopped\nearly", "failed"):
+            table.add_column(count, justify="right", no_wrap=True)
+        table.add_column("best: attack\n& accuracy", no_wrap=True)
+        table.add_column("running now", ratio=1, overflow="fold")
+        for name, arm in list(self._tally.arms.items()):
+            running = [one for one in list(self._tally.running.values()) if one.trial.arm == name]
+            table.add_row(Text(name), *self._counts(arm, len(running)), self._best(arm), self._now(running))
+        return table
+
+    def _counts(self, arm: Arm, running: int) -> list[Text]:
+        done, stopped, failed = (arm.ended[status] for status in ("done", "stopped", "failed"))
+        of = "" if arm.planned is None else f"/{arm.planned}"
+        red = "red" if failed else ""
+        return [Text(f"{done}{of}"), Text(str(running)), Text(str(stopped)), Text(str(failed), style=red)]
+
+    def _best(self, arm: Arm) -> Text:
+        if arm.best is None:
+            return Text("")
+        green = "green" if self._tally.is_under_target(arm.best) else ""
+        return Text(f"{percent(arm.best, 'asr')}, {percent(arm.best, 'accuracy')}", style=green)
+
+    def _now(self, running: list[Running]) -> Text:
+        lines = [
+            ": ".join(filter(None, [point(one.trial), f"{stage(one)}, {duration(self._tally.seconds_of(one))}"]))
+            for one in running[:SHOWN_RUNNING]
+        ]
+        more = [f"and {len(running) - SHOWN_RUNNING} more"] if len(running) > SHOWN_RUNNING else []
+        return Text("\n".join(lines + more))
+
+
+def point(trial: Trial) -> str:
+    """Names a trial within its arm."""
+    settings = [f"{key.rpartition('.')[2]}={value:.4g}" for key, value in trial.point.items()]
+    return " ".join(settings + ([f"seed {trial.seed}"] if trial.seed else []))
+
+
+def stage(running: Running) -> str:
+    """Words how far a running trial is."""
+    news = running.news
+    if "train/step" in news:
+        return f"fine-tune step {news['train/step']} of {news['train/steps']}, loss {news['train/loss']:.3f}"
+    if not news:
+        return "started"
+    rung = f" rung {news['rung']} of {news['rungs']}" if "rung" in news else ""
+    answers = [f"{news['answered']:,} of {news['asked']:,} answered"] if "answered" in news else []
+    words = {"asr": "attack", "accuracy": "accuracy"}
+    rates = [f"{word} {percent(news, metric)}" for metric, word in words.items() if known(news, metric)]
+    return ", ".join([f"evaluation{rung}", *answers, *rates])
+
+
+def percent(record: Record, metric: str) -> str:
+    """Words a rate."""
+    return f"{record[metric]:.1%}" if known(record, metric) else "unknown"
+
+
+def time_left(tally: Tally) -> str:
+    """Words an experiment's time to the end."""
+    seconds = tally.seconds_left()
+    return "? left" if seconds is None else f"~{duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Words a time as exactly as it is worth knowing."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

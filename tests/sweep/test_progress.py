@@ -1,0 +1,316 @@
+"""A person can follow a sweep: a table that stays in a terminal, plain lines elsewhere."""
+
+import io
+import os
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from safecomm.sweep.arms import Trial
+from safecomm.sweep.progress import Progress
+
+ARMS = {"original": 1, "safe_merge": 4}
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+
+
+@dataclass
+class TuneTrial:
+    """What the callback reads of a trial of Ray Tune."""
+
+    trial_id: str
+    arm: str = "safe_merge"
+    weight: float = 0.5
+    last_result: dict[str, Any] = field(default_factory=dict)
+    local_path: str = "/session/trial"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        point = {} if self.arm == "original" else {"safe_merge.weight": self.weight}
+        return {"trial": Trial(self.arm, point, chain=(("safe_merge", point),), seed=0).as_config()}
+
+
+class Watched:
+    """An experiment that is watched on a console: Ray Tune's calls, a clock that is set by hand, what is on screen."""
+
+    def __init__(self, terminal: bool, total: int = 5, **options: Any):
+        self.written = io.StringIO()
+        console = Console(file=self.written, force_terminal=terminal, width=100, height=40)
+        self.now = 0.0
+        self.progress = Progress(console, total, clock=lambda: self.now, **options)
+        self.progress.setup(stop=None, num_samples=total, total_num_samples=total)
+
+    def start(self, *trials: TuneTrial) -> None:
+        for trial in trials:
+            self.progress.on_trial_start(1, [], trial)
+
+    def report(self, trial: TuneTrial, seconds: float = 0.0, **result: Any) -> None:
+        self.now += seconds
+        self.progress.on_trial_result(1, [], trial, result)
+
+    def train(self, trial: TuneTrial, step: int, steps: int = 8) -> None:
+        report = {"step": step, "steps": steps, "loss": 1.25, "tokens_per_second": 3000.0}
+        self.report(trial, **{f"train/{key}": value for key, value in report.items()})
+
+    def complete(self, trial: TuneTrial, status: str = "done", seconds: float = 0.0, **result: Any) -> None:
+        self.now += seconds
+        trial.last_result = {"status": status, **result}
+        self.progress.on_trial_complete(1, [], trial)
+
+    def end(self) -> None:
+        self.progress.on_experiment_end([])
+
+    def screen(self) -> list[str]:
+        """What is seen after the next step of Ray Tune's loop."""
+        self.now += 1
+        self.progress.on_step_end(1, [])
+        return seen(self.written.getvalue())
+
+    def row(self, arm: str) -> str:
+        return next(line for line in reversed(self.screen()) if line.startswith(arm))
+
+    def line(self, start: str) -> str:
+        return next((line for line in reversed(self.screen()) if line.startswith(start)), "")
+
+
+def seen(written: str) -> list[str]:
+    """Plays what was written to a terminal that knows colours, line ends and the codes by which rich redraws."""
+    lines, at = [""], 0
+    for part in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", written):
+        if part == "\n":
+            at += 1
+            lines += [""] * (at == len(lines))
+        elif part == "\x1b[1A":
+            at -= 1
+        elif part == "\x1b[2K":
+            lines[at] = ""
+        elif part[0] not in "\x1b\r":
+            lines[at] += part
+    return [line.rstrip() for line in lines]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    monkeypatch.setenv("TERM", "xterm")
+    watched = Watched(terminal=True, name="search", arms=ARMS, target_asr=0.1)
+    yield watched
+    watched.end()
+
+
+@pytest.fixture
+def lines() -> Watched:
+    return Watched(terminal=False)
+
+
+def test_each_arm_has_a_row_that_counts_its_trials(terminal: Watched) -> None:
+    trials = [TuneTrial(str(number)) for number in range(4)]
+    terminal.start(*trials)
+    terminal.complete(trials[0], asr=0.2, accuracy=0.6)
+    terminal.complete(trials[1], "stopped", reason="no better than 3 others", asr=0.4)
+    terminal.complete(trials[2], "failed", error="out of memory", log="/run/stderr")
+    assert re.match(r"original +0/1 +0 +0 +0$", terminal.row("original"))
+    assert re.match(r"safe_merge +1/4 +1 +1 +1 +20\.0%, 60\.0% +weight=0\.5: started", terminal.row("safe_merge"))
+    assert "3 of 5 trials ended" in terminal.line("search:")
+
+
+def test_the_best_trial_has_the_lowest_attack_success_until_some_keep_the_target_then_the_highest_accuracy(
+    terminal: Watched,
+) -> None:
+    shown = []
+    for number, (asr, accuracy) in enumerate([(0.3, 0.7), (0.2, 0.6), (0.0, 0.4), (0.1, 0.5), (0.15, 0.9)]):
+        trial = TuneTrial(str(number))
+        terminal.start(trial)
+        terminal.complete(trial, asr=asr, accuracy=accuracy)
+        shown.append(terminal.row("safe_merge").split("  ")[-1])
+    assert shown == ["30.0%, 70.0%", "20.0%, 60.0%", "0.0%, 40.0%", "10.0%, 50.0%", "10.0%, 50.0%"]
+
+
+def test_a_trial_without_verdicts_or_ended_early_is_never_the_best(terminal: Watched) -> None:
+    trials = [TuneTrial(str(number)) for number in range(2)]
+    terminal.start(*trials)
+    terminal.complete(trials[0], asr=float("nan"), accuracy=0.9)
+    terminal.complete(trials[1], "stopped", reason="", asr=0.0, accuracy=0.9)
+    assert "%" not in terminal.row("safe_merge")
+
+
+def test_a_running_trial_shows_its_stage_and_its_seconds(terminal: Watched) -> None:
+    trial = TuneTrial("a", weight=0.75)
+    terminal.start(trial)
+    terminal.train(trial, 2)
+    assert "weight=0.75: fine-tune step 2 of 8, loss 1.250, 1 s" in told(terminal)
+    terminal.report(trial, answered=1200, asked=4000)
+    assert "weight=0.75: evaluation, 1,200 of 4,000 answered, 2 s" in told(terminal)
+    terminal.report(trial, rung=2, rungs=3, asr=0.25, accuracy=0.5)
+    assert "evaluation rung 2 of 3, 1,200 of 4,000 answered, attack 25.0%, accuracy 50.0%, 3 s" in told(terminal)
+    terminal.complete(trial, asr=0.25, accuracy=0.5)
+    assert "evaluation" not in told(terminal)
+
+
+def told(watched: Watched) -> str:
+    """The column on the right, its lines as one."""
+    screen = watched.screen()
+    start = next(line for line in screen if line.startswith("arm")).index("running now")
+    return " ".join(line[start:] for line in screen if not line.startswith(("search", "fleet")))
+
+
+def test_many_running_trials_do_not_push_the_table_off_the_screen(terminal: Watched) -> None:
+    terminal.start(*(TuneTrial(str(number)) for number in range(30)))
+    assert "and 26 more" in "\n".join(terminal.screen())
+    assert len(terminal.screen()) < 20
+
+
+def test_the_fleets_pace_is_counted_over_all_trials(terminal: Watched) -> None:
+    first, second = TuneTrial("a"), TuneTrial("b")
+    terminal.start(first, second)
+    assert not terminal.line("fleet")
+    terminal.report(first, answered=100, asked=1000)
+    assert terminal.line("fleet") == "fleet: ? answers a second, 900 waiting"
+    terminal.report(second, seconds=4, answered=50, asked=1000)
+    terminal.report(first, seconds=4, answered=200, asked=1000)
+    assert terminal.line("fleet") == "fleet: 15.0 answers a second, 1,750 waiting"
+    terminal.now += 60
+    assert terminal.line("fleet") == "fleet: ? answers a second, 1,750 waiting"
+
+
+def test_the_time_left_counts_how_many_run_at_a_time_and_how_far_they_are() -> None:
+    lines = Watched(terminal=False, total=9)
+    trials = [TuneTrial(str(number)) for number in range(4)]
+    lines.start(*trials[:3])
+    lines.complete(trials[0], seconds=100)
+    # Two have used up the mean of 100 s, six of 100 s are to come, three at a time.
+    assert "1/9 ~3 min left" in lines.written.getvalue()
+    lines.start(trials[3])
+    lines.complete(trials[1], seconds=20)
+    # The mean is 110 s: none left of one, 90 s of the other, five of 110 s to come.
+    assert "2/9 ~4 min left" in lines.written.getvalue()
+
+
+def test_the_time_left_takes_an_arms_trials_to_last_as_long_as_that_arms_did(terminal: Watched) -> None:
+    short, long = TuneTrial("a", "original"), TuneTrial("b")
+    terminal.start(short)
+    terminal.complete(short, seconds=10)
+    terminal.start(long)
+    terminal.complete(long, seconds=600)
+    assert "~30 min left" in terminal.line("search")
+
+
+def test_the_time_left_is_unknown_before_a_trial_was_measured_and_when_the_last_are_overdue() -> None:
+    lines = Watched(terminal=False, total=3)
+    trials = [TuneTrial(str(number)) for number in range(3)]
+    lines.start(*trials)
+    lines.complete(trials[0], "failed", seconds=1, error="out of memory")
+    lines.complete(trials[1], seconds=100)
+    assert "1/3 ? left" in lines.written.getvalue()
+    assert "2/3 ? left" in lines.written.getvalue()
+
+
+def test_events_scroll_above_the_table_which_stays_below_them(terminal: Watched) -> None:
+    trials = [TuneTrial(str(number)) for number in range(3)]
+    terminal.start(*trials)
+    terminal.complete(trials[0], asr=0.2, accuracy=0.6, over_refusal=0.1, seconds=7)
+    terminal.complete(trials[1], "failed", error="out of memory", log="/run/tune/b/stderr")
+    screen = terminal.screen()
+    events = [number for number, line in enumerate(screen) if re.match(r" +\d/5 ", line)]
+    heads = [number for number, line in enumerate(screen) if line.startswith("search:")]
+    assert "attack success 20.0%, telecom accuracy 60.0%, over-refusal 10.0% (7 s)" in screen[events[0]]
+    assert "failed: out of memory; its log: /run/tune/b/stderr" in screen[events[1]]
+    assert len(events) == 2 and len(heads) == 1 and events[-1] < heads[0]
+    assert "started" not in "\n".join(screen[: heads[0]])
+
+
+def test_what_others_print_while_the_table_is_up_scrolls_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = io.StringIO()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", ours)
+    terminal = Watched(terminal=True, name="search")
+    print("from elsewhere")
+    screen = terminal.screen()
+    terminal.end()
+    assert screen.index("from elsewhere") < next(row for row, line in enumerate(screen) if line.startswith("search"))
+    assert sys.stdout is ours
+
+
+def test_the_terminal_is_given_back_at_the_end_with_the_last_state_on_it(terminal: Watched) -> None:
+    terminal.start(TuneTrial("a"))
+    terminal.end()
+    written = terminal.written.getvalue()
+    assert written.rindex(SHOW_CURSOR) > written.rindex(HIDE_CURSOR)
+    assert terminal.line("search") == "search: 0 of 5 trials ended, 0 s spent"
+    assert re.match(r"safe_merge +0/4 +0 +0 +0$", terminal.row("safe_merge"))
+
+
+def test_the_terminal_is_given_back_when_the_experiment_breaks_off() -> None:
+    script = (
+        "from rich.console import Console\n"
+        "from safecomm.sweep.progress import Progress\n"
+        "Progress(Console(force_terminal=True), 5).setup()\n"
+        "raise KeyboardInterrupt"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, env={**os.environ, "TERM": "xterm"})
+    written = ended.stdout.decode()
+    assert b"KeyboardInterrupt" in ended.stderr
+    assert HIDE_CURSOR in written and written.rindex(SHOW_CURSOR) > written.rindex(HIDE_CURSOR)
+
+
+def test_a_terminal_that_cannot_redraw_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    watched = Watched(terminal=True)
+    watched.start(TuneTrial("a"))
+    watched.end()
+    assert "started" in watched.written.getvalue() and HIDE_CURSOR not in watched.written.getvalue()
+
+
+def test_without_a_terminal_each_event_is_a_line_without_codes(lines: Watched) -> None:
+    trial = TuneTrial("a")
+    lines.start(trial)
+    for step in range(1, 9):
+        lines.train(trial, step)
+    for rung in (1, 2):
+        for _ in range(2):
+            lines.report(trial, rung=rung, rungs=2, asr=0.5, accuracy=0.25)
+    lines.complete(trial, "stopped", reason="no better than 3 others", asr=0.5, accuracy=0.25, seconds=12)
+    lines.end()
+    name, space = "safe_merge weight=0.5", " " * 10
+    assert lines.written.getvalue().splitlines() == [
+        f"{space}{name} started",
+        *(f"{space}{name}: fine-tune step {step} of 8, loss 1.250, 3,000 tokens/s" for step in (2, 4, 6, 8)),
+        *(f"{space}{name}: evaluation rung {rung} of 2, attack 50.0%, accuracy 25.0%" for rung in (1, 2)),
+        f"  1/5 ~48 s left {name}: stopped early: no better than 3 others, "
+        "attack success 50.0%, telecom accuracy 25.0% (12 s)",
+    ]
+
+
+def test_a_second_fine_tune_of_a_trial_is_shown_too(lines: Watched) -> None:
+    trial = TuneTrial("a")
+    lines.start(trial)
+    for _ in range(2):
+        for step in range(1, 9):
+            lines.train(trial, step)
+    assert lines.written.getvalue().count("step 8 of 8") == 2
+
+
+def test_a_failed_trial_names_its_reason_as_it_is_and_its_log(lines: Watched) -> None:
+    failed, died = TuneTrial("a"), TuneTrial("b", local_path="/session/b")
+    lines.start(failed, died)
+    lines.complete(failed, "failed", error="\x1b[36mray::run\x1b[39m: no [bold] key", log="/run/[a]/stderr")
+    lines.progress.on_trial_error(1, [], died)
+    assert "failed: ray::run: no [bold] key; its log: /run/[a]/stderr (" in lines.written.getvalue()
+    assert "failed: its process died; its log: /session/b/error.txt (" in lines.written.getvalue()
+    assert "\x1b" not in lines.written.getvalue()
+
+
+def test_a_trial_that_ends_without_a_result_has_failed(lines: Watched) -> None:
+    trial = TuneTrial("a", last_result={"train/step": 3})
+    lines.start(trial)
+    lines.progress.on_trial_complete(1, [], trial)
+    assert "failed: it ended without a result" in lines.written.getvalue()
+
+
+def test_ray_tune_can_pickle_it_while_the_table_is_up(terminal: Watched) -> None:
+    assert pickle.dumps(terminal.progress)
