@@ -79,7 +79,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
             return
         self._tally.hear(trial.trial_id, result)
         name, count = milestone(result)
-        if (name, count) != self._told.get(trial.trial_id, (name, 0)):
+        if count and (name, count) != self._told.get(trial.trial_id):
             ours = self._tally.running[trial.trial_id]
             pace = f", {result['train/tokens_per_second']:,.0f} tokens/s" if "train/step" in result else ""
             self._say_plain(f"[dim]          {escape(title(ours.trial))}: {stage(ours)}{pace}[/dim]")

@@ -286,13 +286,19 @@ def test_without_a_terminal_each_event_is_a_line_without_codes(lines: Watched) -
     ]
 
 
-def test_a_second_fine_tune_of_a_trial_is_shown_too(lines: Watched) -> None:
+def test_each_fine_tune_and_evaluation_of_a_trial_gets_four_lines_however_often_it_reports(lines: Watched) -> None:
     trial = TuneTrial("a")
     lines.start(trial)
-    for _ in range(2):
-        for step in range(1, 9):
-            lines.train(trial, step)
-    assert lines.written.getvalue().count("step 8 of 8") == 2
+    for step in [*range(1, 101), *range(1, 101)]:
+        lines.train(trial, step, 100)
+    lines.report(trial, training_iteration=201)
+    for answered in range(0, 1001, 10):
+        lines.report(trial, answered=answered, asked=1000)
+    said = [line.partition(": ")[2].partition(", loss")[0] for line in lines.written.getvalue().splitlines()[1:]]
+    assert said == [
+        *[f"fine-tune step {step} of 100" for step in (25, 50, 75, 100)] * 2,
+        *[f"evaluation, {answered} of 1,000 answered" for answered in ("250", "500", "750", "1,000")],
+    ]
 
 
 def test_a_failed_trial_names_its_reason_as_it_is_and_its_log(lines: Watched) -> None:
