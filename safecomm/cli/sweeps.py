@@ -35,8 +35,11 @@ def plan(
     spec = read_sweep(sweep, set_)
     from safecomm.plan import make_plan
     from safecomm.ray_session import Resources
+    from safecomm.sweep.outcomes import Outcomes
+    from safecomm.sweep.profiles import Profiles
 
-    print(json.dumps(make_plan(spec, Resources(cpus=0, gpus=gpus)).as_dict(), indent=2))
+    planned = make_plan(spec, Resources(cpus=0, gpus=gpus), Outcomes(spec, Profiles(spec)))
+    print(json.dumps(planned.as_dict(), indent=2))
 
 
 def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:

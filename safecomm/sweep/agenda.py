@@ -82,7 +82,7 @@ class Agenda:
 
     def names(self, trial: Trial) -> list[Point]:
         """Returns the points of the trial's arm that come to the same as its own, which is the first."""
-        return self._names[trial.arm, self._outcomes.key(trial.arm, trial.point)]
+        return self._names.get((trial.arm, self._outcomes.key(trial.arm, trial.point)), [trial.point])
 
     def _advance(self) -> None:
         """Goes on to the next round when this one is over, and further where all of that was done before."""

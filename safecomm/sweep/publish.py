@@ -7,6 +7,7 @@ import pandas as pd
 from safecomm.errors import SafecommError
 from safecomm.report.page import write_report
 from safecomm.spec import REFERENCE_ARMS, Sweep
+from safecomm.sweep.agenda import Agenda
 from safecomm.sweep.arms import Trial, chain_at
 from safecomm.sweep.results import best_of_arms, pooled, recommend, rows_of, write_pareto
 from safecomm.sweep.trial import RunFolder
@@ -51,14 +52,24 @@ def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> lis
     ]
 
 
-def publish(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> None:
+def publish(sweep: Sweep, folder: RunFolder, agenda: Agenda, fine_tunes: list[Trial]) -> None:
     """Writes what the trials gave so far: `trials.parquet`, `pareto.json` and `report.html`.
+
+    A setting that comes to the same as another has no row of its own: it is among the other's `names`.
+
+    Args:
+        sweep: the sweep.
+        folder: its run folder.
+        agenda: the search.
+        fine_tunes: those that the trials share; the failed ones are listed.
 
     Raises:
         SafecommError: when no trial succeeded, with the first one's reason and log.
     """
-    everything = searched + report_points(sweep, folder, searched)
-    table = trials_table(folder, everything)
+    searched = agenda.trials + report_points(sweep, folder, agenda.trials)
+    table = trials_table(folder, searched + [trial for trial in fine_tunes if not folder.find(trial)])
+    names = {trial.id: json.dumps(agenda.names(trial), sort_keys=True) for trial in searched}
+    table["names"] = [names.get(trial, "[]") for trial in table["trial"]]
     half = folder.path / ".trials.parquet"
     table.to_parquet(half)
     half.replace(folder.path / "trials.parquet")

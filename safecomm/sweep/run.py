@@ -50,7 +50,7 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
         untrained = _missing(fine_tunes(sweep, outcomes), folder)
         agenda = None if untrained else Agenda(sweep, folder.find, folder.path / JOURNAL, outcomes)
         if agenda and agenda.is_done and not _missing(report_points(sweep, folder, agenda.trials), folder):
-            publish(sweep, folder, agenda, console)
+            publish(sweep, folder, agenda, fine_tunes(sweep, outcomes))
         else:
             _run_missing(sweep, folder, outcomes, address, console)
     return folder.path
@@ -76,9 +76,7 @@ def _missing(trials: list[Trial], folder: RunFolder) -> list[Trial]:
     return [trial for trial in trials if not folder.find(trial)]
 
 
-def _run_missing(
-    sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: str | None, console: Console
-) -> None:
+def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: str | None, console: Console) -> None:
     check_data(sweep)
     if sweep.finetune.adapter:
         given_adapter(sweep.finetune)
@@ -106,7 +104,7 @@ def _run_missing(
             carry_out("search", agenda, make_plan(sweep, resources, outcomes).trials)
             unpublished = _missing(report_points(sweep, folder, agenda.trials), folder)
             carry_out("report", Fixed(unpublished), len(unpublished))
-    publish(sweep, folder, agenda, console)
+    publish(sweep, folder, agenda, fine_tunes(sweep, outcomes))
     log_sweep(sweep, folder)
 
 

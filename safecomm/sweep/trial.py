@@ -15,7 +15,6 @@ from safecomm.sweep.arms import Trial
 from safecomm.sweep.fine_tunes import TRAIN, fine_tune_of
 from safecomm.sweep.stages import Stages
 
-
 ORIGINAL = REFERENCE_ARMS[0]
 
 

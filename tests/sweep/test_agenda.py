@@ -7,6 +7,8 @@ from typing import Any
 from safecomm.spec import Sweep
 from safecomm.sweep.agenda import Agenda
 from safecomm.sweep.arms import Trial
+from safecomm.sweep.outcomes import Outcomes
+from safecomm.sweep.profiles import Profiles
 
 MERGE = {"safe_merge": {"lowest": {"randint": [1, 28]}, "weight": {"uniform": [0.5, 0.9]}}}
 
@@ -45,6 +47,10 @@ class Bench:
     def find(self, trial: Trial) -> Mapping[str, Any] | None:
         return self.records.get(trial.id)
 
+    def agenda(self, sweep: Sweep, journal: Path) -> Agenda:
+        outcomes = Outcomes(sweep, Profiles(sweep.model_copy(update={"storage": str(journal.parent)})))
+        return Agenda(sweep, self.find, journal, outcomes)
+
     def work(self, agenda: Agenda, most: int = 1000) -> list[Trial]:
         done = []
         while len(done) < most and (trial := agenda.next()):
@@ -56,7 +62,7 @@ class Bench:
 
 def test_grids_are_enumerated_and_ranges_sampled_to_their_budget(tmp_path: Path) -> None:
     grid = {"safe_merge": {"lowest": {"grid": [7, 14]}, "weight": {"grid": [0.5, 0.7, 0.9]}}}
-    agenda = Agenda(sweep(grid=[grid], sampled=[MERGE]), Bench().find, tmp_path / "journal")
+    agenda = Bench().agenda(sweep(grid=[grid], sampled=[MERGE]), tmp_path / "journal")
     trials = Bench().work(agenda)
     arms = [trial.arm for trial in trials]
     assert arms[:2] == ["original", "undefended"]
@@ -66,7 +72,7 @@ def test_grids_are_enumerated_and_ranges_sampled_to_their_budget(tmp_path: Path)
 
 
 def test_a_point_is_handed_out_with_constants_in_its_chain(tmp_path: Path) -> None:
-    (trial,) = [t for t in Bench().work(Agenda(sweep(1, sampled=[MERGE]), Bench().find, tmp_path / "j")) if t.point]
+    (trial,) = [t for t in Bench().work(Bench().agenda(sweep(1, sampled=[MERGE]), tmp_path / "j")) if t.point]
     ((name, settings),) = trial.chain
     assert name == "safe_merge"
     assert settings["combine"] == "cat"
@@ -75,7 +81,7 @@ def test_a_point_is_handed_out_with_constants_in_its_chain(tmp_path: Path) -> No
 
 
 def test_every_point_comes_with_every_seed(tmp_path: Path) -> None:
-    trials = Bench().work(Agenda(sweep(3, seeds=2, sampled=[MERGE]), Bench().find, tmp_path / "journal"))
+    trials = Bench().work(Bench().agenda(sweep(3, seeds=2, sampled=[MERGE]), tmp_path / "journal"))
     assert len(trials) == 2 * (2 + 3)
     for trial in trials:
         assert sum(other.point == trial.point and other.arm == trial.arm for other in trials) == 2
@@ -83,8 +89,8 @@ def test_every_point_comes_with_every_seed(tmp_path: Path) -> None:
 
 def test_a_finished_agenda_has_nothing_left_after_a_restart(tmp_path: Path) -> None:
     bench, journal = Bench(), tmp_path / "journal"
-    done = bench.work(Agenda(sweep(sampled=[MERGE]), bench.find, journal))
-    again = Agenda(sweep(sampled=[MERGE]), bench.find, journal)
+    done = bench.work(bench.agenda(sweep(sampled=[MERGE]), journal))
+    again = bench.agenda(sweep(sampled=[MERGE]), journal)
     assert again.is_done
     assert again.next() is None
     assert {trial.id for trial in again.trials} == {trial.id for trial in done}
@@ -92,11 +98,11 @@ def test_a_finished_agenda_has_nothing_left_after_a_restart(tmp_path: Path) -> N
 
 def test_an_interrupted_agenda_proposes_only_what_is_missing(tmp_path: Path) -> None:
     bench, journal = Bench(), tmp_path / "journal"
-    stopped = Agenda(sweep(sampled=[MERGE]), bench.find, journal)
+    stopped = bench.agenda(sweep(sampled=[MERGE]), journal)
     done = bench.work(stopped, most=5)
     lost = stopped.next()  # handed out, but its process is killed
     assert lost is not None
-    rest = bench.work(Agenda(sweep(sampled=[MERGE]), bench.find, journal))
+    rest = bench.work(bench.agenda(sweep(sampled=[MERGE]), journal))
     assert lost.id in {trial.id for trial in rest}
     assert not {trial.id for trial in rest} & {trial.id for trial in done}
     assert len(done) + len(rest) == 2 + 6
@@ -104,27 +110,27 @@ def test_an_interrupted_agenda_proposes_only_what_is_missing(tmp_path: Path) -> 
 
 def test_a_larger_budget_adds_to_what_was_found(tmp_path: Path) -> None:
     bench, journal = Bench(), tmp_path / "journal"
-    bench.work(Agenda(sweep(4, sampled=[MERGE]), bench.find, journal))
-    more = bench.work(Agenda(sweep(7, sampled=[MERGE]), bench.find, journal))
+    bench.work(bench.agenda(sweep(4, sampled=[MERGE]), journal))
+    more = bench.work(bench.agenda(sweep(7, sampled=[MERGE]), journal))
     assert len(more) == 3
     assert len({str(trial.point) for trial in more}) == 3
 
 
 def test_a_failed_point_does_not_stop_the_others_and_is_tried_anew_next_time(tmp_path: Path) -> None:
     bench, journal = Bench(), tmp_path / "journal"
-    agenda = Agenda(sweep(3, sampled=[MERGE]), bench.find, journal)
+    agenda = bench.agenda(sweep(3, sampled=[MERGE]), journal)
     handed_out = []
     while trial := agenda.next():
         handed_out.append(trial)
         agenda.finish(trial, {"status": "failed", "error": "out of memory"})
     assert len(handed_out) == 5
-    assert len(bench.work(Agenda(sweep(3, sampled=[MERGE]), bench.find, journal))) == 5
+    assert len(bench.work(bench.agenda(sweep(3, sampled=[MERGE]), journal))) == 5
 
 
 def test_the_search_moves_towards_better_points(tmp_path: Path) -> None:
     single = sweep(24, sampled=[MERGE]).model_copy(
         update={"search": sweep(24).search.model_copy(update={"objectives": ["asr"]})}
     )
-    trials = [t for t in Bench().work(Agenda(single, Bench().find, tmp_path / "journal")) if t.arm == "sampled"]
+    trials = [t for t in Bench().work(Bench().agenda(single, tmp_path / "journal")) if t.arm == "sampled"]
     weights = [float(trial.point["safe_merge.weight"]) for trial in trials]
     assert sum(weights[-8:]) / 8 < sum(weights[:8]) / 8

@@ -12,7 +12,8 @@ from safecomm.models import ModelFolder
 from safecomm.spec import Sweep
 from safecomm.store import Store
 from safecomm.sweep.arms import Trial
-from safecomm.sweep.stages import Stages, check_data
+from safecomm.sweep.data import check_data
+from safecomm.sweep.stages import Stages, given_adapter
 from safecomm.sweep.trial import RunFolder, carry_out, failure
 
 
@@ -82,9 +83,9 @@ def test_an_adapter_that_is_given_is_what_the_defenses_start_from(tmp_path: Path
     finetune = {"adapter": str(tmp_path / "given"), "lora": {"r": 4, "targets": ["q_proj"]}, "batch_size": 16}
     model = ModelFolder(tmp_path, "identity")
     stages = Stages(sweep(tmp_path, finetune=finetune, arms={}), model, model, Store(tmp_path), on_gpu=False)
-    assert Adapter.load(stages.finetuned(0.0, seed=0)).digest() == given.digest()
-    check_data(stages.sweep)
+    assert Adapter.load(stages.finetuned({}, seed=0)).digest() == given.digest()
+    given_adapter(stages.sweep.finetune)
     with pytest.raises(ModelError, match=r"finetune\.adapter: .*rank 4 on q_proj"):
-        check_data(sweep(tmp_path, finetune=finetune | {"lora": {"r": 2}}, arms={}))
+        given_adapter(sweep(tmp_path, finetune=finetune | {"lora": {"r": 2}}, arms={}).finetune)
     with pytest.raises(ModelError, match="nowhere"):
-        check_data(sweep(tmp_path, finetune=finetune | {"adapter": "nowhere"}, arms={}))
+        given_adapter(sweep(tmp_path, finetune=finetune | {"adapter": "nowhere"}, arms={}).finetune)
