@@ -13,10 +13,8 @@ import torch
 from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.weights import Weights
 from safecomm.evaluate.engine import Answer, EngineSettings, Question, chat_ids, failed
+from safecomm.evaluate.lora_slots import lora_arguments
 
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The ranks that vLLM can be started with."""
-ADAPTERS_AT_ONCE = 4
 CPU_KV_CACHE_GIB = 1
 CPU_BATCHED_TOKENS = 256
 """vLLM's LoRA on a CPU gathers the adapter's weights for every token of a step: beyond this they leave the cache, and
@@ -106,12 +104,6 @@ def engine_arguments(model: str, settings: EngineSettings) -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
         _set_up_cpu()
-    lora: dict[str, Any] = {}
-    if settings.max_lora_rank:
-        rank = next(rank for rank in LORA_RANKS if rank >= settings.max_lora_rank)
-        lora = {"enable_lora": True, "max_lora_rank": rank, "max_loras": ADAPTERS_AT_ONCE}
-        # Also keeps vLLM's LoRA layer off the output head, where it can't give the log-probabilities of a prompt.
-        lora["lora_target_modules"] = list(settings.lora_targets)
     return {
         "model": model,
         "max_model_len": settings.max_model_len,
@@ -121,8 +113,15 @@ def engine_arguments(model: str, settings: EngineSettings) -> dict[str, Any]:
         # Without a GPU compiling costs more than it saves; with one, CUDA graphs halve the time of a LoRA step.
         "enforce_eager": not on_gpu,
         **({} if on_gpu else _cpu_batches(settings)),
-        **lora,
+        **lora_arguments(Path(model), settings, _gpu_bytes() if on_gpu else None),
     }
+
+
+def _gpu_bytes() -> int:
+    """Returns a GPU's memory as vLLM reads it, which unlike torch takes none of it for a context of this process."""
+    from vllm.platforms import current_platform
+
+    return int(current_platform.get_device_total_memory())
 
 
 def _cpu_batches(settings: EngineSettings) -> dict[str, Any]:
