@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from safecomm.defenses.weights import Weights, module_type
+from safecomm.defenses.weights import Weights
 from safecomm.errors import ModelError
 from safecomm.evaluate.engine import EngineSettings
+from safecomm.selection import module_type
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM can be started with."""

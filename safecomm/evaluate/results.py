@@ -14,7 +14,7 @@ from safecomm.evaluate.statistics import (
     Agreement,
     Difference,
     agreement,
-    corrected,
+    corrected_rates,
     grouped_difference,
     holm,
     paired_difference,
@@ -57,7 +57,7 @@ def measure(
 
     def one(name: str, table: pd.DataFrame) -> Measured:
         measured = rates(table, judges)
-        sound = _corrected(measured, judges, trusted)
+        sound = corrected_rates(measured, judges, trusted)
         return Measured(name, measured, compared.get(name, {}), _agreements(table, judges), sound)
 
     return [one(name, table) for name, table in rows.items()]
@@ -80,17 +80,6 @@ def _difference(rows: pd.DataFrame, metric: Metric) -> Difference | None:
     if scored["prompt_id"].is_unique:
         return paired_difference(ours.to_numpy(), others.to_numpy())
     return grouped_difference(list((ours.astype(float) - others).groupby(scored["prompt_id"]).mean()))
-
-
-def _corrected(measured: Mapping[str, Rate], judges: Sequence[str], trusted: Mapping[str, Accuracy]) -> dict[str, Rate]:
-    names = {judge: "asr" if place == 0 else f"asr@{judge}" for place, judge in enumerate(judges)}
-    return {
-        name: corrected(rate, trusted[judge])
-        for judge, metric in names.items()
-        if judge in trusted
-        for name, rate in measured.items()
-        if name.partition("/")[0] == metric and name != metric  # a mean over benchmarks is no share of one sample
-    }
 
 
 def _agreements(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Agreement]:

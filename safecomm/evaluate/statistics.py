@@ -193,3 +193,23 @@ def corrected(measured: Rate, judge: Accuracy) -> Rate:
     exact = min(1.0, max(0.0, (measured.value + Sp.value - 1) / informative))
     low, high = max(0.0, min(exact, value + shift - spread)), min(1.0, max(exact, value + shift + spread))
     return Rate(exact, low, high, measured.n, measured.unscored)
+
+
+def corrected_rates(
+    measured: Mapping[str, Rate], judges: Sequence[str], trusted: Mapping[str, Accuracy]
+) -> dict[str, Rate]:
+    """Returns the attack success rates of single benchmarks without the errors of the judge that they are by.
+
+    Args:
+        measured: metric -> rate, named as `rates` does.
+        judges: the judges' names, the deciding one first.
+        trusted: judge -> how far it agrees with people, for those of whom it is known.
+    """
+    names = {judge: "asr" if place == 0 else f"asr@{judge}" for place, judge in enumerate(judges)}
+    return {
+        name: corrected(one, trusted[judge])
+        for judge, metric in names.items()
+        if judge in trusted
+        for name, one in measured.items()
+        if name.partition("/")[0] == metric and name != metric  # a mean over benchmarks is no share of one sample
+    }

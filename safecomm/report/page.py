@@ -2,6 +2,7 @@
 
 import json
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from safecomm.evaluate.metrics import Rate, as_columns
 from safecomm.report.curves import curves
 from safecomm.report.modules import Profile, read_profile, rho_figure
 from safecomm.report.plots import styles, trade_off
@@ -19,6 +21,7 @@ from safecomm.report.run import (
     TITLES,
     Headline,
     Run,
+    benchmark_rates,
     failures,
     headline,
     in_words,
@@ -59,7 +62,8 @@ def write_report(run: Path) -> Path:
 def render(run: Run) -> str:
     """Returns the page."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"rate": rate_in_words, "unscored": unscored_in_words, "in_words": in_words}
+    words = {"rate": rate_in_words, "unscored": unscored_in_words, "in_words": in_words}
+    environment.filters |= words | {"benchmarks": benchmark_rates}
     template = environment.from_string((files("safecomm.report") / "page.html.j2").read_text(encoding="utf-8"))
     rows = headline(run)
     profile = read_profile(run)
@@ -92,11 +96,16 @@ def _figures(run: Run, profile: Profile | None) -> dict[str, go.Figure]:
 
 
 def _data(run: Run, rows: list[Headline]) -> dict[str, Any]:
-    """Returns the page's numbers for programs: the headline's points and all trials, unrounded."""
+    """Returns the page's numbers for programs: the headline's points, the judges and all trials, unrounded."""
     return {
-        "headline": [row.pooled | {"recommended": row.recommended} for row in rows],
+        "headline": [row.pooled | as_columns(_corrected(row)) | {"recommended": row.recommended} for row in rows],
+        "judges": {name: asdict(found) for name, found in run.judges.items()},
         "trials": rows_of(run.trials),
     }
+
+
+def _corrected(row: Headline) -> dict[str, Rate]:
+    return {f"corrected_{name}": rate for name, rate in row.corrected.items()}
 
 
 def _embedded(value: Any) -> Markup:

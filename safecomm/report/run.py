@@ -9,11 +9,14 @@ from typing import Any
 import pandas as pd
 
 from safecomm.evaluate.metrics import BETTER, Rate
+from safecomm.evaluate.statistics import Accuracy, corrected_rates
 from safecomm.spec import Defense
+from safecomm.sweep.judges import read_judges
 from safecomm.sweep.results import (
     ORIGINAL,
     UNDEFENDED,
     Point,
+    metrics_of,
     pooled,
     rate_in,
     read_json,
@@ -38,6 +41,8 @@ class Run:
     """The done trials, pooled over seeds."""
     outcome: dict[str, Any]
     """The Pareto front, the recommended point and every arm's best."""
+    judges: dict[str, Accuracy]
+    """How far the judges agree with people, the deciding one first; empty where the sweep has no labels."""
 
     @property
     def store(self) -> Path:
@@ -83,18 +88,21 @@ class Headline:
     recommended: bool
     pooled: Point
     """The row that the rates come from."""
+    corrected: dict[str, Rate]
+    """By `asr/BENCHMARK`: attack success without the deciding judge's errors, where these are known."""
 
 
 def read_run(folder: Path) -> Run:
     """Reads a run folder.
 
     Raises:
-        UsageError: where `sweep.json` or `trials.parquet` is missing or broken.
+        UsageError: where `sweep.json` or `trials.parquet` is missing, or one of these or `judges.json` broken.
     """
     sweep = read_json(folder, "sweep.json")
     trials = read_trials(folder)
     points = pooled(trials)
-    return Run(folder, sweep, trials, points, summarise(points, sweep["search"]))
+    judges = read_judges(folder) if sweep["evaluate"].get("labels") else {}
+    return Run(folder, sweep, trials, points, summarise(points, sweep["search"]), judges)
 
 
 def headline(run: Run) -> list[Headline]:
@@ -116,7 +124,9 @@ def _headline(run: Run, arm: str, point: str, recommended: bool) -> Headline | N
         return None
     rates = {metric: rate_in(row, metric) for metric in run.metrics}
     spread = {metric: (row[f"{metric}_min"], row[f"{metric}_max"]) for metric in run.metrics}
-    return Headline(arm, point, settings(run.sweep, arm, point), rates, spread, row["seeds"], recommended, row)
+    measured = {metric: rate_in(row, metric) for metric in metrics_of(run.points)}
+    sound = corrected_rates(measured, list(run.judges)[:1], run.judges)
+    return Headline(arm, point, settings(run.sweep, arm, point), rates, spread, row["seeds"], recommended, row, sound)
 
 
 def settings(sweep: dict[str, Any], arm: str, point: str) -> dict[str, Any]:
@@ -147,6 +157,11 @@ def in_words(values: dict[str, Any]) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def benchmark_rates(row: Headline) -> list[tuple[str, Rate, Rate]]:
+    """Returns benchmark, attack success as judged and without the judge's errors, where these are known."""
+    return [(name.partition("/")[2], rate_in(row.pooled, name), sound) for name, sound in row.corrected.items()]
 
 
 def rate_in_words(rate: Rate) -> str:

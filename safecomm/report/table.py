@@ -12,6 +12,7 @@ from safecomm.report.run import (
     TITLES,
     Headline,
     Run,
+    benchmark_rates,
     failures,
     headline,
     in_words,
@@ -22,7 +23,7 @@ from safecomm.report.run import (
 
 
 def results_table(folder: Path) -> Group:
-    """Returns what `safecomm report` prints: the headline table, why a point is recommended, and the failed trials.
+    """Returns what `safecomm report` prints: the headline table, the recommendation, the judges, the failed trials.
 
     A rate stays on one line from about 100 columns on; narrower tables wrap and lose nothing.
 
@@ -31,7 +32,7 @@ def results_table(folder: Path) -> Group:
     """
     run = read_run(folder)
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
-    return Group(*parts, *_failures(run))
+    return Group(*parts, *_judges(run), *_failures(run))
 
 
 def _headline_table(run: Run) -> Table:
@@ -55,12 +56,11 @@ def _arm(row: Headline) -> Text:
 
 
 def _rate(row: Headline, metric: str) -> Text:
-    rate: Rate = row.rates[metric]
-    lines = [rate_in_words(rate), unscored_in_words(rate)]
+    lines = _in_lines(row.rates[metric])
     if row.seeds > 1:
         low, high = row.spread[metric]
-        lines.append(f"{row.seeds} seeds: {low * 100:.1f} to {high * 100:.1f}")
-    return Text("\n".join(line for line in lines if line))
+        lines.append(f"\n{row.seeds} seeds: {low * 100:.1f} to {high * 100:.1f}")
+    return lines
 
 
 def _verdict(run: Run) -> Text:
@@ -70,13 +70,37 @@ def _verdict(run: Run) -> Text:
     return Text(f"\n* recommended: {chosen['arm']}. Chosen for: {chosen['reason']}.")
 
 
+def _judges(run: Run) -> list[Table | Text]:
+    """Returns how far the judges agree with people, and attack success without the deciding one's errors."""
+    if not run.judges:
+        return []
+    accuracy = _table("\nJudges against people", "judge", "unsafe ones found", "safe ones left alone")
+    for name, found in run.judges.items():
+        accuracy.add_row(Text(name), _in_lines(found.sensitivity), _in_lines(found.specificity))
+    title = f"\nAttack success without the errors of {next(iter(run.judges))}"
+    sound = _table(title, "arm and settings", "benchmark", "as judged", "corrected")
+    for row in headline(run):
+        for benchmark, *rates in benchmark_rates(row):
+            sound.add_row(_arm(row), Text(benchmark), *map(_in_lines, rates))
+    return [accuracy, sound]
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.HORIZONTALS, show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _in_lines(rate: Rate) -> Text:
+    return Text("\n".join(filter(None, [rate_in_words(rate), unscored_in_words(rate)])))
+
+
 def _failures(run: Run) -> list[Table | Text]:
     failed = failures(run)
     if not failed:
         return []
-    table = Table(title=f"\n{len(failed)} failed trials", title_justify="left", box=box.HORIZONTALS, show_edge=False)
-    for column in ("trial", "arm, seed", "reason and log"):
-        table.add_column(column, overflow="fold")
+    table = _table(f"\n{len(failed)} failed trials", "trial", "arm, seed", "reason and log")
     for trial in failed:
         reason = Text(str(trial["error"])).append(f"\n{trial['log']}", style="dim")
         table.add_row(Text(str(trial["trial"])), Text(f"{trial['arm']}, {trial['seed']}"), reason)

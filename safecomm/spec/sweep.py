@@ -9,7 +9,7 @@ from safecomm.spec.datasets import Dataset, with_role
 from safecomm.spec.finetune import Finetune
 from safecomm.spec.judges import Grader, Judge, JudgeRef
 from safecomm.spec.search import PUBLISHED, Search
-from safecomm.spec.space import Exact, Grid, Strict
+from safecomm.spec.space import Exact, Grid, LocalPath, Strict
 
 REFERENCE_ARMS = ("original", "undefended")
 
@@ -38,6 +38,11 @@ class Evaluate(Strict):
     """Who labels answers to harmful prompts.
 
     The first decides the attack success rate, the others are reported beside it.
+    """
+    labels: LocalPath | None = None
+    """A CSV, JSON, JSON Lines or Parquet file of responses that people have judged (`prompt, response, unsafe`).
+
+    It tells each judge's sensitivity and specificity; the report gives the attack success rates without its errors.
     """
     grader: Grader | None = None
     """The chat model that compares free-form answers with the reference answer, for telecom sets that need one."""

@@ -1,12 +1,15 @@
 """The data that a sweep names: what it trains on and what it measures with."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, get_args
 
 from safecomm.data.registry import load_examples, load_prompts
 from safecomm.data.rows import Example, Kind, Prompt
 from safecomm.errors import DataError
+from safecomm.evaluate.labels import Labelled
 from safecomm.evaluate.verdicts import check_gradable
 from safecomm.spec import DatasetRef, Sweep
 
@@ -19,7 +22,7 @@ def suite(sweep: Sweep) -> list[Prompt]:
 
 
 def check_data(sweep: Sweep) -> None:
-    """Loads every dataset that the sweep names.
+    """Loads every dataset, and the file of labels, that the sweep names.
 
     Raises:
         DataError: for the first that can't be read, with its place in the sweep.
@@ -36,15 +39,24 @@ def check_data(sweep: Sweep) -> None:
         for place, ref in enumerate(getattr(evaluate, kind)):
             _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
     check_gradable(suite(sweep), evaluate.grader is not None)
+    if evaluate.labels:
+        with _placed("evaluate.labels"):
+            Labelled.read(Path(evaluate.labels))
 
 
 def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetRef) -> None:
+    with _placed(key):
+        if not loader(ref):
+            raise DataError(f"{ref.name} has no usable rows; `safecomm data show {ref.name}` says why")
+
+
+@contextmanager
+def _placed(key: str) -> Iterator[None]:
+    """Leads what is wrong with a file by its place in the sweep."""
     try:
-        rows = loader(ref)
+        yield
     except DataError as error:
         raise DataError(f"{key}: {error}") from error
-    if not rows:
-        raise DataError(f"{key}: {ref.name} has no usable rows; `safecomm data show {ref.name}` says why")
 
 
 @functools.cache

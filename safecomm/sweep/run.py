@@ -21,6 +21,7 @@ from safecomm.sweep.arms import Trial
 from safecomm.sweep.data import check_data
 from safecomm.sweep.experiment import Fixed, experiment
 from safecomm.sweep.fine_tunes import fine_tunes
+from safecomm.sweep.judges import judges_are_measured, measure_judges
 from safecomm.sweep.outcomes import Outcomes
 from safecomm.sweep.profiles import Profiles
 from safecomm.sweep.publish import publish, report_points
@@ -49,7 +50,8 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
         write_json(folder.path / "sweep.json", sweep.resolved())
         untrained = _missing(fine_tunes(sweep, outcomes), folder)
         agenda = None if untrained else Agenda(sweep, folder.find, folder.path / JOURNAL, outcomes)
-        if agenda and agenda.is_done and not _missing(report_points(sweep, folder, agenda.trials), folder):
+        published = agenda and agenda.is_done and not _missing(report_points(sweep, folder, agenda.trials), folder)
+        if agenda and published and judges_are_measured(sweep, folder.path):
             publish(sweep, folder, agenda, fine_tunes(sweep, outcomes))
         else:
             _run_missing(sweep, folder, outcomes, address, console)
@@ -100,6 +102,7 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
             carry_out("train", Fixed(untrained), len(untrained))
             if sweep.cluster.phased:
                 running.enter_context(_fleets(sweep, stages, plan))
+            measure_judges(stages, folder.path)
             agenda = Agenda(sweep, folder.find, folder.path / JOURNAL, outcomes)
             carry_out("search", agenda, make_plan(sweep, resources, outcomes).trials)
             unpublished = _missing(report_points(sweep, folder, agenda.trials), folder)

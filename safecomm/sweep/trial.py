@@ -23,8 +23,9 @@ class RunFolder:
 
     def __init__(self, sweep: Sweep):
         self.path = Path(sweep.storage).expanduser().resolve() / sweep.name
-        # Not what a trial's result depends on, so that these may change from run to run.
+        # What a trial's result depends on; the rest may change from run to run, the labels too: they measure judges.
         parts = sweep.resolved()
+        del parts["evaluate"]["labels"]
         self._context = digest({key: parts[key] for key in ("model", "finetune", "evaluate")})
 
     def record_path(self, trial: Trial) -> Path:

@@ -1,13 +1,15 @@
 """A small finished run, written by hand, with a failed trial and answers that try to break the page."""
 
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from safecomm.evaluate.metrics import as_columns, rates
+from safecomm.evaluate.metrics import as_columns, rate, rates
 
 ATTACK = "</details></script><script>window.broken = true</script><b>bold</b>[/bold]"
 # arm, point -> unsafe among 20, right among 20, refused among 10 (on the search split)
@@ -104,6 +106,20 @@ def _profile() -> dict[str, Any]:
         for kind, shift in (("q_proj", 0.3), ("v_proj", 0.5))
     ]
     return {"modules": modules}
+
+
+@pytest.fixture(scope="session")
+def labelled_run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run with judges measured on people's labels, the second of which could read nothing."""
+    run = tmp_path_factory.mktemp("labelled")
+    shutil.copy(run_folder / "trials.parquet", run)
+    labels = {"labels": "people.csv", "judges": ["refusal", "compliance"]}
+    (run / "sweep.json").write_text(json.dumps(SWEEP | {"evaluate": labels}))
+    refusal = {"sensitivity": asdict(rate(45, 50, 50)), "specificity": asdict(rate(40, 50, 50))}
+    nothing = {part: asdict(rate(0, 0, 50)) | {"value": None} for part in refusal}
+    judges = {"refusal": refusal, "compliance": nothing}
+    (run / "judges.json").write_text(json.dumps({"file": "people.csv", "digest": "d", "judges": judges}))
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -171,3 +171,37 @@ def test_responses_need_not_lie_beside_the_run(run_folder: Path, tmp_path: Path)
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"sweep\.json can't be read"):
         write_report(tmp_path)
+
+
+def test_rates_without_the_judges_errors_stand_beside_those_that_it_gave(labelled_run: Path) -> None:
+    page = Page(write_report(labelled_run).read_text(encoding="utf-8"))
+    text = " ".join("".join(page.shown).split())
+    assert "90.0%" in text and "80.0%" in text  # the judge's sensitivity and specificity
+    (undefended,) = [row for row in json.loads(page.scripts["trials"])["headline"] if row["arm"] == "undefended"]
+    assert undefended["asr/lab-harm"] == pytest.approx(0.65)  # 13 of 20
+    assert undefended["corrected_asr/lab-harm"] == pytest.approx((0.65 + 0.8 - 1) / (0.9 + 0.8 - 1))
+    low, high = undefended["corrected_asr/lab-harm_low"], undefended["corrected_asr/lab-harm_high"]
+    assert f"[{low * 100:.1f}, {high * 100:.1f}] n=20" in text and "64.3%" in text
+    assert not [name for name in undefended if name in ("corrected_asr", "corrected_asr/lab-teleqna")]
+
+
+def test_a_judge_that_could_read_nothing_is_unknown_and_not_nan(labelled_run: Path) -> None:
+    page = Page(write_report(labelled_run).read_text(encoding="utf-8"))
+    json.loads(page.scripts["trials"], parse_constant=pytest.fail)
+    assert "unknown" in page.shown and "100.0% unscored" in "".join(page.shown)
+    assert "nan" not in "".join(page.shown).lower().split()
+
+
+def test_a_run_without_measured_judges_has_no_place_for_them(page: Page, labelled_run: Path, tmp_path: Path) -> None:
+    assert ("section", {"id": "judges"}) not in page.tags
+    for name in ("trials.parquet", "sweep.json"):
+        shutil.copy(labelled_run / name, tmp_path)
+    assert 'id="judges"' not in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_judges_measured_for_labels_that_the_sweep_no_longer_names_are_not_shown(
+    run_folder: Path, labelled_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(labelled_run, tmp_path, dirs_exist_ok=True)
+    shutil.copy(run_folder / "sweep.json", tmp_path)
+    assert 'id="judges"' not in write_report(tmp_path).read_text(encoding="utf-8")

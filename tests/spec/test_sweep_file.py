@@ -58,7 +58,7 @@ def test_an_adapter_that_is_trained_already_takes_the_place_of_data(tmp_path: Pa
     arms = "arms={safe_lora: [{safe_lora: {lowest: 1}}]}"
     assert read_sweep(write(tmp_path, GOOD), [*given, arms]).finetune.adapter == str(Path("extracted").absolute())
     (line,) = problems(tmp_path, given)
-    assert line.startswith("arms: safe_instruct changes the training data")
+    assert line.startswith("arms: finetune and safe_instruct change the training")
     for wrong in (["finetune.data=[]"], ["finetune.adapter=extracted"]):
         assert "either data to train on or an adapter" in problems(tmp_path, wrong)[0]
 
@@ -114,7 +114,10 @@ def test_reading_a_sweep_imports_nothing_heavy() -> None:
         ("arms.x=[{safe_lora: {lowest: many}}]", "arms.x.0.safe_lora.lowest: input should be a valid integer"),
         ("arms.x=[{safe_lora: {lowest: {between: [1, 2]}}}]", "must be a number, exact, or one of {grid, choice"),
         ("arms.x=[{safe_lora: {lowest: 1}, safe_instruct: {ratio: 1}}]", "each step names one of"),
-        ("arms.x=[{safe_lora: {lowest: 1}}, {safe_instruct: {ratio: 1}}]", "finetune and safe_instruct change the training, so they come first"),
+        (
+            "arms.x=[{safe_lora: {lowest: 1}}, {safe_instruct: {ratio: 1}}]",
+            "finetune and safe_instruct change the training, so they come first",
+        ),
         ("arms.x=[{safe_lora: {lowest: 1}}, {safe_lora: {lowest: 2}}]", "a defense comes at most once"),
         ("finetune.safety_data=null", "safe_instruct draws from finetune.safety_data"),
         ("finetune.safe_adapter=null", "safe_merge needs a safe adapter"),

@@ -1,0 +1,67 @@
+"""How far a sweep's judges are to be trusted: measured once, on the responses of `evaluate.labels`."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safecomm.evaluate.labels import Labelled, measured_judges
+from safecomm.evaluate.metrics import Rate
+from safecomm.evaluate.model_judge import Panel
+from safecomm.evaluate.statistics import Accuracy
+from safecomm.spec import Sweep
+from safecomm.store import file_digest, write_json
+from safecomm.sweep.results import read_json, without_nan
+
+if TYPE_CHECKING:
+    from safecomm.sweep.stages import Stages
+
+JUDGES = "judges.json"
+VERSION = 1
+"""Raise it when the same judges would be measured otherwise on the same labels."""
+
+
+def measure_judges(stages: "Stages", run: Path) -> None:
+    """Writes a run's `judges.json`, where the sweep has labels; model judges are asked on their fleets.
+
+    It holds the labels' `file` and `digest` and, by judge, the deciding one first, the rates `sensitivity` and
+    `specificity`.
+    """
+    evaluate = stages.sweep.evaluate
+    if evaluate.labels is None:
+        return
+    labels, panel = Path(evaluate.labels), Panel(evaluate.judges, models=stages.judge_models)
+
+    def make(out: Path) -> None:
+        judges, _ = panel.seated(stages.store, evaluate.engine)
+        found = measured_judges(judges, Labelled.read(labels))
+        write_json(out / JUDGES, without_nan({name: asdict(one) for name, one in found.items()}))
+
+    key = {"labels": file_digest(labels), "judges": panel.as_key(), "engine": evaluate.engine, "version": VERSION}
+    found = json.loads((stages.store.obtain("judges", key, make) / JUDGES).read_text(encoding="utf-8"))
+    write_json(run / JUDGES, {"file": str(labels), "digest": key["labels"], "judges": found})
+
+
+def judges_are_measured(sweep: Sweep, run: Path) -> bool:
+    """Tells whether `judges.json` is what the sweep's labels give; so it is where there are none."""
+    if sweep.evaluate.labels is None:
+        return True
+    labels = Path(sweep.evaluate.labels)
+    return (run / JUDGES).is_file() and labels.is_file() and read_json(run, JUDGES)["digest"] == file_digest(labels)
+
+
+def read_judges(run: Path) -> dict[str, Accuracy]:
+    """Returns judge -> how far it agrees with people, the deciding one first; nothing where none was measured.
+
+    Raises:
+        UsageError: where `judges.json` is broken.
+    """
+    if not (run / JUDGES).is_file():
+        return {}
+    found: dict[str, dict[str, Any]] = read_json(run, JUDGES)["judges"]
+    return {name: Accuracy(**{part: _rate(one) for part, one in rates.items()}) for name, rates in found.items()}
+
+
+def _rate(values: dict[str, Any]) -> Rate:
+    return Rate(**values | {"value": math.nan if values["value"] is None else values["value"]})
