@@ -4,6 +4,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, NotRequired, Protocol, TypedDict
 
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks that vLLM can be started with."""
+ADAPTERS_AT_ONCE = 4
+"""Adapters that a vLLM engine has on its GPU at a time."""
+
 
 class Question(TypedDict):
     """One prompt for an engine."""
@@ -74,6 +79,11 @@ class Engine(Protocol):
     async def check_health(self) -> None:
         """Raises where the engine is dead, so that Ray Serve starts another in its place."""
         ...
+
+
+def served_rank(rank: int) -> int:
+    """Returns the rank that vLLM is started with to serve adapters up to `rank`."""
+    return next(one for one in LORA_RANKS if one >= rank)
 
 
 def failed(reason: str) -> Answer:

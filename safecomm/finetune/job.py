@@ -45,7 +45,7 @@ class FinetuneJob:
             "alpha": lora.alpha,
             "dropout": lora.dropout,
             "targets": tuple(sorted(lora.targets)),
-            "micro_batch_size": finetune.micro_batch_size or finetune.batch_size // workers,
+            "micro_batch_size": finetune.micro_batch(workers),
             "workers": workers,
             "seed": seed,
         }

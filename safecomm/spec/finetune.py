@@ -78,3 +78,7 @@ class Finetune(Strict):
         if bool(self.data) == (self.adapter is not None):
             raise ValueError("give either data to train on or an adapter that was trained already")
         return self
+
+    def micro_batch(self, workers: int) -> int:
+        """Examples per forward pass of each of so many workers."""
+        return self.micro_batch_size or max(1, self.batch_size // workers)

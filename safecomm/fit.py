@@ -1,0 +1,165 @@
+"""Whether a fine-tune and an engine fit their GPUs, in words, and which settings would make them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from safecomm.memory import GIB, FleetMemory, Parts, finetune_memory, fleet_memory, served
+from safecomm.shapes import ModelShape
+from safecomm.spec import Finetune
+from safecomm.spec.sweep import Replicas
+
+USABLE = 0.9
+"""Share of a GPU up to which a fine-tune that is estimated to fit is said to."""
+MOST_WORKERS = 64
+MOST_TENSOR_PARALLEL = 8
+"""GPUs of one node."""
+MOST_STAGES = 8
+SHORTEST = 256
+"""Tokens below which no text is advised to be cut."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether something fits, and why."""
+
+    fits: Literal["yes", "perhaps", "no"]
+    """`no`: what is certain is too much already. `perhaps`: the whole estimate is."""
+    text: str
+    """What is needed, what there is and, unless it fits, what to change."""
+
+
+def check_finetune(shape: ModelShape, finetune: Finetune, workers: int, gpu_bytes: int) -> Verdict:
+    """Says whether the workers of a fine-tune fit their GPUs, and if not, what would make them.
+
+    Args:
+        shape: the aligned model's.
+        finetune: a sweep's section.
+        workers: `cluster.finetune.workers`.
+        gpu_bytes: memory of one GPU.
+
+    Raises:
+        ModelError: when the adapter's targets are none of the model's linear modules.
+    """
+    memory, usable = finetune_memory(shape, finetune, workers), int(USABLE * gpu_bytes)
+    text = f"each of {workers} fine-tuning workers needs {_sum(memory)}, of a GPU of {_gib(gpu_bytes)}"
+    if memory.total <= usable:
+        return Verdict("yes", text)
+    changes = _finetune_changes(shape, finetune, workers, usable)
+    return Verdict("no" if memory.certain > gpu_bytes else "perhaps", text + _advice(changes, _finetune_key))
+
+
+def check_fleet(
+    shape: ModelShape,
+    size: Replicas,
+    *,
+    gpu_bytes: int,
+    max_model_len: int,
+    lora_rank: int = 0,
+    targets: Sequence[str] = (),
+    section: str = "cluster.target",
+) -> Verdict:
+    """Says whether an engine fits its GPUs, and if not, what would make it.
+
+    Args:
+        shape: the served model's.
+        size: how the engine is split.
+        gpu_bytes: memory of one GPU.
+        max_model_len: tokens of the longest prompt and answer.
+        lora_rank: the largest rank of an adapter; 0 where none is served.
+        targets: the linear modules that adapters touch.
+        section: where `size` stands in the sweep.
+
+    Raises:
+        ModelError: when the targets are none of the model's linear modules.
+    """
+
+    def memory(**changes: int) -> FleetMemory:
+        length = changes.pop("max_model_len", max_model_len)
+        split = size.model_copy(update=changes)
+        return fleet_memory(
+            shape, split, gpu_bytes=gpu_bytes, max_model_len=length, lora_rank=lora_rank, targets=targets
+        )
+
+    def name(key: str) -> str:
+        return f"evaluate.{key}" if key == "max_model_len" else f"{section}.{key}"
+
+    needed, usable = memory(), served(gpu_bytes)
+    text = f"each GPU of {section} needs {_sum(needed)}, of the {_gib(usable)} that vLLM takes of {_gib(gpu_bytes)}"
+    if needed.total <= usable:
+        return Verdict("yes", f"{text}; {needed.sequences(gpu_bytes)} texts of {max_model_len} tokens run at a time")
+    cuts = [{"max_model_len": cut} for cut in _halves(max_model_len, SHORTEST)]
+    found = [_first(ways, lambda way: memory(**way).total <= usable) for ways in (_splits(shape, size), cuts)]
+    return Verdict("no" if needed.certain > usable else "perhaps", text + _advice(found, name))
+
+
+def _finetune_changes(shape: ModelShape, finetune: Finetune, workers: int, usable: int) -> list[dict[str, int]]:
+    """Returns changes with which a fine-tune fits: one of a kind, and of the kinds that change least."""
+
+    def fits(way: dict[str, int]) -> bool:
+        changed = finetune.model_copy(update=way)
+        return finetune_memory(shape, changed, way.get("workers", workers)).total <= usable
+
+    smaller = [way for way in _smaller_batches(finetune, workers) if way]
+    wider = [
+        {"zero": 3, "workers": count, **way}
+        for count in _doubles(workers, MOST_WORKERS)
+        for way in _smaller_batches(finetune, count)
+    ]
+    smallest = smaller[-1] if smaller else {}
+    shorter = [{"zero": 3, **smallest, "max_length": cut} for cut in _halves(finetune.max_length, SHORTEST)]
+    for kinds in ([[{"zero": 3}], smaller], [[{"zero": 3} | way for way in smaller]], [wider, shorter]):
+        if found := [way for ways in kinds if (way := _first(ways, fits))]:
+            return [
+                {key: value for key, value in way.items() if getattr(finetune, key, None) != value} for way in found
+            ]
+    return []
+
+
+def _smaller_batches(finetune: Finetune, workers: int) -> list[dict[str, int]]:
+    """Returns no change, if these workers can share the batch as it is, and then ever smaller micro batches."""
+    micro = finetune.micro_batch(workers)
+    ways: list[dict[str, int]] = [{}, *({"micro_batch_size": share} for share in _halves(micro, 1))]
+    return [way for way in ways if finetune.batch_size % (workers * way.get("micro_batch_size", micro)) == 0]
+
+
+def _splits(shape: ModelShape, size: Replicas) -> list[dict[str, int]]:
+    """Returns ways to split an engine over more GPUs, of one node first; its heads must be dealt out evenly."""
+    wider = [way for way in _doubles(size.tensor_parallel, MOST_TENSOR_PARALLEL) if shape.heads % way == 0]
+    widest = max([size.tensor_parallel, *wider])
+    stages = [way for way in _doubles(size.pipeline_parallel, MOST_STAGES) if way <= shape.layers]
+    return [{"tensor_parallel": way} for way in wider] + [
+        {"tensor_parallel": widest, "pipeline_parallel": way} for way in stages
+    ]
+
+
+def _first(ways: list[dict[str, int]], fits: Callable[[dict[str, int]], bool]) -> dict[str, int] | None:
+    return next((way for way in ways if fits(way)), None)
+
+
+def _doubles(start: int, most: int) -> list[int]:
+    return [start << steps for steps in range(1, most.bit_length()) if start << steps <= most]
+
+
+def _halves(start: int, least: int) -> list[int]:
+    return [start >> steps for steps in range(1, start.bit_length()) if start >> steps >= least]
+
+
+def _advice(changes: Sequence[dict[str, int] | None], name: Callable[[str], str]) -> str:
+    found = [" and ".join(f"{name(key)}: {value}" for key, value in change.items()) for change in changes if change]
+    return f"; it would fit with {', or with '.join(found)}" if found else "; it takes larger GPUs or a smaller model"
+
+
+def _finetune_key(key: str) -> str:
+    return "cluster.finetune.workers" if key == "workers" else f"finetune.{key}"
+
+
+def _sum(memory: Parts) -> str:
+    """Says the total and its two largest parts."""
+    largest = sorted(memory.parts.items(), key=lambda part: -part[1])[:2]
+    named = ", ".join(f"{name.replace('_', ' ')} {_gib(size)}" for name, size in largest)
+    return f"about {_gib(memory.total)} ({named})"
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB"

@@ -1,0 +1,157 @@
+"""What a GPU needs is counted as the libraries allocate it."""
+
+import weakref
+from typing import Any
+
+import pytest
+
+from safecomm.errors import ModelError
+from safecomm.memory import GIB, FinetuneMemory, finetune_memory, fleet_memory, model_states, served
+from safecomm.shapes import ModelShape, find_shape
+from safecomm.spec import Finetune
+from safecomm.spec.sweep import Replicas
+
+LLAMA_8B = find_shape("meta-llama/Llama-3.1-8B")
+LLAMA_70B = find_shape("meta-llama/Llama-3.1-70B")
+GPU = 80 * GIB
+
+
+def tuned(shape: ModelShape = LLAMA_8B, workers: int = 2, **changes: Any) -> FinetuneMemory:
+    settings = {"data": ["lab-telecom"], "micro_batch_size": 1} | changes
+    return finetune_memory(shape, Finetune.model_validate(settings), workers)
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_zero_2_keeps_of_a_full_fine_tune_what_deepspeed_estimates(workers: int) -> None:
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as estimate
+
+    states = model_states(2, workers, frozen=0, trained=LLAMA_8B.parameters)
+    _, theirs = estimate(LLAMA_8B.parameters, num_gpus_per_node=workers, cpu_offload=False)
+    assert states.weights + states.gradients + states.optimizer == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_zero_3_keeps_what_deepspeed_estimates_and_the_16_bit_weights(workers: int) -> None:
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as estimate
+
+    states = model_states(3, workers, frozen=0, trained=LLAMA_8B.parameters)
+    _, theirs, gathered = estimate(
+        LLAMA_8B.parameters,
+        LLAMA_8B.embedding,
+        num_gpus_per_node=workers,
+        cpu_offload=False,
+        cpu_offload_params=False,
+    )
+    whole = theirs - gathered + LLAMA_8B.weight_bytes() / workers
+    assert states.weights + states.gradients + states.optimizer == pytest.approx(whole, rel=1e-6)
+
+
+def test_each_zero_stage_shards_one_state_more() -> None:
+    stages = [model_states(stage, 4, frozen=1000, trained=100) for stage in range(4)]
+    assert [states.optimizer for states in stages] == [1200, 300, 300, 300]
+    assert [states.gradients for states in stages] == [600, 300, 150, 150]
+    assert [states.weights for states in stages] == [2200, 2200, 2200, 550]
+
+
+def test_frozen_weights_have_neither_gradients_nor_optimizer_state() -> None:
+    memory = tuned(zero=0)
+    adapter = LLAMA_8B.adapter_parameters(8, ["q_proj", "v_proj"])
+    assert memory.weights == 2 * (LLAMA_8B.parameters + adapter)
+    assert memory.gradients + memory.optimizer == 18 * adapter
+
+
+def test_fp32_doubles_the_weights() -> None:
+    assert tuned(precision="fp32").weights == 2 * tuned().weights
+
+
+def test_a_micro_batch_that_is_not_given_is_the_workers_share() -> None:
+    assert tuned(workers=4, micro_batch_size=None) == tuned(workers=4, micro_batch_size=8)
+
+
+@pytest.mark.parametrize("examples", [1, 8])
+def test_activations_agree_with_the_peak_that_pytorch_reaches(examples: int) -> None:
+    length, layers = 1024, 3
+    shape = ModelShape(**vars(LLAMA_8B) | {"layers": layers})
+    memory = tuned(shape, micro_batch_size=examples, max_length=length)
+    traced = traced_peak(shape, examples, length)
+    assert traced < memory.activations + memory.working_set < 1.2 * traced
+
+
+def traced_peak(shape: ModelShape, examples: int, length: int) -> int:
+    """Bytes beside the weights at the peak of a backward pass through frozen layers, on tensors without contents."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+    from transformers import LlamaConfig, LlamaModel
+
+    class Allocations(TorchDispatchMode):
+        sizes: dict[int, int] = {}  # noqa: RUF012
+        peak = 0
+
+        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = operation(*args, **(kwargs or {}))
+            for storage in (one.untyped_storage() for one in tree_leaves(made) if isinstance(one, torch.Tensor)):
+                if storage._cdata not in self.sizes:
+                    self.sizes[storage._cdata] = storage.nbytes()
+                    weakref.finalize(storage, self.sizes.pop, storage._cdata)
+            self.peak = max(self.peak, sum(self.sizes.values()))
+            return made
+
+    config = LlamaConfig(
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        intermediate_size=shape.intermediate,
+        vocab_size=8,
+    )
+    with FakeTensorMode():
+        model = LlamaModel._from_config(config, dtype=torch.bfloat16).requires_grad_(False).train()
+        model.gradient_checkpointing_enable()
+        weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+        inputs = torch.zeros(examples, length, shape.hidden, dtype=torch.bfloat16, requires_grad=True)
+        with Allocations() as allocations:
+            allocations.sizes.update(dict.fromkeys(weights, 0))
+            model(inputs_embeds=inputs, use_cache=False).last_hidden_state.sum().backward()
+    return allocations.peak
+
+
+def test_an_8b_model_is_served_from_16_gb_and_its_cache_from_the_rest() -> None:
+    memory = fleet_memory(LLAMA_8B, Replicas(), gpu_bytes=GPU, max_model_len=2048)
+    assert memory.weights == LLAMA_8B.weight_bytes()
+    assert memory.lora_slots == 0
+    assert memory.sequence == 2048 * 128 * 1024
+    left = served(GPU) - (memory.total - memory.sequence)
+    assert memory.sequences(GPU) == left // memory.sequence > 100
+
+
+def test_tensor_parallel_splits_weights_and_cache_but_no_key_value_head() -> None:
+    whole, halved, most = (
+        fleet_memory(LLAMA_8B, Replicas(tensor_parallel=gpus), gpu_bytes=GPU, max_model_len=2048) for gpus in (1, 2, 16)
+    )
+    assert halved.weights == pytest.approx(whole.weights / 2, rel=1e-3)
+    assert halved.sequence * 2 == whole.sequence
+    assert most.sequence * 8 == whole.sequence
+
+
+def test_of_two_pipeline_stages_each_has_half_the_layers_and_one_embedding() -> None:
+    stage = fleet_memory(LLAMA_8B, Replicas(pipeline_parallel=2), gpu_bytes=GPU, max_model_len=2048)
+    assert stage.weights == pytest.approx(LLAMA_8B.weight_bytes() / 2, rel=1e-3)
+
+
+def test_an_adapter_on_q_takes_the_place_of_the_fused_q_k_v_in_each_slot() -> None:
+    memory = fleet_memory(
+        LLAMA_8B, Replicas(), gpu_bytes=GPU, max_model_len=2048, lora_rank=9, targets=["q_proj", "down_proj"]
+    )
+    attention, mlp = (4096 + 4096) + 2 * (4096 + 1024), 14_336 + 4096
+    assert memory.lora_slots == 2 * 4 * 32 * 16 * (attention + mlp)  # bf16, slots, layers, the next rank vLLM has
+
+
+def test_targets_that_the_model_lacks_are_refused() -> None:
+    with pytest.raises(ModelError, match="query_key_value; known: q_proj"):
+        tuned(lora={"targets": ["query_key_value"]})
+
+
+def test_zero_3_lets_a_70b_model_onto_workers_that_could_not_hold_it() -> None:
+    assert tuned(LLAMA_70B, workers=8, zero=2).certain > GPU > tuned(LLAMA_70B, workers=8, zero=3).total
