@@ -1,9 +1,9 @@
 """What a fine-tune and the fleet need of each GPU, from the model's shape and the sweep alone.
 
 Weights, adapters, optimizer state and KV cache are counted. Activations are modelled on what transformers, TRL 1.16 and
-vLLM 0.29 keep: those of a fine-tune lie up to a tenth above the peak that PyTorch reaches at the shapes of Llama-3.1-8B
-and Qwen2-7B; those of vLLM, DeepSpeed's buffers and all overhead are read from the libraries' code and were measured on
-no GPU. A fine-tune's are those of a batch whose texts all reach `max_length`.
+vLLM 0.29 keep: those of a fine-tune's layers lie up to a tenth above the peak that PyTorch reaches at the shapes of
+Llama-3.1-8B and Qwen2-7B with LoRA. The loss, vLLM's steps, DeepSpeed's buffers and all overhead are read from the
+libraries' code and were measured on no GPU. A fine-tune's are those of a batch whose texts all reach `max_length`.
 """
 
 from collections.abc import Sequence
@@ -202,6 +202,7 @@ def fleet_memory(
 
     Raises:
         ModelError: when the targets are none of the model's linear modules.
+        EvaluationError: for a rank that vLLM does not serve.
     """
     tensor, pipeline = size.tensor_parallel, size.pipeline_parallel
     layers = -(-shape.layers // pipeline)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from safecomm.errors import ModelError
+from safecomm.errors import EvaluationError, ModelError
 from safecomm.memory import GIB, FinetuneMemory, finetune_memory, fleet_memory, model_states, served
 from safecomm.shapes import ModelShape, find_shape
 from safecomm.spec import Finetune
@@ -146,6 +146,11 @@ def test_an_adapter_on_q_takes_the_place_of_the_fused_q_k_v_in_each_slot() -> No
     )
     attention, mlp = (4096 + 4096) + 2 * (4096 + 1024), 14_336 + 4096
     assert memory.lora_slots == 2 * 4 * 32 * 16 * (attention + mlp)  # bf16, slots, layers, the next rank vLLM has
+
+
+def test_a_rank_beyond_vllms_largest_is_refused() -> None:
+    with pytest.raises(EvaluationError, match="up to rank 512, but this sweep can make one of rank 1024; lower"):
+        fleet_memory(LLAMA_8B, Replicas(), gpu_bytes=GPU, max_model_len=64, lora_rank=1024, targets=["q_proj"])
 
 
 def test_targets_that_the_model_lacks_are_refused() -> None:

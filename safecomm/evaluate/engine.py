@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, NotRequired, Protocol, TypedDict
 
+from safecomm.errors import EvaluationError
+
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM can be started with."""
 ADAPTERS_AT_ONCE = 4
@@ -82,7 +84,16 @@ class Engine(Protocol):
 
 
 def served_rank(rank: int) -> int:
-    """Returns the rank that vLLM is started with to serve adapters up to `rank`."""
+    """Returns the rank that vLLM is started with to serve adapters up to `rank`.
+
+    Raises:
+        EvaluationError: beyond the largest.
+    """
+    if rank > LORA_RANKS[-1]:
+        raise EvaluationError(
+            f"vLLM serves adapters up to rank {LORA_RANKS[-1]}, but this sweep can make one of rank {rank}; lower "
+            "finetune.lora.r, or merge with `combine: linear`"
+        )
     return next(one for one in LORA_RANKS if one >= rank)
 
 
