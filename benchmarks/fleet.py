@@ -71,7 +71,8 @@ class Work:
             for name, factors in Adapter.load(adapter).modules.items():
                 ranks.add(factors.A.shape[0])
                 targets.add(module_type(name))
-        return EngineSettings(self.new_tokens, 512, max(ranks), tuple(sorted(targets)), ignore_eos=True)
+        on_gpu = torch.cuda.is_available()
+        return EngineSettings(self.new_tokens, 512, max(ranks), tuple(sorted(targets)), on_gpu, ignore_eos=True)
 
     def asked(self) -> list[Prompt]:
         """The prompts, all different."""
@@ -98,7 +99,7 @@ def offline(work: Work) -> Times:
     """Answers with vLLM's own offline interface, set up as vLLM does it."""
     environment = dict(os.environ)
     arguments = engine_arguments(work.model, work.settings)
-    if not torch.cuda.is_available():
+    if not work.settings.on_gpu:
         for name in ("distributed_executor_backend", "max_num_batched_tokens"):
             del arguments[name]
         kept = {"VLLM_CPU_KVCACHE_SPACE": os.environ["VLLM_CPU_KVCACHE_SPACE"]}
@@ -136,7 +137,7 @@ def fleet(work: Work) -> Times:
 
     started = time.monotonic()
     questions = Protocol("vllm", work.new_tokens, 512).questions(work.asked())
-    with ray_session(None) as resources, Fleet("vllm", work.model, work.settings, 1, resources.gpus > 0).running():
+    with ray_session(None), Fleet("vllm", work.model, work.settings, 1).running():
         wait_for_fleet()
         if not work.from_start:
             list(stream({"": Request(dict(list(questions.items())[:WARM_UP]), work.adapters[0])}))

@@ -9,7 +9,7 @@ libraries' code and were measured on no GPU. A fine-tune's are those of a batch 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from safecomm.evaluate.engine import ADAPTERS_AT_ONCE, served_rank
+from safecomm.evaluate.lora_slots import served_rank, slots_within
 from safecomm.shapes import ATTENTION_INPUTS, HALF, MLP_INPUTS, ModelShape
 from safecomm.spec import Finetune
 from safecomm.spec.sweep import Replicas
@@ -208,10 +208,12 @@ def fleet_memory(
     layers = -(-shape.layers // pipeline)
     # vLLM has a copy of each key-value head where there are fewer of them than GPUs.
     kv_share = max(1, shape.kv_heads // tensor) / shape.kv_heads
-    slots = _slot_parameters(shape, served_rank(lora_rank), list(targets), tensor, kv_share) if lora_rank else 0
+    slot = 0
+    if lora_rank:
+        slot = HALF * layers * _slot_parameters(shape, served_rank(lora_rank), list(targets), tensor, kv_share)
     return FleetMemory(
         weights=HALF * _served_parameters(shape, layers, size, kv_share),
-        lora_slots=HALF * ADAPTERS_AT_ONCE * layers * slots,
+        lora_slots=slot * slots_within(slot, gpu_bytes) if slot else 0,
         working_set=_step_bytes(shape, tensor, large=gpu_bytes >= LARGE_GPU),
         sequence=int(max_model_len * shape.kv_bytes / shape.layers * layers * kv_share),
         overhead=SERVING_OVERHEAD,

@@ -145,7 +145,7 @@ def test_an_adapter_on_q_takes_the_place_of_the_fused_q_k_v_in_each_slot() -> No
         LLAMA_8B, Replicas(), gpu_bytes=GPU, max_model_len=2048, lora_rank=9, targets=["q_proj", "down_proj"]
     )
     attention, mlp = (4096 + 4096) + 2 * (4096 + 1024), 14_336 + 4096
-    assert memory.lora_slots == 2 * 4 * 32 * 16 * (attention + mlp)  # bf16, slots, layers, the next rank vLLM has
+    assert memory.lora_slots == 2 * 16 * 32 * 16 * (attention + mlp)  # bf16, slots, layers, the next rank vLLM has
 
 
 def test_a_rank_beyond_vllms_largest_is_refused() -> None:

@@ -4,13 +4,6 @@ import re
 from dataclasses import dataclass
 from typing import Any, NotRequired, Protocol, TypedDict
 
-from safecomm.errors import EvaluationError
-
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The ranks that vLLM can be started with."""
-ADAPTERS_AT_ONCE = 4
-"""Adapters that a vLLM engine has on its GPU at a time."""
-
 
 class Question(TypedDict):
     """One prompt for an engine."""
@@ -55,6 +48,8 @@ class EngineSettings:
     """0 where no adapter will be asked for."""
     lora_targets: tuple[str, ...]
     """The linear modules that adapters may touch."""
+    on_gpu: bool = False
+    """Told and not looked for: an engine that is split over GPUs has them in its workers, and none in sight itself."""
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     sampled: bool = False
@@ -81,20 +76,6 @@ class Engine(Protocol):
     async def check_health(self) -> None:
         """Raises where the engine is dead, so that Ray Serve starts another in its place."""
         ...
-
-
-def served_rank(rank: int) -> int:
-    """Returns the rank that vLLM is started with to serve adapters up to `rank`.
-
-    Raises:
-        EvaluationError: beyond the largest.
-    """
-    if rank > LORA_RANKS[-1]:
-        raise EvaluationError(
-            f"vLLM serves adapters up to rank {LORA_RANKS[-1]}, but this sweep can make one of rank {rank}; lower "
-            "finetune.lora.r, or merge with `combine: linear`"
-        )
-    return next(one for one in LORA_RANKS if one >= rank)
 
 
 def failed(reason: str) -> Answer:

@@ -60,7 +60,6 @@ class Fleet:
     model: str
     settings: EngineSettings
     replicas: int
-    on_gpu: bool
     name: str = TARGET
     scale_to_zero: bool = False
 
@@ -69,8 +68,13 @@ class Fleet:
         cls, engine: str, model: str, settings: EngineSettings, size: Replicas, on_gpu: bool, name: str = TARGET
     ) -> "Fleet":
         """Returns a fleet of the size that a sweep gives it."""
-        parallel = replace(settings, tensor_parallel=size.tensor_parallel, pipeline_parallel=size.pipeline_parallel)
-        return cls(engine, model, parallel, size.replicas, on_gpu, name, size.scale_to_zero)
+        placed = replace(
+            settings,
+            on_gpu=on_gpu,
+            tensor_parallel=size.tensor_parallel,
+            pipeline_parallel=size.pipeline_parallel,
+        )
+        return cls(engine, model, placed, size.replicas, name, size.scale_to_zero)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -106,10 +110,10 @@ class Fleet:
     def _resources(self) -> dict[str, Any]:
         """Returns one replica's share of the cluster; where it is split over GPUs its workers get a bundle each."""
         parallel = self.settings.gpus
-        if self.on_gpu and parallel > 1 and self.engine == "vllm":
+        if self.settings.on_gpu and parallel > 1 and self.engine == "vllm":
             bundles = [{"CPU": CPU_SHARE}] + [{"GPU": 1.0, "CPU": CPU_SHARE}] * parallel
             return {"placement_group_bundles": bundles, "ray_actor_options": {"num_cpus": CPU_SHARE}}
-        return {"ray_actor_options": {"num_cpus": CPU_SHARE, "num_gpus": parallel if self.on_gpu else 0}}
+        return {"ray_actor_options": {"num_cpus": CPU_SHARE, "num_gpus": parallel if self.settings.on_gpu else 0}}
 
 
 def app_of(fleet: str) -> str:

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safecomm.defenses.weights import Weights
-from safecomm.errors import ModelError
+from safecomm.errors import EvaluationError, ModelError
 from safecomm.evaluate.engine import EngineSettings
 from safecomm.selection import module_type
+
+if TYPE_CHECKING:
+    from safecomm.defenses.weights import Weights
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM can be started with."""
@@ -19,6 +22,20 @@ MOST_ON_CPU = 8
 OF_UNKNOWN_SIZE = 4
 PACKED = (frozenset({"q_proj", "k_proj", "v_proj"}), frozenset({"gate_proj", "up_proj"}))
 """Modules that vLLM makes one layer of, whose slots it sets up for all of them where it does for one."""
+
+
+def served_rank(rank: int) -> int:
+    """Returns the rank that vLLM is started with to serve adapters up to `rank`.
+
+    Raises:
+        EvaluationError: beyond the largest.
+    """
+    if rank > LORA_RANKS[-1]:
+        raise EvaluationError(
+            f"vLLM serves adapters up to rank {LORA_RANKS[-1]}, but this sweep can make one of rank {rank}; lower "
+            "finetune.lora.r, or merge with `combine: linear`"
+        )
+    return next(one for one in LORA_RANKS if one >= rank)
 
 
 def adapters_at_once(
@@ -39,6 +56,11 @@ def adapters_at_once(
     """
     held = sum(max(shape) + min(shape) / settings.tensor_parallel for shape in shapes)
     slot = rank * held * itemsize / settings.pipeline_parallel
+    return slots_within(slot, gpu_bytes)
+
+
+def slots_within(slot: float, gpu_bytes: int | None) -> int:
+    """Returns how many slots of so many bytes fit into the share of memory that adapters get."""
     budget, most = (CPU_BYTES, MOST_ON_CPU) if gpu_bytes is None else (GPU_SHARE * gpu_bytes, MOST_ON_GPU)
     return min(most, max(1, int(budget / slot)))
 
@@ -47,7 +69,9 @@ def lora_arguments(model: Path, settings: EngineSettings, gpu_bytes: int | None)
     """Returns vLLM's arguments about adapters; none where no adapter will be asked for."""
     if not settings.max_lora_rank:
         return {}
-    rank = next(rank for rank in LORA_RANKS if rank >= settings.max_lora_rank)
+    rank = served_rank(settings.max_lora_rank)
+    from safecomm.defenses.weights import Weights  # brings torch, which a plan does without
+
     try:
         shapes, itemsize = _modules(Weights(model), set(settings.lora_targets))
         at_once = adapters_at_once(shapes, rank, itemsize, settings, gpu_bytes)
@@ -62,7 +86,7 @@ def lora_arguments(model: Path, settings: EngineSettings, gpu_bytes: int | None)
     }
 
 
-def _modules(weights: Weights, targets: set[str]) -> tuple[list[tuple[int, ...]], int]:
+def _modules(weights: "Weights", targets: set[str]) -> tuple[list[tuple[int, ...]], int]:
     """Returns the shapes of the modules that get slots and the bytes of a number, from the checkpoint's headers."""
     packed = {kind for group in PACKED if group & targets for kind in group}
     there = {module_type(name.removesuffix(".weight")) for name in weights.files}

@@ -143,6 +143,6 @@ def judge_fleets(models: Mapping[str, ModelFolder], target: Fleet, size: Replica
             max_lora_rank=0,
             lora_targets=(),
         )
-        return Fleet.of(target.engine, str(model.path), settings, size, target.on_gpu, name)
+        return Fleet.of(target.engine, str(model.path), settings, size, target.settings.on_gpu, name)
 
     return [fleet(name, model) for name, model in models.items()]

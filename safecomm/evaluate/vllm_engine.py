@@ -48,7 +48,7 @@ class VllmEngine:
         self._compare = whole(temperature=0, max_tokens=1, prompt_logprobs=0)
         self._adapters: dict[str, int] = {}
         self._bare: str | None = None
-        if settings.max_lora_rank and not torch.cuda.is_available():
+        if settings.max_lora_rank and not settings.on_gpu:
             self._scratch = tempfile.TemporaryDirectory(prefix="safecomm-")
             self._bare = _neutral_adapter(Path(model), settings.lora_targets[0], Path(self._scratch.name))
         self._names = itertools.count()
@@ -101,8 +101,7 @@ class VllmEngine:
 
 def engine_arguments(model: str, settings: EngineSettings) -> dict[str, Any]:
     """Returns vLLM's arguments; without a GPU, the environment of its engine process is set as well."""
-    on_gpu = torch.cuda.is_available()
-    if not on_gpu:
+    if not settings.on_gpu:
         _set_up_cpu()
     return {
         "model": model,
@@ -111,9 +110,9 @@ def engine_arguments(model: str, settings: EngineSettings) -> dict[str, Any]:
         "pipeline_parallel_size": settings.pipeline_parallel,
         "distributed_executor_backend": "ray" if settings.gpus > 1 else "uni",
         # Without a GPU compiling costs more than it saves; with one, CUDA graphs halve the time of a LoRA step.
-        "enforce_eager": not on_gpu,
-        **({} if on_gpu else _cpu_batches(settings)),
-        **lora_arguments(Path(model), settings, _gpu_bytes() if on_gpu else None),
+        "enforce_eager": not settings.on_gpu,
+        **({} if settings.on_gpu else _cpu_batches(settings)),
+        **lora_arguments(Path(model), settings, _gpu_bytes() if settings.on_gpu else None),
     }
 
 

@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def fleet(ray_session: None, lab: dict[str, Path]) -> Iterator[None]:
-    Fleet("vllm", str(lab["aligned"]), replace(SETTINGS, sampled=True), replicas=1, on_gpu=False).start()
+    Fleet("vllm", str(lab["aligned"]), replace(SETTINGS, sampled=True), replicas=1).start()
     wait_for_fleet(300)
     yield
     stop_fleet()
@@ -129,7 +129,7 @@ def test_the_transformers_engine_serves_the_same_stream(
     prompts: tuple[Prompt, ...],
 ) -> None:
     stop_fleet()
-    Fleet("transformers", str(lab["aligned"]), SETTINGS, replicas=1, on_gpu=False).start()
+    Fleet("transformers", str(lab["aligned"]), SETTINGS, replicas=1).start()
     wait_for_fleet(120)
     answers = asked(PROTOCOL.questions(prompts), adapters[0])
     rows = judged(PROTOCOL.rows(prompts, answers), JUDGES).set_index("prompt_id")
@@ -162,7 +162,7 @@ def test_a_killed_engine_costs_no_answer(
                 killed.result()
         return [answers]
 
-    with Fleet("transformers", str(lab["aligned"]), SETTINGS, replicas=1, on_gpu=False).running():
+    with Fleet("transformers", str(lab["aligned"]), SETTINGS, replicas=1).running():
         answers = Responses(Store(tmp_path), {}).of(PROTOCOL.questions(prompts), ask)
     assert sorted(answers[ID]) == sorted(prompt.prompt_id for prompt in prompts)
     assert (answers["error"] == "").all() and len(sizes) > 1 and sizes[1] > 0
@@ -172,7 +172,7 @@ def test_engines_that_scale_to_zero_start_when_asked(
     ray_session: None, evaluated: object, lab: dict[str, Path]
 ) -> None:
     stop_fleet()
-    fleet = Fleet("transformers", str(lab["aligned"]), SETTINGS, replicas=1, on_gpu=False, scale_to_zero=True)
+    fleet = Fleet("transformers", str(lab["aligned"]), SETTINGS, replicas=1, scale_to_zero=True)
     with fleet.running():
         wait_for_fleet(120)
         assert not engines()
@@ -186,7 +186,7 @@ def test_a_guard_judges_on_engines_of_its_own(
     stop_fleet()
     store = Store(tmp_path)
     guards = {"guard": ModelFolder(guard, "guard")}
-    target = Fleet("vllm", str(lab["aligned"]), SETTINGS, replicas=1, on_gpu=False)
+    target = Fleet("vllm", str(lab["aligned"]), SETTINGS, replicas=1)
     (fleet,) = judge_fleets(guards, target, Replicas())
     rng, pool = random.Random(0), actions().harm_test
     exchanges = [answered(pool, REQUESTS, rng) for _ in range(40)] + [refused(pool, REQUESTS, rng) for _ in range(40)]
@@ -202,7 +202,7 @@ def test_a_guard_judges_on_engines_of_its_own(
 def test_a_fleet_that_can_not_load_its_model_says_why(ray_session: None, evaluated: object, tmp_path: Path) -> None:
     stop_fleet()
     try:
-        Fleet("transformers", str(tmp_path / "no-model"), SETTINGS, replicas=1, on_gpu=False).start()
+        Fleet("transformers", str(tmp_path / "no-model"), SETTINGS, replicas=1).start()
         with pytest.raises(EvaluationError, match="the engines did not start"):
             wait_for_fleet(120)
     finally:

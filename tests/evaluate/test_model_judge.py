@@ -147,8 +147,8 @@ def test_a_grader_judges_only_what_needs_one(tmp_path: Path) -> None:
 
 def test_judges_have_fleets_of_their_own_without_adapters(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"max_position_embeddings": 700}')
-    settings = EngineSettings(24, 256, 8, ("q_proj",), tensor_parallel=2)
-    target = Fleet("vllm", "target", settings, replicas=3, on_gpu=True)
+    settings = EngineSettings(24, 256, 8, ("q_proj",), on_gpu=True, tensor_parallel=2)
+    target = Fleet("vllm", "target", settings, replicas=3)
     size = Replicas(replicas=1, tensor_parallel=4, scale_to_zero=True)
     (fleet,) = judge_fleets({"guard": ModelFolder(tmp_path, "g")}, target, size)
     assert (fleet.name, fleet.model, fleet.replicas, fleet.on_gpu) == ("guard", str(tmp_path), 1, True)
