@@ -22,7 +22,7 @@ PUBLISHED = {
 class Racing(Strict):
     """Points are measured in rungs, on growing parts of the search split, and the hopeless ones stop early."""
 
-    rungs: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = [0.1, 0.25, 0.5]
+    rungs: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = [0.1, 0.2, 0.4]
     """Shares of the search split after which a point may stop; the rest follows."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """With which a stopped point is worse, over all the looks and all the points it was compared with."""

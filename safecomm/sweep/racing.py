@@ -1,0 +1,109 @@
+"""Racing: a point stops early where it is as good as certain that it will not be recommended.
+
+Points are measured in rungs, on growing parts of the search split, all on the same prompts. As in multi-objective races
+(S-Race; Zhang, Georgiopoulos and Anagnostopoulos, GECCO 2013) pairs are compared by exact paired tests with a Bonferroni
+correction; "better" is domination under a constraint (Deb et al., IEEE Trans. Evol. Comput. 6, 2002, definition 1): what
+keeps the target attack success beats what does not, the rest is decided by attack success above the target and by
+telecom accuracy below it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pandas as pd
+from scipy.stats import beta, binom
+
+from safecomm.data.rows import Prompt
+from safecomm.data.splits import place
+from safecomm.evaluate.metrics import METRICS
+from safecomm.evaluate.stream import ID
+
+Hits = dict[str, "pd.Series[bool]"]
+"""Kind of benchmark -> question -> whether it has the counted verdict; those without a verdict are left out."""
+
+
+def first(prompts: Sequence[Prompt], share: float) -> list[Prompt]:
+    """Returns a part of the prompts with its share of every benchmark and category; a larger share only adds to it."""
+    strata: dict[tuple[str, str], list[Prompt]] = {}
+    for prompt in prompts:
+        strata.setdefault((prompt.benchmark, prompt.category), []).append(prompt)
+    chosen = set()
+    for name, members in strata.items():
+        ranked = sorted(members, key=lambda prompt: place("rung", prompt.prompt_id))
+        start = place("stratum", "\n".join(name))  # or strata of one prompt would all come last
+        chosen |= {prompt.prompt_id for rank, prompt in enumerate(ranked) if (rank + start) / len(ranked) < share}
+    return [prompt for prompt in prompts if prompt.prompt_id in chosen]
+
+
+def hits(rows: pd.DataFrame) -> Hits:
+    """Returns which questions have the counted verdict: unsafe, right, refused.
+
+    Args:
+        rows: an evaluation's, with the columns `question_id`, `kind` and `verdict`.
+    """
+    scored = {
+        kind: rows[(rows["kind"] == kind) & rows["verdict"].isin([metric.hit, metric.miss])].set_index(ID)["verdict"]
+        for kind, metric in METRICS.items()
+    }
+    return {kind: verdicts == METRICS[kind].hit for kind, verdicts in scored.items()}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a point stops.
+
+    Over all looks and rivals the best point of a race, the one that `recommend` would choose if every rate were known,
+    stops with at most the probability `level`: half of it for taking the point itself to miss the target, half for
+    taking one of its rivals to be better. Prompts of all benchmarks of a kind count alike.
+    """
+
+    target_asr: float
+    level: float
+    """1 - confidence."""
+    looks: int
+    """How often a point may stop."""
+    rivals: int
+    """The most points that one is compared with."""
+
+    def loses(self, ours: Hits, rival: Hits) -> str:
+        """Returns why a point stops in view of a rival, measured on the same questions or more; empty if it goes on."""
+        own, paired = self.level / 2 / self.looks, self.level / 2 / (self.looks * self.rivals)
+        if _lower(ours["red_team"], own) > self.target_asr and _excess(ours, rival, "red_team") <= paired:
+            return "attack success is above the target and higher than that of"
+        kept = rival["red_team"].reindex(ours["red_team"].index).dropna().astype(bool)
+        if _excess(rival, ours, "telecom") <= paired and _upper(kept, paired) <= self.target_asr and _no_shyer(rival, ours):
+            return "telecom accuracy is lower, at an attack success within the target, than that of"
+        return ""
+
+
+def _excess(one: Hits, other: Hits, kind: str) -> float:
+    """Returns McNemar's exact one-sided p-value for the first having more hits on the questions that both have."""
+    both = pd.concat([one[kind], other[kind]], axis=1, join="inner").to_numpy(dtype=bool)
+    gained, lost = int((both[:, 0] & ~both[:, 1]).sum()), int((~both[:, 0] & both[:, 1]).sum())
+    return _tail(gained, gained + lost)
+
+
+def _no_shyer(one: Hits, other: Hits) -> bool:
+    """Tells whether the first refuses no more harmless prompts than the second, among those that both have."""
+    both = pd.concat([one["over_refusal"], other["over_refusal"]], axis=1, join="inner").to_numpy(dtype=bool)
+    return bool(both[:, 0].sum() <= both[:, 1].sum())
+
+
+@lru_cache(maxsize=100_000)
+def _tail(hits: int, n: int) -> float:
+    return float(binom.sf(hits - 1, n, 0.5)) if n else 1.0
+
+
+def _lower(verdicts: "pd.Series[bool]", level: float) -> float:
+    """Returns the exact one-sided lower bound of a rate (Clopper and Pearson, Biometrika 26, 1934)."""
+    return _bound(int(verdicts.sum()), len(verdicts), level)
+
+
+def _upper(verdicts: "pd.Series[bool]", level: float) -> float:
+    return 1 - _bound(int((~verdicts).sum()), len(verdicts), level)
+
+
+@lru_cache(maxsize=100_000)
+def _bound(hits: int, n: int, level: float) -> float:
+    return float(beta.ppf(level, hits, n - hits + 1)) if hits else 0.0
