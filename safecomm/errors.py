@@ -8,6 +8,7 @@ SafecommError            exit code 1: the message names the cause and the fix
 ├── DefenseError         a defense's settings that make no sense
 ├── TrainingError        a fine-tune that failed, with the step
 ├── EvaluationError      prompts that got no answer, or a fleet that did not start
+├── DiskFullError        a folder whose disk is full; what was finished is kept
 └── StoppedError         exit code 130: somebody stopped the sweep; what was finished is kept
 """
 
@@ -53,6 +54,10 @@ class TrainingError(SafecommError):
 
 class EvaluationError(SafecommError):
     """An evaluation could not be carried out."""
+
+
+class DiskFullError(SafecommError):
+    """A folder's disk is full, or its quota used up."""
 
 
 class StoppedError(SafecommError):

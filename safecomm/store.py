@@ -1,11 +1,14 @@
 """Finished stage outputs, addressed by a hash of everything that went into them.
 
-A stage's folder `<root>/<stage>/<key>/` appears whole or not at all, with a `lineage.json` that names its inputs.
-Whoever asks for the same stage while it is being made waits for it instead of making it twice.
+A stage's folder `<root>/<stage>/<key>/` appears whole or not at all, with a `lineage.json` that names its inputs and
+the checksums of its files. Whoever asks for the same stage while it is being made waits for it instead of making it
+twice.
 """
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -17,9 +20,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from safecomm.errors import UsageError
+from safecomm.checksums import checksums, damage
+from safecomm.errors import DiskFullError, UsageError
+
+logger = logging.getLogger(__name__)
 
 LINEAGE = "lineage.json"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def digest(value: object) -> str:
@@ -28,18 +35,21 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def file_digest(path: Path) -> str:
-    """Returns 16 hex digits that stand for a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
 def write_json(path: Path, value: object) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes JSON so that a reader sees the old file or the new one, never half of it.
+
+    Raises:
+        DiskFullError: where the disk is full.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     half = path.with_name(f".{path.name}.{os.getpid()}")
-    half.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    half.replace(path)
+    try:
+        with disk_full_told(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            half.write_text(text, encoding="utf-8")
+            half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -77,47 +87,119 @@ class Store:
         return self.root / stage / key
 
     def find(self, stage: str, key: str) -> Path | None:
-        """Returns the finished stage's folder, or None where it has not been made."""
+        """Returns the finished stage's folder, or None where it has not been made or its files are damaged."""
         folder = self.folder(stage, key)
-        return folder if (folder / LINEAGE).is_file() else None
+        return folder if folder.is_dir() and not _damage(folder) else None
 
     def obtain(self, stage: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """Returns the folder of a finished stage, which `make` fills where it is not in the store yet.
+
+        A folder whose files are not as they were written (see `checksums.damage`) is set aside and made again.
 
         Args:
             stage: the stage's name, e.g. `finetune`.
             inputs: all that decides the output, JSON-able; its digest is the stage's key.
             make: fills the empty folder that it is given; whatever it raises leaves nothing behind.
+
+        Raises:
+            DiskFullError: where the disk is full.
         """
         key = digest(inputs)
         if found := self.find(stage, key):
             return found
-        scratch = self.root / "scratch"
-        scratch.mkdir(parents=True, exist_ok=True)
-        with FileLock(scratch / f"{stage}-{key}.lock"):  # the system frees it when its holder dies
-            if found := self.find(stage, key):
-                return found
-            half = Path(tempfile.mkdtemp(prefix=f"{stage}-{key}-", dir=scratch))
-            try:
+        with disk_full_told(self.root):
+            lock = self.scratch / f"{stage}-{key}.lock"
+            with FileLock(lock):  # the system frees it when its holder dies
+                if found := self.find(stage, key):
+                    return found
+                folder = self.folder(stage, key)
+                if folder.is_dir():
+                    self.set_aside(folder, _damage(folder))
+                self._make(stage, inputs, make)
+        return folder
+
+    @property
+    def scratch(self) -> Path:
+        """The folder of locks, of what is being made and of what was set aside."""
+        folder = self.root / "scratch"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def set_aside(self, path: Path, reason: str) -> None:
+        """Moves a damaged folder or file of the store to its scratch folder, with a warning."""
+        place = Path(tempfile.mkdtemp(prefix=f"damaged-{path.parent.name}-", dir=self.scratch))
+        try:
+            path.rename(place / path.name)
+        except FileNotFoundError:  # somebody else did, meanwhile
+            place.rmdir()
+            return
+        logger.warning("%s is damaged (%s); it was set aside in %s and is made again", path, reason, place)
+        (place / "reason.txt").write_text(f"{path}: {reason}\n", encoding="utf-8")
+
+    def _make(self, stage: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> None:
+        key = digest(inputs)
+        half = Path(tempfile.mkdtemp(prefix=f"{stage}-{key}-", dir=self.scratch))
+        try:
+            with disk_full_told(self.root):  # before the half is removed, which gives room
                 started = time.time()
                 make(half)
-                lineage = {
-                    "stage": stage,
-                    "key": key,
-                    "inputs": dict(inputs),
-                    "seconds": round(time.time() - started, 2),
-                }
-                write_json(half / LINEAGE, lineage)
-                folder = self.folder(stage, key)
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                half.chmod(0o755)
-                half.rename(folder)
-            finally:
-                shutil.rmtree(half, ignore_errors=True)
-        return folder
+                made = {"stage": stage, "key": key, "inputs": dict(inputs), "seconds": round(time.time() - started, 2)}
+                write_json(half / LINEAGE, made | {"files": checksums(half)})
+            folder = self.folder(stage, key)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            half.chmod(0o755)
+            half.rename(folder)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
 
 
 def lineage(folder: Path) -> dict[str, Any]:
     """Returns what a stage's folder was made from."""
     value: dict[str, Any] = json.loads((folder / LINEAGE).read_text(encoding="utf-8"))
     return value
+
+
+def _damage(folder: Path) -> str:
+    """Tells what is wrong with a stage's folder, or "". One of before has no checksums and is taken as it is."""
+    try:
+        record = lineage(folder)
+        if record["key"] != folder.name:
+            return f"{LINEAGE} is that of another folder"
+        return damage(folder, record.get("files", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # unreadable, or not what we write
+        return f"{LINEAGE} or a file can't be read: {error}"
+
+
+@contextmanager
+def disk_full_told(folder: Path) -> Iterator[None]:
+    """Makes a full disk a DiskFullError that names the folder and what its disk has left."""
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:  # safetensors and Ray pass the system's words on in errors of their own
+        if not _is_disk_full(error):
+            raise
+        full = _fullest(error, folder)
+        left = shutil.disk_usage(full).free
+        raise DiskFullError(
+            f"{full}: its disk is full, or your quota used up ({left / 1e6:,.1f} MB left); make room there. "
+            "What was finished is kept, and the same command goes on with it"
+        ) from error
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Looks through an error and its causes."""
+    while error:
+        if getattr(error, "errno", None) in DISK_FULL or any(os.strerror(code) in str(error) for code in DISK_FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _fullest(error: BaseException, folder: Path) -> Path:
+    """Returns the folder that can't be written to: the error's own, else which of ours has the least left."""
+    if isinstance(error, OSError) and error.filename and (own := Path(os.fsdecode(error.filename)).parent).is_dir():
+        return own
+    folder = next(place for place in (folder, *folder.parents) if place.is_dir())
+    return min((folder, Path(tempfile.gettempdir())), key=lambda place: shutil.disk_usage(place).free)

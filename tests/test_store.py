@@ -1,14 +1,18 @@
 """A stage's output appears whole or not at all, once, under a key that names its inputs."""
 
+import json
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safecomm import checksums
 from safecomm.errors import UsageError
-from safecomm.store import Store, digest, lineage
+from safecomm.store import LINEAGE, Store, digest, lineage
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -72,6 +76,92 @@ def test_whoever_asks_for_a_stage_that_is_being_made_waits_for_it(tmp_path: Path
     for thread in threads:
         thread.join(timeout=30)
     assert len(calls) == 1
+
+
+def cut_off(folder: Path) -> None:
+    os.truncate(folder / "deep" / "weights", 3)
+
+
+def write_over(folder: Path) -> None:
+    """As a disk that goes bad: of the same size, and the time of change is the old one."""
+    weights = folder / "deep" / "weights"
+    time = weights.stat().st_mtime_ns
+    weights.write_bytes(b"WEIGHTS")
+    os.utime(weights, ns=(time, time))
+
+
+def remove_a_file(folder: Path) -> None:
+    (folder / "deep" / "weights").unlink()
+
+
+def remove_the_lineage(folder: Path) -> None:
+    (folder / LINEAGE).unlink()
+
+
+def cut_the_lineage_off(folder: Path) -> None:
+    os.truncate(folder / LINEAGE, 20)
+
+
+def empty_the_lineage(folder: Path) -> None:
+    (folder / LINEAGE).write_text("{}")
+
+
+def spoil_the_checksums(folder: Path) -> None:
+    (folder / LINEAGE).write_text(json.dumps(lineage(folder) | {"files": ["what?"]}))
+
+
+def make_weights(out: Path) -> None:
+    (out / "deep").mkdir()
+    (out / "deep" / "weights").write_bytes(b"weights")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *(cut_off, write_over, remove_a_file, remove_the_lineage, cut_the_lineage_off, empty_the_lineage),
+        spoil_the_checksums,
+    ],
+)
+def test_a_damaged_stage_is_set_aside_with_a_warning_and_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: Callable[[Path], None]
+) -> None:
+    folder = Store(tmp_path).obtain("stage", {"x": 1}, make_weights)
+    harm(folder)
+    checksums._known_digest.cache_clear()  # as in another process
+    assert Store(tmp_path).find("stage", folder.name) is None
+    assert Store(tmp_path).obtain("stage", {"x": 1}, make_weights) == folder
+    assert (folder / "deep" / "weights").read_bytes() == b"weights"
+    assert str(folder) in caplog.text and "damaged" in caplog.text
+    (reason,) = tmp_path.glob("scratch/damaged-*/reason.txt")
+    assert str(folder) in reason.read_text()
+    assert Store(tmp_path).obtain("stage", {"x": 1}, pytest.fail) == folder
+
+
+def test_a_change_is_noticed_in_the_process_that_has_used_the_stage(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = store.obtain("stage", {"x": 1}, make_weights)
+    assert store.find("stage", folder.name)
+    (folder / "deep" / "weights").write_bytes(b"WEIGHTS")
+    assert store.find("stage", folder.name) is None
+
+
+def test_a_large_file_is_read_where_its_time_of_change_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checksums, "ALWAYS_HASHED", 3)
+    folder = Store(tmp_path).obtain("stage", {"x": 1}, make_weights)
+    os.utime(folder / "deep" / "weights", (0, 0))
+    assert Store(tmp_path).find("stage", folder.name) == folder
+    (folder / "deep" / "weights").write_bytes(b"WEIGHTS")
+    assert Store(tmp_path).find("stage", folder.name) is None
+
+
+def test_a_stage_of_before_there_were_checksums_is_used(tmp_path: Path) -> None:
+    folder = Store(tmp_path).obtain("stage", {"x": 1}, make_weights)
+    old = lineage(folder)
+    del old["files"]
+    (folder / LINEAGE).write_text(json.dumps(old))
+    assert Store(tmp_path).obtain("stage", {"x": 1}, pytest.fail) == folder
 
 
 def test_a_bucket_is_refused_by_name() -> None:

@@ -3,18 +3,23 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from filelock import FileLock
 
+from safecomm.checksums import file_digest
 from safecomm.evaluate.engine import Question
 from safecomm.evaluate.stream import ID
-from safecomm.store import Store, digest, write_json
+from safecomm.store import Store, digest, disk_full_told, write_json
 
 ATTEMPTS = 3
 KEEP_SECONDS = 10.0
 """How often answers are written while others are still asked for: what is lost if everything dies."""
+PART = "part-"
+"""Begins the names that end with the file's digest; files of before have other names."""
 Questions = Mapping[str, Question]
 """id -> question."""
 Ask = Callable[[Questions], Iterable[pd.DataFrame]]
@@ -27,7 +32,8 @@ class Responses:
     """What one model, with one adapter or none, answered under one way of asking.
 
     A folder of the store with a Parquet file for each time that something was asked. A larger benchmark, or another
-    judge, asks only for what is missing; a question that got no answer is asked again the next time.
+    judge, asks only for what is missing; a question that got no answer is asked again the next time. A file's name has
+    its digest: one that is damaged is set aside, and its questions are asked again.
     """
 
     def __init__(self, store: Store, inputs: Mapping[str, Any]):
@@ -38,6 +44,7 @@ class Responses:
             inputs: all that decides an answer but the question: model, adapter, system prompt, sampling, engine.
         """
         self._inputs = dict(inputs)
+        self._store = store
         self._folder = store.folder("responses", digest(self._inputs))
         self.lock = store.root / "scratch" / f"responses-{self._folder.name}.lock"
 
@@ -52,7 +59,8 @@ class Responses:
 
     def kept(self) -> pd.DataFrame:
         """Returns a row an answered question."""
-        parts = [pd.read_parquet(part) for part in sorted(self._folder.glob("*.parquet"))]
+        read = [self._read(part) for part in sorted(self._folder.glob("*.parquet"))]
+        parts = [part for part in read if part is not None]
         return pd.concat(parts) if parts else pd.DataFrame({ID: []})
 
     def keep(self, rows: pd.DataFrame) -> None:
@@ -61,10 +69,20 @@ class Responses:
         if good.empty:
             return
         write_json(self._folder / "inputs.json", self._inputs)
-        part = self._folder / f"{digest(sorted(good[ID]))}.parquet"
-        half = part.with_suffix(".half")
-        good.to_parquet(half)
-        half.replace(part)
+        half = self._folder / f"{digest(sorted(good[ID]))}.half"
+        with disk_full_told(self._folder):
+            good.to_parquet(half)
+            half.replace(self._folder / f"{PART}{file_digest(half)}.parquet")
+
+    def _read(self, part: Path) -> pd.DataFrame | None:
+        """Reads a file; sets it aside where its bytes are not those of its name, or it can't be read."""
+        try:
+            if part.stem.startswith(PART) and part.stem != PART + file_digest(part):
+                raise ValueError("its bytes are not as they were written")
+            return pd.read_parquet(part)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            self._store.set_aside(part, str(error))
+            return None
 
 
 def answers_of(models: Mapping[str, Responses], questions: Questions, ask: AskAll) -> dict[str, pd.DataFrame]:

@@ -17,11 +17,7 @@ _NOT_FOR_THE_TABLE = {"context", "traceback"}
 
 def trials_table(folder: RunFolder, trials: list[Trial]) -> pd.DataFrame:
     """Returns a row per trial and split that left a record."""
-    records = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for trial in trials
-        if (path := folder.record_path(trial)).is_file()
-    ]
+    records = [record for trial in trials if (record := folder.record(trial))]
     rows = [{key: value for key, value in record.items() if key not in _NOT_FOR_THE_TABLE} for record in records]
     table = pd.DataFrame(rows)
     for column in ("data", "log", "adapter", "adapter_path", "finetune", "profile", "evaluation"):

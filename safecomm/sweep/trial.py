@@ -1,6 +1,7 @@
 """One trial: the chain from data to rates, and the record that it leaves."""
 
 import json
+import logging
 import re
 import time
 import traceback
@@ -15,6 +16,7 @@ from safecomm.sweep.arms import Trial
 from safecomm.sweep.fine_tunes import TRAIN, fine_tune_of
 from safecomm.sweep.stages import Stages
 
+logger = logging.getLogger(__name__)
 ORIGINAL = REFERENCE_ARMS[0]
 
 
@@ -34,11 +36,21 @@ class RunFolder:
 
     def find(self, trial: Trial) -> Mapping[str, Any] | None:
         """Returns the record of a trial that was done under the same model, fine-tune and benchmarks."""
+        record = self.record(trial)
+        is_done = record is not None and record.get("status") == "done" and record.get("context") == self._context
+        return record if is_done else None
+
+    def record(self, trial: Trial) -> Mapping[str, Any] | None:
+        """Returns the record that a trial left, done or failed; None where there is none that can be read."""
         path = self.record_path(trial)
-        if not path.is_file():
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
             return None
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return record if record["status"] == "done" and record["context"] == self._context else None
+        except (OSError, ValueError) as error:
+            logger.warning("%s can't be read (%s); its trial counts as not done", path, error)
+            return None
+        return record if isinstance(record, dict) else None
 
     def check_fine_tune(self, trial: Trial) -> None:
         """Refuses a trial whose fine-tune failed in this run: each that shares it would train it in vain.
@@ -46,11 +58,10 @@ class RunFolder:
         Raises:
             TrainingError: with the fine-tune's own reason.
         """
-        path = self.record_path(fine_tune_of(trial))
-        if trial.split == TRAIN or trial.arm == ORIGINAL or not path.is_file():
+        if trial.split == TRAIN or trial.arm == ORIGINAL:
             return
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["status"] == "failed" and record["context"] == self._context:
+        record = self.record(fine_tune_of(trial)) or {}
+        if record.get("status") == "failed" and record.get("context") == self._context:
             raise TrainingError(f"its fine-tune failed: {record['error']}")
 
     def keep(self, trial: Trial, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What was answered once is not asked again; what failed is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -115,3 +115,45 @@ def test_answers_are_kept_while_others_are_still_asked_for(tmp_path: Path, monke
     again = Model()
     Responses(Store(tmp_path), {}).of(harm("a", "b"), again)
     assert len(again.asked) == 1 and len(again.asked[0]) == 1
+
+
+def halve(part: Path) -> None:
+    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+
+
+def alter(part: Path) -> None:
+    part.write_bytes(part.read_bytes().replace(b"Sure: a", b"Sure: z"))
+
+
+def empty(part: Path) -> None:
+    part.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [halve, alter, empty])
+def test_the_answers_of_a_damaged_file_are_asked_for_again_and_the_others_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+) -> None:
+    store, model = Store(tmp_path), Model()
+    Responses(store, {}).of(harm("a"), model)
+    (part,) = tmp_path.rglob("*.parquet")
+    Responses(store, {}).of(harm("b"), model)
+    before = part.read_bytes()
+    damage(part)
+    assert part.read_bytes() != before
+    rows = Responses(store, {}).of(harm("a", "b"), model)
+    assert model.asked == [["a"], ["b"], ["a"]]
+    assert sorted(rows["response"]) == ["Sure: a", "Sure: b"]
+    assert str(part) in caplog.text
+    assert list((tmp_path / "scratch").glob(f"damaged-*/{part.name}"))
+
+
+def test_answers_of_before_file_names_had_digests_are_used_unless_they_can_not_be_read(tmp_path: Path) -> None:
+    store, model = Store(tmp_path), Model()
+    Responses(store, {}).of(harm("a"), model)
+    (part,) = tmp_path.rglob("*.parquet")
+    old = part.rename(part.with_name("0123456789abcdef.parquet"))
+    Responses(store, {}).of(harm("a"), model)
+    assert model.asked == [["a"]]
+    halve(old)
+    Responses(store, {}).of(harm("a"), model)
+    assert model.asked == [["a"], ["a"]]

@@ -14,6 +14,7 @@ from safecomm.store import Store
 from safecomm.sweep.arms import Trial
 from safecomm.sweep.data import check_data
 from safecomm.sweep.stages import Stages, given_adapter
+from safecomm.sweep.publish import trials_table
 from safecomm.sweep.trial import RunFolder, carry_out, failure
 
 
@@ -66,6 +67,17 @@ def test_only_a_finished_trial_under_the_same_settings_is_found_again(tmp_path: 
     assert RunFolder(other).find(TRIAL) is None
     more_trials = sweep(tmp_path, search={"trials": 99})
     assert RunFolder(more_trials).find(TRIAL) is not None
+
+
+@pytest.mark.parametrize("text", ["", '{"status": "done", "con', "[]", "{}", "\\udc80"])
+def test_a_record_that_can_not_be_read_counts_as_not_done(tmp_path: Path, text: str) -> None:
+    folder = RunFolder(sweep(tmp_path))
+    folder.keep(TRIAL, {"status": "done", "asr": 0.1})
+    folder.record_path(TRIAL).write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert folder.find(TRIAL) is None
+    assert len(trials_table(folder, [TRIAL])) <= 1
+    folder.keep(TRIAL, {"status": "done", "asr": 0.2})
+    assert folder.find(TRIAL) is not None
 
 
 def test_a_dataset_that_can_not_be_read_is_named_by_its_place_in_the_sweep(tmp_path: Path) -> None:
