@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
-from safecomm.errors import SafecommError
 from safecomm.evaluate.engine import EngineSettings
 from safecomm.evaluate.fleet import Fleet
 from safecomm.evaluate.model_judge import judge_fleets
@@ -22,6 +20,7 @@ from safecomm.sweep.data import check_data
 from safecomm.sweep.experiment import Fixed, experiment
 from safecomm.sweep.fine_tunes import fine_tunes
 from safecomm.sweep.judges import judges_are_measured, measure_judges
+from safecomm.sweep.lock import only_run
 from safecomm.sweep.outcomes import Outcomes
 from safecomm.sweep.profiles import Profiles
 from safecomm.sweep.publish import publish, report_points
@@ -46,7 +45,7 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
     folder = RunFolder(sweep)
     folder.path.mkdir(parents=True, exist_ok=True)
     outcomes = Outcomes(sweep, Profiles(sweep))
-    with _only_one(folder.path):
+    with only_run(folder.path, console.print):
         write_json(folder.path / "sweep.json", sweep.resolved())
         untrained = _missing(fine_tunes(sweep, outcomes), folder)
         agenda = None if untrained else Agenda(sweep, folder.find, folder.path / JOURNAL, outcomes)
@@ -56,22 +55,6 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
         else:
             _run_missing(sweep, folder, outcomes, address, console)
     return folder.path
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Refuses a second sweep in the same run folder at the same time."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise SafecommError(
-            f"{folder}: another `safecomm run` is working here; wait for it, or give this sweep another name"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _missing(trials: list[Trial], folder: RunFolder) -> list[Trial]:

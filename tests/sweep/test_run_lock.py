@@ -1,0 +1,184 @@
+"""One run at a time works in a folder; the lock of one that died is taken over, by one other."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from safecomm.errors import SafecommError, StoppedError
+from safecomm.sweep.lock import BEAT, STALE, RunLock, only_run
+
+RUN = """
+import sys
+from pathlib import Path
+from safecomm.errors import SafecommError
+from safecomm.sweep.lock import only_run
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with only_run(Path(sys.argv[1]), print):
+        print("holds", flush=True)
+        sys.stdin.readline()
+except SafecommError as error:
+    print("refused", error, flush=True)
+"""
+
+
+def start(folder: Path) -> "subprocess.Popen[str]":
+    """A process that takes the lock at its first line of input and frees it at its second."""
+    command = [sys.executable, "-c", RUN, str(folder)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert said(process) == "ready"
+    return process
+
+
+def said(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def tell(*processes: "subprocess.Popen[str]") -> None:
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
+def lock_file(folder: Path) -> Path:
+    (found,) = folder.glob(".lock.*")
+    return found
+
+
+def silent_for(folder: Path, seconds: float) -> None:
+    lock = lock_file(folder)
+    time = lock.stat().st_mtime - seconds
+    os.utime(lock, (time, time))
+
+
+def test_a_second_run_is_refused_and_told_who_has_the_lock(tmp_path: Path) -> None:
+    first, second = start(tmp_path), start(tmp_path)
+    tell(first)
+    assert said(first) == "holds"
+    silent_for(tmp_path, STALE / 2)
+    tell(second)
+    assert f"process {first.pid} of" in (line := said(second)) and "started 20" in line
+    assert f"last sign was {STALE / 2:.0f} s ago" in line
+    tell(first)
+    assert first.wait(timeout=30) == 0
+    with only_run(tmp_path, pytest.fail):
+        pass
+
+
+def test_the_lock_of_a_killed_run_is_taken_over_at_once_with_a_line(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    tell(first)
+    assert said(first) == "holds"
+    first.kill()
+    first.wait(timeout=30)
+    lines: list[str] = []
+    with only_run(tmp_path, lines.append):
+        assert len(lines) == 1 and f"process {first.pid}" in lines[0] and "is gone" in lines[0]
+
+
+def test_a_lock_of_another_machine_is_taken_over_when_it_gave_no_sign_for_long(tmp_path: Path) -> None:
+    RunLock(tmp_path, pytest.fail)
+    lock = lock_file(tmp_path)
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"host": "elsewhere", "pid": 2**22 + 1}))
+    silent_for(tmp_path, STALE - BEAT)
+    with pytest.raises(SafecommError, match="on elsewhere, started"):
+        RunLock(tmp_path, pytest.fail)
+    silent_for(tmp_path, STALE + BEAT)
+    lines: list[str] = []
+    RunLock(tmp_path, lines.append)
+    assert len(lines) == 1 and "gave no sign for 1" in lines[0]
+
+
+def test_the_number_of_a_dead_run_may_be_another_process_now(tmp_path: Path) -> None:
+    RunLock(tmp_path, pytest.fail)
+    lock = lock_file(tmp_path)
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"started": 1e9}))
+    RunLock(tmp_path, lambda line: None)
+
+
+def test_of_many_that_take_over_one_lock_at_once_one_wins(tmp_path: Path) -> None:
+    RunLock(tmp_path, pytest.fail)
+    silent_for(tmp_path, 2 * STALE)
+    runs = [start(tmp_path) for _ in range(6)]
+    tell(*runs)
+    heard = []
+    for run in runs:
+        line = said(run)
+        heard.append(said(run) if "going on in the place" in line else line)
+    assert heard.count("holds") == 1
+    assert sum(line.startswith("refused") for line in heard) == 5
+    tell(runs[heard.index("holds")])
+    assert all(run.wait(timeout=30) == 0 for run in runs)
+
+
+def test_one_that_looked_long_ago_takes_nothing_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunLock(tmp_path, pytest.fail)
+    silent_for(tmp_path, 2 * STALE)
+    winners: list[RunLock] = []
+    link = os.link
+
+    def late(source: Path, target: Path) -> None:
+        """Two runs come, and the first of them goes, between another's look and its link."""
+        monkeypatch.setattr(os, "link", link)
+        RunLock(tmp_path, lambda line: None).release()
+        winners.append(RunLock(tmp_path, pytest.fail))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(SafecommError, match="another `safecomm run`"):
+        RunLock(tmp_path, lambda line: None)
+    winners[0].beat()
+    assert not winners[0].is_lost
+
+
+def test_a_run_notices_that_another_took_its_lock_and_leaves_it_alone(tmp_path: Path) -> None:
+    first = RunLock(tmp_path, pytest.fail)
+    silent_for(tmp_path, 2 * STALE)
+    second = RunLock(tmp_path, lambda line: None)
+    first.beat()
+    assert first.is_lost
+    first.release()
+    second.beat()
+    assert not second.is_lost
+    with pytest.raises(SafecommError, match="another"):
+        RunLock(tmp_path, pytest.fail)
+
+
+def test_a_run_that_lost_its_lock_stops_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("safecomm.sweep.lock.BEAT", 0.01)
+    with pytest.raises(SafecommError, match="took this folder over"), only_run(tmp_path, pytest.fail):
+        (tmp_path / f"{lock_file(tmp_path).name}9").write_text("{}")
+        threading.Event().wait(30)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, StoppedError])
+def test_the_lock_is_freed_on_errors_too(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), only_run(tmp_path, pytest.fail):
+        raise error
+    with only_run(tmp_path, pytest.fail):
+        pass
+
+
+def test_the_beat_shows_that_a_run_goes_on(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path, pytest.fail)
+    silent_for(tmp_path, 2 * STALE)
+    lock.beat()
+    with pytest.raises(SafecommError, match="last sign was 0 s ago"):
+        RunLock(tmp_path, pytest.fail)
+
+
+def test_a_lock_that_a_power_cut_left_unreadable_holds_until_it_is_old(tmp_path: Path) -> None:
+    RunLock(tmp_path, pytest.fail)
+    lock_file(tmp_path).write_text('{"host"')
+    with pytest.raises(SafecommError, match="can not be read"):
+        RunLock(tmp_path, pytest.fail)
+    silent_for(tmp_path, 2 * STALE)
+    RunLock(tmp_path, lambda line: None)
