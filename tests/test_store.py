@@ -145,6 +145,16 @@ def test_a_change_is_noticed_in_the_process_that_has_used_the_stage(tmp_path: Pa
     assert store.find("stage", folder.name) is None
 
 
+def test_a_large_file_that_was_cut_off_is_noticed_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checksums, "ALWAYS_HASHED", 3)
+    folder = Store(tmp_path).obtain("stage", {"x": 1}, make_weights)
+    weights = folder / "deep" / "weights"
+    time = weights.stat().st_mtime_ns
+    os.truncate(weights, 6)
+    os.utime(weights, ns=(time, time))
+    assert Store(tmp_path).find("stage", folder.name) is None
+
+
 def test_a_large_file_is_read_where_its_time_of_change_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
