@@ -166,7 +166,7 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Closes the trial's run."""
-        self._runs.pop(trial.trial_id).finish(int((trial.last_result or {}).get("status") != "done"))
+        self._runs.pop(trial.trial_id).finish(int((trial.last_result or {}).get("status", "failed") == "failed"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Closes the run of a trial whose process died."""
@@ -179,7 +179,7 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         self._runs.clear()
 
     def _log_outcome(self, run: Any, result: Mapping[str, Any]) -> None:
-        shown = ("status", "error", "finetune", "profile", "evaluation", "adapter")
+        shown = ("status", "reason", "error", "finetune", "profile", "evaluation", "adapter")
         run.summary.update({key: result[key] for key in shown if key in result})
         run.log({key: value for key, value in result.items() if _is_rate(key, result)})
         if result["status"] == "done":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safecomm.spec import REFERENCE_ARMS, Sweep
+from safecomm.store import digest
 from safecomm.sweep.arms import Point, Trial, chain_at
 from safecomm.sweep.outcomes import Outcomes
 from safecomm.sweep.study import ArmStudy, objectives
@@ -52,13 +53,14 @@ class Agenda:
         self._names: dict[tuple[str, str], list[Point]] = {}
         self.trials: list[Trial] = []
         """Every trial handed out or found to be over, in the order of the search."""
-        self._sampled: list[_Sampled] = []
-        for arm in [*REFERENCE_ARMS, *sweep.arms]:
-            points = outcomes.points(arm)
-            if points is None:
-                self._sampled.append(_Sampled(arm, ArmStudy(arm, sweep, journal)))
-            for point in points or []:
-                self._enlist(arm, point)
+        for arm in REFERENCE_ARMS:
+            self._enlist(arm, {})
+        listed = {arm: outcomes.points(arm) for arm in sweep.arms}
+        for arm, point in _shuffled([(arm, point) for arm, points in listed.items() for point in points or []]):
+            self._enlist(arm, point)
+        self._sampled = [
+            _Sampled(arm, ArmStudy(arm, sweep, journal)) for arm, points in listed.items() if points is None
+        ]
         self._advance()
 
     @property
@@ -79,6 +81,10 @@ class Agenda:
         self._running.discard(trial.id)
         self._records[trial.id] = record
         self._advance()
+
+    def record(self, trial: Trial) -> Record | None:
+        """Returns what a trial gave, in this run or before."""
+        return self._records.get(trial.id)
 
     def names(self, trial: Trial) -> list[Point]:
         """Returns the points of the trial's arm that come to the same as its own, which is the first."""
@@ -138,3 +144,8 @@ class Agenda:
                 else:
                     self._ready.append(trial)
         return key
+
+
+def _shuffled(points: list[tuple[str, Point]]) -> list[tuple[str, Point]]:
+    """Returns points in an order that has nothing to do with how good they are, the same every time."""
+    return sorted(points, key=digest)

@@ -31,6 +31,12 @@ class Trial:
         """Stays the same from run to run."""
         return digest([self.arm, self.chain, self.seed])
 
+    @property
+    def title(self) -> str:
+        """The trial in a few words: its arm, settings and seed."""
+        settings = [f"{key.rpartition('.')[2]}={value:.4g}" for key, value in self.point.items()]
+        return " ".join([self.arm, *settings, *([f"seed {self.seed}"] if self.seed else [])])
+
     def as_config(self) -> dict[str, Any]:
         """Returns the trial as plain values."""
         return asdict(self)

@@ -13,6 +13,7 @@ from safecomm.plan import Plan
 from safecomm.ray_session import CPU_SHARE
 from safecomm.sweep.agenda import Agenda
 from safecomm.sweep.arms import Trial
+from safecomm.sweep.race import Race, asking
 from safecomm.sweep.stages import Stages
 from safecomm.sweep.trial import RunFolder, carry_out, failure
 
@@ -73,7 +74,8 @@ def experiment(
         return
     arms = Counter(trial.arm for trial in agenda.trials if not folder.find(trial))
     progress = Progress(console, most, name=name, arms=arms, target_asr=stages.sweep.search.target_asr)
-    searcher = AgendaSearcher(agenda, folder)
+    race = Race.of(stages.sweep, agenda, most, stages.store) if isinstance(agenda, Agenda) else None
+    searcher = AgendaSearcher(agenda, folder, race)
     tune.Tuner(
         tune.with_resources(_trainable(name, stages, folder), {"CPU": CPU_SHARE}),
         tune_config=tune.TuneConfig(
@@ -102,10 +104,11 @@ def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[s
         from ray import tune
         from ray.tune.integration.ray_train import TuneReportCallback
 
-        trial = Trial.of(config["trial"])
+        trial, entry = Trial.of(config["trial"]), config["race"]
+        race = {"rungs": entry["rungs"], "look": asking(entry, trial, tune.report)} if entry else {}
         try:
             folder.check_fine_tune(trial)
-            record = carry_out(trial, stages, callbacks=[TuneReportCallback()])
+            record = carry_out(trial, stages, callbacks=[TuneReportCallback()], **race)
         except Exception as error:  # whatever it is, it is this trial's alone
             record = failure(error)
         log = {"log": str(folder.path / "tune" / name / Path(tune.get_context().get_trial_dir()).name / "stderr")}

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from safecomm.sweep.arms import Trial
-from safecomm.sweep.board import Board, percent, point, stage, time_left
+from safecomm.sweep.board import Board, percent, stage, time_left
 from safecomm.sweep.driver import DriverOnly
 from safecomm.sweep.tally import Record, Tally
 
@@ -142,7 +142,7 @@ def milestone(result: Record) -> tuple[str, int]:
 def title(trial: Trial) -> str:
     """Names a trial by its arm, settings, seed and split."""
     split = " on the report split" if trial.split == "report" else ""
-    return f"{trial.arm} {point(trial)}".rstrip() + split
+    return trial.title + split
 
 
 def outcome(record: Record) -> str:

@@ -1,10 +1,10 @@
 """Racing: a point stops early where it is as good as certain that it will not be recommended.
 
-Points are measured in rungs, on growing parts of the search split, all on the same prompts. As in multi-objective races
-(S-Race; Zhang, Georgiopoulos and Anagnostopoulos, GECCO 2013) pairs are compared by exact paired tests with a Bonferroni
-correction; "better" is domination under a constraint (Deb et al., IEEE Trans. Evol. Comput. 6, 2002, definition 1): what
-keeps the target attack success beats what does not, the rest is decided by attack success above the target and by
-telecom accuracy below it.
+Points are measured in rungs, on growing parts of the search split, all on the same prompts. As in other multi-objective
+races (S-Race; Zhang, Georgiopoulos, Anagnostopoulos, GECCO 2013) pairs are compared by exact paired tests, corrected by
+Bonferroni. "Better" is domination under a constraint (Deb et al., IEEE Trans. Evol. Comput. 6, 2002, definition 1):
+what keeps the target attack success beats what does not; above the target the lower attack success is better, below it
+the higher telecom accuracy.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,11 @@ class Rule:
         if _lower(ours["red_team"], own) > self.target_asr and _excess(ours, rival, "red_team") <= paired:
             return "attack success is above the target and higher than that of"
         kept = rival["red_team"].reindex(ours["red_team"].index).dropna().astype(bool)
-        if _excess(rival, ours, "telecom") <= paired and _upper(kept, paired) <= self.target_asr and _no_shyer(rival, ours):
+        if (
+            _excess(rival, ours, "telecom") <= paired
+            and _upper(kept, paired) <= self.target_asr
+            and _no_shyer(rival, ours)
+        ):
             return "telecom accuracy is lower, at an attack success within the target, than that of"
         return ""
 

@@ -74,17 +74,36 @@ def pooled(trials: pd.DataFrame) -> pd.DataFrame:
     anew from them. Seeds that share an evaluation, as the original model's do, count once. All seeds answer the same
     prompts, so the interval speaks of prompts only: how much a fine-tune varies shows in M_min and M_max.
 
+    A point that racing stopped early is left out, as its rates are those of a few prompts; but where all points of an
+    arm stopped, those that got furthest stand for it.
+
     Returns:
-        A row per done (arm, point, split), in the order of the trials: `seeds` (how many), `first_trial`, and per
-        metric M the columns M, M_low, M_high, M_n, M_unscored and M_min, M_max (the lowest and highest seed).
+        A row per (arm, point, split), in the order of the trials: `status` (`done` or `stopped`), `seeds` (how many),
+        `first_trial`, and per metric M the columns M, M_low, M_high, M_n, M_unscored and M_min, M_max (the lowest and
+        highest seed).
     """
-    done = trials[trials["status"] == "done"].drop_duplicates(["arm", "point", "split", "evaluation"])
-    groups = done.groupby(["arm", "point", "split"], sort=False)
+    shown = trials[_furthest(trials)].drop_duplicates(["arm", "point", "split", "evaluation"])
+    groups = shown.groupby(["arm", "point", "split"], sort=False)
     rows = [
         dict(zip(("arm", "point", "split"), cast(tuple[str, ...], key), strict=True)) | _pool(seeds)
         for key, seeds in groups
     ]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["arm", "point", "split", "seeds", "first_trial"])
+    return (
+        pd.DataFrame(rows)
+        if rows
+        else pd.DataFrame(columns=["arm", "point", "split", "status", "seeds", "first_trial"])
+    )
+
+
+def _furthest(trials: pd.DataFrame) -> "pd.Series[bool]":
+    """Returns which trials are done or, in arms without any, were stopped last."""
+    done = trials["status"] == "done"
+    stopped = trials["status"] == "stopped"
+    if not stopped.any():
+        return done
+    share = trials["share"].where(stopped)
+    last = share == share.groupby(trials["arm"]).transform("max")
+    return done | (last & ~done.groupby(trials["arm"]).transform("any"))
 
 
 def _pool(seeds: pd.DataFrame) -> Point:
@@ -95,7 +114,8 @@ def _pool(seeds: pd.DataFrame) -> Point:
             parts = [one for part, one in found.items() if part.startswith(f"{name}/")]
             found[name] = mean_rate(parts) if parts else _pool_counts(seeds, name)
     spread = {f"{name}_{end}": float(getattr(seeds[name], end)()) for name in metrics for end in ("min", "max")}
-    return {"seeds": len(seeds), "first_trial": seeds["trial"].iloc[0], **as_columns(found), **spread}
+    status = "done" if (seeds["status"] == "done").all() else "stopped"
+    return {"status": status, "seeds": len(seeds), "first_trial": seeds["trial"].iloc[0], **as_columns(found), **spread}
 
 
 def _pool_counts(seeds: pd.DataFrame, metric: str) -> Rate:
@@ -114,7 +134,7 @@ def pareto_front(pooled: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFram
     yardstick and not a candidate: it has learnt no telecom. Objectives that the sweep did not measure, and points
     without a value, stay out.
     """
-    candidates = pooled[(pooled["split"] == "search") & (pooled["arm"] != ORIGINAL)]
+    candidates = pooled[(pooled["split"] == "search") & (pooled["arm"] != ORIGINAL) & (pooled["status"] == "done")]
     known = [name for name in objectives if name in candidates and bool(candidates[name].notna().any())]
     if not known:
         return candidates.iloc[:0]
@@ -144,7 +164,8 @@ def recommend(pooled_search: pd.DataFrame, target_asr: float, original: Mapping[
     Returns:
         `arm`, `point`, `meets_target` and `reason`; None without any measured point.
     """
-    candidates = _measured(pooled_search[pooled_search["arm"] != ORIGINAL])
+    eligible = (pooled_search["arm"] != ORIGINAL) & (pooled_search["status"] == "done")
+    candidates = _measured(pooled_search[eligible])
     if candidates.empty:
         return None
     safe = candidates[candidates["asr_high"] <= target_asr]

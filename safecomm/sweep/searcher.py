@@ -7,6 +7,7 @@ from ray.tune.search import Searcher
 from safecomm.sweep.agenda import Record
 from safecomm.sweep.arms import Trial
 from safecomm.sweep.driver import DriverOnly
+from safecomm.sweep.race import Race
 from safecomm.sweep.trial import RunFolder
 
 
@@ -27,10 +28,11 @@ class HandsOutTrials(Protocol):
 class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]
     """Gives Ray Tune the agenda's trials and tells the agenda what they gave."""
 
-    def __init__(self, agenda: HandsOutTrials, folder: RunFolder):
+    def __init__(self, agenda: HandsOutTrials, folder: RunFolder, race: Race | None = None):
         super().__init__()
         self._agenda = agenda
         self._folder = folder
+        self._race = race
         self._running: dict[str, Trial] = {}
 
     @property
@@ -45,13 +47,15 @@ class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]
             finished: str = Searcher.FINISHED
             return finished if self._agenda.is_done else None
         self._running[trial_id] = trial
-        return {"trial": trial.as_config()}
+        return {"trial": trial.as_config(), "race": self._race.entry(trial) if self._race else None}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Passes the record on; a trial whose process died gets one that says so."""
         trial = self._running.pop(trial_id)
         if error or not result or "status" not in result:
             result = self._folder.keep(trial, {"status": "failed", "error": "the trial's process died", "log": ""})
+        if self._race:
+            self._race.over(trial, result)
         self._agenda.finish(trial, result)
 
     def save(self, checkpoint_path: str) -> None:

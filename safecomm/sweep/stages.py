@@ -34,6 +34,7 @@ from safecomm.sweep.data import examples, suite
 from safecomm.sweep.fine_tunes import SAFE_ADAPTER
 from safecomm.sweep.outcomes import needs_profile
 from safecomm.sweep.profiles import Profiles
+from safecomm.sweep.racing import first
 
 MODULES = "modules.json"
 VERSION = 4
@@ -153,14 +154,19 @@ class Stages:
         inputs |= {part: getattr(self, part).identity for part in ("base", "aligned") if part in defense.needs}
         return self.store.obtain("realign", inputs, make)
 
-    def evaluated(self, adapter: Path | None, split: str) -> tuple[Path, str]:
+    def evaluated(self, adapter: Path | None, split: str, share: float = 1.0) -> tuple[Path, str]:
         """Has the suite's prompts of one split answered and judged.
+
+        Args:
+            adapter: folder of the adapter; None for the aligned model itself.
+            split: `search` or `report`.
+            share: the part of the split that is asked; see `racing.first`.
 
         Returns:
             The folder of `rows.parquet`, and the adapter's content hash ("" without an adapter).
         """
         evaluate = self.sweep.evaluate
-        prompts = tuple(prompt for prompt in suite(self.sweep) if prompt.side == split)
+        prompts = tuple(first([prompt for prompt in suite(self.sweep) if prompt.side == split], share))
         content = Adapter.load(adapter).digest() if adapter else ""
 
         protocol = Protocol(

@@ -5,11 +5,15 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from safecomm.errors import SafecommError, TrainingError
+from safecomm.evaluate.metrics import as_columns, rates
+from safecomm.evaluate.verdicts import ROWS
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.store import digest, write_json
 from safecomm.sweep.arms import Trial
@@ -18,6 +22,7 @@ from safecomm.sweep.stages import Stages
 
 logger = logging.getLogger(__name__)
 ORIGINAL = REFERENCE_ARMS[0]
+Look = Callable[[float, Path], str]
 
 
 class RunFolder:
@@ -29,16 +34,20 @@ class RunFolder:
         parts = sweep.resolved()
         del parts["evaluate"]["labels"]
         self._context = digest({key: parts[key] for key in ("model", "finetune", "evaluate")})
+        self._races = bool(sweep.search.racing)
 
     def record_path(self, trial: Trial) -> Path:
         """Returns the file of a trial's record."""
         return self.path / "trials" / f"{trial.arm}-{trial.id}-{trial.split}.json"
 
     def find(self, trial: Trial) -> Mapping[str, Any] | None:
-        """Returns the record of a trial that was done under the same model, fine-tune and benchmarks."""
-        record = self.record(trial)
-        is_done = record is not None and record.get("status") == "done" and record.get("context") == self._context
-        return record if is_done else None
+        """Returns the record of a trial that is over under the same model, fine-tune and benchmarks.
+
+        One that stopped early is over as long as the sweep races.
+        """
+        record = self.record(trial) or {}
+        is_over = record.get("status") == "done" or (record.get("status") == "stopped" and self._races)
+        return record if is_over and record["context"] == self._context else None
 
     def record(self, trial: Trial) -> Mapping[str, Any] | None:
         """Returns the record that a trial left, done or failed; None where there is none that can be read."""
@@ -80,22 +89,36 @@ class RunFolder:
         return whole
 
 
-def carry_out(trial: Trial, stages: Stages, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
-    """Carries out a trial and returns its record: rates with intervals, and the keys of the stages behind them."""
-    import pandas as pd
+def carry_out(
+    trial: Trial,
+    stages: Stages,
+    callbacks: Sequence[Any] = (),
+    rungs: Sequence[float] = (),
+    look: Look = lambda share, evaluation: "",
+) -> dict[str, Any]:
+    """Carries out a trial and returns its record: rates with intervals, and the keys of the stages behind them.
 
-    from safecomm.evaluate.metrics import as_columns, rates
-    from safecomm.evaluate.verdicts import ROWS
-
+    Args:
+        trial: the trial.
+        stages: the sweep's stages.
+        callbacks: Ray Train's.
+        rungs: shares of the split after which it may stop.
+        look: is shown the rows of a rung and returns why to stop, empty to go on.
+    """
     started = time.time()
     if trial.split == TRAIN:
         folders = stages.trained(trial, callbacks)
         return {"status": "done", "seconds": round(time.time() - started, 2), **_names(folders)}
     folders = {} if trial.arm == ORIGINAL else stages.adapter(trial.chain, trial.seed, callbacks)
-    evaluation, content = stages.evaluated(folders.get("adapter"), trial.split)
+    for share in [*rungs, 1.0]:
+        evaluation, content = stages.evaluated(folders.get("adapter"), trial.split, share)
+        if reason := look(share, evaluation) if share < 1 else "":
+            break
     measured = rates(pd.read_parquet(evaluation / ROWS), stages.judges)
     return {
-        "status": "done",
+        "status": "stopped" if reason else "done",
+        "reason": reason,
+        "share": share,
         "data": "+".join(ref.name for ref in stages.sweep.finetune.data) or str(stages.sweep.finetune.adapter),
         "adapter": content,
         "adapter_path": str(folders.get("adapter", "")),

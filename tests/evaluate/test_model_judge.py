@@ -151,7 +151,7 @@ def test_judges_have_fleets_of_their_own_without_adapters(tmp_path: Path) -> Non
     target = Fleet("vllm", "target", settings, replicas=3)
     size = Replicas(replicas=1, tensor_parallel=4, scale_to_zero=True)
     (fleet,) = judge_fleets({"guard": ModelFolder(tmp_path, "g")}, target, size)
-    assert (fleet.name, fleet.model, fleet.replicas, fleet.on_gpu) == ("guard", str(tmp_path), 1, True)
+    assert (fleet.name, fleet.model, fleet.replicas, fleet.settings.on_gpu) == ("guard", str(tmp_path), 1, True)
     assert (fleet.settings.max_lora_rank, fleet.settings.lora_targets, fleet.settings.max_model_len) == (0, (), 700)
     assert fleet.settings.tensor_parallel == 4 and fleet.scale_to_zero
 

@@ -13,8 +13,8 @@ from safecomm.spec import Sweep
 from safecomm.store import Store
 from safecomm.sweep.arms import Trial
 from safecomm.sweep.data import check_data
-from safecomm.sweep.stages import Stages, given_adapter
 from safecomm.sweep.publish import trials_table
+from safecomm.sweep.stages import Stages, given_adapter
 from safecomm.sweep.trial import RunFolder, carry_out, failure
 
 

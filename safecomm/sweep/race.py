@@ -1,0 +1,90 @@
+"""A sweep's race: who takes part, what the referee is told, and what a trial asks it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safecomm.spec import REFERENCE_ARMS, Sweep
+from safecomm.spec.search import Racing
+from safecomm.store import Store
+from safecomm.sweep.agenda import Agenda
+from safecomm.sweep.arms import Trial
+from safecomm.sweep.racing import Rule
+from safecomm.sweep.referee import Referee
+
+
+class Race:
+    """The race among the trials of one search, as the sweep's driver runs it.
+
+    The reference arms don't race: they are what the others are held against. With several seeds nobody does: what a
+    point loses with one seed it may gain with another.
+    """
+
+    def __init__(self, racing: Racing, target_asr: float, agenda: Agenda, rivals: int, store: Store):
+        """Starts the referee.
+
+        Args:
+            racing: rungs and confidence.
+            target_asr: what a recommended point keeps.
+            agenda: the search.
+            rivals: the most trials that it will have.
+            store: where evaluations are.
+        """
+        import ray
+
+        self.rungs = racing.rungs
+        self._agenda, self._store = agenda, store
+        rule = Rule(target_asr, 1 - racing.confidence, len(racing.rungs), max(1, rivals))
+        self._referee = ray.remote(num_cpus=0)(Referee).options(max_concurrency=1000).remote(rule)
+        self._introduced: set[str] = set()
+
+    @classmethod
+    def of(cls, sweep: Sweep, agenda: Agenda, rivals: int, store: Store) -> "Race | None":
+        """Returns the sweep's race, if it has one."""
+        if not sweep.search.racing or sweep.seeds > 1:
+            return None
+        return cls(sweep.search.racing, sweep.search.target_asr, agenda, rivals, store)
+
+    def entry(self, trial: Trial) -> dict[str, Any]:
+        """Returns what a trial that starts needs to ask the referee, who hears of all before it that are over."""
+        place = self._agenda.trials.index(trial)
+        for earlier in self._agenda.trials[:place]:
+            if record := self._agenda.record(earlier):
+                self.over(earlier, record)
+        races = trial.arm not in REFERENCE_ARMS
+        return {"place": place, "rungs": self.rungs if races else [], "referee": self._referee}
+
+    def over(self, trial: Trial, record: Mapping[str, Any]) -> None:
+        """Tells the referee of a trial that is over, once."""
+        if trial.id in self._introduced:
+            return
+        self._introduced.add(trial.id)
+        is_rival = record["status"] != "failed" and trial.arm != REFERENCE_ARMS[0]
+        evaluation = str(self._store.folder("evaluation", record["evaluation"])) if is_rival else ""
+        place = self._agenda.trials.index(trial)
+        self._referee.over.remote(place, trial.title, float(record.get("share", 1.0)), evaluation)
+
+
+def asking(
+    entry: Mapping[str, Any], trial: Trial, report: Callable[[dict[str, Any]], None]
+) -> Callable[[float, Path], str]:
+    """Returns what a trial calls after a rung: the referee's word on whether to stop.
+
+    Args:
+        entry: the trial's.
+        trial: the trial.
+        report: gets how many rungs are done.
+    """
+    import ray
+
+    rungs: Sequence[float] = entry["rungs"]
+
+    def look(share: float, evaluation: Path) -> str:
+        report({"rung": rungs.index(share) + 1, "rungs": len(rungs) + 1})
+        try:
+            reason: str = ray.get(entry["referee"].look.remote(entry["place"], trial.title, share, str(evaluation)))
+        except ray.exceptions.RayActorError:  # the referee's node died: without a referee nobody stops
+            return ""
+        return reason
+
+    return look
