@@ -182,7 +182,7 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         shown = ("status", "reason", "error", "finetune", "profile", "evaluation", "adapter")
         run.summary.update({key: result[key] for key in shown if key in result})
         run.log({key: value for key, value in result.items() if _is_rate(key, result)})
-        if result["status"] == "done":
+        if result["status"] == "done" and "evaluation" in result:  # which a fine-tune lacks
             run.log({"samples": sample_table(self._store.folder("evaluation", result["evaluation"]))})
             if result["adapter_path"]:
                 run.log_artifact(adapter_artifact(Path(result["adapter_path"]), result["adapter"]))

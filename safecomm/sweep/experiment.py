@@ -82,6 +82,7 @@ def experiment(
             search_alg=searcher,
             num_samples=most,
             max_concurrent_trials=plan.concurrent_trials,
+            reuse_actors=True,  # a process each would import torch for every trial
             trial_dirname_creator=lambda trial: f"{trial.config['trial']['arm']}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
