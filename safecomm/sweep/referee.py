@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from safecomm.evaluate.verdicts import ROWS
-from safecomm.sweep.racing import Hits, Rule, hits
+from safecomm.sweep.racing import Hits, Rule, verdicts
 
 
 class Referee:
@@ -19,7 +19,8 @@ class Referee:
     def __init__(self, rule: Rule):
         """Takes the rule of the race."""
         self._rule = rule
-        self._hits: dict[int, Hits] = {}
+        self._verdicts: dict[int, dict[str, pd.Series[float]]] = {}
+        self._hits: dict[tuple[int, float], Hits] = {}
         self._share: dict[int, float] = {}
         self._over: set[int] = set()
         self._names: dict[int, str] = {}
@@ -37,8 +38,9 @@ class Referee:
         await self._measured(place, name, share, evaluation)
         async with self._news:
             await self._news.wait_for(lambda: all(self._has_reached(before, share) for before in range(place)))
+        ours = self._at(place, share, place)
         for rival in [one for one in range(place) if self._share.get(one, 0) >= share]:
-            if reason := self._rule.loses(self._hits[place], self._hits[rival]):
+            if reason := self._rule.loses(ours, self._at(rival, share, place)):
                 return f"{reason} {self._names[rival]}"
         return ""
 
@@ -52,10 +54,18 @@ class Referee:
     def _has_reached(self, place: int, share: float) -> bool:
         return place in self._over or self._share.get(place, 0) >= share
 
+    def _at(self, place: int, share: float, asked: int) -> Hits:
+        """Returns a trial's hits on a rung's questions, which are those that another was asked just now."""
+        if (place, share) not in self._hits:
+            questions = {kind: of_kind.index for kind, of_kind in self._verdicts[asked].items()}
+            own = self._verdicts[place]
+            self._hits[place, share] = {kind: own[kind].reindex(index).to_numpy(dtype=float) for kind, index in questions.items()}
+        return self._hits[place, share]
+
     async def _measured(self, place: int, name: str, share: float, evaluation: str) -> None:
         if not evaluation:
             return
-        self._hits[place] = hits(await asyncio.to_thread(pd.read_parquet, Path(evaluation) / ROWS))
+        self._verdicts[place] = verdicts(await asyncio.to_thread(pd.read_parquet, Path(evaluation) / ROWS))
         async with self._news:
             self._names[place], self._share[place] = name, share
             self._news.notify_all()
