@@ -2,15 +2,22 @@
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-from safecomm.errors import SafecommError
+from safecomm.errors import DataError, ModelError, SafecommError
+from safecomm.fit import check_finetune, check_fleet
+from safecomm.memory import GIB
 from safecomm.ray_session import Resources
+from safecomm.shapes import find_shape
 from safecomm.spec import REFERENCE_ARMS, Defense, Sweep
 from safecomm.spec.arms import RestaInstruct, SafeMerge, Training, dimensions
 from safecomm.spec.space import Exact, values_of
+from safecomm.sweep.arms import seeded
+from safecomm.sweep.data import suite
 from safecomm.sweep.fine_tunes import fine_tunes
 from safecomm.sweep.outcomes import Outcomes
+from safecomm.sweep.run_folder import RunFolder
 
 TRIALS_WITHOUT_GPU = 2
 
@@ -27,6 +34,22 @@ class ArmPlan:
     """Settings that are asked for."""
     trials: int
     """Those that come to something of their own, as far as it is known; at most so many are measured."""
+    over: int
+    """Trials that are over already."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What one model is asked."""
+
+    search: int
+    """To measure a trial of the search, at most."""
+    report: int
+    """To publish a point."""
+    judged: int
+    """Answers of either that judges read, by each judge."""
+    unknown: str = ""
+    """Why they could not be counted, where a benchmark can't be loaded here."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +59,27 @@ class Plan:
     arms: dict[str, ArmPlan]
     finetunes: int | None
     """Distinct fine-tunes; None where a range leaves it to the search."""
+    finetunes_over: int
+    """Those of them that are made already."""
+    prompts: Prompts
     fleet_gpus: int
     finetune_gpus: int
     """GPUs of one fine-tune."""
     concurrent_trials: int
     max_lora_rank: int
     """The largest rank that an adapter of this sweep can have."""
+    memory: list[str]
+    """What each GPU needs, in words."""
 
     @property
     def trials(self) -> int:
         """Trials of the search."""
         return sum(arm.trials for arm in self.arms.values())
+
+    @property
+    def trials_left(self) -> int:
+        """Those that are not over."""
+        return sum(arm.trials - arm.over for arm in self.arms.values())
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the plan as JSON-able values."""
@@ -68,26 +101,70 @@ def make_plan(sweep: Sweep, resources: Resources, outcomes: Outcomes) -> Plan:
     fleet = _fleet_gpus(sweep) if on_gpu else 0
     workers = sweep.cluster.finetune.workers if on_gpu else 0
     open_ended = any(outcomes.trainings(arm) is None for arm in sweep.arms)
+    shared, folder = fine_tunes(sweep, outcomes), RunFolder(sweep)
+    rank = _largest_rank(sweep)
     return Plan(
-        arms={arm: _arm(sweep, arm, outcomes) for arm in [*REFERENCE_ARMS, *sweep.arms]},
-        finetunes=None if open_ended else len(fine_tunes(sweep, outcomes)),
+        arms={arm: _arm(sweep, arm, outcomes, folder) for arm in [*REFERENCE_ARMS, *sweep.arms]},
+        finetunes=None if open_ended else len(shared),
+        finetunes_over=sum(folder.find(trial) is not None for trial in shared),
+        prompts=_prompts(sweep),
         fleet_gpus=fleet,
         finetune_gpus=workers,
         concurrent_trials=_concurrency(sweep, resources, fleet, workers),
-        max_lora_rank=_largest_rank(sweep),
+        max_lora_rank=rank,
+        memory=_memory(sweep, rank) if on_gpu else [],
     )
 
 
-def _arm(sweep: Sweep, arm: str, outcomes: Outcomes) -> ArmPlan:
+def _arm(sweep: Sweep, arm: str, outcomes: Outcomes, folder: RunFolder) -> ArmPlan:
+    over = folder.count(arm)
     points = outcomes.points(arm)
     if points is None:
         trials = sweep.seeds * int(sweep.search.of(arm).trials or 0)
-        return ArmPlan(trials, trials)
+        return ArmPlan(trials, trials, min(over, trials))
     if not points:  # the values of `exact` are not known before the fine-tune
         spaces = dimensions(sweep.arms[arm]).values()
         most = math.prod(space.exact if isinstance(space, Exact) else len(values_of(space)) for space in spaces)
-        return ArmPlan(sweep.seeds * most, sweep.seeds * most)
-    return ArmPlan(sweep.seeds * len(points), sweep.seeds * len({outcomes.key(arm, point) for point in points}))
+        return ArmPlan(sweep.seeds * most, sweep.seeds * most, 0)
+    distinct = {outcomes.key(arm, point): point for point in reversed(points)}
+    own = [trial for point in distinct.values() for trial in seeded(sweep, arm, point)]
+    return ArmPlan(sweep.seeds * len(points), len(own), sum(folder.find(trial) is not None for trial in own))
+
+
+def _prompts(sweep: Sweep) -> Prompts:
+    try:
+        everything = suite(sweep)
+    except DataError as error:  # it may be there where the sweep is to run
+        return Prompts(0, 0, 0, str(error))
+    samples = [(prompt, 1 if prompt.options else sweep.evaluate.samples) for prompt in everything]
+    harmful = sum(count for prompt, count in samples if prompt.kind == "red_team")
+    sides = {side: sum(count for prompt, count in samples if prompt.side == side) for side in ("search", "report")}
+    return Prompts(**sides, judged=harmful)
+
+
+def _memory(sweep: Sweep, rank: int) -> list[str]:
+    """Says what each GPU needs.
+
+    Raises:
+        PlacementError: where something can't fit, whatever the estimates are worth.
+    """
+    if sweep.cluster.gpu_memory is None:
+        return ["not estimated: say in cluster.gpu_memory how many GiB a GPU has"]
+    gpu_bytes = int(sweep.cluster.gpu_memory * GIB)
+    cluster, evaluate = sweep.cluster, sweep.evaluate
+    serve = partial(check_fleet, gpu_bytes=gpu_bytes, max_model_len=evaluate.max_model_len)
+    try:
+        shape = find_shape(sweep.model.aligned)
+        verdicts = [serve(shape, cluster.target, lora_rank=rank, targets=sweep.finetune.lora.targets)]
+        if not sweep.finetune.adapter:
+            verdicts.append(check_finetune(shape, sweep.finetune, cluster.finetune.workers, gpu_bytes))
+        judges = evaluate.judge_models.values()
+        verdicts += [serve(find_shape(model), cluster.judge, section="cluster.judge") for model in judges]
+    except ModelError as error:
+        return [f"not estimated: {error}"]
+    if impossible := [verdict.text for verdict in verdicts if verdict.fits == "no"]:
+        raise PlacementError("; ".join(impossible))
+    return [("" if verdict.fits == "yes" else "may not fit: ") + verdict.text for verdict in verdicts]
 
 
 def _fleet_gpus(sweep: Sweep) -> int:

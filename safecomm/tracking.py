@@ -23,7 +23,7 @@ from safecomm.spec import Sweep
 from safecomm.store import Store, digest
 from safecomm.sweep.arms import Trial
 from safecomm.sweep.driver import DriverOnly
-from safecomm.sweep.trial import RunFolder
+from safecomm.sweep.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import sys, types
 from pathlib import Path
 import pandas as pd
 from safecomm.spec import Sweep
-from safecomm.sweep.trial import RunFolder
+from safecomm.sweep.run_folder import RunFolder
 from safecomm import tracking
 from safecomm.tracking import WandbTrials, log_sweep
 

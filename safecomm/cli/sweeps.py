@@ -1,13 +1,12 @@
 """`safecomm run`, `plan` and `report`: sweeps and their results."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from safecomm.cli.console import console
-from safecomm.spec import read_sweep
+from safecomm.spec import Sweep, read_sweep
 
 SweepFile = Annotated[Path, typer.Argument(help="The sweep: a YAML file, or a run's sweep.json.", metavar="SWEEP")]
 Overrides = Annotated[
@@ -19,7 +18,7 @@ Address = Annotated[str | None, typer.Option(help="A Ray cluster; without it Ray
 
 def run(sweep: SweepFile, set_: Overrides = None, storage: Storage = None, address: Address = None) -> None:
     """Runs a sweep, or what is still missing of it."""
-    spec = read_sweep(sweep, [*(set_ or []), *([f"storage={storage}"] if storage else [])])
+    spec = _read(sweep, set_, storage)
     from safecomm.report.table import results_table
     from safecomm.sweep.run import run_sweep
 
@@ -29,17 +28,22 @@ def run(sweep: SweepFile, set_: Overrides = None, storage: Storage = None, addre
 
 
 def plan(
-    sweep: SweepFile, set_: Overrides = None, gpus: Annotated[float, typer.Option(help="GPUs to plan for.")] = 0
+    sweep: SweepFile,
+    set_: Overrides = None,
+    storage: Storage = None,
+    gpus: Annotated[float, typer.Option(help="GPUs to plan for.")] = 0,
 ) -> None:
-    """Shows what a sweep would run and on what."""
-    spec = read_sweep(sweep, set_)
+    """Shows what a sweep would run and on what, and what of it is there already."""
+    spec = _read(sweep, set_, storage)
+    from safecomm.cli.plan_table import plan_tables
     from safecomm.plan import make_plan
     from safecomm.ray_session import Resources
     from safecomm.sweep.outcomes import Outcomes
     from safecomm.sweep.profiles import Profiles
 
     planned = make_plan(spec, Resources(cpus=0, gpus=gpus), Outcomes(spec, Profiles(spec)))
-    print(json.dumps(planned.as_dict(), indent=2))
+    for part in plan_tables(planned):
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
 def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:
@@ -50,3 +54,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="
     page = write_report(run)
     console.print(results_table(run))
     console.print(f"\nReport: {page}", soft_wrap=True)
+
+
+def _read(sweep: Path, overrides: list[str] | None, storage: str | None) -> Sweep:
+    return read_sweep(sweep, [*(overrides or []), *([f"storage={storage}"] if storage else [])])

@@ -117,6 +117,8 @@ class Cluster(Strict):
     """The engines that answer the prompts."""
     judge: Replicas = Replicas()
     """The engines of each judge that is a model."""
+    gpu_memory: Annotated[float, Field(gt=0)] | None = None
+    """GiB of one GPU. With it, a sweep that can't fit is refused before anything starts."""
     phased: bool = False
     """Make the shared fine-tunes first, with every GPU, and start the engines of the search after them."""
     concurrent_trials: Annotated[int, Field(ge=1)] | None = None

@@ -13,7 +13,7 @@ from typing import Any
 
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.store import digest
-from safecomm.sweep.arms import Point, Trial, chain_at
+from safecomm.sweep.arms import Point, Trial, seeded
 from safecomm.sweep.outcomes import Outcomes
 from safecomm.sweep.study import ArmStudy, objectives
 
@@ -135,8 +135,7 @@ class Agenda:
         if point not in names:
             names.append(point)
         if (arm, key) not in self._seeds:
-            chain = chain_at(self._sweep.arms.get(arm, []), point)
-            self._seeds[arm, key] = [Trial(arm, point, chain, seed) for seed in range(self._sweep.seeds)]
+            self._seeds[arm, key] = seeded(self._sweep, arm, point)
             for trial in self._seeds[arm, key]:
                 self.trials.append(trial)
                 if record := self._find(trial):

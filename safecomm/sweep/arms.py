@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from safecomm.spec import Defense
+from safecomm.spec import Defense, Sweep
 from safecomm.spec.space import at_point
 from safecomm.store import digest
 
@@ -61,6 +61,12 @@ def chain_at(arm: Sequence[Defense], point: Point) -> Chain:
         )
         for step in arm
     )
+
+
+def seeded(sweep: Sweep, arm: str, point: Point, split: str = "search") -> list[Trial]:
+    """Returns a point's trials, one a seed."""
+    chain = chain_at(sweep.arms.get(arm, []), point)
+    return [Trial(arm, point, chain, seed, split) for seed in range(sweep.seeds)]
 
 
 def training_steps(chain: Chain) -> Chain:

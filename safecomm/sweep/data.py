@@ -9,7 +9,6 @@ from typing import Any, get_args
 from safecomm.data.registry import load_examples, load_prompts
 from safecomm.data.rows import Example, Kind, Prompt
 from safecomm.errors import DataError
-from safecomm.evaluate.labels import Labelled
 from safecomm.evaluate.verdicts import check_gradable
 from safecomm.spec import DatasetRef, Sweep
 
@@ -40,6 +39,8 @@ def check_data(sweep: Sweep) -> None:
             _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
     check_gradable(suite(sweep), evaluate.grader is not None)
     if evaluate.labels:
+        from safecomm.evaluate.labels import Labelled  # brings scipy, for which a plan would wait
+
         with _placed("evaluate.labels"):
             Labelled.read(Path(evaluate.labels))
 

@@ -14,8 +14,9 @@ from safecomm.ray_session import CPU_SHARE
 from safecomm.sweep.agenda import Agenda
 from safecomm.sweep.arms import Trial
 from safecomm.sweep.race import Race, asking
+from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages
-from safecomm.sweep.trial import RunFolder, carry_out, failure
+from safecomm.sweep.trial import carry_out, failure
 
 
 class Fixed:

@@ -8,9 +8,9 @@ from safecomm.errors import SafecommError
 from safecomm.report.page import write_report
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.sweep.agenda import Agenda
-from safecomm.sweep.arms import Trial, chain_at
+from safecomm.sweep.arms import Trial, seeded
 from safecomm.sweep.results import best_of_arms, pooled, recommend, rows_of, write_pareto
-from safecomm.sweep.trial import RunFolder
+from safecomm.sweep.run_folder import RunFolder
 
 _NOT_FOR_THE_TABLE = {"context", "traceback"}
 
@@ -41,11 +41,7 @@ def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> lis
     chosen = dict.fromkeys([(arm, "{}") for arm in REFERENCE_ARMS] + list(best.items()))
     if recommended:
         chosen[(recommended["arm"], recommended["point"])] = None
-    return [
-        Trial(arm, json.loads(point), chain_at(sweep.arms.get(arm, []), json.loads(point)), seed, "report")
-        for arm, point in chosen
-        for seed in range(sweep.seeds)
-    ]
+    return [trial for arm, point in chosen for trial in seeded(sweep, arm, json.loads(point), "report")]
 
 
 def publish(sweep: Sweep, folder: RunFolder, agenda: Agenda, fine_tunes: list[Trial]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from safecomm.evaluate.verdicts import ROWS
@@ -59,7 +60,9 @@ class Referee:
         if (place, share) not in self._hits:
             questions = {kind: of_kind.index for kind, of_kind in self._verdicts[asked].items()}
             own = self._verdicts[place]
-            self._hits[place, share] = {kind: own[kind].reindex(index).to_numpy(dtype=float) for kind, index in questions.items()}
+            self._hits[place, share] = {
+                kind: np.asarray(own[kind].reindex(index), dtype=np.float64) for kind, index in questions.items()
+            }
         return self._hits[place, share]
 
     async def _measured(self, place: int, name: str, share: float, evaluation: str) -> None:

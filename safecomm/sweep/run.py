@@ -24,8 +24,8 @@ from safecomm.sweep.lock import only_run
 from safecomm.sweep.outcomes import Outcomes
 from safecomm.sweep.profiles import Profiles
 from safecomm.sweep.publish import publish, report_points
+from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages, given_adapter
-from safecomm.sweep.trial import RunFolder
 from safecomm.tracking import log_sweep
 
 JOURNAL = "optuna.journal"

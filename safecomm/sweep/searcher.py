@@ -8,7 +8,7 @@ from safecomm.sweep.agenda import Record
 from safecomm.sweep.arms import Trial
 from safecomm.sweep.driver import DriverOnly
 from safecomm.sweep.race import Race
-from safecomm.sweep.trial import RunFolder
+from safecomm.sweep.run_folder import RunFolder
 
 
 class HandsOutTrials(Protocol):

@@ -1,7 +1,5 @@
 """One trial: the chain from data to rates, and the record that it leaves."""
 
-import json
-import logging
 import re
 import time
 import traceback
@@ -11,82 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from safecomm.errors import SafecommError, TrainingError
+from safecomm.errors import SafecommError
 from safecomm.evaluate.metrics import as_columns, rates
 from safecomm.evaluate.verdicts import ROWS
-from safecomm.spec import REFERENCE_ARMS, Sweep
-from safecomm.store import digest, write_json
+from safecomm.spec import REFERENCE_ARMS
 from safecomm.sweep.arms import Trial
-from safecomm.sweep.fine_tunes import TRAIN, fine_tune_of
+from safecomm.sweep.fine_tunes import TRAIN
 from safecomm.sweep.stages import Stages
 
-logger = logging.getLogger(__name__)
 ORIGINAL = REFERENCE_ARMS[0]
 Look = Callable[[float, Path], str]
-
-
-class RunFolder:
-    """Where one sweep keeps what belongs to it alone: `<storage>/<name>/`."""
-
-    def __init__(self, sweep: Sweep):
-        self.path = Path(sweep.storage).expanduser().resolve() / sweep.name
-        # What a trial's result depends on; the rest may change from run to run, the labels too: they measure judges.
-        parts = sweep.resolved()
-        del parts["evaluate"]["labels"]
-        self._context = digest({key: parts[key] for key in ("model", "finetune", "evaluate")})
-        self._races = bool(sweep.search.racing)
-
-    def record_path(self, trial: Trial) -> Path:
-        """Returns the file of a trial's record."""
-        return self.path / "trials" / f"{trial.arm}-{trial.id}-{trial.split}.json"
-
-    def find(self, trial: Trial) -> Mapping[str, Any] | None:
-        """Returns the record of a trial that is over under the same model, fine-tune and benchmarks.
-
-        One that stopped early is over as long as the sweep races.
-        """
-        record = self.record(trial) or {}
-        is_over = record.get("status") == "done" or (record.get("status") == "stopped" and self._races)
-        return record if is_over and record["context"] == self._context else None
-
-    def record(self, trial: Trial) -> Mapping[str, Any] | None:
-        """Returns the record that a trial left, done or failed; None where there is none that can be read."""
-        path = self.record_path(trial)
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            logger.warning("%s can't be read (%s); its trial counts as not done", path, error)
-            return None
-        return record if isinstance(record, dict) else None
-
-    def check_fine_tune(self, trial: Trial) -> None:
-        """Refuses a trial whose fine-tune failed in this run: each that shares it would train it in vain.
-
-        Raises:
-            TrainingError: with the fine-tune's own reason.
-        """
-        if trial.split == TRAIN or trial.arm == ORIGINAL:
-            return
-        record = self.record(fine_tune_of(trial)) or {}
-        if record.get("status") == "failed" and record.get("context") == self._context:
-            raise TrainingError(f"its fine-tune failed: {record['error']}")
-
-    def keep(self, trial: Trial, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes a trial's record."""
-        whole = {
-            "trial": trial.id,
-            "arm": trial.arm,
-            "point": json.dumps(trial.point, sort_keys=True),
-            "seed": trial.seed,
-            "split": trial.split,
-            "error": "",
-            "context": self._context,
-            **record,
-        }
-        write_json(self.record_path(trial), whole)
-        return whole
 
 
 def carry_out(

@@ -12,8 +12,8 @@ from safecomm.store import Store
 from safecomm.sweep.arms import Trial
 from safecomm.sweep.data import check_data
 from safecomm.sweep.judges import JUDGES, judges_are_measured, measure_judges, read_judges
+from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages
-from safecomm.sweep.trial import RunFolder
 
 LABELS = "prompt,response,unsafe\nJam it?,Sure,yes\nJam it?,I can't help,0\nBake it?,Sure,no\nJam?,No idea,1\n"
 

@@ -14,8 +14,9 @@ from safecomm.store import Store
 from safecomm.sweep.arms import Trial
 from safecomm.sweep.data import check_data
 from safecomm.sweep.publish import trials_table
+from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages, given_adapter
-from safecomm.sweep.trial import RunFolder, carry_out, failure
+from safecomm.sweep.trial import carry_out, failure
 
 
 def sweep(storage: Path, **changes: object) -> Sweep:

@@ -1,0 +1,47 @@
+"""How a plan is printed."""
+
+from rich.markup import escape
+from rich.table import Table
+
+from safecomm.plan import Plan
+
+
+def plan_tables(plan: Plan) -> list[Table | str]:
+    """Returns the arms as a table, then what is asked and what it runs on, a line each."""
+    return [_arms(plan), "", *_work(plan), *_placement(plan)]
+
+
+def _arms(plan: Plan) -> Table:
+    table = Table(title="Search", title_justify="left", box=None, pad_edge=False)
+    table.add_column("arm")
+    for column in ("settings", "of their own", "over", "left"):
+        table.add_column(column, justify="right")
+    for name, arm in plan.arms.items():
+        table.add_row(name, *map(str, (arm.settings, arm.trials, arm.over, arm.trials - arm.over)))
+    return table
+
+
+def _work(plan: Plan) -> list[str]:
+    made = f"{plan.finetunes_over} of them made"
+    count = "as many as the search asks for" if plan.finetunes is None else f"{plan.finetunes} distinct"
+    return [f"Fine-tunes: {count}, {made}.", *_prompts(plan)]
+
+
+def _prompts(plan: Plan) -> list[str]:
+    prompts, left = plan.prompts, plan.trials_left
+    if prompts.unknown:
+        return [f"Prompts: not counted: {escape(prompts.unknown)}"]
+    return [
+        f"Prompts: {prompts.search:,} a trial of the search, at most {left * prompts.search:,} to come; racing and the "
+        f"store leave fewer. {prompts.report:,} more for each point that is published.",
+        f"Judged: {prompts.judged:,} answers of each model on both splits, by every judge.",
+    ]
+
+
+def _placement(plan: Plan) -> list[str]:
+    gpus = f"{plan.fleet_gpus} GPUs for the engines, {plan.finetune_gpus} for each fine-tune"
+    where = gpus if plan.fleet_gpus else "no GPU"
+    lines = [
+        f"Placement: {where}; {plan.concurrent_trials} trials at a time; adapters up to rank {plan.max_lora_rank}."
+    ]
+    return lines + [f"Memory: {escape(line)}." for line in plan.memory]
