@@ -138,7 +138,9 @@ def _prompts(sweep: Sweep) -> Prompts:
         return Prompts(0, 0, 0, str(error))
     samples = [(prompt, 1 if prompt.options else sweep.evaluate.samples) for prompt in everything]
     harmful = sum(count for prompt, count in samples if prompt.kind == "red_team")
-    sides = {side: sum(count for prompt, count in samples if prompt.side == side) for side in ("search", "report")}
+    sides: dict[str, Any] = {
+        side: sum(count for prompt, count in samples if prompt.side == side) for side in ("search", "report")
+    }
     return Prompts(**sides, judged=harmful)
 
 
