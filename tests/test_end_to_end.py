@@ -1,4 +1,4 @@
-"""A small sweep, killed three times, gone on with as a submitted job, asked for again, compared with an undisturbed one.
+"""A small sweep, killed three times, gone on with as a job, asked for again, and compared with an undisturbed one.
 
 Real Ray Tune, Ray Train with DeepSpeed ZeRO-3 on two ranks, Serve with vLLM, Ray Data, W&B offline; only the model is
 small.
