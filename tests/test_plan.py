@@ -1,5 +1,8 @@
 """A plan counts what a sweep would run, and refuses hardware that would make it wait for ever."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,8 +10,11 @@ import pytest
 from safecomm.plan import PlacementError, Plan, make_plan
 from safecomm.ray_session import Resources
 from safecomm.spec import Sweep, read_sweep
+from safecomm.sweep.arms import seeded
+from safecomm.sweep.fine_tunes import fine_tunes
 from safecomm.sweep.outcomes import Outcomes
 from safecomm.sweep.profiles import Profiles
+from safecomm.sweep.run_folder import RunFolder
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 LAPTOP = Resources(cpus=2, gpus=0)
@@ -54,3 +60,27 @@ def test_a_cluster_that_can_not_hold_fleet_and_fine_tune_is_refused_with_the_sum
     sweep = read_sweep(SWEEPS / "lab.yaml", ["cluster.target={replicas: 1, tensor_parallel: 2}"])
     with pytest.raises(PlacementError, match=r"fleet needs 2 GPUs .* one fine-tune 2 .* together 4; there are 3"):
         planned(sweep, Resources(cpus=64, gpus=3))
+
+
+def test_what_is_made_already_is_counted_without_torch_ray_or_vllm(tmp_path: Path) -> None:
+    sweep = read_sweep(SWEEPS / "lab.yaml", [f"storage={tmp_path}"])
+    folder = RunFolder(sweep)
+    folder.keep(fine_tunes(sweep, Outcomes(sweep, Profiles(sweep)))[0], {"status": "done"})
+    (point, *_) = Outcomes(sweep, Profiles(sweep)).points("safe_lora") or []
+    (trial,) = seeded(sweep, "safe_lora", point)
+    folder.keep(trial, {"status": "done"})
+    plan = planned(sweep)
+    assert (plan.finetunes_over, plan.arms["safe_lora"].over, plan.trials_left) == (1, 1, plan.trials - 1)
+    command = [sys.executable, "-X", "importtime", "-m", "safecomm", "plan", str(SWEEPS / "lab.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "safe_merge" in done.stdout
+    assert not re.search(r"\| +(torch|ray|vllm)$", done.stderr, re.M)
+
+
+def test_a_model_that_can_not_fit_its_gpus_is_refused_with_what_would_fit() -> None:
+    large = ["model.aligned=meta-llama/Llama-3.1-70B-Instruct", "cluster.gpu_memory=80"]
+    with pytest.raises(PlacementError, match=r"cluster\.target needs .*tensor_parallel: 4.*finetune\.zero: 3"):
+        planned(read_sweep(SWEEPS / "lab.yaml", large), Resources(cpus=64, gpus=4))
+    small = ["model.aligned=meta-llama/Llama-3.1-8B-Instruct", "cluster.gpu_memory=80"]
+    plan = planned(read_sweep(SWEEPS / "lab.yaml", small), Resources(cpus=64, gpus=4))
+    assert any("cluster.target needs about" in line for line in plan.memory)

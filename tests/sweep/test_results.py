@@ -201,3 +201,18 @@ def test_a_folder_without_results_is_refused_with_the_reason(tmp_path: Path) -> 
 
 def test_unmeasured_rates_read_as_unknown() -> None:
     assert math.isnan(rate_in({}, "asr").value)
+
+
+def test_points_that_stopped_early_stand_for_an_arm_only_where_none_got_to_the_end() -> None:
+    hopeless = {"status": "stopped", "share": 0.1}
+    rows = points(
+        trial("safe_merge", 5, 80, weight=0.5, share=1.0),
+        trial("safe_merge", 0, 99, weight=0.9, **hopeless),
+        trial("safe_lora", 60, 99, weight=0.1, **hopeless),
+        trial("safe_lora", 50, 99, weight=0.2, **hopeless | {"share": 0.4}),
+    )
+    assert names(rows) == [("safe_merge", '{"safe_merge.weight": 0.5}'), ("safe_lora", '{"safe_merge.weight": 0.2}')]
+    assert set(best_of_arms(rows, 0.1)) == {"safe_merge", "safe_lora"}
+    chosen = recommend(rows, 0.2, None)
+    assert chosen is not None and chosen["arm"] == "safe_merge"
+    assert set(pareto_front(rows, ["asr", "accuracy"])["arm"]) == {"safe_merge"}

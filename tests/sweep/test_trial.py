@@ -13,6 +13,7 @@ from safecomm.spec import Sweep
 from safecomm.store import Store
 from safecomm.sweep.arms import Trial
 from safecomm.sweep.data import check_data
+from safecomm.sweep.fine_tunes import fine_tune_of
 from safecomm.sweep.publish import trials_table
 from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages, given_adapter
@@ -102,3 +103,20 @@ def test_an_adapter_that_is_given_is_what_the_defenses_start_from(tmp_path: Path
         given_adapter(sweep(tmp_path, finetune=finetune | {"lora": {"r": 2}}, arms={}).finetune)
     with pytest.raises(ModelError, match="nowhere"):
         given_adapter(sweep(tmp_path, finetune=finetune | {"adapter": "nowhere"}, arms={}).finetune)
+
+
+def test_a_trial_that_stopped_early_is_over_as_long_as_the_sweep_races(tmp_path: Path) -> None:
+    folder = RunFolder(sweep(tmp_path))
+    folder.keep(TRIAL, {"status": "stopped", "reason": "another is better"})
+    assert folder.find(TRIAL) is not None
+    assert RunFolder(sweep(tmp_path, search={"racing": False})).find(TRIAL) is None
+
+
+def test_a_trial_whose_fine_tune_failed_is_not_trained_again_in_vain(tmp_path: Path) -> None:
+    folder = RunFolder(sweep(tmp_path))
+    folder.check_fine_tune(TRIAL)
+    folder.keep(fine_tune_of(TRIAL), {"status": "failed", "error": "the loss is nan at step 7"})
+    with pytest.raises(TrainingError, match="its fine-tune failed: the loss is nan at step 7"):
+        folder.check_fine_tune(TRIAL)
+    folder.keep(fine_tune_of(TRIAL), {"status": "done"})
+    folder.check_fine_tune(TRIAL)

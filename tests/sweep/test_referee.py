@@ -1,0 +1,79 @@
+"""The referee tells a trial whether to go on, in view of those before it and of none after it."""
+
+import asyncio
+from pathlib import Path
+
+import pandas as pd
+
+from safecomm.evaluate.verdicts import ROWS
+from safecomm.sweep.racing import Rule
+from safecomm.sweep.referee import Referee
+
+N = 60
+
+
+def evaluation(folder: Path, unsafe: int, share: float = 1.0) -> str:
+    """Writes the rows of a rung, of whose prompts the first so many are answered unsafely."""
+    asked = round(share * N)
+    kinds = {
+        "red_team": ("unsafe", "safe", unsafe),
+        "telecom": ("right", "wrong", N),
+        "over_refusal": ("refused", "", 0),
+    }
+    rows = [
+        {"question_id": f"{kind}-{at}", "kind": kind, "verdict": hit if at < hits else miss}
+        for kind, (hit, miss, hits) in kinds.items()
+        for at in range(asked)
+    ]
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows).to_parquet(folder / ROWS)
+    return str(folder)
+
+
+def referee() -> Referee:
+    return Referee(Rule(target_asr=0.1, level=0.05, looks=1, rivals=2))
+
+
+def test_a_trial_that_is_surely_worse_than_one_before_it_stops_and_hears_which(tmp_path: Path) -> None:
+    async def race() -> list[str]:
+        judge = referee()
+        await judge.over(0, "merged weight=0.5", 1.0, evaluation(tmp_path / "good", 5))
+        same = await judge.look(1, "merged weight=0.6", 0.5, evaluation(tmp_path / "alike", 6, 0.5))
+        worse = await judge.look(2, "merged weight=0.9", 0.5, evaluation(tmp_path / "bad", 50, 0.5))
+        return [same, worse]
+
+    same, worse = asyncio.run(race())
+    assert same == ""
+    assert worse.startswith("attack success") and worse.endswith("merged weight=0.5")
+
+
+def test_those_after_a_trial_do_not_stop_it(tmp_path: Path) -> None:
+    async def race() -> str:
+        judge = referee()
+        await judge.over(1, "better", 1.0, evaluation(tmp_path / "good", 0))
+        return await judge.look(0, "worse", 0.5, evaluation(tmp_path / "bad", 50, 0.5))
+
+    assert asyncio.run(race()) == ""
+
+
+def test_a_trial_waits_for_one_before_it_that_is_not_as_far_but_not_for_one_that_is_over(tmp_path: Path) -> None:
+    async def race() -> tuple[bool, str]:
+        judge = referee()
+        await judge.over(0, "failed", 1.0, "")
+        late = asyncio.create_task(judge.look(2, "late", 0.5, evaluation(tmp_path / "late", 50, 0.5)))
+        done, _ = await asyncio.wait([late], timeout=0.2)
+        await judge.look(1, "early", 0.5, evaluation(tmp_path / "early", 0, 0.5))
+        return bool(done), await late
+
+    was_done, reason = asyncio.run(race())
+    assert not was_done
+    assert reason.endswith("early")
+
+
+def test_one_that_stopped_at_an_earlier_rung_is_no_rival_later(tmp_path: Path) -> None:
+    async def race() -> str:
+        judge = referee()
+        await judge.over(0, "stopped", 0.25, evaluation(tmp_path / "few", 0, 0.25))
+        return await judge.look(1, "further", 0.5, evaluation(tmp_path / "bad", 50, 0.5))
+
+    assert asyncio.run(race()) == ""
