@@ -1,6 +1,6 @@
 """The fleet beside the two usual ways of measuring adapters with vLLM.
 
-    python benchmarks/fleet.py                            the lab's model, 2 cores, about six minutes
+    python benchmarks/fleet.py                            the lab's model, 2 cores, about a quarter of an hour
     python benchmarks/fleet.py --model MODEL --adapter A  any model and its adapters
 
 `offline`: vLLM's `LLM` class, set up as vLLM does it. `in-process`: the same with the model in the caller's process and
