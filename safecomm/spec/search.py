@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from safecomm.spec.space import Strict
 
@@ -53,12 +53,18 @@ class Search(Strict):
     """What is traded off: attack success and over-refusal down, telecom accuracy up."""
     target_asr: Annotated[float, Field(ge=0, le=1)] = 0.05
     """The attack success rate that a recommended point should keep."""
-    racing: Racing | Literal[False] = Racing()
-    """`false` measures every point on the whole search split."""
+    racing: Racing | None = Racing()
+    """`false` measures every point on the whole search split; with several seeds all are."""
     batch: Annotated[int, Field(ge=1)] = 4
     """Points that a sampler proposes at a time, knowing all that went before."""
     seed: int = 0
     """Seed of the sampler."""
+
+    @field_validator("racing", mode="before")
+    @classmethod
+    def racing_is_switched(cls, value: object) -> object:
+        """Takes `false` for no racing and `true` for that of the defaults."""
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
     def of(self, arm: str) -> "ArmSearch":
         """Returns how an arm is searched, every field given."""

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from safecomm.spec import Sweep
+from safecomm.spec.search import Search
 from safecomm.sweep.agenda import Agenda
 from safecomm.sweep.arms import Trial
 from safecomm.sweep.outcomes import Outcomes
@@ -134,3 +137,40 @@ def test_the_search_moves_towards_better_points(tmp_path: Path) -> None:
     trials = [t for t in Bench().work(Bench().agenda(single, tmp_path / "journal")) if t.arm == "sampled"]
     weights = [float(trial.point["safe_merge.weight"]) for trial in trials]
     assert sum(weights[-8:]) / 8 < sum(weights[:8]) / 8
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe", "nsga2", "cmaes"])
+def test_every_sampler_takes_the_same_way_again_after_an_interruption(tmp_path: Path, algorithm: str) -> None:
+    search = sweep(10).search.model_copy(update={"algorithm": algorithm, "objectives": ["asr"]})
+    spec = sweep(10, sampled=[MERGE]).model_copy(update={"search": search})
+
+    def way(journal: str, *stops: int) -> list[str]:
+        bench = Bench()
+        for most in (*stops, 1000):
+            agenda = bench.agenda(spec, tmp_path / journal)
+            bench.work(agenda, most)
+            agenda.next()  # handed out, and lost
+        return [trial.id for trial in bench.agenda(spec, tmp_path / journal).trials]
+
+    assert len(set(way("straight"))) == 12
+    assert way("straight") == way("stopped", 3, 4)
+
+
+def test_an_arm_may_have_a_budget_and_points_of_its_own(tmp_path: Path) -> None:
+    own = {"arms": {"sampled": {"trials": 3, "points": [{"safe_merge.lowest": 28, "safe_merge.weight": 0.7}]}}}
+    spec = sweep(8, sampled=[MERGE], other=[MERGE])
+    search = Search.model_validate({**spec.search.model_dump(), **own})
+    trials = Bench().work(Bench().agenda(spec.model_copy(update={"search": search}), tmp_path / "journal"))
+    of_arm = {arm: [trial.point for trial in trials if trial.arm == arm] for arm in ("sampled", "other")}
+    assert (len(of_arm["sampled"]), len(of_arm["other"])) == (3, 8)
+    assert of_arm["sampled"][0] == {"safe_merge.lowest": 28, "safe_merge.weight": 0.7}
+
+
+def test_a_small_space_ends_when_its_points_are_found(tmp_path: Path) -> None:
+    few = {"safe_merge": {"lowest": {"choice": [7, 14, 28]}, "weight": 0.7}}
+    agenda = Bench().agenda(sweep(20, few=[few]), tmp_path / "journal")
+    trials = [trial for trial in Bench().work(agenda) if trial.arm == "few"]
+    assert sorted(trial.point["safe_merge.lowest"] for trial in trials) == [7, 14, 28]
+    assert agenda.is_done
+    (names,) = {len(agenda.names(trial)) for trial in trials}
+    assert names == 1
