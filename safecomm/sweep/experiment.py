@@ -73,8 +73,9 @@ def experiment(
 
     if agenda.is_done:
         return
-    arms = Counter(trial.arm for trial in agenda.trials if not folder.find(trial))
-    progress = Progress(console, most, name=name, arms=arms, target_asr=stages.sweep.search.target_asr)
+    left = [trial for trial in agenda.trials if not folder.find(trial)]
+    arms, total = Counter(trial.arm for trial in left), most - len(agenda.trials) + len(left)
+    progress = Progress(console, total, name=name, arms=arms, target_asr=stages.sweep.search.target_asr)
     race = Race.of(stages.sweep, agenda, most, stages.store) if isinstance(agenda, Agenda) else None
     searcher = AgendaSearcher(agenda, folder, race)
     tune.Tuner(
