@@ -96,14 +96,15 @@ def pooled(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _furthest(trials: pd.DataFrame) -> "pd.Series[bool]":
-    """Returns which trials are done or, in arms without any, were stopped last."""
+    """Returns which trials are done or, in arms without any on that split, were stopped last."""
     done = trials["status"] == "done"
     stopped = trials["status"] == "stopped"
     if not stopped.any():
         return done
+    places = [trials["arm"], trials["split"]]
     share = trials["share"].where(stopped)
-    last = share == share.groupby(trials["arm"]).transform("max")
-    return done | (last & ~done.groupby(trials["arm"]).transform("any"))
+    last = share == share.groupby(places).transform("max")
+    return done | (last & ~done.groupby(places).transform("any"))
 
 
 def _pool(seeds: pd.DataFrame) -> Point:

@@ -205,13 +205,20 @@ def test_unmeasured_rates_read_as_unknown() -> None:
 
 def test_points_that_stopped_early_stand_for_an_arm_only_where_none_got_to_the_end() -> None:
     hopeless = {"status": "stopped", "share": 0.1}
+    published = {"split": "report", "share": 1.0, "evaluation": "published"}
     rows = points(
         trial("safe_merge", 5, 80, weight=0.5, share=1.0),
         trial("safe_merge", 0, 99, weight=0.9, **hopeless),
+        trial("safe_lora", 55, 99, weight=0.2, **published),
         trial("safe_lora", 60, 99, weight=0.1, **hopeless),
         trial("safe_lora", 50, 99, weight=0.2, **hopeless | {"share": 0.4}),
     )
-    assert names(rows) == [("safe_merge", '{"safe_merge.weight": 0.5}'), ("safe_lora", '{"safe_merge.weight": 0.2}')]
+    on_search = rows[rows["split"] == "search"]
+    assert names(on_search) == [
+        ("safe_merge", '{"safe_merge.weight": 0.5}'),
+        ("safe_lora", '{"safe_merge.weight": 0.2}'),
+    ]
+    rows = on_search
     assert set(best_of_arms(rows, 0.1)) == {"safe_merge", "safe_lora"}
     chosen = recommend(rows, 0.2, None)
     assert chosen is not None and chosen["arm"] == "safe_merge"
