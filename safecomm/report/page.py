@@ -28,6 +28,7 @@ from safecomm.report.run import (
     rate_in_words,
     read_run,
     settings,
+    stopped,
     unscored_in_words,
 )
 from safecomm.report.samples import samples
@@ -78,6 +79,7 @@ def render(run: Run) -> str:
         figures={name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile).items()},
         samples=samples(run, rows),
         failed=[trial | {"settings": settings(run.sweep, trial["arm"], trial["point"])} for trial in failures(run)],
+        stopped=stopped(run),
         data=_embedded(_data(run, rows)),
         plotly=Markup(get_plotlyjs()),
         sweep=json.dumps(run.sweep, indent=2, ensure_ascii=False),

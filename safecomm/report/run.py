@@ -148,6 +148,16 @@ def failures(run: Run) -> list[Point]:
     return rows_of(failed.reindex(columns=["trial", "arm", "point", "seed", "error", "log"]).fillna(""))
 
 
+def stopped(run: Run) -> list[Point]:
+    """Returns the trials that racing stopped, one entry each: arm, settings, share, asr (a Rate) and reason."""
+    rows = rows_of(run.trials[run.trials["status"] == "stopped"])
+    return [
+        {"arm": row["arm"], "share": row["share"], "reason": row["reason"], "asr": rate_in(row, "asr")}
+        | {"settings": settings(run.sweep, row["arm"], row["point"])}
+        for row in rows
+    ]
+
+
 def in_words(values: dict[str, Any]) -> str:
     """Returns settings as `parameter value, ...`; two defenses' parameters of one name are led by the defense."""
     short = [name.rsplit(".", 1)[-1] for name in values]

@@ -13,6 +13,7 @@ import pytest
 from safecomm.errors import UsageError
 from safecomm.evaluate.metrics import BETTER
 from safecomm.report.page import write_report
+from safecomm.report.run import headline, read_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -205,3 +206,19 @@ def test_judges_measured_for_labels_that_the_sweep_no_longer_names_are_not_shown
     shutil.copytree(labelled_run, tmp_path, dirs_exist_ok=True)
     shutil.copy(run_folder / "sweep.json", tmp_path)
     assert 'id="judges"' not in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_points_that_stopped_early_are_listed_with_their_reason_and_no_rate_of_theirs_counts(
+    run_folder: Path, html: str, tmp_path: Path
+) -> None:
+    shutil.copy(run_folder / "sweep.json", tmp_path)
+    trials = pd.read_parquet(run_folder / "trials.parquet").assign(share=1.0, reason="")
+    early = trials[(trials["arm"] == "safe_instruct") & (trials["split"] == "search")].iloc[:1]
+    early = early.assign(trial="t50", point='{"safe_instruct.ratio": 0.9}', status="stopped", share=0.1, accuracy=1.0)
+    pd.concat([trials, early.assign(reason="attack success is above the target")]).to_parquet(
+        tmp_path / "trials.parquet"
+    )
+    text = "".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).hidden)
+    assert "attack success is above the target" in text and "ratio 0.9" in text
+    assert headline(read_run(tmp_path)) == headline(read_run(run_folder))
+    assert 'id="stopped"' not in html
