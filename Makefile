@@ -1,18 +1,22 @@
 # make demo   the lab sweep, end to end          make test   every test
 # make check  format, lint and types             make clean  forget the demo's results
+# make test-faults  a sweep that is killed three times, W&B that fails
 # make bench  time the alignment profile on the shapes of real models (40 GB of disk)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test test-faults check bench format clean
 
 demo: $(READY)
 	$(BIN)/safecomm run sweeps/lab.yaml
 
 test: $(READY)
 	$(BIN)/pytest
+
+test-faults: $(READY)
+	$(BIN)/pytest -m faults
 
 check: $(READY)
 	$(BIN)/ruff format --check

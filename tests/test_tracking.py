@@ -127,6 +127,7 @@ def serving(handler: type[Refuses]) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_an_unreachable_server_costs_one_wait_and_tracking_goes_on_offline(tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     done = track(storage, WANDB_API_KEY=KEY, WANDB_BASE_URL="http://127.0.0.1:9")
@@ -138,6 +139,7 @@ def test_an_unreachable_server_costs_one_wait_and_tracking_goes_on_offline(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_wrong_key_leaves_tracking_offline_and_is_never_shown(tmp_path: Path) -> None:
     with serving(Refuses) as url:
         done = track(tmp_path / "runs", WANDB_API_KEY=KEY, WANDB_BASE_URL=url)
@@ -146,6 +148,7 @@ def test_a_wrong_key_leaves_tracking_offline_and_is_never_shown(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_server_that_goes_away_leaves_tracking_offline(tmp_path: Path) -> None:
     with serving(GoesAway) as url:
         done = track(tmp_path / "runs", WANDB_API_KEY=KEY, WANDB_BASE_URL=url)
@@ -155,6 +158,7 @@ def test_a_server_that_goes_away_leaves_tracking_offline(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_key_that_is_no_key_is_not_shown_either(tmp_path: Path) -> None:
     done = track(tmp_path / "runs", WANDB_API_KEY="tooshort", WANDB_BASE_URL="http://127.0.0.1:9")
     assert "goes on offline" in warnings(done)[0]
@@ -163,6 +167,7 @@ def test_a_key_that_is_no_key_is_not_shown_either(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_full_disk_switches_tracking_off_with_one_warning(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -178,6 +183,7 @@ def test_a_full_disk_switches_tracking_off_with_one_warning(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_mode_that_wandb_does_not_know_is_told_and_tracking_goes_on_offline(tmp_path: Path) -> None:
     done = track(tmp_path / "runs", WANDB_MODE="nonsense")
     assert "nonsense" in warnings(done)[0] and "goes on offline" in warnings(done)[0]

@@ -1,0 +1,75 @@
+"""A sweep whose driver is killed three times comes to what an undisturbed one comes to, and does nothing twice."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_sweep import PATIENCE, comparable, kill_at, offline, stages, write_sweep
+
+from safecomm.store import LINEAGE
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.faults]
+
+MOMENTS = ("store/scratch/finetune-*-checkpoints", "small/trials/*-search.json", "small/trials/*-report.json")
+"""What there is when the driver is killed: a fine-tune that has begun, a trial of the search, one that is published."""
+
+
+def finish(sweep_file: Path, *options: str) -> None:
+    command = [sys.executable, "-m", "safecomm", "run", str(sweep_file), *options]
+    done = subprocess.run(command, env=offline(), capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def sweep_file(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sweep(tmp_path_factory.mktemp("killed"), lab)
+
+
+@pytest.fixture(scope="module")
+def killed(sweep_file: Path) -> list[dict[str, float]]:
+    """The stages that were finished each time that the driver was killed."""
+    left = []
+    for moment in MOMENTS:
+        kill_at(moment, sweep_file, offline())
+        left.append(stages(sweep_file.parent / "runs"))
+    finish(sweep_file)
+    return left
+
+
+@pytest.fixture(scope="module")
+def storage(sweep_file: Path, killed: list[dict[str, float]]) -> Path:
+    return sweep_file.parent / "runs"
+
+
+def test_what_was_finished_before_a_kill_was_not_made_again(storage: Path, killed: list[dict[str, float]]) -> None:
+    after = stages(storage)
+    for before in killed:
+        assert before == {stage: after[stage] for stage in before}
+    assert len(killed[0]) < len(killed[1]) < len(killed[2]) < len(after)
+
+
+def test_every_shared_stage_was_made_once(storage: Path) -> None:
+    made = [json.loads(path.read_text()) for path in storage.glob(f"store/finetune/*/{LINEAGE}")]
+    assert len(made) == 3  # telecom alone, telecom with safety examples, safety alone
+
+
+def test_no_question_was_answered_twice(storage: Path) -> None:
+    answered = 0
+    for folder in (storage / "store" / "responses").iterdir():
+        asked = pd.concat([pd.read_parquet(part)["question_id"] for part in folder.glob("*.parquet")])
+        assert asked.is_unique
+        answered += len(asked)
+    assert answered
+
+
+def test_the_search_took_the_way_of_an_undisturbed_one(storage: Path, sweep_file: Path, tmp_path: Path) -> None:
+    """With fine-tunes of its own it would take a minute more, and they are the same: another test shows it."""
+    for stage in ("data", "finetune"):
+        shutil.copytree(storage / "store" / stage, tmp_path / "store" / stage)
+    finish(sweep_file, "--storage", str(tmp_path))
+    killed, undisturbed = (comparable(folder / "small" / "trials.parquet") for folder in (storage, tmp_path))
+    pd.testing.assert_frame_equal(killed, undisturbed)
