@@ -170,6 +170,8 @@ def only_run(folder: Path, say: Callable[[str], None]) -> Iterator[RunLock]:
                 signal.pthread_kill(main, signal.SIGINT)  # as Ctrl-C does, which Ray Tune ends well on
                 return
 
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in jobs in the background, which must stop as well
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=keep, name="run-lock", daemon=True)
     thread.start()
     try:
