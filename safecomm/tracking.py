@@ -19,9 +19,9 @@ from ray.tune import Callback
 from safecomm.evaluate.verdicts import ROWS
 from safecomm.report.plots import trade_off
 from safecomm.report.run import read_run
+from safecomm.search.arms import Trial
 from safecomm.spec import Sweep
 from safecomm.store import Store, digest
-from safecomm.sweep.arms import Trial
 from safecomm.sweep.driver import DriverOnly
 from safecomm.sweep.run_folder import RunFolder
 

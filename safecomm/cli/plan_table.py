@@ -3,7 +3,7 @@
 from rich.markup import escape
 from rich.table import Table
 
-from safecomm.plan import Plan
+from safecomm.plan.plan import Plan
 
 
 def plan_tables(plan: Plan) -> list[Table | str]:

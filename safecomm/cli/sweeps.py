@@ -36,10 +36,10 @@ def plan(
     """Shows what a sweep would run and on what, and what of it is there already."""
     spec = _read(sweep, set_, storage)
     from safecomm.cli.plan_table import plan_tables
-    from safecomm.plan import make_plan
+    from safecomm.plan.plan import make_plan
     from safecomm.ray_session import Resources
-    from safecomm.sweep.outcomes import Outcomes
-    from safecomm.sweep.profiles import Profiles
+    from safecomm.search.outcomes import Outcomes
+    from safecomm.search.profiles import Profiles
 
     planned = make_plan(spec, Resources(cpus=0, gpus=gpus), Outcomes(spec, Profiles(spec)))
     for part in plan_tables(planned):

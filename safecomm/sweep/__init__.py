@@ -1,1 +1,1 @@
-"""The trials of a sweep: what is tried, in which order, and what came of it."""
+"""The sweep: its trials carried out on Ray Tune, their records, and what is published of them."""

@@ -5,7 +5,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from safecomm.sweep.arms import Trial
+from safecomm.search.arms import Trial
 from safecomm.sweep.tally import Arm, Record, Running, Tally, known
 
 SHOWN_RUNNING = 4

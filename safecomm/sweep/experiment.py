@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from safecomm.errors import StoppedError
-from safecomm.plan import Plan
+from safecomm.plan.plan import Plan
 from safecomm.ray_session import CPU_SHARE
-from safecomm.sweep.agenda import Agenda
-from safecomm.sweep.arms import Trial
-from safecomm.sweep.race import Race, asking
+from safecomm.search.agenda import Agenda
+from safecomm.search.arms import Trial
+from safecomm.search.race import Race, asking
 from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages
 from safecomm.sweep.trial import carry_out, failure

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from safecomm.sweep.arms import Trial
+from safecomm.search.arms import Trial
 from safecomm.sweep.board import Board, percent, stage, time_left
 from safecomm.sweep.driver import DriverOnly
 from safecomm.sweep.tally import Record, Tally

@@ -6,9 +6,9 @@ import pandas as pd
 
 from safecomm.errors import SafecommError
 from safecomm.report.page import write_report
+from safecomm.search.agenda import Agenda
+from safecomm.search.arms import Trial, seeded
 from safecomm.spec import REFERENCE_ARMS, Sweep
-from safecomm.sweep.agenda import Agenda
-from safecomm.sweep.arms import Trial, seeded
 from safecomm.sweep.results import best_of_arms, pooled, recommend, rows_of, write_pareto
 from safecomm.sweep.run_folder import RunFolder
 

@@ -10,19 +10,19 @@ from safecomm.evaluate.engine import EngineSettings
 from safecomm.evaluate.fleet import Fleet
 from safecomm.evaluate.model_judge import judge_fleets
 from safecomm.models import resolve_model
-from safecomm.plan import Plan, make_plan
+from safecomm.plan.plan import Plan, make_plan
 from safecomm.ray_session import ray_session
+from safecomm.search.agenda import Agenda
+from safecomm.search.arms import Trial
+from safecomm.search.fine_tunes import fine_tunes
+from safecomm.search.outcomes import Outcomes
+from safecomm.search.profiles import Profiles
 from safecomm.spec import Sweep
 from safecomm.store import Store, write_json
-from safecomm.sweep.agenda import Agenda
-from safecomm.sweep.arms import Trial
 from safecomm.sweep.data import check_data
 from safecomm.sweep.experiment import Fixed, experiment
-from safecomm.sweep.fine_tunes import fine_tunes
 from safecomm.sweep.judges import judges_are_measured, measure_judges
 from safecomm.sweep.lock import only_run
-from safecomm.sweep.outcomes import Outcomes
-from safecomm.sweep.profiles import Profiles
 from safecomm.sweep.publish import publish, report_points
 from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages, given_adapter

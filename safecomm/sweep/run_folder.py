@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from safecomm.errors import TrainingError
+from safecomm.search.arms import Trial
+from safecomm.search.fine_tunes import TRAIN, fine_tune_of
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.store import digest, write_json
-from safecomm.sweep.arms import Trial
-from safecomm.sweep.fine_tunes import TRAIN, fine_tune_of
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
-from safecomm.sweep.agenda import Record
-from safecomm.sweep.arms import Trial
+from safecomm.search.agenda import Record
+from safecomm.search.arms import Trial
+from safecomm.search.race import Race
 from safecomm.sweep.driver import DriverOnly
-from safecomm.sweep.race import Race
 from safecomm.sweep.run_folder import RunFolder
 
 

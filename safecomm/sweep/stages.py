@@ -26,15 +26,15 @@ from safecomm.evaluate.verdicts import ROWS, judged
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
 from safecomm.models import ModelFolder
+from safecomm.search.arms import Chain, Trial, realignments, training
+from safecomm.search.fine_tunes import SAFE_ADAPTER
+from safecomm.search.outcomes import needs_profile
+from safecomm.search.profiles import Profiles
+from safecomm.search.racing import first
 from safecomm.selection import module_type
 from safecomm.spec import Finetune, Sweep
 from safecomm.store import Store, digest, lineage, write_json
-from safecomm.sweep.arms import Chain, Trial, realignments, training
 from safecomm.sweep.data import examples, suite
-from safecomm.sweep.fine_tunes import SAFE_ADAPTER
-from safecomm.sweep.outcomes import needs_profile
-from safecomm.sweep.profiles import Profiles
-from safecomm.sweep.racing import first
 
 MODULES = "modules.json"
 VERSION = 4

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from safecomm.sweep.arms import Trial
+from safecomm.search.arms import Trial
 
 Record = Mapping[str, Any]
 WINDOW_SECONDS = 60.0

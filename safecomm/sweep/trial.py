@@ -12,9 +12,9 @@ import pandas as pd
 from safecomm.errors import SafecommError
 from safecomm.evaluate.metrics import as_columns, rates
 from safecomm.evaluate.verdicts import ROWS
+from safecomm.search.arms import Trial
+from safecomm.search.fine_tunes import TRAIN
 from safecomm.spec import REFERENCE_ARMS
-from safecomm.sweep.arms import Trial
-from safecomm.sweep.fine_tunes import TRAIN
 from safecomm.sweep.stages import Stages
 
 ORIGINAL = REFERENCE_ARMS[0]

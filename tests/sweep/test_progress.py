@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from safecomm.sweep.arms import Trial
+from safecomm.search.arms import Trial
 from safecomm.sweep.progress import Progress
 
 ARMS = {"original": 1, "safe_merge": 4}

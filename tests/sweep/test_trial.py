@@ -9,11 +9,11 @@ from safecomm.defenses import Adapter
 from safecomm.defenses.adapter import Factors
 from safecomm.errors import DataError, ModelError, TrainingError
 from safecomm.models import ModelFolder
+from safecomm.search.arms import Trial
+from safecomm.search.fine_tunes import fine_tune_of
 from safecomm.spec import Sweep
 from safecomm.store import Store
-from safecomm.sweep.arms import Trial
 from safecomm.sweep.data import check_data
-from safecomm.sweep.fine_tunes import fine_tune_of
 from safecomm.sweep.publish import trials_table
 from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages, given_adapter

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safecomm.search.arms import Point, Trial, seeded
+from safecomm.search.outcomes import Outcomes
+from safecomm.search.study import ArmStudy, objectives
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.store import digest
-from safecomm.sweep.arms import Point, Trial, seeded
-from safecomm.sweep.outcomes import Outcomes
-from safecomm.sweep.study import ArmStudy, objectives
 
 Record = Mapping[str, Any]
 Find = Callable[[Trial], Record | None]

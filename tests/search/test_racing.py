@@ -10,9 +10,9 @@ import pytest
 
 from safecomm.data.rows import Prompt
 from safecomm.evaluate.metrics import rates
+from safecomm.search.racing import Hits, Rule, first, verdicts
 from safecomm.spec.search import Racing
 from safecomm.store import digest
-from safecomm.sweep.racing import Hits, Rule, first, verdicts
 from safecomm.sweep.results import recommend
 
 TARGET = 0.1

@@ -176,7 +176,7 @@ def _biases(shape: ModelShape, family: Family, config: dict[str, Any]) -> int:
 
 @cache
 def _known() -> dict[str, dict[str, Any]]:
-    entries = json.loads(files("safecomm").joinpath("shapes.json").read_text(encoding="utf-8"))
+    entries = json.loads(files("safecomm.plan").joinpath("shapes.json").read_text(encoding="utf-8"))
     return {model: entry["config"] for entry in entries for model in entry["models"]}
 
 

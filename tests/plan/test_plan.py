@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from safecomm.plan import PlacementError, Plan, make_plan
+from safecomm.plan.plan import PlacementError, Plan, make_plan
 from safecomm.ray_session import Resources
+from safecomm.search.arms import seeded
+from safecomm.search.fine_tunes import fine_tunes
+from safecomm.search.outcomes import Outcomes
+from safecomm.search.profiles import Profiles
 from safecomm.spec import Sweep, read_sweep
-from safecomm.sweep.arms import seeded
-from safecomm.sweep.fine_tunes import fine_tunes
-from safecomm.sweep.outcomes import Outcomes
-from safecomm.sweep.profiles import Profiles
 from safecomm.sweep.run_folder import RunFolder
 
-SWEEPS = Path(__file__).parents[1] / "sweeps"
+SWEEPS = Path(__file__).parents[2] / "sweeps"
 LAPTOP = Resources(cpus=2, gpus=0)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from safecomm.evaluate.lora_slots import served_rank, slots_within
-from safecomm.shapes import ATTENTION_INPUTS, HALF, MLP_INPUTS, ModelShape
+from safecomm.plan.shapes import ATTENTION_INPUTS, HALF, MLP_INPUTS, ModelShape
 from safecomm.spec import Finetune
 from safecomm.spec.sweep import Replicas
 

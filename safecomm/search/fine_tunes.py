@@ -1,8 +1,8 @@
 """The fine-tunes that a sweep's arms share. They are made first, each once, before anything is searched."""
 
+from safecomm.search.arms import Trial, training, training_steps
+from safecomm.search.outcomes import Outcomes
 from safecomm.spec import Sweep
-from safecomm.sweep.arms import Trial, training, training_steps
-from safecomm.sweep.outcomes import Outcomes
 
 TRAIN = "train"
 """The split of a trial that makes an adapter and measures nothing."""

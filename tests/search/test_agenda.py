@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from safecomm.search.agenda import Agenda
+from safecomm.search.arms import Trial
+from safecomm.search.outcomes import Outcomes
+from safecomm.search.profiles import Profiles
 from safecomm.spec import Sweep
 from safecomm.spec.search import Search
-from safecomm.sweep.agenda import Agenda
-from safecomm.sweep.arms import Trial
-from safecomm.sweep.outcomes import Outcomes
-from safecomm.sweep.profiles import Profiles
 
 MERGE = {"safe_merge": {"lowest": {"randint": [1, 28]}, "weight": {"uniform": [0.5, 0.9]}}}
 

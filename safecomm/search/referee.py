@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from safecomm.evaluate.verdicts import ROWS
-from safecomm.sweep.racing import Hits, Rule, verdicts
+from safecomm.search.racing import Hits, Rule, verdicts
 
 
 class Referee:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from safecomm.errors import ModelError
-from safecomm.shapes import ModelShape, find_shape
+from safecomm.plan.shapes import ModelShape, find_shape
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -106,6 +106,6 @@ def test_a_folder_tells_its_own_shape(tmp_path: Path) -> None:
 
 
 def test_memory_is_estimated_without_the_libraries_that_use_it() -> None:
-    code = "import sys, safecomm.memory; print({'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules))"
+    code = "import sys, safecomm.plan.memory; print({'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from safecomm.memory import GIB, FleetMemory, Parts, finetune_memory, fleet_memory, served
-from safecomm.shapes import ModelShape
+from safecomm.plan.memory import GIB, FleetMemory, Parts, finetune_memory, fleet_memory, served
+from safecomm.plan.shapes import ModelShape
 from safecomm.spec import Finetune
 from safecomm.spec.sweep import Replicas
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from safecomm.evaluate.verdicts import ROWS
-from safecomm.sweep.racing import Rule
-from safecomm.sweep.referee import Referee
+from safecomm.search.racing import Rule
+from safecomm.search.referee import Referee
 
 N = 60
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from safecomm.search.outcomes import Outcomes
+from safecomm.search.profiles import Profiles
 from safecomm.selection import ModuleProfile
 from safecomm.spec import Sweep
-from safecomm.sweep.outcomes import Outcomes
-from safecomm.sweep.profiles import Profiles
 
 RHO = {"q_proj": [0.30, 0.42, 0.50], "v_proj": [0.70, 0.80, 0.90]}
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from safecomm.errors import EvaluationError, ModelError
-from safecomm.memory import GIB, FinetuneMemory, finetune_memory, fleet_memory, model_states, served
-from safecomm.shapes import ModelShape, find_shape
+from safecomm.plan.memory import GIB, FinetuneMemory, finetune_memory, fleet_memory, model_states, served
+from safecomm.plan.shapes import ModelShape, find_shape
 from safecomm.spec import Finetune
 from safecomm.spec.sweep import Replicas
 

@@ -6,17 +6,17 @@ from functools import partial
 from typing import Any
 
 from safecomm.errors import DataError, ModelError, SafecommError
-from safecomm.fit import check_finetune, check_fleet
-from safecomm.memory import GIB
+from safecomm.plan.fit import check_finetune, check_fleet
+from safecomm.plan.memory import GIB
+from safecomm.plan.shapes import find_shape
 from safecomm.ray_session import Resources
-from safecomm.shapes import find_shape
+from safecomm.search.arms import seeded
+from safecomm.search.fine_tunes import fine_tunes
+from safecomm.search.outcomes import Outcomes
 from safecomm.spec import REFERENCE_ARMS, Defense, Sweep
 from safecomm.spec.arms import RestaInstruct, SafeMerge, Training, dimensions
 from safecomm.spec.space import Exact, values_of
-from safecomm.sweep.arms import seeded
 from safecomm.sweep.data import suite
-from safecomm.sweep.fine_tunes import fine_tunes
-from safecomm.sweep.outcomes import Outcomes
 from safecomm.sweep.run_folder import RunFolder
 
 TRIALS_WITHOUT_GPU = 2

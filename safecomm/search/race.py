@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safecomm.search.agenda import Agenda
+from safecomm.search.arms import Trial
+from safecomm.search.racing import Rule
+from safecomm.search.referee import Referee
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.spec.search import Racing
 from safecomm.store import Store
-from safecomm.sweep.agenda import Agenda
-from safecomm.sweep.arms import Trial
-from safecomm.sweep.racing import Rule
-from safecomm.sweep.referee import Referee
 
 
 class Race:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from safecomm.fit import check_finetune, check_fleet
-from safecomm.memory import GIB
-from safecomm.shapes import find_shape
+from safecomm.plan.fit import check_finetune, check_fleet
+from safecomm.plan.memory import GIB
+from safecomm.plan.shapes import find_shape
 from safecomm.spec import Finetune
 from safecomm.spec.sweep import Replicas
 
