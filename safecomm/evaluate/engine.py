@@ -31,7 +31,7 @@ class Answer(TypedDict):
     response: str
     """The text written; empty where options were compared."""
     finish_reason: str
-    """`stop`, `length`, or `compared` where options were."""
+    """`stop`, `length`, `compared` where options were, or `too_long` for a prompt that the model can't read whole."""
     scores: list[float]
     """Mean log-probability per token of each option; empty where a text was written."""
     error: str
@@ -76,6 +76,11 @@ class Engine(Protocol):
     async def check_health(self) -> None:
         """Raises where the engine is dead, so that Ray Serve starts another in its place."""
         ...
+
+
+def too_long() -> Answer:
+    """Returns the answer of a question that is longer than the model reads: none, and asking again gives no other."""
+    return Answer(response="", finish_reason="too_long", scores=[], error="")
 
 
 def failed(reason: str) -> Answer:

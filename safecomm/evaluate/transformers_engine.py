@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from safecomm.evaluate.engine import Answer, EngineSettings, Question, chat_ids, failed
+from safecomm.evaluate.engine import Answer, EngineSettings, Question, chat_ids, too_long
 
 BATCH = 32
 Numbered = list[tuple[int, list[int]]]
@@ -48,7 +48,7 @@ class TransformersEngine:
         for index, question in enumerate(questions):
             prompt = chat_ids(self._tokenizer, question)
             if len(prompt) + self._settings.max_new_tokens > self._settings.max_model_len:
-                answers[index] = failed(f"the prompt has {len(prompt)} tokens, too many for max_model_len")
+                answers[index] = too_long()
             elif question["options"]:
                 scores = self._score(prompt, question["options"])
                 answers[index] = Answer(response="", finish_reason="compared", scores=scores, error="")

@@ -12,7 +12,7 @@ import torch
 
 from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.weights import Weights
-from safecomm.evaluate.engine import Answer, EngineSettings, Question, chat_ids, failed
+from safecomm.evaluate.engine import Answer, EngineSettings, Question, chat_ids, failed, too_long
 from safecomm.evaluate.lora_slots import lora_arguments
 
 CPU_KV_CACHE_GIB = 1
@@ -46,6 +46,7 @@ class VllmEngine:
         whole = partial(SamplingParams, output_kind=RequestOutputKind.FINAL_ONLY)
         self._write = partial(whole, max_tokens=settings.max_new_tokens, ignore_eos=settings.ignore_eos)
         self._compare = whole(temperature=0, max_tokens=1, prompt_logprobs=0)
+        self._longest = settings.max_model_len
         self._adapters: dict[str, int] = {}
         self._bare: str | None = None
         if settings.max_lora_rank and not settings.on_gpu:
@@ -64,18 +65,20 @@ class VllmEngine:
 
     async def _answer(self, question: Question, lora: Any) -> Answer:
         prompt = chat_ids(self._tokenizer, question)
+        options = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in question["options"]]
+        if len(prompt) + max(map(len, options), default=0) >= self._longest:
+            return too_long()
         try:
-            if question["options"]:
-                scores = await asyncio.gather(*(self._score(prompt, text, lora) for text in question["options"]))
+            if options:
+                scores = await asyncio.gather(*(self._score(prompt, tokens, lora) for tokens in options))
                 return Answer(response="", finish_reason="compared", scores=list(scores), error="")
             sampled = {"temperature": 1, "seed": question["seed"]} if "seed" in question else {"temperature": 0}
             output = (await self._run(prompt, self._write(**sampled), lora)).outputs[0]
-        except ValueError as error:  # the prompt is longer than the model's context
+        except ValueError as error:  # vLLM won't take the request
             return failed(str(error))
         return Answer(response=output.text, finish_reason=output.finish_reason or "", scores=[], error="")
 
-    async def _score(self, prompt: list[int], option: str, lora: Any) -> float:
-        tokens = self._tokenizer(option, add_special_tokens=False)["input_ids"]
+    async def _score(self, prompt: list[int], tokens: list[int], lora: Any) -> float:
         output = await self._run(prompt + tokens, self._compare, lora)
         places = output.prompt_logprobs[len(prompt) :]
         return float(sum(place[token].logprob for place, token in zip(places, tokens, strict=True)) / len(tokens))

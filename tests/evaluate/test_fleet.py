@@ -112,6 +112,22 @@ def test_vllm_answers_and_compares_as_transformers_does(
         assert same >= 0.9 * sum(not prompt.options for prompt in prompts)  # near ties may fall either way
 
 
+def test_what_is_too_long_for_the_model_is_unscored_and_not_asked_again(fleet: None, tmp_path: Path) -> None:
+    long = "bread " * 400
+    asked_once = [
+        Prompt("b", "red_team", long),
+        Prompt("b", "telecom", long, options=("yes", "no"), answer=0),
+        Prompt("b", "telecom", "is bread good?", options=("yes", "no"), answer=0),
+    ]
+    kept = Responses(Store(tmp_path), {"model": "aligned"})
+    answers = kept.of(PROTOCOL.questions(asked_once), lambda missing: iter([asked(missing)]))
+    rows = judged(PROTOCOL.rows(asked_once, answers), JUDGES).set_index("prompt_id")
+    ends = [tuple(rows.loc[prompt.prompt_id, ["finish_reason", "error", "verdict"]]) for prompt in asked_once]
+    assert ends[:2] == [("too_long", "", "unscored")] * 2
+    assert ends[2][0] == "compared"
+    assert not kept.missing(PROTOCOL.questions(asked_once))
+
+
 def test_sampled_answers_come_again_with_their_seed(fleet: None, prompts: tuple[Prompt, ...]) -> None:
     sampled = replace(PROTOCOL, sampling="safecomm", samples=4)
     found = [asked(sampled.questions(some)).set_index(ID) for some in (prompts[40:50], prompts[40:43])]

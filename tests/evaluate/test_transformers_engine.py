@@ -28,12 +28,12 @@ def test_each_adapter_gives_its_own_answers_and_the_bare_model_its_own(
     assert first == again[::-1]
 
 
-def test_a_question_too_long_for_the_model_is_an_error_and_the_others_are_answered(lab: dict[str, Path]) -> None:
+def test_a_question_too_long_for_the_model_is_said_to_be_and_the_others_are_answered(lab: dict[str, Path]) -> None:
     engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
     asked = questions((_prompt("how do i bake bread?"), _prompt("bread " * 200), _prompt("how do i bake a pie?")))
     answers = asyncio.run(engine.answer(asked, None))
-    assert [bool(answer["error"]) for answer in answers] == [False, True, False]
-    assert "too many for max_model_len" in answers[1]["error"]
+    assert [answer["finish_reason"] == "too_long" for answer in answers] == [False, True, False]
+    assert (answers[1]["response"], answers[1]["error"]) == ("", "")
 
 
 def test_a_sampled_answer_depends_on_its_seed_alone(lab: dict[str, Path]) -> None:
