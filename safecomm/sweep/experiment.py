@@ -1,8 +1,10 @@
 """One part of a sweep as a Ray Tune experiment: the fine-tunes, the search, or what is published."""
 
 import os
+import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,7 @@ def experiment(
     progress = Progress(console, total, name=name, arms=arms, target_asr=stages.sweep.search.target_asr)
     race = Race.of(stages.sweep, agenda, most, stages.store) if isinstance(agenda, Agenda) else None
     searcher = AgendaSearcher(agenda, folder, race)
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(_trainable(name, stages, folder), {"CPU": CPU_SHARE}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
@@ -95,9 +97,22 @@ def experiment(
             sync_config=tune.SyncConfig(sync_artifacts=True),
             verbose=0,
         ),
-    ).fit()
+    )
+    with _signal_handlers_given_back():
+        tuner.fit()
     if searcher.was_stopped:
         raise StoppedError("the sweep was stopped; what was finished is kept, and the same command goes on with it")
+
+
+@contextmanager
+def _signal_handlers_given_back() -> Iterator[None]:
+    """Undoes that Ray Tune keeps its handlers after its run: the next Ctrl-C would only be noted where nobody looks."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[str, Any]], None]:

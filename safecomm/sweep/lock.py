@@ -170,8 +170,8 @@ def only_run(folder: Path, say: Callable[[str], None]) -> Iterator[RunLock]:
                 signal.pthread_kill(main, signal.SIGINT)  # as Ctrl-C does, which Ray Tune ends well on
                 return
 
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in jobs in the background, which must stop as well
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Jobs in the background ignore it, but must stop as well.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=keep, name="run-lock", daemon=True)
     thread.start()
     try:
@@ -186,6 +186,7 @@ def only_run(folder: Path, say: Callable[[str], None]) -> Iterator[RunLock]:
     finally:
         is_over.set()
         thread.join()
+        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)  # none where C code had set it
         lock.release()
 
 

@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,11 +155,22 @@ def test_a_run_notices_that_another_took_its_lock_and_leaves_it_alone(tmp_path: 
         RunLock(tmp_path, pytest.fail)
 
 
-def test_a_run_that_lost_its_lock_stops_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[signal.SIG_IGN, signal.default_int_handler, lambda *_: None], ids=["job", "shell", "library"])
+def handler(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """What is set for SIGINT before a run: ignored in the background, raises in a shell, a library's own."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield request.param
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_that_lost_its_lock_stops_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: Any
+) -> None:
     monkeypatch.setattr("safecomm.sweep.lock.BEAT", 0.01)
     with pytest.raises(SafecommError, match="took this folder over"), only_run(tmp_path, pytest.fail):
         (tmp_path / f"{lock_file(tmp_path).name}9").write_text("{}")
-        threading.Event().wait(30)
+        threading.Event().wait(5)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, StoppedError])
