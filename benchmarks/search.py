@@ -30,10 +30,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from safecomm.data.rows import Prompt
 from safecomm.evaluate.suite import Protocol
 from safecomm.spec import Sweep
-from safecomm.sweep.data import suite
+from safecomm.sweep.data import asked
 
 LOWEST, WEIGHTS = [0, 7, 14, 20, 24, 28], [0.5, 0.6, 0.7, 0.8]
 ARM = "safe_merge"
@@ -90,11 +89,6 @@ def prepare(folder: Path) -> None:
     run(study(folder, arms=one, evaluate=evaluate), folder)
 
 
-def asked(sweep: Sweep) -> list[Prompt]:
-    """Returns the prompts of the search split."""
-    return [prompt for prompt in suite(sweep) if prompt.side == "search"]
-
-
 def protocol() -> Protocol:
     """Returns how prompts are put."""
     return Protocol("vllm", TOKENS, 256)
@@ -106,7 +100,7 @@ def records(sweep: Sweep, point: dict[str, Any], answers: pd.DataFrame) -> dict[
     from safecomm.evaluate.metrics import as_columns, rates
     from safecomm.evaluate.verdicts import judged
 
-    rows = judged(protocol().rows(asked(sweep), answers), [PhraseJudge("compliance")])
+    rows = judged(protocol().rows(asked(sweep, "search"), answers), [PhraseJudge("compliance")])
     return {"arm": ARM, "point": json.dumps(point), "status": "done", **as_columns(rates(rows, ["compliance"]))}
 
 
@@ -139,7 +133,7 @@ def plain(storage: Path, sweep: Sweep, points: list[dict[str, Any]], report: Cal
 
     (base, aligned), (telecom, safe) = models(storage), adapters(storage)
     settings = EngineSettings(TOKENS, 256, 32, tuple(sweep.finetune.lora.targets))
-    questions = protocol().questions(asked(sweep))
+    questions = protocol().questions(asked(sweep, "search"))
     with ray_session(None), Fleet("vllm", str(aligned), settings, 1).running():
         for number, point in enumerate(points):
             measured = profile(base, aligned, Adapter.load(telecom))
@@ -189,7 +183,7 @@ def answer(model: Path, sweep: Sweep, point: dict[str, Any], report: Callable[[A
     llm = LLM(str(model), max_model_len=256)
     tokenizer = llm.get_tokenizer()
     found: dict[str, Answer] = {}
-    questions = protocol().questions(asked(sweep))
+    questions = protocol().questions(asked(sweep, "search"))
     written = {name: question for name, question in questions.items() if not question["options"]}
     prompts = [{"prompt_token_ids": chat_ids(tokenizer, question)} for question in written.values()]
     outputs = llm.generate(prompts, SamplingParams(temperature=0, max_tokens=TOKENS), use_tqdm=False)
@@ -237,7 +231,7 @@ def in_process(function: Callable[..., None], *arguments: Any, reports: bool = F
 
 def chosen(table: pd.DataFrame) -> str:
     """Returns the point that the rule of a sweep recommends."""
-    from safecomm.sweep.results import recommend
+    from safecomm.sweep.choice import recommend
 
     found = recommend(table, 0.1, None)
     return "none" if found is None else ", ".join(f"{value:g}" for value in json.loads(found["point"]).values())
@@ -258,7 +252,7 @@ def main() -> None:
         storage = Path(scratch)
         prepare(storage)
         sweep = Sweep.model_validate(study(storage))
-        each = len(asked(sweep))
+        each = len(asked(sweep, "search"))
         times = {}
         if given.only in (None, "safecomm"):
             times["safecomm"], answered, point = whole(storage)

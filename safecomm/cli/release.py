@@ -23,16 +23,17 @@ def gate(
     arm: Arm = None,
 ) -> None:
     """Passes where the published rates keep their limits with their whole 95% interval; exits with 1 otherwise."""
-    from safecomm.report.gate import check, release_row
-    from safecomm.report.run import in_words
+    from safecomm.report.gate import check, fair_choice, release_row
+    from safecomm.report.run import in_words, read_run
 
     given = {"asr": max_asr, "accuracy": min_accuracy, "over_refusal": max_over_refusal}
     limits = {metric: limit for metric, limit in given.items() if limit is not None}
     if not limits:
         raise UsageError("gate: give at least one of --max-asr, --min-accuracy, --max-over-refusal")
-    row = release_row(run, arm)
+    found = read_run(run)
+    row = release_row(found, arm)
     console.print(escape(f"{row.arm} {in_words(row.settings)}".strip()))
-    checks = check(row, limits, max_unscored)
+    checks = [*fair_choice(found), *check(row, limits, max_unscored)]
     for one in checks:
         console.print(escape(f"{'pass' if one.kept else 'FAIL'}  {one.reason}"), soft_wrap=True)
     if not all(one.kept for one in checks):

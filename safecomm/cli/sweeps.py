@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from safecomm.cli.console import console
+from safecomm.errors import UsageError
 from safecomm.spec import Sweep, read_sweep
 
 SweepFile = Annotated[Path, typer.Argument(help="The sweep: a YAML file, or a run's sweep.json.", metavar="SWEEP")]
@@ -16,9 +17,26 @@ Storage = Annotated[str | None, typer.Option(help="Folder for the store and the 
 Address = Annotated[str | None, typer.Option(help="A Ray cluster; without it Ray is started on this machine.")]
 
 
-def run(sweep: SweepFile, set_: Overrides = None, storage: Storage = None, address: Address = None) -> None:
+def run(
+    sweep: SweepFile,
+    set_: Overrides = None,
+    storage: Storage = None,
+    address: Address = None,
+    search_on_report_split: Annotated[
+        bool,
+        typer.Option(
+            "--search-on-report-split",
+            help="Choose settings on the very prompts whose rates are published. This flatters the rates.",
+        ),
+    ] = False,
+) -> None:
     """Runs a sweep, or what is still missing of it."""
-    spec = _read(sweep, set_, storage)
+    spec = _read(sweep, [*(set_ or []), *(["search.split=report"] if search_on_report_split else [])], storage)
+    if spec.search.split == "report" and not search_on_report_split:
+        raise UsageError(
+            f"{sweep}: search.split: report chooses settings on the very prompts whose rates are published, which "
+            "flatters the rates; leave it out, or say --search-on-report-split if you mean it"
+        )
     from safecomm.report.table import results_table
     from safecomm.sweep.run import run_sweep
 

@@ -1,10 +1,12 @@
 """What a sweep would run and on what, worked out before anything runs."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from safecomm.data.rows import Prompt
 from safecomm.errors import DataError, ModelError, SafecommError
 from safecomm.plan.fit import check_finetune, check_fleet
 from safecomm.plan.memory import GIB
@@ -16,7 +18,7 @@ from safecomm.search.outcomes import Outcomes
 from safecomm.spec import REFERENCE_ARMS, Defense, Sweep
 from safecomm.spec.arms import RestaInstruct, SafeMerge, Training, dimensions
 from safecomm.spec.space import Exact, values_of
-from safecomm.sweep.data import suite
+from safecomm.sweep.data import asked, suite
 from safecomm.sweep.run_folder import RunFolder
 
 TRIALS_WITHOUT_GPU = 2
@@ -136,12 +138,12 @@ def _prompts(sweep: Sweep) -> Prompts:
         everything = suite(sweep)
     except DataError as error:  # it may be there where the sweep is to run
         return Prompts(0, 0, 0, str(error))
-    samples = [(prompt, 1 if prompt.options else sweep.evaluate.samples) for prompt in everything]
-    harmful = sum(count for prompt, count in samples if prompt.kind == "red_team")
-    sides: dict[str, Any] = {
-        side: sum(count for prompt, count in samples if prompt.side == side) for side in ("search", "report")
-    }
-    return Prompts(**sides, judged=harmful)
+
+    def answers(prompts: Iterable[Prompt]) -> int:
+        return sum(1 if prompt.options else sweep.evaluate.samples for prompt in prompts)
+
+    harmful = answers(prompt for prompt in everything if prompt.kind == "red_team")
+    return Prompts(answers(asked(sweep, "search")), answers(asked(sweep, "report")), judged=harmful)
 
 
 def _memory(sweep: Sweep, rank: int) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 from safecomm.data.registry import DATASETS
 from safecomm.errors import UsageError
 from safecomm.report.gate import release_row
-from safecomm.report.run import TITLES, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
+from safecomm.report.run import FLATTERED, TITLES, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
 from safecomm.store import LINEAGE, new_folder, write_json
-from safecomm.sweep.results import Point, rows_of
+from safecomm.sweep.points import Point, rows_of
 
 WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -24,7 +24,8 @@ def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
     Raises:
         UsageError: where there is no such adapter, or the folder is taken.
     """
-    run, row = read_run(folder), release_row(folder, arm)
+    run = read_run(folder)
+    row = release_row(run, arm)
     trial = _trial(run, row, seed)
     source = Path(trial["adapter_path"] or ".")
     if not trial["adapter_path"]:
@@ -83,7 +84,8 @@ def _card(run: Run, row: Headline, trial: Point) -> str:
         "",
         "## Measured",
         "",
-        "On prompts that the settings were not chosen on; 95% intervals.",
+        FLATTERED if run.is_flattered else "On prompts that the settings were not chosen on.",
+        "95% intervals.",
         "",
         "| | rate |",
         "|---|---|",

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from safecomm.errors import UsageError
 from safecomm.evaluate.metrics import BETTER, Rate
-from safecomm.report.run import TITLES, Headline, headline, rate_in_words, read_run
+from safecomm.report.run import FLATTERED, TITLES, Headline, Run, headline, rate_in_words
 
 
 @dataclass(frozen=True)
@@ -20,19 +19,24 @@ class Check:
     """The rate beside its limit, in words."""
 
 
-def release_row(folder: Path, arm: str | None) -> Headline:
+def release_row(run: Run, arm: str | None) -> Headline:
     """Returns what would be released: an arm's best point or, without an arm, the recommended one.
 
     Raises:
         UsageError: where it was not measured on the report split.
     """
-    rows = headline(read_run(folder))
+    rows = headline(run)
     wanted = [row for row in rows if (row.arm == arm if arm else row.recommended)]
     if not wanted:
         arms = ", ".join(dict.fromkeys(row.arm for row in rows)) or "none"
         what = f"the arm {arm}" if arm else "a recommended point"
-        raise UsageError(f"{folder}: has no numbers of {what} on the report split; there are those of: {arms}")
+        raise UsageError(f"{run.folder}: has no numbers of {what} on the report split; there are those of: {arms}")
     return next((row for row in wanted if row.recommended), wanted[0])
+
+
+def fair_choice(run: Run) -> list[Check]:
+    """Returns a check that fails where settings were chosen on the prompts that the rates are from; else none."""
+    return [Check("split", 0.0, False, FLATTERED)] if run.is_flattered else []
 
 
 def check(row: Headline, limits: Mapping[str, float], max_unscored: float) -> list[Check]:

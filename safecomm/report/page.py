@@ -18,6 +18,7 @@ from safecomm.report.curves import curves
 from safecomm.report.modules import Profile, read_profile, rho_figure
 from safecomm.report.plots import styles, trade_off
 from safecomm.report.run import (
+    FLATTERED,
     TITLES,
     Headline,
     Run,
@@ -32,7 +33,8 @@ from safecomm.report.run import (
     unscored_in_words,
 )
 from safecomm.report.samples import samples
-from safecomm.sweep.results import ORIGINAL, UNDEFENDED, rows_of, without_nan
+from safecomm.sweep.points import ORIGINAL, UNDEFENDED, rows_of
+from safecomm.sweep.results import without_nan
 
 PACKAGES = (
     "safecomm",
@@ -72,6 +74,7 @@ def render(run: Run) -> str:
         run=run,
         rows=rows,
         titles=TITLES,
+        flattered=FLATTERED if run.is_flattered else "",
         styles=styles(run.arms),
         recommended=next((row for row in rows if row.recommended), None),
         references={row.arm: row for row in rows if row.arm in (ORIGINAL, UNDEFENDED)},

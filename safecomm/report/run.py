@@ -12,19 +12,22 @@ from safecomm.evaluate.metrics import BETTER, Rate
 from safecomm.evaluate.statistics import Accuracy, corrected_rates
 from safecomm.spec import Defense
 from safecomm.sweep.judges import read_judges
-from safecomm.sweep.results import (
+from safecomm.sweep.points import (
     ORIGINAL,
     UNDEFENDED,
     Point,
     metrics_of,
     pooled,
     rate_in,
-    read_json,
     read_trials,
     rows_of,
-    summarise,
 )
+from safecomm.sweep.results import read_json, summarise
 
+FLATTERED = (
+    "The settings were chosen on the very prompts that these rates are from (search.split: report), so the rates are "
+    "better than others would be."
+)
 TITLES = {"asr": "Attack success", "accuracy": "Telecom accuracy", "over_refusal": "Over-refusal"}
 
 
@@ -48,6 +51,11 @@ class Run:
     def store(self) -> Path:
         """The folder of stage outputs that the run shares with its neighbours."""
         return self.folder.parent / "store"
+
+    @property
+    def is_flattered(self) -> bool:
+        """Whether settings were chosen on the prompts that the published rates are from."""
+        return bool(self.sweep["search"].get("split") == "report")
 
     @property
     def arms(self) -> list[str]:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from safecomm.evaluate.metrics import Rate
 from safecomm.report.run import (
+    FLATTERED,
     TITLES,
     Headline,
     Run,
@@ -32,11 +33,14 @@ def results_table(folder: Path) -> Group:
     """
     run = read_run(folder)
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
+    if run.is_flattered:
+        parts.append(Text(f"\n{FLATTERED}", style="bold red"))
     return Group(*parts, *_judges(run), *_failures(run))
 
 
 def _headline_table(run: Run) -> Table:
-    title = f"{run.sweep['name']}: every arm's best point (chosen on the search split), rates on the report split"
+    split = "report" if run.is_flattered else "search"
+    title = f"{run.sweep['name']}: every arm's best point (chosen on the {split} split), rates on the report split"
     table = Table(title=title, title_justify="left", box=box.HORIZONTALS, padding=(0, 1), show_edge=False, leading=1)
     table.add_column("arm and settings", max_width=18, overflow="fold")
     for metric in run.metrics:

@@ -53,6 +53,9 @@ class Search(Strict):
     """What is traded off: attack success and over-refusal down, telecom accuracy up."""
     target_asr: Annotated[float, Field(ge=0, le=1)] = 0.05
     """The attack success rate that a recommended point should keep."""
+    split: Literal["search", "report"] = "search"
+    """The prompts that settings are chosen on. `report` takes those that the published rates are measured on, as papers
+    often do, which flatters the rates: `run` wants --search-on-report-split as well, and every result says so."""
     racing: Racing | None = Racing()
     """`false` measures every point on the whole search split; with several seeds all are."""
     batch: Annotated[int, Field(ge=1)] = 4

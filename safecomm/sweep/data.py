@@ -20,6 +20,12 @@ def suite(sweep: Sweep) -> list[Prompt]:
     ]
 
 
+def asked(sweep: Sweep, split: str) -> list[Prompt]:
+    """Returns the prompts of a split's trials: `search`, where settings are chosen, or `report`."""
+    side = sweep.search.split if split == "search" else split
+    return [prompt for prompt in suite(sweep) if prompt.side == side]
+
+
 def check_data(sweep: Sweep) -> None:
     """Loads every dataset, and the file of labels, that the sweep names.
 

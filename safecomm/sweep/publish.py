@@ -1,6 +1,7 @@
 """From the trials' records to what a run folder shows: `trials.parquet`, `pareto.json`, `report.html`."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 
@@ -9,21 +10,25 @@ from safecomm.report.page import write_report
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial, seeded
 from safecomm.spec import REFERENCE_ARMS, Sweep
-from safecomm.sweep.results import best_of_arms, pooled, recommend, rows_of, write_pareto
+from safecomm.store import Store
+from safecomm.sweep.choice import best_of_arms, recommend
+from safecomm.sweep.original import beside_original
+from safecomm.sweep.points import pooled, rows_of
+from safecomm.sweep.results import write_pareto
 from safecomm.sweep.run_folder import RunFolder
 
 _NOT_FOR_THE_TABLE = {"context", "traceback"}
 
 
-def trials_table(folder: RunFolder, trials: list[Trial]) -> pd.DataFrame:
-    """Returns a row per trial and split that left a record."""
+def trials_table(sweep: Sweep, folder: RunFolder, trials: list[Trial]) -> pd.DataFrame:
+    """Returns a row per trial and split that left a record, with the columns `BESIDE_ORIGINAL`."""
     records = [record for trial in trials if (record := folder.record(trial))]
     rows = [{key: value for key, value in record.items() if key not in _NOT_FOR_THE_TABLE} for record in records]
     table = pd.DataFrame(rows)
     for column in ("data", "log", "adapter", "adapter_path", "finetune", "profile", "evaluation"):
         if column in table:
             table[column] = table[column].fillna("")
-    return table
+    return beside_original(table, Store(Path(sweep.storage) / "store"))
 
 
 def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[Trial]:
@@ -31,7 +36,7 @@ def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> lis
 
     They are chosen on the search split and measured on the report split.
     """
-    table = trials_table(folder, searched)
+    table = trials_table(sweep, folder, searched)
     if table.empty or not (table["status"] == "done").any():
         return []
     points = pooled(table)
@@ -59,7 +64,7 @@ def publish(sweep: Sweep, folder: RunFolder, agenda: Agenda, fine_tunes: list[Tr
         SafecommError: when no trial succeeded, with the first one's reason and log.
     """
     searched = agenda.trials + report_points(sweep, folder, agenda.trials)
-    table = trials_table(folder, searched + [trial for trial in fine_tunes if not folder.find(trial)])
+    table = trials_table(sweep, folder, searched + [trial for trial in fine_tunes if not folder.find(trial)])
     names = {trial.id: json.dumps(agenda.names(trial), sort_keys=True) for trial in searched}
     table["names"] = [names.get(trial, "[]") for trial in table["trial"]]
     half = folder.path / ".trials.parquet"

@@ -23,7 +23,10 @@ class RunFolder:
         # What a trial's result depends on; the rest may change from run to run, the labels too: they measure judges.
         parts = sweep.resolved()
         del parts["evaluate"]["labels"]
-        self._context = digest({key: parts[key] for key in ("model", "finetune", "evaluate")})
+        context = {key: parts[key] for key in ("model", "finetune", "evaluate")}
+        if sweep.search.split == "report":
+            context["split"] = "report"
+        self._context = digest(context)
         self._races = bool(sweep.search.racing)
 
     def record_path(self, trial: Trial) -> Path:

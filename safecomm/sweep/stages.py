@@ -34,7 +34,7 @@ from safecomm.search.racing import first
 from safecomm.selection import module_type
 from safecomm.spec import Finetune, Sweep
 from safecomm.store import Store, digest, lineage, write_json
-from safecomm.sweep.data import examples, suite
+from safecomm.sweep.data import asked, examples
 
 MODULES = "modules.json"
 VERSION = 4
@@ -166,21 +166,21 @@ class Stages:
             The folder of `rows.parquet`, and the adapter's content hash ("" without an adapter).
         """
         evaluate = self.sweep.evaluate
-        prompts = tuple(first([prompt for prompt in suite(self.sweep) if prompt.side == split], share))
+        prompts = tuple(first(asked(self.sweep, split), share))
         content = Adapter.load(adapter).digest() if adapter else ""
 
         protocol = Protocol(
             system_prompt=self.sweep.model.system_prompt,
             **{one.name: getattr(evaluate, one.name) for one in fields(Protocol) if one.name != "system_prompt"},
         )
-        asked = {"model": self.aligned.identity, "adapter": content, "version": VERSION, **protocol.as_key()}
+        way = {"model": self.aligned.identity, "adapter": content, "version": VERSION, **protocol.as_key()}
 
         def ask(missing: Questions) -> Iterator[pd.DataFrame]:
             wait_for_fleet()
             return (rows for _, rows in stream({"": Request(missing, str(adapter) if adapter else None)}))
 
         def make(out: Path) -> None:
-            answers = Responses(self.store, asked).of(protocol.questions(prompts), ask)
+            answers = Responses(self.store, way).of(protocol.questions(prompts), ask)
             judged(protocol.rows(prompts, answers), *panel.seated(self.store, protocol.engine)).to_parquet(out / ROWS)
 
         panel = Panel(evaluate.judges, evaluate.grader, self.judge_models)
@@ -189,7 +189,7 @@ class Stages:
             "samples": protocol.samples,
             "judges": panel.as_key(),
         }
-        return self.store.obtain("evaluation", asked | key, make), content
+        return self.store.obtain("evaluation", way | key, make), content
 
     @property
     def judges(self) -> list[str]:

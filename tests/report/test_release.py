@@ -11,6 +11,7 @@ import pytest
 from safecomm.cli import main
 from safecomm.evaluate.metrics import Rate
 from safecomm.report.gate import check, release_row
+from safecomm.report.run import FLATTERED, read_run
 
 
 def safecomm(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
@@ -34,7 +35,7 @@ def test_limits_on_either_side_of_the_interval(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rate = release_row(run_folder, None).rates[metric]
+    rate = release_row(read_run(run_folder), None).rates[metric]
     bound = rate.high if margin > 0 else rate.low
     generous = ["--max-unscored", "0.2"]
     assert safecomm(monkeypatch, "gate", run_folder, option, f"{bound + margin * 0.001}", *generous) == 0
@@ -44,14 +45,14 @@ def test_limits_on_either_side_of_the_interval(
 
 
 def test_what_nobody_could_read_does_not_pass(run_folder: Path) -> None:
-    row = release_row(run_folder, None)
+    row = release_row(read_run(run_folder), None)
     assert row.rates["asr"].unscored == pytest.approx(1 / 21)
     (found,) = check(row, {"asr": 1.0}, max_unscored=0.04)
     assert not found.kept and "4.8% unscored" in found.reason
 
 
 def test_what_was_not_measured_does_not_pass(run_folder: Path) -> None:
-    row = release_row(run_folder, None)
+    row = release_row(read_run(run_folder), None)
     row.rates["asr"] = Rate(float("nan"), 0.0, 1.0, 0, 1.0)
     (found,) = check(row, {"asr": 1.0}, max_unscored=1.0)
     assert not found.kept and "not measured" in found.reason
@@ -100,7 +101,7 @@ def test_an_adapter_leaves_with_its_lineage_and_card(
     assert [stage["stage"] for stage in lineage["stages"]] == ["realign", "finetune", "data"]
     assert lineage["arm"] == "safe_merge" and lineage["sweep"]["name"] == "small"
     card = (out / "README.md").read_text()
-    row = release_row(with_adapters, "safe_merge")
+    row = release_row(read_run(with_adapters), "safe_merge")
     for text in ("base_model: lab://aligned", "| Attack success |", f"n={row.rates['asr'].n}", "what refusal judges"):
         assert text in card
     assert "weight" in card and "| lab-teleqna |" in card
@@ -122,3 +123,26 @@ def test_what_can_not_be_exported_is_told(
 ) -> None:
     assert safecomm(monkeypatch, "export", with_adapters, *words, "--out", tmp_path / "out") == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.fixture
+def flattered(run_folder: Path, tmp_path: Path) -> Path:
+    """The same run with settings chosen on the report split."""
+    shutil.copy(run_folder / "trials.parquet", tmp_path)
+    sweep = json.loads((run_folder / "sweep.json").read_text())
+    sweep["search"]["split"] = "report"
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
+    return tmp_path
+
+
+def test_rates_of_prompts_that_settings_were_chosen_on_pass_no_gate_and_say_so_everywhere(
+    flattered: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert safecomm(monkeypatch, "gate", flattered, "--max-asr", "1", "--max-unscored", "1") == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "pass Attack success" in told and f"FAIL {FLATTERED}" in told
+    assert safecomm(monkeypatch, "report", flattered) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert FLATTERED in told and "chosen on the report split" in told
+    page = (flattered / "report.html").read_text()
+    assert FLATTERED in page and "chosen on the search split" not in page

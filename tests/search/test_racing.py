@@ -13,7 +13,7 @@ from safecomm.evaluate.metrics import rates
 from safecomm.search.racing import Hits, Rule, first, verdicts
 from safecomm.spec.search import Racing
 from safecomm.store import digest
-from safecomm.sweep.results import recommend
+from safecomm.sweep.choice import recommend
 
 TARGET = 0.1
 STUDY = Path(__file__).with_name("lab_study.parquet")

@@ -2,7 +2,10 @@
 
 import json
 import math
+from itertools import product
+from operator import le
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pandas as pd
@@ -10,7 +13,10 @@ import pytest
 
 from safecomm.errors import UsageError
 from safecomm.evaluate.metrics import as_columns, mean_rate, rate
-from safecomm.sweep.results import best_of_arms, pareto_front, pooled, rate_in, read_trials, recommend, write_pareto
+from safecomm.sweep.choice import best_of_arms, recommend
+from safecomm.sweep.pareto import hypervolume, pareto_front
+from safecomm.sweep.points import pooled, rate_in, read_trials, rows_of
+from safecomm.sweep.results import write_pareto
 
 
 def trial(
@@ -104,6 +110,53 @@ def test_equal_points_are_both_on_the_front_and_unknown_rates_never() -> None:
 def test_front_leaves_out_objectives_that_were_not_measured() -> None:
     rows = points(trial("a", 5, 80), trial("b", 9, 70)).drop(columns="over_refusal")
     assert list(pareto_front(rows, ["asr", "accuracy", "over_refusal"])["arm"]) == ["a"]
+
+
+def test_hypervolume_is_the_share_of_the_room_between_references_and_ideal() -> None:
+    rows = points(
+        trial("original", 0, 60, 5),
+        trial("undefended", 80, 90, 0),
+        trial("a", 20, 80, 5),  # as bad as a reference in over-refusal
+        trial("b", 40, 80, 0, weight=1),
+        trial("b", 20, 70, 0, weight=2),
+    )
+    assert hypervolume(rows, ["asr", "accuracy"]) == pytest.approx((1 - 20 / 80) * (1 - 20 / 40))
+    assert hypervolume(rows, ["asr"]) == pytest.approx(0.75)
+    # b with weight 1, and what weight 2 adds beside it; both are ideal in over-refusal.
+    three = (1 - 40 / 80) * (1 - 20 / 40) + (1 - 20 / 80) * (1 - 30 / 40) - (1 - 40 / 80) * (1 - 30 / 40)
+    assert hypervolume(rows, ["asr", "accuracy", "over_refusal"]) == pytest.approx(three)
+
+
+def test_hypervolume_of_three_objectives_is_that_of_counting_a_grid() -> None:
+    random = Random(0)
+    rows = points(
+        trial("original", 100, 0, 100), *(trial("a", *random.choices(range(100), k=3), weight=w) for w in range(9))
+    )
+    front = [(row["asr"], 1 - row["accuracy"], row["over_refusal"]) for row in rows_of(rows[rows["arm"] == "a"])]
+    middles = [(place + 0.5) / 50 for place in range(50)]
+    covered = sum(any(all(map(le, point, cell)) for point in front) for cell in product(middles, repeat=3))
+    assert hypervolume(rows, ["asr", "accuracy", "over_refusal"]) == pytest.approx(covered / 50**3, abs=0.02)
+
+
+def test_hypervolume_needs_a_reference_that_leaves_room() -> None:
+    assert hypervolume(points(trial("a", 5, 80)), ["asr", "accuracy"]) is None
+    ideal = points(trial("original", 0, 60, 0), trial("undefended", 0, 100, 0), trial("a", 0, 80, 0))
+    assert hypervolume(ideal, ["asr", "over_refusal"]) is None
+    assert hypervolume(ideal, ["asr", "accuracy", "over_refusal"]) == pytest.approx(1.0)
+
+
+def test_over_refusal_is_compared_with_the_original_prompt_by_prompt() -> None:
+    def recommended(more: int, less: int) -> str:
+        rows = points(
+            trial("original", 0, 60, 10),
+            trial("a", 0, 80, 10 + more - less, weight=1, refused_more=more, refused_less=less),
+            trial("a", 0, 70, 10, weight=2, refused_more=0, refused_less=0),
+        )
+        return str((recommend(rows, 0.1, rows.iloc[0].to_dict()) or {})["point"])
+
+    assert '"safe_merge.weight": 1' in recommended(4, 0)  # p = 0.06
+    assert '"safe_merge.weight": 2' in recommended(5, 0)  # p = 0.03, where the intervals still meet
+    assert '"safe_merge.weight": 1' in recommended(9, 5)
 
 
 def test_recommends_the_highest_accuracy_that_keeps_the_target_for_sure() -> None:
