@@ -1,4 +1,4 @@
-"""A small sweep for the tests that run one whole: its file, how to kill it, and what it left."""
+"""Small sweeps for tests; of the one that is run whole its file, how to kill it, and what it left."""
 
 import os
 import signal
@@ -13,6 +13,18 @@ import yaml
 from safecomm.store import LINEAGE
 
 PATIENCE = 600.0
+LEAST = {
+    "name": "least",
+    "model": {"base": "lab://base", "aligned": "lab://aligned"},
+    "finetune": {
+        "data": ["lab-telecom"],
+        "safety_data": "lab-safety",
+        "safe_adapter": {"data": "lab-safety"},
+        "batch_size": 16,
+    },
+    "evaluate": {"red_team": ["lab-harm"], "over_refusal": ["lab-borderline"], "telecom": ["lab-telecom"]},
+}
+"""A sweep that lacks its arms alone, for tests that run none."""
 SECRET = "not-a-real-key-0123456789abcdef0123456789"
 
 

@@ -103,30 +103,32 @@ def _tag(value: object) -> str | None:
     return "value" if isinstance(value, int | float | str) else None
 
 
-_SOME = ", ".join(name for name in SPACES if name != "exact")
-_by_form = Discriminator(
-    _tag, custom_error_type="space", custom_error_message=f"must be a number, or one of {{{_SOME}}}: [...]"
-)
-_by_form_or_exact = Discriminator(
-    _tag,
-    custom_error_type="space",
-    custom_error_message=f"must be a number, exact, or one of {{{_SOME}}}: [...]",
-)
-Real = Annotated[
+def _by_form(*also: str) -> Discriminator:
+    """Returns what tells the ways of giving a number apart, with a message that names them."""
+    spaces = ", ".join(name for name in SPACES if name != "exact")
+    numbers = ", ".join(["a number", *also])
+    return Discriminator(
+        _tag, custom_error_type="space", custom_error_message=f"must be {numbers}, or one of {{{spaces}}}: [...]"
+    )
+
+
+_Reals = (
     Annotated[float, Tag("value")]
     | Annotated[Grid[float], Tag("grid")]
     | Annotated[Choice[float], Tag("choice")]
     | Annotated[Uniform, Tag("uniform")]
-    | Annotated[LogUniform, Tag("loguniform")],
-    _by_form,
-]
-Whole = Annotated[
+    | Annotated[LogUniform, Tag("loguniform")]
+)
+_Wholes = (
     Annotated[int, Tag("value")]
     | Annotated[Grid[int], Tag("grid")]
     | Annotated[Choice[int], Tag("choice")]
-    | Annotated[RandInt, Tag("randint")],
-    _by_form,
-]
+    | Annotated[RandInt, Tag("randint")]
+)
+Real = Annotated[_Reals, _by_form()]
+"""A real number, or those to search."""
+Whole = Annotated[_Wholes, _by_form()]
+"""A whole number, or those to search."""
 
 
 PER_TYPE = "by type"
@@ -137,23 +139,8 @@ def _whose(value: object) -> str:
 
 
 _by_whose = Discriminator(_whose)
-_RealOrExact = Annotated[
-    Annotated[float, Tag("value")]
-    | Annotated[Grid[float], Tag("grid")]
-    | Annotated[Choice[float], Tag("choice")]
-    | Annotated[Uniform, Tag("uniform")]
-    | Annotated[LogUniform, Tag("loguniform")]
-    | Annotated[Exact, Tag("exact")],
-    _by_form_or_exact,
-]
-_WholeOrExact = Annotated[
-    Annotated[int, Tag("value")]
-    | Annotated[Grid[int], Tag("grid")]
-    | Annotated[Choice[int], Tag("choice")]
-    | Annotated[RandInt, Tag("randint")]
-    | Annotated[Exact, Tag("exact")],
-    _by_form_or_exact,
-]
+_RealOrExact = Annotated[_Reals | Annotated[Exact, Tag("exact")], _by_form("exact")]
+_WholeOrExact = Annotated[_Wholes | Annotated[Exact, Tag("exact")], _by_form("exact")]
 RealLevel = Annotated[
     Annotated[_RealOrExact, Tag("value")] | Annotated[dict[str, _RealOrExact], Tag(PER_TYPE)],
     _by_whose,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_sweep import LEAST
 
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
@@ -17,22 +18,8 @@ MERGE = {"safe_merge": {"lowest": {"randint": [1, 28]}, "weight": {"uniform": [0
 
 
 def sweep(trials: int = 6, seeds: int = 1, **arms: Any) -> Sweep:
-    return Sweep.model_validate(
-        {
-            "name": "agenda",
-            "model": {"base": "lab://base", "aligned": "lab://aligned"},
-            "finetune": {
-                "data": ["lab-telecom"],
-                "safety_data": "lab-safety",
-                "safe_adapter": {"data": "lab-safety"},
-                "batch_size": 16,
-            },
-            "arms": arms,
-            "evaluate": {"red_team": ["lab-harm"], "over_refusal": ["lab-borderline"], "telecom": ["lab-telecom"]},
-            "search": {"trials": trials, "algorithm": "tpe"},
-            "seeds": seeds,
-        }
-    )
+    search = {"trials": trials, "algorithm": "tpe"}
+    return Sweep.model_validate(LEAST | {"arms": arms, "search": search, "seeds": seeds})
 
 
 def outcome(trial: Trial) -> dict[str, Any]:

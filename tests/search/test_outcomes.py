@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_sweep import LEAST
 
 from safecomm.search.outcomes import Outcomes
 from safecomm.search.profiles import Profiles
@@ -14,23 +15,8 @@ RHO = {"q_proj": [0.30, 0.42, 0.50], "v_proj": [0.70, 0.80, 0.90]}
 
 
 def sweep(storage: Path, seeds: int = 1, search: dict[str, Any] | None = None, **arms: Any) -> Sweep:
-    return Sweep.model_validate(
-        {
-            "name": "outcomes",
-            "model": {"base": "lab://base", "aligned": "lab://aligned"},
-            "finetune": {
-                "data": ["lab-telecom"],
-                "safety_data": "lab-safety",
-                "safe_adapter": {"data": "lab-safety"},
-                "batch_size": 16,
-            },
-            "arms": arms,
-            "evaluate": {"red_team": ["lab-harm"], "telecom": ["lab-telecom"]},
-            "search": search or {},
-            "seeds": seeds,
-            "storage": str(storage),
-        }
-    )
+    rest = {"arms": arms, "search": search or {}, "seeds": seeds, "storage": str(storage)}
+    return Sweep.model_validate(LEAST | rest)
 
 
 def measured(shift: float = 0.0) -> list[ModuleProfile]:

@@ -7,24 +7,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from small_sweep import LEAST
 
 from safecomm.errors import SpecError
 from safecomm.spec import Sweep, read_sweep
 
-GOOD = {
-    "name": "small",
-    "model": {"base": "lab://base", "aligned": "lab://aligned"},
-    "finetune": {
-        "data": ["lab-telecom"],
-        "safety_data": "lab-safety",
-        "safe_adapter": {"data": "lab-safety"},
-        "batch_size": 16,
-    },
+GOOD = LEAST | {
     "arms": {
         "safe_instruct": [{"safe_instruct": {"ratio": {"grid": [0.01, 0.03]}}}],
         "safe_merge": [{"safe_merge": {"lowest": {"randint": [1, 8]}, "weight": {"uniform": [0.5, 0.9]}}}],
     },
-    "evaluate": {"red_team": ["lab-harm"], "over_refusal": ["lab-borderline"], "telecom": ["lab-telecom"]},
 }
 
 
