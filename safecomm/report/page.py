@@ -17,12 +17,14 @@ from safecomm.evaluate.metrics import Rate, as_columns
 from safecomm.report.curves import curves
 from safecomm.report.modules import Profile, read_profile, rho_figure
 from safecomm.report.plots import styles, trade_off
+from safecomm.report.published import departures
 from safecomm.report.run import (
     FLATTERED,
     TITLES,
     Headline,
     Run,
     benchmark_rates,
+    beside_published,
     failures,
     headline,
     in_words,
@@ -78,6 +80,8 @@ def render(run: Run) -> str:
         styles=styles(run.arms),
         recommended=next((row for row in rows if row.recommended), None),
         references={row.arm: row for row in rows if row.arm in (ORIGINAL, UNDEFENDED)},
+        beside=beside_published(run),
+        departures=departures(run.published, run.sweep) if run.published else [],
         profile=profile,
         figures={name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile).items()},
         samples=samples(run, rows),

@@ -10,6 +10,7 @@ import pandas as pd
 
 from safecomm.evaluate.metrics import BETTER, Rate
 from safecomm.evaluate.statistics import Accuracy, corrected_rates
+from safecomm.report.published import Published, find_published
 from safecomm.spec import Defense
 from safecomm.sweep.judges import read_judges
 from safecomm.sweep.points import (
@@ -62,6 +63,14 @@ class Run:
         """The arms in the order of all tables and plots: the reference arms, then the sweep's."""
         listed = [ORIGINAL, UNDEFENDED, *self.sweep["arms"]]
         return [arm for arm in dict.fromkeys(listed) if arm in set(self.trials["arm"])]
+
+    @property
+    def published(self) -> Published | None:
+        """The published numbers of the sweep's model and data, where it says that it repeats a paper."""
+        paper, data = self.sweep.get("paper"), self.sweep["finetune"]["data"]
+        if not paper:
+            return None
+        return find_published(paper, self.sweep["model"]["aligned"], [ref["name"] for ref in data])
 
     @property
     def metrics(self) -> list[str]:
@@ -180,6 +189,19 @@ def _number(value: Any) -> str:
 def benchmark_rates(row: Headline) -> list[tuple[str, Rate, Rate]]:
     """Returns benchmark, attack success as judged and without the judge's errors, where these are known."""
     return [(name.partition("/")[2], rate_in(row.pooled, name), sound) for name, sound in row.corrected.items()]
+
+
+def beside_published(run: Run) -> list[tuple[str, Headline, Rate, float]]:
+    """Returns benchmark, row, rate here and published share, for what the run and the paper have both measured."""
+    if run.published is None:
+        return []
+    return [
+        (name, row, rate_in(row.pooled, metric), shares[row.arm])
+        for name, shares in run.published.rates.items()
+        for metric in (f"asr/{name}", f"accuracy/{name}")
+        for row in headline(run)
+        if row.arm in shares and metric in row.pooled
+    ]
 
 
 def rate_in_words(rate: Rate) -> str:

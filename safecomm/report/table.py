@@ -8,12 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from safecomm.evaluate.metrics import Rate
+from safecomm.report.published import departures
 from safecomm.report.run import (
     FLATTERED,
     TITLES,
     Headline,
     Run,
     benchmark_rates,
+    beside_published,
     failures,
     headline,
     in_words,
@@ -24,7 +26,7 @@ from safecomm.report.run import (
 
 
 def results_table(folder: Path) -> Group:
-    """Returns what `safecomm report` prints: the headline table, the recommendation, the judges, the failed trials.
+    """Returns what `safecomm report` prints: the headline table, the recommendation and what else there is to tell.
 
     A rate stays on one line from about 100 columns on; narrower tables wrap and lose nothing.
 
@@ -35,7 +37,7 @@ def results_table(folder: Path) -> Group:
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
     if run.is_flattered:
         parts.append(Text(f"\n{FLATTERED}", style="bold red"))
-    return Group(*parts, *_judges(run), *_failures(run))
+    return Group(*parts, *_published(run), *_judges(run), *_failures(run))
 
 
 def _headline_table(run: Run) -> Table:
@@ -72,6 +74,19 @@ def _verdict(run: Run) -> Text:
     if not chosen:
         return Text("\nNo point can be recommended: no trial has both an attack success rate and a telecom accuracy.")
     return Text(f"\n* recommended: {chosen['arm']}. Chosen for: {chosen['reason']}.")
+
+
+def _published(run: Run) -> list[Table | Text]:
+    """Returns the rates beside those of the paper that the sweep repeats."""
+    rows = beside_published(run)
+    if not rows or run.published is None:
+        return []
+    table = _table(f"\nBeside {run.published.source}: {run.published.subject}", "benchmark", "arm", "here", "published")
+    for name, row, rate, share in rows:
+        table.add_row(Text(name), _arm(row), _in_lines(rate), Text(f"{share:.1%}"))
+    differing = departures(run.published, run.sweep)
+    notes = [f"  {key}: {ours}, in the study {theirs}" for key, ours, theirs in differing]
+    return [table, Text("\n".join(["The sweep departs from the study's protocol:", *notes]))] if notes else [table]
 
 
 def _judges(run: Run) -> list[Table | Text]:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from safecomm.report.published import find_published
 from safecomm.spec.arms import Defense, dimensions
 from safecomm.spec.datasets import Dataset, with_role
 from safecomm.spec.finetune import Finetune
@@ -164,6 +165,8 @@ class Sweep(Strict):
     """The tracking."""
     storage: str = "runs"
     """Folder for the store and the run folders; on a cluster, one that every node sees."""
+    paper: str | None = None
+    """`safecomm` or `safemerge`: the sweep repeats this study, and its report sets the published numbers beside."""
 
     @field_validator("arms")
     @classmethod
@@ -213,6 +216,15 @@ class Sweep(Strict):
                 if missing := set(spaces) ^ set(PUBLISHED.keys() & set(spaces) if point == "published" else point):
                     raise ValueError(f"arms.{name}.points: give each of {', '.join(spaces)}, not {sorted(missing)[0]}")
         return search
+
+    @field_validator("paper")
+    @classmethod
+    def paper_has_published_it(cls, paper: str | None, info: ValidationInfo) -> str | None:
+        """Refuses a study that publishes nothing of the sweep's model and data."""
+        model, finetune = info.data.get("model"), info.data.get("finetune")
+        if paper and model and finetune:
+            find_published(paper, model.aligned, [ref.name for ref in finetune.data])
+        return paper
 
     @model_validator(mode="after")
     def batch_is_divisible(self) -> Self:

@@ -123,6 +123,8 @@ def test_reading_a_sweep_imports_nothing_heavy() -> None:
         ("finetune.batch_size=15", "finetune.batch_size 15 is not a multiple"),
         ("name=a b", "name: string should match pattern"),
         ("model.base=null", "model.base: input should be a valid string"),
+        ("paper=safecom", "paper: there are no published numbers of 'safecom'; there are those of safecomm, safemerge"),
+        ("paper=safecomm", "paper: safecomm has no numbers of aligned on lab-telecom; it has those of Llama-2-7b-chat-hf"),
         ("nonsense", "--set nonsense: write it as KEY=VALUE"),
         ("finetune.data.4=lab-telecom", "4 is no position in the list"),
     ],
