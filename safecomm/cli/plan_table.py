@@ -39,7 +39,9 @@ def _prompts(plan: Plan) -> list[str]:
 
 
 def _placement(plan: Plan) -> list[str]:
-    gpus = f"{plan.fleet_gpus} GPUs for the engines, {plan.finetune_gpus} for each fine-tune"
+    gpus = (
+        f"{plan.fleet_gpus} GPUs for the engines, {plan.finetune_gpus} for each fine-tune, {plan.least_gpus} at least"
+    )
     where = gpus if plan.fleet_gpus else "no GPU"
     lines = [
         f"Placement: {where}; {plan.concurrent_trials} trials at a time; adapters up to rank {plan.max_lora_rank}."

@@ -49,17 +49,23 @@ def plan(
     sweep: SweepFile,
     set_: Overrides = None,
     storage: Storage = None,
-    gpus: Annotated[float, typer.Option(help="GPUs to plan for.")] = 0,
+    gpus: Annotated[
+        float | None,
+        typer.Option(help="GPUs to plan for; by default the fewest that do where the sweep says cluster.gpu_memory."),
+    ] = None,
 ) -> None:
     """Shows what a sweep would run and on what, and what of it is there already."""
     spec = _read(sweep, set_, storage)
     from safecomm.cli.plan_table import plan_tables
-    from safecomm.plan.plan import make_plan
+    from safecomm.plan.plan import least_gpus, make_plan
     from safecomm.ray_session import Resources
     from safecomm.search.outcomes import Outcomes
     from safecomm.search.profiles import Profiles
 
-    planned = make_plan(spec, Resources(cpus=0, gpus=gpus), Outcomes(spec, Profiles(spec)))
+    outcomes = Outcomes(spec, Profiles(spec))
+    if gpus is None:
+        gpus = least_gpus(spec, outcomes) if spec.cluster.gpu_memory else 0
+    planned = make_plan(spec, Resources(cpus=0, gpus=gpus), outcomes, fetch=False)
     for part in plan_tables(planned):
         console.print(part, soft_wrap=isinstance(part, str))
 

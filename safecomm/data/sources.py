@@ -40,6 +40,13 @@ class Hub:
         """The page that describes the dataset, and where access is asked for."""
         return f"https://huggingface.co/datasets/{self.repo}"
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is read without a network: in offline mode, which takes what the hub's cache has."""
+        from huggingface_hub import constants
+
+        return bool(constants.HF_HUB_OFFLINE)
+
     def table(self, password: str = "") -> Table:
         """Reads the split from the hub, or from its local cache in offline mode.
 
@@ -75,19 +82,30 @@ class Web:
         """The address."""
         return self.url
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it has been downloaded."""
+        return self._copy.is_file()
+
+    @property
+    def _copy(self) -> Path:
+        return _cache() / f"{digest(self.url)}-{self._name}"
+
+    @property
+    def _name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
     def table(self, password: str = "") -> Table:
         """Reads the file from the cache, which it enters on first use.
 
         Raises:
             DataError: where the address can't be reached or the file is unsound.
         """
-        name = self.url.rsplit("/", 1)[-1]
-        copy = _cache() / f"{digest(self.url)}-{name}"
-        if copy.is_file():
-            return parse(copy.read_bytes(), name, str(copy), password)
+        if self.is_here:
+            return parse(self._copy.read_bytes(), self._name, str(self._copy), password)
         content = _download(self.url)
-        table = parse(content, name, self.url, password)
-        _save(copy, content)  # once it has proved sound
+        table = parse(content, self._name, self.url, password)
+        _save(self._copy, content)  # once it has proved sound
         return table
 
 

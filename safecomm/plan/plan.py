@@ -18,7 +18,7 @@ from safecomm.search.outcomes import Outcomes
 from safecomm.spec import REFERENCE_ARMS, Defense, Sweep
 from safecomm.spec.arms import RestaInstruct, SafeMerge, Training, dimensions
 from safecomm.spec.space import Exact, values_of
-from safecomm.sweep.data import asked, suite
+from safecomm.sweep.data import asked, elsewhere, suite
 from safecomm.sweep.run_folder import RunFolder
 
 TRIALS_WITHOUT_GPU = 2
@@ -67,6 +67,8 @@ class Plan:
     fleet_gpus: int
     finetune_gpus: int
     """GPUs of one fine-tune."""
+    least_gpus: int
+    """GPUs that the sweep takes at least; 0 where there are none."""
     concurrent_trials: int
     max_lora_rank: int
     """The largest rank that an adapter of this sweep can have."""
@@ -88,13 +90,14 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(sweep: Sweep, resources: Resources, outcomes: Outcomes) -> Plan:
+def make_plan(sweep: Sweep, resources: Resources, outcomes: Outcomes, *, fetch: bool = True) -> Plan:
     """Works out the trials and their placement.
 
     Args:
         sweep: the sweep.
         resources: what it is to run on.
         outcomes: tells which settings come to the same.
+        fetch: whether prompts that are not on this machine are fetched, to be counted.
 
     Raises:
         PlacementError: when the hardware can't hold the fleet and one fine-tune at the same time.
@@ -102,17 +105,17 @@ def make_plan(sweep: Sweep, resources: Resources, outcomes: Outcomes) -> Plan:
     on_gpu = resources.gpus > 0
     fleet = _fleet_gpus(sweep) if on_gpu else 0
     workers = sweep.cluster.finetune.workers if on_gpu else 0
-    open_ended = any(outcomes.trainings(arm) is None for arm in sweep.arms)
     shared, folder = fine_tunes(sweep, outcomes), RunFolder(sweep)
     rank = _largest_rank(sweep)
     return Plan(
         arms={arm: _arm(sweep, arm, outcomes, folder) for arm in [*REFERENCE_ARMS, *sweep.arms]},
-        finetunes=None if open_ended else len(shared),
+        finetunes=None if _open_ended(sweep, outcomes) else len(shared),
         finetunes_over=sum(folder.find(trial) is not None for trial in shared),
-        prompts=_prompts(sweep),
+        prompts=_prompts(sweep, fetch),
         fleet_gpus=fleet,
         finetune_gpus=workers,
-        concurrent_trials=_concurrency(sweep, resources, fleet, workers),
+        least_gpus=least_gpus(sweep, outcomes) if on_gpu else 0,
+        concurrent_trials=_concurrency(sweep, resources, outcomes),
         max_lora_rank=rank,
         memory=_memory(sweep, rank) if on_gpu else [],
     )
@@ -133,7 +136,9 @@ def _arm(sweep: Sweep, arm: str, outcomes: Outcomes, folder: RunFolder) -> ArmPl
     return ArmPlan(sweep.seeds * len(points), len(own), sum(folder.find(trial) is not None for trial in own))
 
 
-def _prompts(sweep: Sweep) -> Prompts:
+def _prompts(sweep: Sweep, fetch: bool) -> Prompts:
+    if not fetch and (away := elsewhere(sweep)):
+        return Prompts(0, 0, 0, f"{', '.join(away)} would have to be fetched first; a local copy is given as `path:`")
     try:
         everything = suite(sweep)
     except DataError as error:  # it may be there where the sweep is to run
@@ -160,15 +165,25 @@ def _memory(sweep: Sweep, rank: int) -> list[str]:
     try:
         shape = find_shape(sweep.model.aligned)
         verdicts = [serve(shape, cluster.target, lora_rank=rank, targets=sweep.finetune.lora.targets)]
-        if not sweep.finetune.adapter:
+        if sweep.finetune.data or sweep.finetune.safe_adapter:
             verdicts.append(check_finetune(shape, sweep.finetune, cluster.finetune.workers, gpu_bytes))
-        judges = evaluate.judge_models.values()
-        verdicts += [serve(find_shape(model), cluster.judge, section="cluster.judge") for model in judges]
     except ModelError as error:
         return [f"not estimated: {error}"]
+    unknown = []
+    for model in evaluate.judge_models.values():
+        try:
+            verdicts.append(serve(find_shape(model), cluster.judge, section="cluster.judge"))
+        except ModelError as error:
+            unknown.append(f"not estimated: {error}")
     if impossible := [verdict.text for verdict in verdicts if verdict.fits == "no"]:
         raise PlacementError("; ".join(impossible))
-    return [("" if verdict.fits == "yes" else "may not fit: ") + verdict.text for verdict in verdicts]
+    return [("" if verdict.fits == "yes" else "may not fit: ") + verdict.text for verdict in verdicts] + unknown
+
+
+def least_gpus(sweep: Sweep, outcomes: Outcomes) -> int:
+    """Returns how many GPUs a sweep takes at least: its engines' and those of one fine-tune."""
+    fleet, workers = _fleet_gpus(sweep), sweep.cluster.finetune.workers
+    return max(fleet, workers) if _take_turns(sweep, outcomes) else fleet + workers
 
 
 def _fleet_gpus(sweep: Sweep) -> int:
@@ -176,19 +191,35 @@ def _fleet_gpus(sweep: Sweep) -> int:
     return target.gpus + len(sweep.evaluate.judge_models) * judge.gpus
 
 
-def _concurrency(sweep: Sweep, resources: Resources, fleet: int, workers: int) -> int:
+def _open_ended(sweep: Sweep, outcomes: Outcomes) -> bool:
+    """Tells whether a range leaves it to the search which fine-tunes are made."""
+    return any(outcomes.trainings(arm) is None for arm in sweep.arms)
+
+
+def _take_turns(sweep: Sweep, outcomes: Outcomes) -> bool:
+    """Tells whether all fine-tunes are over before the engines start, so that both can have the same GPUs."""
+    return sweep.cluster.phased and not _open_ended(sweep, outcomes)
+
+
+def _concurrency(sweep: Sweep, resources: Resources, outcomes: Outcomes) -> int:
     """Returns how many trials may run at a time; the only brake, as Ray Tune does not count Ray Train's GPUs."""
     asked = sweep.cluster.concurrent_trials
-    if not workers:
+    if not resources.gpus:
         return asked or TRIALS_WITHOUT_GPU
-    room = int(resources.gpus - fleet) // workers
-    if room < 1:
+    fleet, workers, turns = _fleet_gpus(sweep), sweep.cluster.finetune.workers, _take_turns(sweep, outcomes)
+    if resources.gpus < (least := least_gpus(sweep, outcomes)):
         raise PlacementError(
             f"the fleet needs {fleet} GPUs (cluster.target, cluster.judge) and one fine-tune {workers} "
-            f"(cluster.finetune.workers), together {fleet + workers}; there are {resources.gpus:g}. Lower replicas, "
-            "tensor_parallel or workers there, or add GPUs"
+            f"(cluster.finetune.workers), {'in turn' if turns else 'together'} {least}; there are {resources.gpus:g}. "
+            f"It would fit with {least} GPUs{_size(sweep)}, or with fewer replicas or workers, or a smaller "
+            "tensor_parallel, where memory allows it"
         )
+    room = int(resources.gpus - (0 if turns else fleet)) // workers
     return min(asked or room, room)
+
+
+def _size(sweep: Sweep) -> str:
+    return f" of {sweep.cluster.gpu_memory:g} GiB" if sweep.cluster.gpu_memory else ""
 
 
 def _largest_rank(sweep: Sweep) -> int:

@@ -1,6 +1,6 @@
 """The fine-tunes that a sweep's arms share. They are made first, each once, before anything is searched."""
 
-from safecomm.search.arms import Trial, training, training_steps
+from safecomm.search.arms import Trial, realignments, training, training_steps
 from safecomm.search.outcomes import Outcomes
 from safecomm.spec import Sweep
 
@@ -15,11 +15,17 @@ def fine_tunes(sweep: Sweep, outcomes: Outcomes) -> list[Trial]:
     merges = any(step.name == "safe_merge" for chain in sweep.arms.values() for step in chain)
     trials = [Trial("finetune", training(chain), chain, seed, TRAIN) for chain in chains for seed in range(sweep.seeds)]
     if merges:
-        trials += [Trial(SAFE_ADAPTER, {}, (), seed, TRAIN) for seed in range(sweep.seeds)]
+        trials += [_safe_adapter(seed) for seed in range(sweep.seeds)]
     return list({trial.id: trial for trial in trials}.values())
 
 
-def fine_tune_of(trial: Trial) -> Trial:
-    """Returns the fine-tune that a trial starts from."""
+def fine_tunes_of(trial: Trial) -> list[Trial]:
+    """Returns the fine-tune that a trial starts from and, where it merges, the safe adapter."""
     chain = training_steps(trial.chain)
-    return Trial("finetune", training(chain), chain, trial.seed, TRAIN)
+    plain = Trial("finetune", training(chain), chain, trial.seed, TRAIN)
+    merges = any(name == "safe_merge" for name, _ in realignments(trial.chain))
+    return [plain, _safe_adapter(trial.seed)] if merges else [plain]
+
+
+def _safe_adapter(seed: int) -> Trial:
+    return Trial(SAFE_ADAPTER, {}, (), seed, TRAIN)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
-from safecomm.data.registry import load_examples, load_prompts
+from safecomm.data.registry import DATASETS, load_examples, load_prompts
 from safecomm.data.rows import Example, Kind, Prompt
 from safecomm.errors import DataError
 from safecomm.evaluate.verdicts import check_gradable
@@ -24,6 +24,13 @@ def asked(sweep: Sweep, split: str) -> list[Prompt]:
     """Returns the prompts of a split's trials: `search`, where settings are chosen, or `report`."""
     side = sweep.search.split if split == "search" else split
     return [prompt for prompt in suite(sweep) if prompt.side == side]
+
+
+def elsewhere(sweep: Sweep) -> list[str]:
+    """Returns the benchmarks that would first have to be fetched from where they are published."""
+    refs = [ref for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind)]
+    sources = {ref.name: DATASETS[ref.name].source for ref in refs if not ref.path}
+    return [name for name, source in sources.items() if source and not source.is_here]
 
 
 def check_data(sweep: Sweep) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from safecomm.errors import TrainingError
 from safecomm.search.arms import Trial
-from safecomm.search.fine_tunes import TRAIN, fine_tune_of
+from safecomm.search.fine_tunes import TRAIN, fine_tunes_of
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.store import digest, write_json
 
@@ -66,9 +66,10 @@ class RunFolder:
         """
         if trial.split == TRAIN or trial.arm == REFERENCE_ARMS[0]:
             return
-        record = self.record(fine_tune_of(trial)) or {}
-        if record.get("status") == "failed" and record.get("context") == self._context:
-            raise TrainingError(f"its fine-tune failed: {record['error']}")
+        for needed in fine_tunes_of(trial):
+            record = self.record(needed) or {}
+            if record.get("status") == "failed" and record.get("context") == self._context:
+                raise TrainingError(f"its fine-tune failed: {record['error']}")
 
     def keep(self, trial: Trial, record: Mapping[str, Any]) -> dict[str, Any]:
         """Writes a trial's record."""

@@ -24,13 +24,6 @@ def planned(sweep: Sweep, resources: Resources = LAPTOP) -> Plan:
     return make_plan(sweep, resources, Outcomes(sweep, Profiles(sweep)))
 
 
-@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.name)
-def test_every_sweep_of_the_project_plans(path: Path) -> None:
-    plan = planned(read_sweep(path))
-    assert plan.arms["original"].trials == 1
-    assert plan.concurrent_trials >= 1
-
-
 def test_shared_fine_tunes_are_counted_once() -> None:
     sweep = read_sweep(SWEEPS / "lab.yaml", ["arms.safe_instruct.0.safe_instruct.ratio={grid: [0.01, 0.03]}"])
     assert planned(sweep).finetunes == 4  # undefended, two mixtures, the safe adapter

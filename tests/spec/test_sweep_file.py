@@ -124,7 +124,10 @@ def test_reading_a_sweep_imports_nothing_heavy() -> None:
         ("name=a b", "name: string should match pattern"),
         ("model.base=null", "model.base: input should be a valid string"),
         ("paper=safecom", "paper: there are no published numbers of 'safecom'; there are those of safecomm, safemerge"),
-        ("paper=safecomm", "paper: safecomm has no numbers of aligned on lab-telecom; it has those of Llama-2-7b-chat-hf"),
+        (
+            "paper=safecomm",
+            "paper: safecomm has no numbers of aligned on lab-telecom; it has those of Llama-2-7b-chat-hf",
+        ),
         ("nonsense", "--set nonsense: write it as KEY=VALUE"),
         ("finetune.data.4=lab-telecom", "4 is no position in the list"),
     ],

@@ -10,7 +10,7 @@ from safecomm.defenses.adapter import Factors
 from safecomm.errors import DataError, ModelError, TrainingError
 from safecomm.models import ModelFolder
 from safecomm.search.arms import Trial
-from safecomm.search.fine_tunes import fine_tune_of
+from safecomm.search.fine_tunes import fine_tunes_of
 from safecomm.spec import Sweep
 from safecomm.store import Store
 from safecomm.sweep.data import check_data
@@ -112,11 +112,14 @@ def test_a_trial_that_stopped_early_is_over_as_long_as_the_sweep_races(tmp_path:
     assert RunFolder(sweep(tmp_path, search={"racing": False})).find(TRIAL) is None
 
 
-def test_a_trial_whose_fine_tune_failed_is_not_trained_again_in_vain(tmp_path: Path) -> None:
+@pytest.mark.parametrize("failing", [0, 1], ids=["fine-tune", "safe adapter"])
+def test_a_trial_whose_fine_tune_failed_is_not_trained_again_in_vain(tmp_path: Path, failing: int) -> None:
     folder = RunFolder(sweep(tmp_path))
-    folder.check_fine_tune(TRIAL)
-    folder.keep(fine_tune_of(TRIAL), {"status": "failed", "error": "the loss is nan at step 7"})
+    trial = Trial("merged", {}, (("safe_merge", {"lowest": 1, "weight": 0.7}),), seed=0)
+    needed = fine_tunes_of(trial)[failing]
+    folder.check_fine_tune(trial)
+    folder.keep(needed, {"status": "failed", "error": "the loss is nan at step 7"})
     with pytest.raises(TrainingError, match="its fine-tune failed: the loss is nan at step 7"):
-        folder.check_fine_tune(TRIAL)
-    folder.keep(fine_tune_of(TRIAL), {"status": "done"})
-    folder.check_fine_tune(TRIAL)
+        folder.check_fine_tune(trial)
+    folder.keep(needed, {"status": "done"})
+    folder.check_fine_tune(trial)
