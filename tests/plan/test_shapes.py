@@ -28,6 +28,8 @@ LLAMA: dict[str, Any] = {
         ("meta-llama/Llama-2-7b-chat-hf", 6_738_415_616),
         ("meta-llama/Llama-2-13b-hf", 13_015_864_320),
         ("meta-llama/Llama-3.1-8B", 8_030_261_248),
+        ("meta-llama/Meta-Llama-3-8B-Instruct", 8_030_261_248),
+        ("meta-llama/Llama-Guard-3-8B", 8_030_261_248),
         ("meta-llama/Llama-3.1-70B-Instruct", 70_553_706_496),
         ("meta-llama/Llama-3.2-1B", 1_235_814_400),
         ("meta-llama/Llama-3.2-3B-Instruct", 3_212_749_824),

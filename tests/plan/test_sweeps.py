@@ -57,6 +57,21 @@ def test_every_command_in_a_sweeps_comments_plans_with_the_memory_of_each_gpu(pa
             assert plan.memory[2].startswith("each GPU of cluster.judge needs about")
 
 
+def test_a_judge_of_unknown_size_hides_nothing_of_what_is_known() -> None:
+    judges = ["evaluate.judges=[{name: own, model: nobody/own}, llama-guard-3]"]
+    *known, unknown = planned(read_sweep(LARGEST, judges)).memory
+    assert len(known) == 3 and unknown.startswith("not estimated: model nobody/own")
+
+
+def test_the_safe_adapter_of_a_model_that_is_tuned_already_counts_as_a_fine_tune() -> None:
+    given = read_sweep(ROOT / "sweeps" / "tele-llms.yaml")
+    assert any("fine-tuning workers" in line for line in planned(given).memory)
+    arms = ["finetune.safe_adapter=null", "arms={safe_lora: [{safe_lora: {lowest: 3}}]}"]
+    assert not any(
+        "fine-tuning" in line for line in planned(read_sweep(ROOT / "sweeps" / "tele-llms.yaml", arms)).memory
+    )
+
+
 @pytest.mark.parametrize("path", [path for path in SWEEPS if path.stem.startswith("paper")], ids=lambda path: path.name)
 def test_a_sweep_that_repeats_the_study_departs_from_it_in_the_grader_alone(path: Path) -> None:
     sweep = read_sweep(path)
