@@ -26,13 +26,6 @@ def asked(sweep: Sweep, split: str) -> list[Prompt]:
     return [prompt for prompt in suite(sweep) if prompt.side == side]
 
 
-def elsewhere(sweep: Sweep) -> list[str]:
-    """Returns the benchmarks that would first have to be fetched from where they are published."""
-    refs = [ref for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind)]
-    sources = {ref.name: DATASETS[ref.name].source for ref in refs if not ref.path}
-    return [name for name, source in sources.items() if source and not source.is_here]
-
-
 def check_data(sweep: Sweep) -> None:
     """Loads every dataset, and the file of labels, that the sweep names.
 
@@ -56,6 +49,13 @@ def check_data(sweep: Sweep) -> None:
 
         with _placed("evaluate.labels"):
             Labelled.read(Path(evaluate.labels))
+
+
+def elsewhere(sweep: Sweep) -> list[str]:
+    """Returns the benchmarks that would first have to be fetched from where they are published."""
+    refs = [ref for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind)]
+    sources = {ref.name: DATASETS[ref.name].source for ref in refs if not ref.path}
+    return [name for name, source in sources.items() if source and not source.is_here]
 
 
 def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetRef) -> None:
