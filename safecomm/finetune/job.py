@@ -1,10 +1,15 @@
 """What one fine-tune is: model, data, adapter and hyperparameters, as its workers get them."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from safecomm.spec import Finetune
+
+PLACES = ("model", "data")
+"""Named by what lies there."""
+MEMORY = ("offload", "gradient_checkpointing", "save_every")
+"""What moves memory and files about and leaves the result as it is."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,10 @@ class FinetuneJob:
     save_every: int
     workers: int
     seed: int
+    packing: bool = False
+    offload: str | dict[str, str] = "none"
+    gradient_checkpointing: bool | None = None
+    quantize: str = "none"
 
     @classmethod
     def of(cls, finetune: Finetune, *, model: Path, data: Path, workers: int, seed: int, **changes: Any) -> Self:
@@ -54,8 +63,14 @@ class FinetuneJob:
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """What decides the result beside the model and the data: everything but places and checkpoint intervals."""
-        return {name: value for name, value in asdict(self).items() if name not in {"model", "data", "save_every"}}
+        """What decides the result beside the model and the data.
+
+        Fields with a default are left out where they have it: they came later, and what was made before them keeps its
+        name.
+        """
+        defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
+        values = {name: value for name, value in asdict(self).items() if name not in PLACES + MEMORY}
+        return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
     @property
     def accumulation(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from safecomm.errors import TrainingError
 from safecomm.finetune.job import FinetuneJob
+from safecomm.finetune.model import largest_shard, load_model
 from safecomm.finetune.zero import zero_config
 
 LOGS_PER_RUN = 50
@@ -23,45 +24,13 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         `steps`, `loss` (mean over the run), `seconds` and `curve`, what was logged as it went.
 
     Raises:
-        TrainingError: at the first step whose loss is not finite.
+        TrainingError: at the first step whose loss is not finite, and for settings that this machine can't follow.
     """
-    import deepspeed
     import ray.train
-    import torch
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
     from transformers.trainer_utils import get_last_checkpoint
 
-    job = FinetuneJob(**settings["job"])
-    on_gpu = torch.cuda.is_available()
-    if not on_gpu:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // job.workers))
-    # DeepSpeed would compile an all-reduce of its own for CPUs: it takes a compiler on every node, and a run that is
-    # killed meanwhile leaves a lock for which all later ones wait for ever. Gloo's serves.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # Before the model is loaded: ZeRO-3 must know how many ranks share the weights.
-    deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo")
-    set_seed(job.seed)
-    bf16 = job.precision == "bf16" or (job.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
-    arguments = _arguments(job, settings["checkpoints"], bf16=bf16, on_gpu=on_gpu)
-    tokenizer = AutoTokenizer.from_pretrained(job.model)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.bfloat16 if bf16 else torch.float32)
-    trainer = _trainer_class()(
-        model=model,
-        args=arguments,
-        processing_class=tokenizer,
-        train_dataset=_dataset(job),
-        peft_config=LoraConfig(
-            r=job.rank,
-            lora_alpha=job.alpha,
-            lora_dropout=job.dropout,
-            target_modules=list(job.targets),
-            task_type="CAUSAL_LM",
-        ),
-        callbacks=[_reporting_callback()],
-    )
+    trainer = make_trainer(FinetuneJob(**settings["job"]), settings["checkpoints"])
+    trainer.add_callback(_reporting_callback())
     started = time.time()
     result = trainer.train(resume_from_checkpoint=get_last_checkpoint(settings["checkpoints"]))
     trainer.save_model(settings["out"])
@@ -72,6 +41,46 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         "ranks": ray.train.get_context().get_world_size(),
         "curve": [entry for entry in trainer.state.log_history if "loss" in entry],
     }
+
+
+def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
+    """Returns this rank's SFTTrainer, in a process that knows its rank, with the model loaded and sharded.
+
+    Raises:
+        TrainingError: for settings that this machine can't follow.
+    """
+    import deepspeed
+    import torch
+    from peft import LoraConfig
+    from transformers import AutoTokenizer, set_seed
+
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // job.workers))
+    # DeepSpeed would compile an all-reduce of its own for CPUs: it takes a compiler on every node, and a run that is
+    # killed meanwhile leaves a lock for which all later ones wait for ever. Gloo's serves.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # Before the model is loaded: ZeRO-3 must know how many ranks share the weights.
+    deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo")
+    set_seed(job.seed)
+    bf16 = job.precision == "bf16" or (job.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
+    arguments = _arguments(job, checkpoints, bf16=bf16, on_gpu=on_gpu)
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return _trainer_class()(
+        model=load_model(job, bf16=bf16, on_gpu=on_gpu),
+        args=arguments,
+        processing_class=tokenizer,
+        train_dataset=_dataset(job),
+        peft_config=LoraConfig(
+            r=job.rank,
+            lora_alpha=job.alpha,
+            lora_dropout=job.dropout,
+            target_modules=list(job.targets),
+            task_type="CAUSAL_LM",
+        ),
+    )
 
 
 def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) -> Any:
@@ -87,12 +96,16 @@ def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) 
         warmup_steps=job.warmup,
         weight_decay=job.weight_decay,
         max_length=job.max_length,
+        # TRL makes the labels before it packs, keeps examples whole ("bfd"), and starts each one's positions at 0, by
+        # which transformers keeps them from seeing each other (but for a model that makes a mask of its own).
+        packing=job.packing,
+        packing_strategy="bfd",
         completion_only_loss=True,
         train_sampling_strategy="group_by_length",
         bf16=bf16,
         use_cpu=not on_gpu,
-        gradient_checkpointing=on_gpu,
-        deepspeed=zero_config(job.zero, bf16),
+        gradient_checkpointing=on_gpu if job.gradient_checkpointing is None else job.gradient_checkpointing,
+        deepspeed=_deepspeed(job, bf16),
         seed=job.seed,
         logging_steps=1 / LOGS_PER_RUN,
         logging_nan_inf_filter=False,
@@ -103,6 +116,19 @@ def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) 
         disable_tqdm=True,
         dataloader_pin_memory=on_gpu,
     )
+
+
+def _deepspeed(job: FinetuneJob, bf16: bool) -> dict[str, Any]:
+    import deepspeed
+
+    if not isinstance(job.offload, dict):
+        return zero_config(job.zero, bf16, job.offload)
+    if not deepspeed.ops.__compatible_ops__["async_io"]:
+        raise TrainingError(
+            "finetune.offload: nvme needs DeepSpeed's async_io, which it compiles with libaio; install libaio's "
+            "development files and a compiler on every node, or set finetune.offload: cpu"
+        )
+    return zero_config(job.zero, bf16, job.offload, largest_shard(job))
 
 
 def _dataset(job: FinetuneJob) -> Any:

@@ -1,10 +1,19 @@
 """A fine-tune is named by what decides its result, and by nothing else."""
 
+import json
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+from deepspeed.runtime.zero.config import get_zero_config
+
+from safecomm.errors import TrainingError
 from safecomm.finetune.job import FinetuneJob
+from safecomm.finetune.model import load_model
 from safecomm.finetune.zero import zero_config
 from safecomm.spec import Finetune
+from safecomm.store import digest
 
 
 def job(workers: int = 2, **fields: object) -> FinetuneJob:
@@ -23,6 +32,54 @@ def test_hyperparameters_change_the_name_but_places_and_checkpoints_do_not() -> 
     assert job(lora={"r": 4}).hyperparameters != job().hyperparameters
     assert job(save_every=7).hyperparameters == job().hyperparameters
     assert job(lora={"targets": ["v_proj", "q_proj"]}).hyperparameters == job().hyperparameters
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_where_the_memory_is_does_not_change_the_name(stage: int) -> None:
+    plain = job(zero=stage)
+    assert job(zero=stage, offload="cpu").hyperparameters == plain.hyperparameters
+    assert job(zero=stage, gradient_checkpointing=False).hyperparameters == plain.hyperparameters
+    assert job(zero=3, offload={"nvme": "/nvme"}).hyperparameters == job(zero=3).hyperparameters
+
+
+def test_packing_and_quantization_change_the_name_and_their_absence_leaves_old_names() -> None:
+    assert job(packing=True).hyperparameters == job().hyperparameters | {"packing": True}
+    assert job(quantize="nf4").hyperparameters == job().hyperparameters | {"quantize": "nf4"}
+    # As a store's fine-tunes were named before there was either.
+    assert digest(job().hyperparameters) == "d4cd4e03e2cb064b"
+
+
+def test_a_job_travels_to_its_workers_as_json() -> None:
+    sent = job(zero=3, offload={"nvme": "/nvme"})
+    assert FinetuneJob(**asdict(sent)) == sent
+    assert json.loads(json.dumps(asdict(sent)))["offload"] == {"nvme": "/nvme"}
+
+
+def test_zero_1_and_2_offload_the_optimizer_state_and_zero_3_the_weights_as_well() -> None:
+    for stage in (1, 2, 3):
+        zero = zero_config(stage, bf16=True, offload="cpu")["zero_optimization"]
+        assert zero["offload_optimizer"] == {"device": "cpu"}
+        assert zero.get("offload_param") == ({"device": "cpu"} if stage == 3 else None)
+
+
+def test_weights_on_a_disk_pass_through_buffers_that_hold_the_largest_shard() -> None:
+    config = zero_config(3, bf16=True, offload={"nvme": "/nvme"}, largest_shard=1_000_001)
+    theirs = get_zero_config(config)
+    assert theirs.offload_param.device == "nvme"
+    assert str(theirs.offload_param.nvme_path) == "/nvme"
+    assert theirs.offload_param.buffer_size == 1_000_001
+    assert theirs.offload_optimizer.device == "cpu"
+
+
+def test_weights_in_4_bits_without_a_gpu_are_refused_by_the_name_of_their_field() -> None:
+    with pytest.raises(TrainingError, match=r"finetune\.quantize: nf4 takes GPUs that compute in bf16"):
+        load_model(job(quantize="nf4"), bf16=True, on_gpu=False)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is there")
+def test_weights_in_4_bits_without_bitsandbytes_are_refused_by_the_name_of_the_package() -> None:
+    with pytest.raises(TrainingError, match=r"finetune\.quantize: nf4 needs the package bitsandbytes"):
+        load_model(job(quantize="nf4"), bf16=True, on_gpu=True)
 
 
 def test_only_zero_3_gathers_the_weights_that_are_saved() -> None:

@@ -55,6 +55,30 @@ def test_an_adapter_that_is_trained_already_takes_the_place_of_data(tmp_path: Pa
         assert "either data to train on or an adapter" in problems(tmp_path, wrong)[0]
 
 
+def test_what_a_fine_tune_can_not_combine_is_refused_by_its_keys(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, ["finetune.offload=cpu"])
+    assert line.endswith(
+        "finetune.offload: zero: 0 keeps everything on the GPU; set zero: 1 or 2 (optimizer) or 3 (weights as well)"
+    )
+    (line,) = problems(tmp_path, ["finetune.zero=2", "finetune.offload.nvme=/nvme"])
+    assert "finetune.offload: weights go to a disk under zero: 3 alone, not 2" in line
+    (line,) = problems(tmp_path, ["finetune.zero=3", "finetune.quantize=nf4"])
+    assert "finetune.quantize: nf4 weights are not sharded while a model is loaded" in line
+    (line,) = problems(tmp_path, ["finetune.precision=fp32", "finetune.quantize=nf4"])
+    assert "finetune.quantize: nf4 weights are computed with in bf16" in line
+    for wrong in ("nvme", "{nmve: /nvme}", "{nvme: 3}"):
+        (line,) = problems(tmp_path, ["finetune.zero=3", f"finetune.offload={wrong}"])
+        assert "finetune.offload: must be none, cpu or {nvme: FOLDER}, not" in line
+
+
+def test_weights_that_go_to_a_disk_are_read_again_from_the_resolved_sweep(tmp_path: Path) -> None:
+    sweep = read_sweep(write(tmp_path, GOOD), ["finetune.zero=3", "finetune.offload.nvme=disk"])
+    resolved = tmp_path / "sweep.json"
+    resolved.write_text(json.dumps(sweep.resolved()))
+    assert read_sweep(resolved) == sweep
+    assert sweep.resolved()["finetune"]["offload"] == {"nvme": str(Path("disk").absolute())}
+
+
 def test_paths_are_made_absolute_for_workers_in_other_folders(tmp_path: Path) -> None:
     sweep = read_sweep(write(tmp_path, GOOD), ["evaluate.telecom=[{name: teleqna, path: data/TeleQnA.txt}]"])
     assert sweep.evaluate.telecom[0].path == str(Path.cwd() / "data" / "TeleQnA.txt")
