@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from safecomm.plan.memory import GIB, FleetMemory, Parts, finetune_memory, fleet_memory, served
+from safecomm.plan.memory import GIB, FleetMemory, Parts, finetune_memory, fleet_memory, host_memory, served
 from safecomm.plan.shapes import ModelShape
 from safecomm.spec import Finetune
+from safecomm.spec.finetune import Nvme
 from safecomm.spec.sweep import Replicas
 
 USABLE = 0.9
 """Share of a GPU up to which a fine-tune that is estimated to fit is said to."""
 MOST_WORKERS = 64
-MOST_TENSOR_PARALLEL = 8
-"""GPUs of one node."""
+NODE_GPUS = 8
+"""GPUs of one node, the most that an engine's layers are split among."""
 MOST_STAGES = 8
 SHORTEST = 256
 """Tokens below which no text is advised to be cut."""
@@ -43,6 +44,7 @@ def check_finetune(shape: ModelShape, finetune: Finetune, workers: int, gpu_byte
     """
     memory, usable = finetune_memory(shape, finetune, workers), int(USABLE * gpu_bytes)
     text = f"each of {workers} fine-tuning workers needs {_sum(memory)}, of a GPU of {_gib(gpu_bytes)}"
+    text += _host(shape, finetune, workers)
     if memory.total <= usable:
         return Verdict("yes", text)
     changes = _finetune_changes(shape, finetune, workers, usable)
@@ -93,22 +95,25 @@ def check_fleet(
     return Verdict("no" if needed.certain > usable else "perhaps", text + _advice(found, name))
 
 
-def _finetune_changes(shape: ModelShape, finetune: Finetune, workers: int, usable: int) -> list[dict[str, int]]:
+def _finetune_changes(shape: ModelShape, finetune: Finetune, workers: int, usable: int) -> list[dict[str, Any]]:
     """Returns changes with which a fine-tune fits: one of a kind, and of the kinds that change least."""
 
-    def fits(way: dict[str, int]) -> bool:
+    def fits(way: dict[str, Any]) -> bool:
         changed = finetune.model_copy(update=way)
         return finetune_memory(shape, changed, way.get("workers", workers)).total <= usable
 
+    # Quantized weights are not sharded, and so not offloaded.
+    shard: dict[str, Any] = {"zero": 3} if finetune.quantize == "none" else {}
     smaller = [way for way in _smaller_batches(finetune, workers) if way]
     wider = [
-        {"zero": 3, "workers": count, **way}
+        shard | {"workers": count, **way}
         for count in _doubles(workers, MOST_WORKERS)
         for way in _smaller_batches(finetune, count)
     ]
     smallest = smaller[-1] if smaller else {}
-    shorter = [{"zero": 3, **smallest, "max_length": cut} for cut in _halves(finetune.max_length, SHORTEST)]
-    for kinds in ([[{"zero": 3}], smaller], [[{"zero": 3} | way for way in smaller]], [wider, shorter]):
+    shorter = [shard | {**smallest, "max_length": cut} for cut in _halves(finetune.max_length, SHORTEST)]
+    offloaded = [shard | {"offload": "cpu", **way} for way in [{}, *smaller]] if shard else []
+    for kinds in ([[shard], smaller], [[shard | way for way in smaller]], [wider, shorter, offloaded]):
         if found := [way for ways in kinds if (way := _first(ways, fits))]:
             return [
                 {key: value for key, value in way.items() if getattr(finetune, key, None) != value} for way in found
@@ -116,16 +121,27 @@ def _finetune_changes(shape: ModelShape, finetune: Finetune, workers: int, usabl
     return []
 
 
-def _smaller_batches(finetune: Finetune, workers: int) -> list[dict[str, int]]:
+def _host(shape: ModelShape, finetune: Finetune, workers: int) -> str:
+    """Says what is put off the GPUs, and where, for the fullest node."""
+    if finetune.offload == "none":
+        return ""
+    there = min(workers, NODE_GPUS)
+    text = f", and {_gib(there * host_memory(shape, finetune, workers))} of the memory of a node with {there} of them"
+    if isinstance(finetune.offload, Nvme):
+        text += f", and {_gib(there * shape.weight_bytes() / workers)} of its disk"
+    return text
+
+
+def _smaller_batches(finetune: Finetune, workers: int) -> list[dict[str, Any]]:
     """Returns no change, if these workers can share the batch as it is, and then ever smaller micro batches."""
     micro = finetune.micro_batch(workers)
-    ways: list[dict[str, int]] = [{}, *({"micro_batch_size": share} for share in _halves(micro, 1))]
+    ways: list[dict[str, Any]] = [{}, *({"micro_batch_size": share} for share in _halves(micro, 1))]
     return [way for way in ways if finetune.batch_size % (workers * way.get("micro_batch_size", micro)) == 0]
 
 
 def _splits(shape: ModelShape, size: Replicas) -> list[dict[str, int]]:
     """Returns ways to split an engine over more GPUs, of one node first; its heads must be dealt out evenly."""
-    wider = [way for way in _doubles(size.tensor_parallel, MOST_TENSOR_PARALLEL) if shape.heads % way == 0]
+    wider = [way for way in _doubles(size.tensor_parallel, NODE_GPUS) if shape.heads % way == 0]
     widest = max([size.tensor_parallel, *wider])
     stages = [way for way in _doubles(size.pipeline_parallel, MOST_STAGES) if way <= shape.layers]
     return [{"tensor_parallel": way} for way in wider] + [
@@ -133,7 +149,7 @@ def _splits(shape: ModelShape, size: Replicas) -> list[dict[str, int]]:
     ]
 
 
-def _first(ways: list[dict[str, int]], fits: Callable[[dict[str, int]], bool]) -> dict[str, int] | None:
+def _first(ways: list[dict[str, Any]], fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
     return next((way for way in ways if fits(way)), None)
 
 
@@ -145,7 +161,7 @@ def _halves(start: int, least: int) -> list[int]:
     return [start >> steps for steps in range(1, start.bit_length()) if start >> steps >= least]
 
 
-def _advice(changes: Sequence[dict[str, int] | None], name: Callable[[str], str]) -> str:
+def _advice(changes: Sequence[dict[str, Any] | None], name: Callable[[str], str]) -> str:
     found = [" and ".join(f"{name(key)}: {value}" for key, value in change.items()) for change in changes if change]
     return f"; it would fit with {', or with '.join(found)}" if found else "; it takes larger GPUs or a smaller model"
 

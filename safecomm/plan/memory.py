@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from safecomm.evaluate.lora_slots import served_rank, slots_within
 from safecomm.plan.shapes import ATTENTION_INPUTS, HALF, MLP_INPUTS, ModelShape
 from safecomm.spec import Finetune
+from safecomm.spec.finetune import Nvme
 from safecomm.spec.sweep import Replicas
 
 GIB = 1 << 30
@@ -23,6 +24,12 @@ LIVE_PARAMETERS = 1_000_000_000
 """Parameters that ZeRO-3 keeps gathered (`stage3_max_live_parameters`, `stage3_max_reuse_distance`)."""
 LOGITS_TILE = (4096, 32_768)
 """Tokens and vocabulary of the logits that TRL has at a time; it never has all of them."""
+HOST_BUFFERS = 1.5
+"""What DeepSpeed takes of a node's memory for each byte that it keeps there, as its own estimators have it."""
+NVME_BUFFERS = 5
+"""Shards that are on their way between a disk and a GPU (`buffer_count`)."""
+NF4 = 1 / 2 + 1 / 64 + SINGLE / (64 * 256)
+"""Bytes of a 4-bit weight: blocks of 64 have a scale in 8 bits, 256 of these one in fp32 (double quantization)."""
 TRAINING_OVERHEAD = 2 * GIB
 """CUDA's context, NCCL's buffers and cuBLAS's workspace."""
 FRAGMENTATION = 0.1
@@ -61,7 +68,7 @@ class FinetuneMemory(Parts):
     buffers: int
     """DeepSpeed's buffer for gradients and, under ZeRO-3, the weights that are gathered at a time; at most about."""
     activations: int
-    """The layers' inputs, all that gradient checkpointing keeps. Estimate."""
+    """The layers' inputs, all that gradient checkpointing keeps, or without it what each layer saves. Estimate."""
     working_set: int
     """What one layer, or the loss, has in hand during the backward pass, whichever is more. Estimate."""
     overhead: int
@@ -107,13 +114,18 @@ class ModelStates:
     weights: int
     gradients: int
     optimizer: int
+    host: int = 0
+    """What of them is in the node's memory, and not on the GPU."""
 
 
-def model_states(stage: int, workers: int, *, frozen: int, trained: int, each: int = HALF) -> ModelStates:
+def model_states(
+    stage: int, workers: int, *, frozen: int, trained: int, each: int = HALF, offload: str = "none"
+) -> ModelStates:
     """Returns what ZeRO leaves on each worker (Rajbhandari et al., arXiv 1910.02054, section 5; as DeepSpeed does it).
 
     DeepSpeed keeps gradients like the weights, and those that a worker steps with in fp32 as well. Its own estimators
     agree for stage 2; for stage 3 they leave out the 16-bit weights (2 of 20 bytes) and count a gathered layer instead.
+    What is offloaded they count alike, times `HOST_BUFFERS`.
 
     Args:
         stage: 0 shards nothing, 1 optimizer, 2 + gradients, 3 + weights, also frozen ones.
@@ -121,13 +133,19 @@ def model_states(stage: int, workers: int, *, frozen: int, trained: int, each: i
         frozen: parameters that are not trained.
         trained: parameters that are.
         each: bytes of a weight.
+        offload: `none`, `cpu` or `nvme`.
     """
-    weights, gradients, optimizer = (workers if stage >= least else 1 for least in (3, 2, 1))
-    return ModelStates(
-        weights=each * (frozen + trained) // weights,
-        gradients=each * trained // gradients + SINGLE * trained // optimizer,
-        optimizer=3 * SINGLE * trained // optimizer,
-    )
+    by_weights, by_gradients, by_optimizer = (workers if stage >= least else 1 for least in (3, 2, 1))
+    weights = each * (frozen + trained) // by_weights
+    gradients, stepped = each * trained // by_gradients, SINGLE * trained // by_optimizer
+    optimizer = 3 * SINGLE * trained // by_optimizer
+    if offload == "none":
+        return ModelStates(weights, gradients + stepped, optimizer)
+    # Sharded gradients go to the host as they come, where those that a worker steps with are all that is kept.
+    left, host = 0 if stage > 1 else gradients, stepped + optimizer
+    if stage < 3:
+        return ModelStates(weights, left, 0, host)
+    return ModelStates(0, left, 0, host + (weights if offload == "cpu" else 0))
 
 
 def finetune_memory(shape: ModelShape, finetune: Finetune, workers: int) -> FinetuneMemory:
@@ -141,20 +159,58 @@ def finetune_memory(shape: ModelShape, finetune: Finetune, workers: int) -> Fine
     Raises:
         ModelError: when the adapter's targets are none of the model's linear modules.
     """
-    each = SINGLE if finetune.precision == "fp32" else HALF
+    each, states = _states(shape, finetune, workers)
     trained = shape.adapter_parameters(finetune.lora.r, finetune.lora.targets)
-    states = model_states(finetune.zero, workers, frozen=shape.parameters, trained=trained, each=each)
     tokens = finetune.micro_batch(workers) * finetune.max_length
     buffers = each * _buffered(finetune.zero, shape.parameters + trained, trained)
-    activations = each * tokens * shape.layers * shape.hidden
-    working_set = max(_layer_bytes(shape, tokens, each), _loss_bytes(shape, tokens, each))
+    saved, again = _saved_bytes(shape, each), finetune.gradient_checkpointing is not False  # the default on GPUs
+    mask = tokens**2 if finetune.packing else 0
+    activations = tokens * shape.layers * (each * shape.hidden if again else saved) + mask
+    layer = tokens * (saved * again + _in_hand_bytes(shape, each)) + each * mask
+    if finetune.quantize != "none":
+        layer += HALF * max(d_out * d_in for d_out, d_in in shape.linear.values())
+    working_set = max(layer, _loss_bytes(shape, tokens, each))
     return FinetuneMemory(
-        **asdict(states),
+        weights=states.weights - (_spared_bytes(shape) if finetune.quantize != "none" else 0),
+        gradients=states.gradients,
+        optimizer=states.optimizer,
         buffers=buffers,
         activations=activations,
         working_set=working_set,
         overhead=TRAINING_OVERHEAD + int(FRAGMENTATION * (activations + working_set)),
     )
+
+
+def host_memory(shape: ModelShape, finetune: Finetune, workers: int) -> int:
+    """Returns what each worker of a fine-tune that offloads takes of its node's memory, in bytes. Estimate.
+
+    Raises:
+        ModelError: when the adapter's targets are none of the model's linear modules.
+    """
+    each, states = _states(shape, finetune, workers)
+    swapped = NVME_BUFFERS * each * largest_weight(shape) // workers if isinstance(finetune.offload, Nvme) else 0
+    return int(HOST_BUFFERS * states.host) + swapped
+
+
+def largest_weight(shape: ModelShape) -> int:
+    """Returns the parameters of the largest weight: the embedding, or one of the MLP's."""
+    return max(shape.embedding, shape.hidden * shape.intermediate)
+
+
+def _states(shape: ModelShape, finetune: Finetune, workers: int) -> tuple[int, ModelStates]:
+    """Returns the bytes of a number, and the states of a worker as if no weight were quantized."""
+    each = SINGLE if finetune.precision == "fp32" else HALF
+    trained = shape.adapter_parameters(finetune.lora.r, finetune.lora.targets)
+    offload = "nvme" if isinstance(finetune.offload, Nvme) else finetune.offload
+    return each, model_states(
+        finetune.zero, workers, frozen=shape.parameters, trained=trained, each=each, offload=offload
+    )
+
+
+def _spared_bytes(shape: ModelShape) -> int:
+    """Bytes by which the linear modules are smaller in 4 bits than in 16; embeddings and norms stay as they are."""
+    linear = shape.layers * sum(d_out * d_in for d_out, d_in in shape.linear.values())
+    return int(linear * (HALF - NF4))
 
 
 def _buffered(stage: int, parameters: int, trained: int) -> int:
@@ -163,16 +219,19 @@ def _buffered(stage: int, parameters: int, trained: int) -> int:
     return bucket + (min(parameters, LIVE_PARAMETERS) if stage == 3 else 0)
 
 
-def _layer_bytes(shape: ModelShape, tokens: int, each: int) -> int:
-    """Bytes of a layer that is run again for its gradients: what autograd saves, and the gradients in hand.
+def _saved_bytes(shape: ModelShape, each: int) -> int:
+    """Bytes a token that autograd saves of a layer.
 
-    Saved are both norms' inputs in fp32 and outputs, queries, keys, values, attention, and the MLP's four inner
+    Those are both norms' inputs in fp32 and outputs, queries, keys, values, attention, and the MLP's four inner
     vectors. Attention's weights are never whole (SDPA).
     """
     heads = 2 * (shape.heads + shape.kv_heads) * shape.head_dim
-    saved = 2 * SINGLE * shape.hidden + each * (2 * shape.hidden + heads + 4 * shape.intermediate)
-    in_hand = each * (2 * shape.hidden + 3 * shape.intermediate)
-    return tokens * (saved + in_hand)
+    return 2 * SINGLE * shape.hidden + each * (2 * shape.hidden + heads + 4 * shape.intermediate)
+
+
+def _in_hand_bytes(shape: ModelShape, each: int) -> int:
+    """Bytes a token of the gradients in hand in a layer's backward pass."""
+    return each * (2 * shape.hidden + 3 * shape.intermediate)
 
 
 def _loss_bytes(shape: ModelShape, tokens: int, each: int) -> int:

@@ -52,7 +52,25 @@ def test_advised_workers_can_share_the_batch() -> None:
 
 
 def test_a_model_that_nothing_helps_says_so() -> None:
-    assert "it takes larger GPUs" in check_finetune(LLAMA_70B, finetune(batch_size=1), 1, 8 * GIB).text
+    assert "it takes larger GPUs" in check_finetune(LLAMA_70B, finetune(batch_size=1), 1, 4 * GIB).text
+
+
+def test_weights_too_large_for_the_gpus_there_are_may_go_to_the_nodes_memory() -> None:
+    settings = {"zero": 3, "batch_size": 8, "max_length": 256}
+    assert check_finetune(LLAMA_70B, finetune(**settings), 2, 24 * GIB).text.endswith("with finetune.offload: cpu")
+    verdict = check_finetune(LLAMA_70B, finetune(**settings, offload="cpu"), 2, 24 * GIB)
+    assert verdict.fits == "yes"
+    assert verdict.text.endswith("of a GPU of 24.0 GiB, and 197.5 GiB of the memory of a node with 2 of them")
+
+
+def test_weights_on_a_disk_are_told_with_the_room_they_take_there() -> None:
+    verdict = check_finetune(LLAMA_70B, finetune(zero=3, offload={"nvme": "/nvme"}), 16, 80 * GIB)
+    assert verdict.text.endswith("of the memory of a node with 8 of them, and 65.7 GiB of its disk")
+
+
+def test_quantized_weights_are_not_advised_to_be_sharded() -> None:
+    text = check_finetune(LLAMA_70B, finetune(quantize="nf4", batch_size=1), 1, 24 * GIB).text
+    assert "it takes larger GPUs" in text
 
 
 def test_an_engine_that_fits_tells_how_many_texts_run_at_a_time() -> None:
