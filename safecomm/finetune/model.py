@@ -15,7 +15,8 @@ def load_model(job: FinetuneJob, *, bf16: bool, on_gpu: bool) -> Any:
     training arguments must be made before, and be alive.
 
     Raises:
-        TrainingError: for 4-bit weights without what they take.
+        TrainingError: for 4-bit weights without what they take, and for packing with a model that can't keep packed
+            examples apart.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -23,7 +24,14 @@ def load_model(job: FinetuneJob, *, bf16: bool, on_gpu: bool) -> Any:
     options: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32}
     if job.quantize != "none":
         options |= _quantized(job.quantize, usable=bf16 and on_gpu)
-    return AutoModelForCausalLM.from_pretrained(job.model, **options)
+    model = AutoModelForCausalLM.from_pretrained(job.model, **options)
+    # The others make masks of their own, or carry a state from one example to the next.
+    if job.packing and not model.is_backend_compatible():
+        raise TrainingError(
+            f"finetune.packing: in a model of type {model.config.model_type} each example would see those before it in "
+            "its row; set finetune.packing: false"
+        )
+    return model
 
 
 def largest_shard(job: FinetuneJob) -> int:
