@@ -34,14 +34,6 @@ def load_model(job: FinetuneJob, *, bf16: bool, on_gpu: bool) -> Any:
     return model
 
 
-def largest_shard(job: FinetuneJob) -> int:
-    """Returns how many numbers a rank has of the largest weight: an embedding, or one of the MLP's."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(job.model).get_text_config()
-    return -(-config.hidden_size * max(config.vocab_size, config.intermediate_size) // job.workers)
-
-
 def _quantized(kind: str, *, usable: bool) -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig

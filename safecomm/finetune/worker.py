@@ -6,8 +6,8 @@ from typing import Any
 
 from safecomm.errors import TrainingError
 from safecomm.finetune.job import FinetuneJob
-from safecomm.finetune.model import largest_shard, load_model
-from safecomm.finetune.zero import zero_config
+from safecomm.finetune.model import load_model
+from safecomm.finetune.zero import deepspeed_config
 
 LOGS_PER_RUN = 50
 STEPS_PER_REPORT = 100
@@ -105,7 +105,7 @@ def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) 
         bf16=bf16,
         use_cpu=not on_gpu,
         gradient_checkpointing=on_gpu if job.gradient_checkpointing is None else job.gradient_checkpointing,
-        deepspeed=_deepspeed(job, bf16),
+        deepspeed=deepspeed_config(job, bf16=bf16),
         seed=job.seed,
         logging_steps=1 / LOGS_PER_RUN,
         logging_nan_inf_filter=False,
@@ -116,19 +116,6 @@ def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) 
         disable_tqdm=True,
         dataloader_pin_memory=on_gpu,
     )
-
-
-def _deepspeed(job: FinetuneJob, bf16: bool) -> dict[str, Any]:
-    import deepspeed
-
-    if not isinstance(job.offload, dict):
-        return zero_config(job.zero, bf16, job.offload)
-    if not deepspeed.ops.__compatible_ops__["async_io"]:
-        raise TrainingError(
-            "finetune.offload: nvme needs DeepSpeed's async_io, which it compiles with libaio; install libaio's "
-            "development files and a compiler on every node, or set finetune.offload: cpu"
-        )
-    return zero_config(job.zero, bf16, job.offload, largest_shard(job))
 
 
 def _dataset(job: FinetuneJob) -> Any:

@@ -2,6 +2,27 @@
 
 from typing import Any
 
+from safecomm.errors import TrainingError
+from safecomm.finetune.job import FinetuneJob
+
+
+def deepspeed_config(job: FinetuneJob, *, bf16: bool) -> dict[str, Any]:
+    """Returns the configuration of a job's ranks.
+
+    Raises:
+        TrainingError: for weights on a disk where DeepSpeed can't read and write there.
+    """
+    import deepspeed
+
+    if not isinstance(job.offload, dict):
+        return zero_config(job.zero, bf16, job.offload)
+    if not deepspeed.ops.__compatible_ops__["async_io"]:
+        raise TrainingError(
+            "finetune.offload: nvme needs DeepSpeed's async_io, which it compiles with libaio; install libaio's "
+            "development files and a compiler on every node, or set finetune.offload: cpu"
+        )
+    return zero_config(job.zero, bf16, job.offload, _largest_shard(job))
+
 
 def zero_config(
     stage: int, bf16: bool, offload: str | dict[str, str] = "none", largest_shard: int = 0
@@ -47,3 +68,12 @@ def _offloaded(stage: int, offload: str | dict[str, str], largest_shard: int) ->
         # A weight passes through one buffer, whose size DeepSpeed does not adapt.
         sections["offload_param"] = {"device": "nvme", "nvme_path": offload["nvme"], "buffer_size": largest_shard}
     return sections
+
+
+def _largest_shard(job: FinetuneJob) -> int:
+    """Returns how many numbers a rank has of the largest weight: an embedding, or one of the MLP's."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(job.model).get_text_config()
+    largest: int = config.hidden_size * max(config.vocab_size, config.intermediate_size)
+    return -(-largest // job.workers)
