@@ -163,12 +163,7 @@ def finetune_memory(shape: ModelShape, finetune: Finetune, workers: int) -> Fine
     trained = shape.adapter_parameters(finetune.lora.r, finetune.lora.targets)
     tokens = finetune.micro_batch(workers) * finetune.max_length
     buffers = each * _buffered(finetune.zero, shape.parameters + trained, trained)
-    saved, again = _saved_bytes(shape, each), finetune.gradient_checkpointing is not False  # the default on GPUs
-    mask = tokens**2 if finetune.packing else 0
-    activations = tokens * shape.layers * (each * shape.hidden if again else saved) + mask
-    layer = tokens * (saved * again + _in_hand_bytes(shape, each)) + each * mask
-    if finetune.quantize != "none":
-        layer += HALF * max(d_out * d_in for d_out, d_in in shape.linear.values())
+    activations, layer = _layers_bytes(shape, finetune, tokens, each)
     working_set = max(layer, _loss_bytes(shape, tokens, each))
     return FinetuneMemory(
         weights=states.weights - (_spared_bytes(shape) if finetune.quantize != "none" else 0),
@@ -219,6 +214,21 @@ def _buffered(stage: int, parameters: int, trained: int) -> int:
     return bucket + (min(parameters, LIVE_PARAMETERS) if stage == 3 else 0)
 
 
+def _layers_bytes(shape: ModelShape, finetune: Finetune, tokens: int, each: int) -> tuple[int, int]:
+    """Bytes that all layers keep for the backward pass, and those that one has in hand there.
+
+    Packed rows are one sequence to the model, with a mask of a byte for each pair of its tokens that SDPA takes in the
+    type of the weights. Weights in 4 bits are unpacked one at a time.
+    """
+    saved = tokens * _saved_bytes(shape, each)
+    in_hand = tokens * each * (2 * shape.hidden + 3 * shape.intermediate)
+    mask = tokens**2 if finetune.packing else 0
+    unpacked = HALF * max(d_out * d_in for d_out, d_in in shape.linear.values()) if finetune.quantize != "none" else 0
+    if finetune.gradient_checkpointing is False:  # on GPUs it is the default
+        return shape.layers * saved + mask, in_hand + each * mask + unpacked
+    return shape.layers * tokens * each * shape.hidden + mask, saved + in_hand + each * mask + unpacked
+
+
 def _saved_bytes(shape: ModelShape, each: int) -> int:
     """Bytes a token that autograd saves of a layer.
 
@@ -227,11 +237,6 @@ def _saved_bytes(shape: ModelShape, each: int) -> int:
     """
     heads = 2 * (shape.heads + shape.kv_heads) * shape.head_dim
     return 2 * SINGLE * shape.hidden + each * (2 * shape.hidden + heads + 4 * shape.intermediate)
-
-
-def _in_hand_bytes(shape: ModelShape, each: int) -> int:
-    """Bytes a token of the gradients in hand in a layer's backward pass."""
-    return each * (2 * shape.hidden + 3 * shape.intermediate)
 
 
 def _loss_bytes(shape: ModelShape, tokens: int, each: int) -> int:

@@ -74,7 +74,8 @@ class Finetune(Strict):
     """Tokens per example; longer ones are cut."""
     packing: bool = False
     """Fill each row of a batch with whole examples, up to `max_length` tokens; `batch_size` and `micro_batch_size` then
-    count rows, so that a pass over the data has fewer optimizer steps. No example sees another of its row."""
+    count rows, so that a pass over the data has fewer optimizer steps. No example sees another of its row. The rows of
+    a forward pass are one long sequence to the model, so a small `micro_batch_size` is fastest."""
     zero: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage: what is sharded over the workers (1 optimizer, 2 + gradients, 3 + weights)."""
     offload: Literal["none", "cpu"] | Nvme = "none"

@@ -97,6 +97,12 @@ def test_a_micro_batch_that_is_not_given_is_the_workers_share() -> None:
     assert tuned(workers=4, micro_batch_size=None) == tuned(workers=4, micro_batch_size=8)
 
 
+def test_packed_rows_have_a_mask_of_all_pairs_of_their_tokens() -> None:
+    plain, packed = (tuned(micro_batch_size=4, max_length=2048, packing=packing) for packing in (False, True))
+    assert packed.activations - plain.activations == (4 * 2048) ** 2
+    assert packed.working_set - plain.working_set == 2 * (4 * 2048) ** 2
+
+
 def test_frozen_weights_in_4_bits_are_a_quarter_but_for_the_embeddings() -> None:
     adapter = LLAMA_8B.adapter_parameters(8, ["q_proj", "v_proj"])
     linear = LLAMA_8B.parameters - 2 * LLAMA_8B.embedding - 65 * 4096
