@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from safecomm.plan.memory import GIB, FleetMemory, Parts, finetune_memory, fleet_memory, host_memory, served
+from safecomm.plan.finetune_memory import finetune_memory, host_memory
+from safecomm.plan.memory import GIB, FleetMemory, Parts, fleet_memory, served
 from safecomm.plan.shapes import ModelShape
 from safecomm.spec import Finetune
 from safecomm.spec.finetune import Nvme

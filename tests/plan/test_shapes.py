@@ -108,6 +108,6 @@ def test_a_folder_tells_its_own_shape(tmp_path: Path) -> None:
 
 
 def test_memory_is_estimated_without_the_libraries_that_use_it() -> None:
-    code = "import sys, safecomm.plan.memory; print({'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules))"
+    code = "import sys, safecomm.plan.fit; print({'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
