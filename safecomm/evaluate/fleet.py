@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from safecomm.errors import EvaluationError
@@ -62,6 +62,8 @@ class Fleet:
     replicas: int
     name: str = TARGET
     scale_to_zero: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of the nodes that the engines run on."""
 
     @classmethod
     def of(
@@ -74,7 +76,7 @@ class Fleet:
             tensor_parallel=size.tensor_parallel,
             pipeline_parallel=size.pipeline_parallel,
         )
-        return cls(engine, model, placed, size.replicas, name, size.scale_to_zero)
+        return cls(engine, model, placed, size.replicas, name, size.scale_to_zero, size.labels)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -112,8 +114,13 @@ class Fleet:
         parallel = self.settings.gpus
         if self.settings.on_gpu and parallel > 1 and self.engine == "vllm":
             bundles = [{"CPU": CPU_SHARE}] + [{"GPU": 1.0, "CPU": CPU_SHARE}] * parallel
-            return {"placement_group_bundles": bundles, "ray_actor_options": {"num_cpus": CPU_SHARE}}
-        return {"ray_actor_options": {"num_cpus": CPU_SHARE, "num_gpus": parallel if self.settings.on_gpu else 0}}
+            return {
+                "placement_group_bundles": bundles,
+                "placement_group_bundle_label_selector": [dict(self.labels)],
+                "ray_actor_options": {"num_cpus": CPU_SHARE},
+            }
+        gpus = parallel if self.settings.on_gpu else 0
+        return {"ray_actor_options": {"num_cpus": CPU_SHARE, "num_gpus": gpus, "label_selector": dict(self.labels)}}
 
 
 def app_of(fleet: str) -> str:

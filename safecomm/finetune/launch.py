@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,16 @@ ATTEMPTS = 2
 METRICS = "training.json"
 
 
-def finetune(job: FinetuneJob, out: Path, store: Store, *, on_gpu: bool, callbacks: Sequence[Any] = ()) -> None:
+def finetune(
+    job: FinetuneJob,
+    out: Path,
+    store: Store,
+    *,
+    on_gpu: bool,
+    callbacks: Sequence[Any] = (),
+    labels: Mapping[str, str] | None = None,
+    spread: bool = False,
+) -> None:
     """Trains the job's adapter into the folder `out`, with `training.json` (steps, loss, seconds, curve) beside it.
 
     A run that was interrupted goes on from its last checkpoint. A rank that dies takes the others down; the fine-tune
@@ -46,6 +55,8 @@ def finetune(job: FinetuneJob, out: Path, store: Store, *, on_gpu: bool, callbac
                 num_workers=job.workers,
                 use_gpu=on_gpu,
                 resources_per_worker={"CPU": CPU_SHARE, "GPU": int(on_gpu)},
+                label_selector=dict(labels or {}),
+                placement_strategy="SPREAD" if spread else "PACK",
             ),
             run_config=ray.train.RunConfig(
                 # A name of its own each time: Ray Train takes up the state of a run that it knows by name.

@@ -1,8 +1,9 @@
 """A whole sweep: every section, its meaning and its limits."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from safecomm.report.published import find_published
 from safecomm.spec.arms import Defense, dimensions
@@ -84,11 +85,35 @@ class Evaluate(Strict):
         return {judge.name: judge.model for judge in asked if judge.model and judge.runs_here}
 
 
+NAME = "[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+KEY = re.compile(rf"([a-z0-9.-]{{1,253}}/)?{NAME}")
+SELECTOR = re.compile(rf"!?({NAME})?|!?in\({NAME}(, ?{NAME})*\)")
+
+
+def selects_nodes(labels: dict[str, str]) -> dict[str, str]:
+    """Refuses what Ray takes for no selection of nodes."""
+    for key, value in labels.items():
+        if not KEY.fullmatch(key) or not SELECTOR.fullmatch(value):
+            raise ValueError(
+                f"{key}: {value} selects no node; give a label's name and value as in `ray start --labels`, or "
+                '"!VALUE", "in(A,B)", "!in(A,B)"'
+            )
+    return labels
+
+
+Labels = Annotated[dict[str, str], AfterValidator(selects_nodes)]
+"""Labels that a node must have to be taken (`ray start --labels`, `labels` in a cluster file or a RayCluster)."""
+
+
 class FinetuneWorkers(Strict):
     """Who trains."""
 
     workers: Annotated[int, Field(ge=1)] = 2
     """Data-parallel ranks of one fine-tune, each with a GPU where there are any."""
+    labels: Labels = {}
+    """Of the nodes that train; any node where there are none."""
+    spread: bool = False
+    """Put the ranks on different nodes where there are enough, for more memory each, and not on as few as hold them."""
 
 
 class Replicas(Strict):
@@ -100,6 +125,8 @@ class Replicas(Strict):
     """GPUs among which each layer of an engine is split."""
     pipeline_parallel: Annotated[int, Field(ge=1)] = 1
     """Groups of such GPUs among which an engine's layers are dealt out, e.g. one a node."""
+    labels: Labels = {}
+    """Of the nodes that the engines run on; any node where there are none."""
     scale_to_zero: bool = False
     """Give the engines back while nobody asks them, and start them again when somebody does."""
 

@@ -204,18 +204,19 @@ class Stages:
     def _train(
         self, examples: Sequence[Example], drawn: dict[str, Any], seed: int, callbacks: Sequence[Any], **changes: Any
     ) -> Path:
-        data = self._written(examples, drawn)
+        data, workers = self._written(examples, drawn), self.sweep.cluster.finetune
         job = FinetuneJob.of(
             self.sweep.finetune,
             model=self.aligned.path,
             data=data / "train.jsonl",
-            workers=self.sweep.cluster.finetune.workers,
+            workers=workers.workers,
             seed=seed,
             **changes,
         )
 
         def make(out: Path) -> None:
-            finetune(job, out, self.store, on_gpu=self.on_gpu, callbacks=callbacks)
+            placed = {"labels": workers.labels, "spread": workers.spread}
+            finetune(job, out, self.store, on_gpu=self.on_gpu, callbacks=callbacks, **placed)
 
         inputs = {"model": self.aligned.identity, "data": _key(data), "version": VERSION, **job.hyperparameters}
         return self.store.obtain("finetune", inputs, make)
