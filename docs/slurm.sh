@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# A sweep on a Slurm allocation:   sbatch docs/slurm.sh sweeps/lab.yaml
+#
+# Run it in the checkout, where scripts/install.sh has made .venv, on a file system that all nodes see. Submitted again,
+# it goes on with the same sweep. The first node is the head; to say which nodes train, see NODE_LABELS below.
+#SBATCH --job-name=safecomm
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=4
+#SBATCH --exclusive
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:INT@120
+set -euo pipefail
+sweep=${1:?usage: sbatch docs/slurm.sh SWEEP [OPTION...]}
+shift
+source .venv/bin/activate
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+address=${nodes[0]}:6379
+
+# A token for this job alone: others on the nodes can't use its Ray.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$PWD/.ray-token-$SLURM_JOB_ID"
+(umask 077 && python -c 'import secrets; print(secrets.token_hex(32))' >"$RAY_AUTH_TOKEN_PATH")
+trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
+
+# Label of the node with each number; a sweep takes them as cluster.finetune.labels and cluster.target.labels.
+NODE_LABELS=(pool=fleet pool=train)
+start() { # NUMBER OPTION...: a Ray node for as long as the job runs
+  local number=$1
+  shift
+  srun --nodes=1 --ntasks=1 --overlap --nodelist="${nodes[number]}" \
+    ray start --block --disable-usage-stats --object-store-memory=8000000000 \
+    --labels="${NODE_LABELS[number]:-pool=train}" "$@" &
+}
+
+start 0 --head --port=6379 --dashboard-host=127.0.0.1
+until ray status --address "$address" >/dev/null 2>&1; do sleep 2; done
+for number in $(seq 1 $((${#nodes[@]} - 1))); do start "$number" --address="$address"; done
+until [ "$(ray list nodes --filter state=ALIVE --format json | python -c 'import json, sys; print(len(json.load(sys.stdin)))')" \
+  -eq "${#nodes[@]}" ]; do sleep 2; done
+
+# Slurm's signal before the end is a Ctrl-C to the sweep, which keeps what is finished.
+python -m safecomm run "$sweep" --address "$address" "$@" &
+driver=$!
+trap 'kill -INT "$driver"' INT
+until wait "$driver"; do
+  code=$?
+  kill -0 "$driver" 2>/dev/null || exit "$code"
+done
