@@ -148,7 +148,9 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         self._runs: dict[str, TrackedRun] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Opens the trial's run with its configuration."""
+        """Opens the trial's run with its configuration; one that is tried again has it open."""
+        if trial.trial_id in self._runs:
+            return
         ours = Trial.of(trial.config["trial"])
         name = f"{ours.arm}-{ours.id}-{ours.split}"
         config = {"sweep": self._sweep.resolved(), **ours.as_config()}

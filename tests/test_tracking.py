@@ -48,6 +48,9 @@ for name in ("one", "two"):
             except OSError:
                 pass
     callback.on_trial_result(0, [], trial, {"train/loss": 1.0, "train/step": 1})
+    opened = callback._runs[name]
+    callback.on_trial_start(0, [], trial)  # as when its process died, and it is tried again
+    assert callback._runs[name] is opened, "a server would hold the run's id to be in use"
     done = {"status": "done", "asr": 0.1, "evaluation": "key", "adapter": "", "adapter_path": ""}
     callback.on_trial_result(0, [], trial, done)
     callback.on_trial_complete(0, [], trial)

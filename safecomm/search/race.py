@@ -35,7 +35,7 @@ class Race:
         self.rungs = racing.rungs
         self._agenda, self._store = agenda, store
         rule = Rule(target_asr, 1 - racing.confidence, len(racing.rungs), max(1, rivals))
-        self._referee = ray.remote(num_cpus=0)(Referee).options(max_concurrency=1000).remote(rule)
+        self._referee = ray.remote(num_cpus=0)(Referee).options(max_concurrency=1000, **_beside_us()).remote(rule)
         self._introduced: set[str] = set()
 
     @classmethod
@@ -63,6 +63,15 @@ class Race:
         evaluation = str(self._store.folder("evaluation", record["evaluation"])) if is_rival else ""
         place = self._agenda.trials.index(trial)
         self._referee.over.remote(place, trial.title, float(record.get("share", 1.0)), evaluation)
+
+
+def _beside_us() -> dict[str, Any]:
+    """Returns the options of an actor on this node: it is lost with the driver, not with any other node."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
 
 
 def asking(

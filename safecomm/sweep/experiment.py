@@ -20,6 +20,9 @@ from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages
 from safecomm.sweep.trial import carry_out, failure
 
+RETRIES = 3
+"""How often a trial is tried again whose process died, as when its node is gone. A preempted node is not counted."""
+
 
 class Fixed:
     """Hands out trials that are known beforehand."""
@@ -92,6 +95,7 @@ def experiment(
         run_config=tune.RunConfig(
             name=name,
             storage_path=str(folder.path / "tune"),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
             callbacks=[progress, *tracking_callbacks(stages.sweep, folder)],
             log_to_file=True,
             sync_config=tune.SyncConfig(sync_artifacts=True),

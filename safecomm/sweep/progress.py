@@ -96,6 +96,12 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         log = f"{trial.local_path}/error.txt"
         self._end(trial, {"status": "failed", "error": "its process died", "log": log})
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tells that a trial is tried again."""
+        self._told.pop(trial.trial_id, None)
+        ours = Trial.of(trial.config["trial"])
+        self._say(f"          {escape(title(ours))}: its process died, perhaps with its node; it is tried again")
+
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Takes the table down; its last state stays on the screen."""
         self._board.is_over = True

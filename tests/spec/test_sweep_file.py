@@ -219,3 +219,11 @@ def test_a_file_of_ones_own_becomes_a_benchmark(tmp_path: Path) -> None:
     ):
         (line,) = problems(tmp_path, [wrong])
         assert said in line, line
+
+
+def test_labels_select_nodes_as_ray_writes_them(tmp_path: Path) -> None:
+    labels = "cluster.finetune.labels={pool: train, market: '!spot', gpu: 'in(a100, h100)', ray.io/zone: ''}"
+    assert read_sweep(write(tmp_path, GOOD), [labels]).cluster.finetune.labels["market"] == "!spot"
+    for wrong in ("{pool: 'two words'}", "{pool: 'in()'}", "{a b: c}", "{pool: a&b}"):
+        (line,) = problems(tmp_path, [f"cluster.target.labels={wrong}"])
+        assert line.startswith("cluster.target.labels: ") and "ray start --labels" in line

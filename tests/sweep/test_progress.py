@@ -119,6 +119,20 @@ def test_each_arm_has_a_row_that_counts_its_trials(terminal: Watched) -> None:
     assert "3 of 5 trials ended" in terminal.line("search:")
 
 
+def test_a_trial_that_is_tried_again_is_told_and_counted_once(lines: Watched) -> None:
+    trial = TuneTrial("1")
+    lines.start(trial)
+    lines.train(trial, step=4)
+    lines.progress.on_trial_recover(1, [], trial)
+    lines.start(trial)
+    lines.train(trial, step=4)
+    lines.complete(trial, asr=0.2)
+    told = lines.written.getvalue()
+    assert "its process died, perhaps with its node; it is tried again" in told
+    assert told.count("fine-tune step 4 of 8") == 2
+    assert "  1/5" in told
+
+
 def test_the_best_trial_has_the_lowest_attack_success_until_some_keep_the_target_then_the_highest_accuracy(
     terminal: Watched,
 ) -> None:
