@@ -4,13 +4,14 @@ import json
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -90,10 +91,17 @@ class Nodes:
             if actor["class_name"] == actor_class
         ]
 
-    def _list(self, kind: str) -> list[dict[str, object]]:
-        command = [RAY, "list", kind, "--address", self.dashboard, "--format=json", "--limit=1000", "--detail"]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True)
-        return list(json.loads(done.stdout)) if done.returncode == 0 else []
+    def _list(self, kind: str) -> list[dict[str, Any]]:
+        """Asks the head's dashboard, as `ray list` does, which takes seconds to start."""
+        token = Path(self._environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+        url = f"{self.dashboard}/api/v0/{kind}?limit=1000&detail=1"
+        try:
+            asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                listed: list[dict[str, Any]] = json.load(answer)["data"]["result"]["result"]
+        except OSError:  # not up yet
+            return []
+        return listed
 
 
 def _send(process: psutil.Process, number: int) -> None:

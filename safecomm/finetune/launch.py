@@ -1,5 +1,6 @@
 """Runs a fine-tune on Ray Train workers and checks what it saved."""
 
+import itertools
 import json
 import logging
 import shutil
@@ -20,7 +21,8 @@ from safecomm.store import Store, digest, write_json
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 2
+ATTEMPTS = 3
+"""Failures without a further checkpoint after which a fine-tune is given up: nodes may go often, but it gets on."""
 METRICS = "training.json"
 
 
@@ -36,17 +38,28 @@ def finetune(
 ) -> None:
     """Trains the job's adapter into the folder `out`, with `training.json` (steps, loss, seconds, curve) beside it.
 
-    A run that was interrupted goes on from its last checkpoint. A rank that dies takes the others down; the fine-tune
-    is then tried once more from the last checkpoint.
+    A run that was interrupted goes on from its last checkpoint. A rank that dies, alone or with its node, takes the
+    others down; the fine-tune is then tried again from the last checkpoint.
+
+    Args:
+        job: the fine-tune.
+        out: the folder that the adapter is written to.
+        store: its scratch folder keeps the checkpoints.
+        on_gpu: whether each rank has a GPU.
+        callbacks: Ray Train's.
+        labels: of the nodes that train.
+        spread: put the ranks on different nodes where there are enough.
 
     Raises:
-        TrainingError: when the loss is not finite, the workers fail twice, or the saved adapter is empty or not finite.
+        TrainingError: when the loss is not finite, the workers fail time after time, or the saved adapter is empty or
+            not finite.
     """
     name = digest([job.model, job.data, job.hyperparameters])
     checkpoints = store.root / "scratch" / f"finetune-{name}-checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     settings = {"job": asdict(job), "out": str(out), "checkpoints": str(checkpoints)}
-    for attempt in range(1, ATTEMPTS + 1):
+    failures, reached = 0, -1
+    for attempt in itertools.count(1):
         trainer = TorchTrainer(
             train,
             train_loop_config=settings,
@@ -71,13 +84,15 @@ def finetune(
             break
         except ray.train.TrainingFailedError as error:
             cause = _training_error(error)
-            if cause or attempt == ATTEMPTS:
-                raise cause or TrainingError(f"the fine-tune failed {ATTEMPTS} times: {_last_line(error)}") from error
+            step = _last_step(checkpoints)
+            failures, reached = (failures + 1, reached) if step <= reached else (1, step)
+            if cause or failures == ATTEMPTS:
+                raise cause or TrainingError(f"the fine-tune failed {failures} times: {_last_line(error)}") from error
             logger.warning("the fine-tune's workers failed (%s); going on from the last checkpoint", _last_line(error))
     Adapter.load(out).check_trained()
     shutil.rmtree(checkpoints, ignore_errors=True)
-    for attempt in range(1, ATTEMPTS + 1):
-        shutil.rmtree(store.root / "scratch" / "train" / f"{out.name}-{attempt}", ignore_errors=True)
+    for folder in (store.root / "scratch" / "train").glob(f"{out.name}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def training_metrics(adapter: Path) -> dict[str, Any]:
@@ -96,6 +111,11 @@ def _training_error(error: Exception) -> TrainingError | None:
             if "TrainingError: " in line:
                 return TrainingError(line.partition("TrainingError: ")[2])
     return None
+
+
+def _last_step(checkpoints: Path) -> int:
+    """Returns the step of the newest checkpoint, 0 where there is none."""
+    return max((int(folder.name.rpartition("-")[2]) for folder in checkpoints.glob("checkpoint-*")), default=0)
 
 
 def _last_line(error: Exception) -> str:

@@ -215,8 +215,15 @@ class Stages:
         )
 
         def make(out: Path) -> None:
-            placed = {"labels": workers.labels, "spread": workers.spread}
-            finetune(job, out, self.store, on_gpu=self.on_gpu, callbacks=callbacks, **placed)
+            finetune(
+                job,
+                out,
+                self.store,
+                on_gpu=self.on_gpu,
+                callbacks=callbacks,
+                labels=workers.labels,
+                spread=workers.spread,
+            )
 
         inputs = {"model": self.aligned.identity, "data": _key(data), "version": VERSION, **job.hyperparameters}
         return self.store.obtain("finetune", inputs, make)

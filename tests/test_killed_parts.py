@@ -1,0 +1,132 @@
+"""A sweep whose ranks, trials, engines and nodes are killed under it comes to what an undisturbed one comes to."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+from ray_nodes import Nodes, cluster
+from small_sweep import PATIENCE, comparable, offline, write_sweep
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.faults]
+
+RANK, TRIAL, REPLICA = "ray::RayTrainWorker", "ray::ImplicitFunc", "ray::ServeReplica:safecomm-target"
+
+
+class Run:
+    """A sweep that runs in a process of its own."""
+
+    def __init__(self, sweep_file: Path, environment: dict[str, str], *options: str):
+        self.folder = sweep_file.parent / "runs" / "small"
+        self._log = sweep_file.with_suffix(".log")
+        command = [sys.executable, "-m", "safecomm", "run", str(sweep_file), *options]
+        with self._log.open("w") as log:
+            self.driver = psutil.Popen(command, env=environment, stdout=log, stderr=log)
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def until(self, what: str, there: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not there():
+            assert self.driver.poll() is None, f"it ended before {what}: {self.said}"
+            assert time.monotonic() < deadline, f"{what} was not there in time: {self.said}"
+            time.sleep(0.05)
+
+    def has(self, pattern: str) -> list[Path]:
+        return list(self.folder.parent.glob(pattern))
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        return [one for one in self.driver.children(recursive=True) if _name(one).startswith(name)]
+
+    def finish(self) -> pd.DataFrame:
+        assert self.driver.wait(PATIENCE) == 0, self.said
+        return comparable(self.folder / "trials.parquet")
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+@contextmanager
+def running(sweep_file: Path, environment: dict[str, str], *options: str) -> Iterator[Run]:
+    run = Run(sweep_file, environment, *options)
+    try:
+        yield run
+    finally:
+        for process in [run.driver, *run.driver.children(recursive=True)] if run.driver.is_running() else []:
+            process.kill()
+
+
+def sweep_with(folder: Path, lab: dict[str, Path], **sections: object) -> Path:
+    path = write_sweep(folder, lab)
+    sweep = yaml.safe_load(path.read_text())
+    for name, section in sections.items():
+        sweep[name] = sweep.get(name, {}) | section
+    path.write_text(yaml.safe_dump(sweep))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    with running(write_sweep(tmp_path_factory.mktemp("undisturbed"), lab), offline()) as run:
+        return run.finish()
+
+
+def test_a_killed_rank_trial_and_engine_change_nothing(
+    lab: dict[str, Path], tmp_path: Path, undisturbed: pd.DataFrame
+) -> None:
+    with running(sweep_with(tmp_path, lab, finetune={"save_every": 2}), offline()) as run:
+        run.until("a checkpoint", lambda: run.has("store/scratch/finetune-*-checkpoints/checkpoint-*"))
+        run.processes(RANK)[-1].kill()
+        run.until("a trial of the search", lambda: run.has("small/trials/*-search.json"))
+        run.processes(TRIAL)[0].kill()
+        run.until("the trial's second try", lambda: "it is tried again" in run.said)
+        before = len(run.has("small/trials/*-search.json"))
+        run.until("another trial", lambda: len(run.has("small/trials/*-search.json")) > before)
+        run.processes(REPLICA)[0].kill()
+        pd.testing.assert_frame_equal(run.finish(), undisturbed)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    token = tmp_path_factory.mktemp("token") / "token"
+    token.write_text("0123456789abcdef" * 2)
+    return offline(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token))
+
+
+def alive(nodes: Nodes, actor_class: str) -> set[str]:
+    return {node for node, state in nodes.where(actor_class) if state == "ALIVE"}
+
+
+def test_lost_nodes_change_nothing_and_a_late_one_is_used(
+    lab: dict[str, Path], tmp_path: Path, environment: dict[str, str], undisturbed: pd.DataFrame
+) -> None:
+    placed = {"finetune": {"labels": {"train": "yes"}, "spread": True}, "target": {"labels": {"fleet": "yes"}}}
+    with cluster(environment) as nodes:
+        for name, label in (("first", "train"), ("second", "train"), ("third", "fleet")):
+            nodes.start(name, **{label: "yes"})
+        sweep_file = sweep_with(tmp_path, lab, cluster=placed)
+        with running(sweep_file, environment, "--address", nodes.address) as run:
+            run.until("ranks on two nodes", lambda: alive(nodes, "RayTrainWorker") == {"first", "second"})
+            nodes.kill("second")
+            nodes.start("late", train="yes", fleet="yes")
+            run.until("a trial of the search", lambda: run.has("small/trials/*-search.json"))
+            nodes.kill("third")
+            found = run.finish()
+        trained, served = ({node for node, _ in nodes.where(kind)} for kind in ("RayTrainWorker", SERVED))
+    pd.testing.assert_frame_equal(found, undisturbed)
+    assert trained == {"first", "second", "late"}
+    assert served == {"third", "late"}
+
+
+SERVED = "ServeReplica:safecomm-target:engine"
