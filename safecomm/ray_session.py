@@ -17,7 +17,7 @@ stages of one sweep would wait for each other for ever on a machine with two."""
 
 @dataclass(frozen=True)
 class Resources:
-    """What a machine or a cluster has, or comes to have when it is asked for."""
+    """What a machine or a cluster has."""
 
     cpus: float
     gpus: float
@@ -49,17 +49,8 @@ def ray_session(address: str | None) -> Iterator[Resources]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise SafecommError(f"no Ray cluster at {address}: {error}. Start one with `ray start --head`") from error
     try:
-        yield _resources()
+        total = ray.cluster_resources()
+        yield Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
     finally:
         if not joined:
             ray.shutdown()
-
-
-def _resources() -> Resources:
-    """Returns what the cluster has, or could have where it starts nodes when there is work for them."""
-    import ray
-    from ray._private.state import state  # there is no other way to what the autoscaler may start
-
-    now, most = ray.cluster_resources(), state.get_max_resources_from_cluster_config() or {}
-    cpus, gpus = (float(max(now.get(kind, 0), most.get(kind, 0))) for kind in ("CPU", "GPU"))
-    return Resources(cpus=cpus, gpus=gpus)

@@ -54,6 +54,7 @@ def test_the_labels_that_the_file_tells_a_sweep_to_name_are_those_of_its_nodes(c
     (section,) = re.findall(r"#   cluster:\n(?:#     .*\n)+", TEXT)
     cluster = Cluster.model_validate(yaml.safe_load(section.replace("#   ", ""))["cluster"])
     groups = {name: group["labels"] for name, group in config["available_node_types"].items()}
+    assert cluster.gpus == 4 * config["max_workers"]
     assert cluster.finetune.labels == groups["train"]
     assert cluster.target.labels == cluster.judge.labels == groups["fleet"]
 

@@ -145,6 +145,9 @@ class Cluster(Strict):
     """The engines that answer the prompts."""
     judge: Replicas = Replicas()
     """The engines of each judge that is a model."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs to count on where the cluster starts nodes when there is work for them; those that it has, if they are more.
+    """
     gpu_memory: Annotated[float, Field(gt=0)] | None = None
     """GiB of one GPU. With it, a sweep that can't fit is refused before anything starts."""
     phased: bool = False

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -70,7 +71,8 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
     aligned = resolve_model(sweep.model.aligned, store, console.print)
     aligned.check_context(sweep.evaluate.max_model_len, "evaluate.max_model_len")
     judges = {name: resolve_model(model, store, console.print) for name, model in sweep.evaluate.judge_models.items()}
-    with ray_session(address) as resources:
+    with ray_session(address) as there:
+        resources = replace(there, gpus=max(there.gpus, sweep.cluster.gpus))
         plan = make_plan(sweep, resources, outcomes)
         write_json(folder.path / "plan.json", plan.as_dict())
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
