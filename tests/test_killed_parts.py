@@ -15,7 +15,8 @@ from small_sweep import PATIENCE, comparable, offline, write_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.faults]
 
-RANK, TRIAL, REPLICA = "ray::RayTrainWorker", "ray::ImplicitFunc", "ray::ServeReplica:safecomm-target"
+ENGINE = "ServeReplica:safecomm-target:engine"
+RANK, TRIAL, REPLICA = "ray::RayTrainWorker", "ray::ImplicitFunc", f"ray::{ENGINE}"
 
 
 class Run:
@@ -104,6 +105,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return offline(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token))
 
 
+def used(nodes: Nodes, actor_class: str) -> set[str]:
+    return {node for node, _ in nodes.where(actor_class)} - {""}  # some waited for a node in vain
+
+
 def alive(nodes: Nodes, actor_class: str) -> set[str]:
     return {node for node, state in nodes.where(actor_class) if state == "ALIVE"}
 
@@ -123,10 +128,8 @@ def test_lost_nodes_change_nothing_and_a_late_one_is_used(
             run.until("a trial of the search", lambda: run.has("small/trials/*-search.json"))
             nodes.kill("third")
             found = run.finish()
-        trained, served = ({node for node, _ in nodes.where(kind)} for kind in ("RayTrainWorker", SERVED))
+        trained, served, refereed = (used(nodes, kind) for kind in ("RayTrainWorker", ENGINE, "Referee"))
     pd.testing.assert_frame_equal(found, undisturbed)
     assert trained == {"first", "second", "late"}
     assert served == {"third", "late"}
-
-
-SERVED = "ServeReplica:safecomm-target:engine"
+    assert refereed == {"head"}

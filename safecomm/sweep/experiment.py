@@ -1,5 +1,6 @@
 """One part of a sweep as a Ray Tune experiment: the fine-tunes, the search, or what is published."""
 
+import logging
 import os
 import signal
 from collections import Counter
@@ -78,6 +79,8 @@ def experiment(
 
     if agenda.is_done:
         return
+    # It logs a traceback for each process that died; ours says so in a line, and the traceback is in error.txt.
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     left = [trial for trial in agenda.trials if not folder.find(trial)]
     arms, total = Counter(trial.arm for trial in left), most - len(agenda.trials) + len(left)
     progress = Progress(console, total, name=name, arms=arms, target_asr=stages.sweep.search.target_asr)
