@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -33,18 +34,22 @@ class Run:
     def said(self) -> str:
         return self._log.read_text()
 
-    def until(self, what: str, there: Callable[[], object]) -> None:
+    def until(self, what: str, there: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + PATIENCE
-        while not there():
+        while not (found := there()):
             assert self.driver.poll() is None, f"it ended before {what}: {self.said}"
             assert time.monotonic() < deadline, f"{what} was not there in time: {self.said}"
             time.sleep(0.05)
+        return found
 
     def has(self, pattern: str) -> list[Path]:
         return list(self.folder.parent.glob(pattern))
 
     def processes(self, name: str) -> list[psutil.Process]:
         return [one for one in self.driver.children(recursive=True) if _name(one).startswith(name)]
+
+    def kill(self, name: str) -> None:
+        self.until(name, lambda: self.processes(name))[-1].kill()
 
     def finish(self) -> pd.DataFrame:
         assert self.driver.wait(PATIENCE) == 0, self.said
@@ -88,13 +93,13 @@ def test_a_killed_rank_trial_and_engine_change_nothing(
 ) -> None:
     with running(sweep_with(tmp_path, lab, finetune={"save_every": 2}), offline()) as run:
         run.until("a checkpoint", lambda: run.has("store/scratch/finetune-*-checkpoints/checkpoint-*"))
-        run.processes(RANK)[-1].kill()
+        run.kill(RANK)
         run.until("a trial of the search", lambda: run.has("small/trials/*-search.json"))
-        run.processes(TRIAL)[0].kill()
+        run.kill(TRIAL)
         run.until("the trial's second try", lambda: "it is tried again" in run.said)
         before = len(run.has("small/trials/*-search.json"))
         run.until("another trial", lambda: len(run.has("small/trials/*-search.json")) > before)
-        run.processes(REPLICA)[0].kill()
+        run.kill(REPLICA)
         pd.testing.assert_frame_equal(run.finish(), undisturbed)
 
 

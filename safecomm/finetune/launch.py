@@ -59,6 +59,7 @@ def finetune(
     checkpoints.mkdir(parents=True, exist_ok=True)
     settings = {"job": asdict(job), "out": str(out), "checkpoints": str(checkpoints)}
     failures, reached = 0, -1
+    drop_halves(checkpoints, job.workers)
     for attempt in itertools.count(1):
         trainer = TorchTrainer(
             train,
@@ -84,6 +85,7 @@ def finetune(
             break
         except ray.train.TrainingFailedError as error:
             cause = _training_error(error)
+            drop_halves(checkpoints, job.workers)
             step = _last_step(checkpoints)
             failures, reached = (failures + 1, reached) if step <= reached else (1, step)
             if cause or failures == ATTEMPTS:
@@ -99,6 +101,24 @@ def training_metrics(adapter: Path) -> dict[str, Any]:
     """Returns what a fine-tune recorded beside its adapter."""
     value: dict[str, Any] = json.loads((adapter / METRICS).read_text(encoding="utf-8"))
     return value
+
+
+def drop_halves(checkpoints: Path, ranks: int) -> None:
+    """Removes checkpoints that were being written when a rank died: transformers would go on from them, and fail.
+
+    A whole one has each rank's random state, and the trainer's state, which rank 0 writes last.
+    """
+    for folder in checkpoints.glob("checkpoint-*"):
+        if len(list(folder.glob("rng_state*.pth"))) < ranks or not _is_json(folder / "trainer_state.json"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _training_error(error: Exception) -> TrainingError | None:

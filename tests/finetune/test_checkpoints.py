@@ -1,0 +1,24 @@
+"""A fine-tune goes on from the last checkpoint that is whole."""
+
+from pathlib import Path
+
+import pytest
+
+from safecomm.finetune.launch import drop_halves
+
+WHOLE = ("rng_state_0.pth", "rng_state_1.pth", "trainer_state.json")
+
+
+@pytest.mark.parametrize("missing", [*WHOLE, "the end of trainer_state.json"])
+def test_a_checkpoint_that_was_being_written_when_a_rank_died_is_dropped(tmp_path: Path, missing: str) -> None:
+    for step in (2, 4):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in WHOLE:
+            (folder / name).write_text("{}")
+    (folder / "trainer_state.json").write_text("{")
+    if missing in WHOLE:
+        (folder / "trainer_state.json").write_text("{}")
+        (folder / missing).unlink()
+    drop_halves(tmp_path, ranks=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
