@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from safecomm.errors import SpecError
+from safecomm.spec.secrets import secret_in
 from safecomm.spec.space import PER_TYPE, SPACES
 from safecomm.spec.sweep import Sweep
 
@@ -23,7 +24,9 @@ def read_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
         SpecError: with all the mistakes found, a line each.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _refuse_secrets(path, text, overrides or [])
+        raw = yaml.safe_load(text)
     except OSError as error:
         raise SpecError(str(path), [f"can't be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
@@ -40,6 +43,16 @@ def read_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
     if problems:
         raise SpecError(str(path), list(dict.fromkeys(problems)))
     return sweep
+
+
+def _refuse_secrets(path: Path, text: str, overrides: list[str]) -> None:
+    """Refuses a sweep with a secret in it, before anything of it is shown."""
+    places = {"": text} | {f"--set {override.partition('=')[0]}": override for override in overrides}
+    found = {place: name for place, content in places.items() if (name := secret_in(content))}
+    if found:
+        where = [f"{place or 'the file'} holds a secret ({name})" for place, name in found.items()]
+        mend = "take it out: a sweep is written to files and to W&B, and secrets are read from the environment"
+        raise SpecError(str(path), [f"{one}; {mend}" for one in where])
 
 
 def _override(raw: dict[str, Any], text: str) -> str | None:
