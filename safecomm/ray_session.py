@@ -2,6 +2,9 @@
 
 import logging
 import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,30 +30,78 @@ class Resources:
 def ray_session(address: str | None) -> Iterator[Resources]:
     """Connects to the cluster at an address or, in a submitted job, to the job's; else starts Ray on this machine.
 
-    What was started here ends with it.
+    What was started here ends with it, and what a job leaves on a cluster goes when its driver does. SIGTERM ends a
+    driver as Ctrl-C would.
 
     Raises:
-        SafecommError: when nobody answers at the address.
+        SafecommError: when nobody answers at the address, or it does not let us in.
     """
     # Ray's start-up limit counts cores, and warns of every worker beyond it, idle as ours mostly are.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(FEWEST_CPUS))
     import ray
 
+    from safecomm.cluster.keeper import keep_watch
+
     address = address or os.environ.get("RAY_ADDRESS")
     joined = ray.is_initialized()
     if not joined:
-        try:
-            if address:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            else:
-                cpus = max(FEWEST_CPUS, os.cpu_count() or 1)
-                # The dashboard stays on: Ray Train's cleaner asks its API whether a fine-tune still runs.
-                ray.init(address="local", num_cpus=cpus, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise SafecommError(f"no Ray cluster at {address}: {error}. Start one with `ray start --head`") from error
+        _connect(address)
     try:
-        total = ray.cluster_resources()
-        yield Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
+        with _sigterm_as_sigint():
+            if address and not joined:
+                keep_watch()
+            yield _resources()
     finally:
         if not joined:
             ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    import ray
+    from ray.exceptions import AuthenticationError
+
+    from safecomm.cluster.reach import check_ray_address, refused
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not address:
+        # The dashboard stays on: Ray Train's cleaner asks its API whether a fine-tune still runs.
+        ray.init(address="local", num_cpus=max(FEWEST_CPUS, os.cpu_count() or 1), **quiet)
+        return
+    check_ray_address(address)
+    try:
+        ray.init(address=address, **quiet)
+    except (AuthenticationError, ConnectionError, ValueError, RuntimeError) as error:
+        if ":" in address or isinstance(error, AuthenticationError):  # somebody listens there, but does not let us in
+            raise refused(address) from error
+        raise SafecommError(f"no Ray cluster at {address}: {error}. Start one with `ray start --head`") from error
+
+
+@contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    """Has SIGTERM, with which `ray job stop` ends a driver, do what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it in a submitted job
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _resources() -> Resources:
+    """Returns what the cluster has or, where it grows by itself, can have."""
+    import ray
+
+    present, limits = ray.cluster_resources(), autoscaler_limits()
+    cpus, gpus = (max(present.get(kind, 0.0), limits.get(kind, 0.0)) for kind in ("CPU", "GPU"))
+    return Resources(cpus, gpus)
+
+
+def autoscaler_limits() -> dict[str, float]:
+    """Returns the most of each resource that the cluster's autoscaler may come to, as far as it says."""
+    from ray._private.state import state
+
+    limits = state.get_max_resources_from_cluster_config() or {}
+    return {kind: float(most) for kind, most in limits.items() if most < sys.maxsize}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from safecomm.cluster.keeper import app_of
 from safecomm.errors import EvaluationError
 from safecomm.evaluate.canary import Canary
 from safecomm.evaluate.engine import Answer, Engine, EngineSettings, Question, failed
@@ -121,11 +122,6 @@ class Fleet:
             }
         gpus = parallel if self.settings.on_gpu else 0
         return {"ray_actor_options": {"num_cpus": CPU_SHARE, "num_gpus": gpus, "label_selector": dict(self.labels)}}
-
-
-def app_of(fleet: str) -> str:
-    """Returns the name of a fleet's Ray Serve application."""
-    return f"safecomm-{fleet}"
 
 
 def wait_for_fleet(seconds: float = START_SECONDS, fleet: str = TARGET) -> None:

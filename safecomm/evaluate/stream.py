@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from safecomm.cluster.keeper import app_of
 from safecomm.evaluate.engine import Answer, Question, failed
-from safecomm.evaluate.fleet import DEPLOYMENT, TARGET, app_of
+from safecomm.evaluate.fleet import DEPLOYMENT, TARGET
 from safecomm.ray_session import CPU_SHARE
 
 CHUNK = 32

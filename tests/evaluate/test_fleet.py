@@ -13,9 +13,10 @@ import psutil
 import pytest
 from evaluate_helpers import PROTOCOL, SETTINGS, questions
 
+from safecomm.cluster.keeper import app_of
 from safecomm.data.rows import Prompt
 from safecomm.errors import EvaluationError
-from safecomm.evaluate.fleet import DEPLOYMENT, TARGET, Fleet, app_of, stop_fleet, wait_for_fleet
+from safecomm.evaluate.fleet import DEPLOYMENT, TARGET, Fleet, stop_fleet, wait_for_fleet
 from safecomm.evaluate.judges import PhraseJudge
 from safecomm.evaluate.model_judge import judge_fleets, judges_of
 from safecomm.evaluate.responses import Questions, Responses

@@ -1,0 +1,109 @@
+"""Takes a job's engines down when its driver ends, however it ends.
+
+Ray Serve's applications outlive the driver that started them. One that is stopped has no time to wait for them, and one
+that is killed can't; so an actor that outlives the driver as well looks after it.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+APPS = "safecomm-"
+"""What the names of our Ray Serve applications begin with."""
+NAMESPACE = "safecomm"
+LOOK_SECONDS = 1.0
+"""Time between two looks at the driver."""
+
+
+def app_of(fleet: str) -> str:
+    """Returns the name of a fleet's Ray Serve application, which this job alone has."""
+    return f"{APPS}{fleet}-{_this_job()}"
+
+
+def keep_watch() -> None:
+    """Has an actor on this node take down what this job leaves in Ray Serve, and what jobs that are over left."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    job, here = _this_job(), ray.get_runtime_context().get_node_id()
+    ray.remote(Keeper).options(
+        name=job,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        num_cpus=0,
+        max_restarts=-1,
+        # Elsewhere it would keep a node that the autoscaler could give back.
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=here, soft=True),
+    ).remote(job)
+
+
+class Keeper:
+    """Waits for a job's end."""
+
+    def __init__(self, job: str):
+        threading.Thread(target=self._keep, args=[job], daemon=True).start()
+
+    def _keep(self, job: str) -> None:
+        import ray
+
+        while job in _alive([job]):
+            _delete_forsaken()
+            time.sleep(LOOK_SECONDS)
+        _delete_forsaken()
+        _shut_down_idle_serve(job)
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+
+def _this_job() -> str:
+    import ray
+
+    job: str = ray.get_runtime_context().get_job_id()
+    return job
+
+
+def _apps() -> list[str]:
+    """Returns the names of all of Ray Serve's applications; without starting it."""
+    import ray
+    from ray import serve
+
+    try:
+        ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        return []
+    return list(serve.status().applications)
+
+
+def _delete_forsaken() -> None:
+    """Takes down the applications of jobs that are over."""
+    from ray import serve
+
+    jobs = {name: name.rpartition("-")[2] for name in _apps() if name.startswith(APPS)}
+    alive = _alive(jobs.values())
+    for name, job in jobs.items():
+        if job not in alive:
+            serve.delete(name)
+
+
+def _shut_down_idle_serve(job: str) -> None:
+    """Ends Ray Serve's own processes, unless somebody else has an application or another job of ours is about to."""
+    import ray
+    from ray import serve
+
+    keepers = [actor["name"] for actor in ray.util.list_named_actors(True) if actor["namespace"] == NAMESPACE]
+    if keepers == [job] and not _apps():
+        serve.shutdown()
+
+
+def _alive(jobs: Iterable[str]) -> set[str]:
+    """Returns those of the jobs whose drivers live."""
+    from ray._private.worker import global_worker
+
+    def is_alive(job: str) -> bool:
+        found: Any = global_worker.gcs_client.get_all_job_info(
+            job_or_submission_id=job, skip_submission_job_info_field=True, skip_is_running_tasks_field=True
+        )
+        return any(not info.is_dead for info in found.values())
+
+    return {job for job in set(jobs) if is_alive(job)}
