@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from safecomm.cli import defenses, release, sweeps
+from safecomm.cli import cluster, defenses, release, sweeps
 from safecomm.cli.data import data_app, lab_app
 from safecomm.cli.evaluate import evaluate
 from safecomm.errors import SafecommError, SpecError, StoppedError
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 VERBS: list[Callable[..., None]] = [
     *(sweeps.run, sweeps.plan, sweeps.report, release.gate, release.export),
+    *(cluster.submit, cluster.doctor),
     *(evaluate, defenses.profile, defenses.extract_lora),
 ]
 for verb in VERBS:

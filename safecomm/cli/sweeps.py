@@ -31,7 +31,7 @@ def run(
     ] = False,
 ) -> None:
     """Runs a sweep, or what is still missing of it."""
-    spec = _read(sweep, [*(set_ or []), *(["search.split=report"] if search_on_report_split else [])], storage)
+    spec = read(sweep, [*(set_ or []), *(["search.split=report"] if search_on_report_split else [])], storage)
     if spec.search.split == "report" and not search_on_report_split:
         raise UsageError(
             f"{sweep}: search.split: report chooses settings on the very prompts whose rates are published, which "
@@ -55,7 +55,7 @@ def plan(
     ] = None,
 ) -> None:
     """Shows what a sweep would run and on what, and what of it is there already."""
-    spec = _read(sweep, set_, storage)
+    spec = read(sweep, set_, storage)
     from safecomm.cli.plan_table import plan_tables
     from safecomm.plan.plan import least_gpus, make_plan
     from safecomm.ray_session import Resources
@@ -80,5 +80,6 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="
     console.print(f"\nReport: {page}", soft_wrap=True)
 
 
-def _read(sweep: Path, overrides: list[str] | None, storage: str | None) -> Sweep:
+def read(sweep: Path, overrides: list[str] | None, storage: str | None) -> Sweep:
+    """Reads a sweep file with what the command line changes of it."""
     return read_sweep(sweep, [*(overrides or []), *([f"storage={storage}"] if storage else [])])

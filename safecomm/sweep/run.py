@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from safecomm.cluster.preflight import check_cluster, check_hub
 from safecomm.evaluate.engine import EngineSettings
 from safecomm.evaluate.fleet import Fleet
 from safecomm.evaluate.model_judge import judge_fleets
@@ -66,6 +67,7 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
     check_data(sweep)
     if sweep.finetune.adapter:
         given_adapter(sweep.finetune)
+    check_hub(sweep)
     store = Store(Path(sweep.storage) / "store")
     base = resolve_model(sweep.model.base, store, console.print)
     aligned = resolve_model(sweep.model.aligned, store, console.print)
@@ -75,6 +77,7 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
         resources = replace(there, gpus=max(there.gpus, sweep.cluster.gpus))
         plan = make_plan(sweep, resources, outcomes)
         write_json(folder.path / "plan.json", plan.as_dict())
+        check_cluster(sweep, [base.path, aligned.path, *(judge.path for judge in judges.values())], console.print)
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
 
         def carry_out(name: str, agenda: Agenda | Fixed, most: int) -> None:

@@ -1,0 +1,105 @@
+"""`safecomm submit` and `doctor`: sweeps on a cluster, and what the cluster has."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from safecomm.cli.console import console
+from safecomm.cli.sweeps import Overrides, Storage, SweepFile, read
+from safecomm.errors import StoppedError
+
+if TYPE_CHECKING:
+    from safecomm.cluster.submit import Job
+    from safecomm.spec import Sweep
+
+Dashboard = Annotated[str, typer.Option(help="The cluster's dashboard.", envvar="RAY_API_SERVER_ADDRESS")]
+
+
+def submit(
+    sweep: SweepFile,
+    address: Dashboard = "http://127.0.0.1:8265",
+    set_: Overrides = None,
+    storage: Storage = None,
+    wait: Annotated[bool, typer.Option(help="Follow the job's log until its end.")] = True,
+) -> None:
+    """Runs a sweep on a cluster, as a Ray job from this directory, and follows its log.
+
+    Ctrl-C leaves the job running. No secret is sent: the cluster's nodes have their own.
+    """
+    spec = read(sweep, set_, storage)
+    from safecomm.cluster import submit as jobs
+
+    command = jobs.run_command(sweep, set_ or [], storage)
+    jobs.check_storage(spec)
+    client, job = jobs.submit(address, command)
+    _tell(job, spec)
+    if wait:
+        raise typer.Exit(_follow(client, job))
+
+
+def doctor(
+    sweep: Annotated[Path | None, typer.Argument(help="A sweep that is to run there.", metavar="[SWEEP]")] = None,
+    set_: Overrides = None,
+    storage: Storage = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A cluster: its dashboard (http://HEAD:8265), or on one of its nodes `auto`."),
+    ] = None,
+) -> None:
+    """Shows what this machine or a cluster has and lacks; exit code 1 with a problem."""
+    spec = read(sweep, set_, storage) if sweep else None
+    if address and address.startswith(("http://", "https://")):
+        raise typer.Exit(_examine_there(address, sweep, set_ or [], storage))
+    from rich.table import Table
+
+    from safecomm.cluster.doctor import examine
+
+    styles = {"ok": "green", "warning": "yellow", "problem": "red"}
+    table = Table("check", "", "what there is, and what to do", box=None)
+    findings = examine(address or os.environ.get("RAY_ADDRESS"), spec)
+    for finding in findings:
+        table.add_row(finding.subject, f"[{styles[finding.level]}]{finding.level}[/]", finding.text)
+    console.print(table)
+    raise typer.Exit(int(any(finding.level == "problem" for finding in findings)))
+
+
+def _examine_there(address: str, sweep: Path | None, overrides: list[str], storage: str | None) -> int:
+    """Has a job on the cluster examine it."""
+    from safecomm.cluster import submit as jobs
+
+    options = jobs.run_command(sweep, overrides, storage)[1:] if sweep else []
+    client, job = jobs.submit(address, ["doctor", *options])
+    return _follow(client, job)
+
+
+def _tell(job: "Job", sweep: "Sweep") -> None:
+    """Prints where to look."""
+    folder = f"{sweep.storage.rstrip('/')}/{sweep.name}"
+    wandb = sweep.tracking.wandb
+    lines = {
+        "job": f"{job.id} ({job.uploaded / 1e6:.1f} MB uploaded)",
+        "dashboard": job.page,
+        "W&B": f"project {wandb.project}, group {sweep.name}" if wandb else "off",
+        "report": f"{folder}/report.html",
+        "log": job.command("logs -f"),
+        "trials' logs": f"tail -f {folder}/tune/*/*/stderr",
+        "to stop": job.command("stop"),
+        "to go on": "the same command again",
+    }
+    for name, text in lines.items():
+        console.print(f"{name + ':':14}{text}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _follow(client: object, job: "Job") -> int:
+    from safecomm.cluster.submit import follow
+
+    def write(text: str) -> None:
+        console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
+
+    try:
+        return follow(client, job, write)
+    except KeyboardInterrupt:
+        write(f"\nThe job goes on; to stop it: {job.command('stop')}\n")
+        return StoppedError.exit_code

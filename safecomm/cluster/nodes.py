@@ -1,0 +1,63 @@
+"""Asks every node of the cluster what it has."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safecomm.cluster.node import ANSWER_SECONDS, IMPORT_SECONDS, Asked, Node, leave_mark, look
+
+
+def ask_nodes(asked: Asked) -> tuple[list[Node], list[str]]:
+    """Has a small task look at every node; the driver's own is looked at without one.
+
+    Returns:
+        The nodes that answered, the driver's first, and the names of those that did not.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    names = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    remote = ray.remote(look)
+    with _marked(asked) as marked:
+        tasks = {
+            remote.options(
+                num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+            ).remote(name, marked): name
+            for node, name in names.items()
+            if node != here
+        }
+        own = look(names[here], marked)
+        patience = ANSWER_SECONDS + 2 * IMPORT_SECONDS * asked.imports
+        answered, silent = ray.wait(list(tasks), num_returns=len(tasks), timeout=patience) if tasks else ([], [])
+        found, lost = _collect(answered, tasks)
+    return [own, *found], lost + [tasks[task] for task in silent]
+
+
+def _collect(answered: Sequence[Any], tasks: dict[Any, str]) -> tuple[list[Node], list[str]]:
+    import ray
+    from ray.exceptions import RayError
+
+    found, lost = [], []
+    for task in answered:
+        try:
+            found.append(ray.get(task))
+        except RayError as error:
+            lost.append(f"{tasks[task]} ({str(error).strip().splitlines()[-1]})")
+    return found, lost
+
+
+@contextmanager
+def _marked(asked: Asked) -> Iterator[Asked]:
+    """Leaves the driver's mark in the storage while the nodes look for it."""
+    if asked.storage is None:
+        yield asked
+        return
+    mark = leave_mark(Path(asked.storage))
+    try:
+        yield replace(asked, mark=mark)
+    finally:
+        shutil.rmtree(Path(asked.storage) / mark, ignore_errors=True)

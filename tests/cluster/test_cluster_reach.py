@@ -1,0 +1,112 @@
+"""A cluster that can't be had is told in one line, at once."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from safecomm.cluster.reach import ClusterError, check_ray_address, token_state
+from safecomm.cluster.submit import submit
+from safecomm.ray_session import ray_session
+
+TOKEN = "0123456789abcdef" * 2
+
+
+@pytest.fixture
+def dashboard() -> Iterator[str]:
+    """A server that knows no token but ours, as a dashboard with token authentication."""
+
+    class Dashboard(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
+            self.send_response(200 if known else 403 if "Authorization" in self.headers else 401)
+            self.end_headers()
+            self.wfile.write(json.dumps({"ray_version": "2.60.0"}).encode())
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Dashboard)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def dead_port() -> int:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        return server.server_port
+
+
+def test_an_address_that_nobody_answers_on_is_told_at_once(dead_port: int) -> None:
+    """Ray tries for two minutes, and ends the process."""
+    started = time.monotonic()
+    with (
+        pytest.raises(ClusterError, match=f"no Ray cluster at 127.0.0.1:{dead_port}"),
+        ray_session(f"127.0.0.1:{dead_port}"),
+    ):
+        pass
+    with pytest.raises(ClusterError, match="no Ray cluster at http"):
+        submit(f"127.0.0.1:{dead_port}", ["run"])
+    assert time.monotonic() - started < 10
+
+
+def test_a_dashboards_address_is_no_address_to_run_on() -> None:
+    with pytest.raises(ClusterError, match="safecomm submit"):
+        check_ray_address("http://127.0.0.1:8265")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:", "127.0.0.1:port", "http://"])
+def test_an_address_without_a_port_is_refused(address: str) -> None:
+    with pytest.raises(ClusterError):
+        check_ray_address(address)
+
+
+RUN = """
+import sys
+from safecomm.cluster.submit import submit
+from safecomm.errors import SafecommError
+try:
+    submit(sys.argv[1], ["run"])
+except SafecommError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("token", ["wrong", "none", "off"])
+def test_a_token_that_is_wrong_or_missing_is_told_in_one_line(dashboard: str, token: str, tmp_path: Path) -> None:
+    """In a process of its own, for Ray reads its token once."""
+    file = tmp_path / "token"
+    if token == "wrong":
+        file.write_text("f" * 32)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = kept | {"RAY_AUTH_MODE": "disabled" if token == "off" else "token", "RAY_AUTH_TOKEN_PATH": str(file)}
+    command = [sys.executable, "-c", RUN, dashboard]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.strip().splitlines()
+    assert "does not take the token" in line and "ffff" not in line
+    assert {"wrong": str(file), "none": "there is no token in", "off": "off here"}[token] in line
+
+
+def test_what_is_said_of_the_token_never_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    assert TOKEN not in token_state()
+
+
+def test_submit_says_in_one_line_that_nobody_answers(dead_port: int, tmp_path: Path) -> None:
+    from safecomm.cli import app
+
+    address = f"http://127.0.0.1:{dead_port}"
+    done = CliRunner().invoke(app, ["submit", "sweeps/lab.yaml", "--address", address, "--storage", str(tmp_path)])
+    assert isinstance(done.exception, ClusterError) and "\n" not in str(done.exception)
