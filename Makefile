@@ -1,6 +1,6 @@
 # make demo   the lab sweep, end to end          make test   every test
 # make check  format, lint and types             make clean  forget the demo's results
-# make test-faults  sweeps, their parts and their nodes that are killed, W&B that fails
+# make test-faults  sweeps, jobs, their parts and their nodes that are killed; W&B that fails
 # make bench  time the alignment profile on the shapes of real models (40 GB of disk)
 PYTHON ?= python3
 VENV := .venv

@@ -5,17 +5,14 @@ small.
 """
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from head_node import RAY, head_node, with_token
 from small_sweep import PATIENCE, SECRET, kill_at, offline, stages, write_sweep
 
 from safecomm.store import LINEAGE
@@ -23,7 +20,6 @@ from safecomm.store import LINEAGE
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[1]
-RAY = str(Path(sys.executable).with_name("ray"))
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +29,7 @@ def sweep_file(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    token = tmp_path_factory.mktemp("token") / "token"
-    token.write_text("0123456789abcdef" * 2)
-    return offline(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token))
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
+    return offline(**with_token(tmp_path_factory.mktemp("token")))
 
 
 @pytest.fixture(scope="module")
@@ -53,27 +41,9 @@ def interrupted(sweep_file: Path, environment: dict[str, str]) -> dict[str, floa
 
 @pytest.fixture(scope="module")
 def head(interrupted: dict[str, float], environment: dict[str, str]) -> Iterator[str]:
-    """The address of a head node's dashboard, on loopback, with token authentication."""
-    dashboard = free_port()
-    ports = [f"--port={free_port()}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
-    ports += [f"--dashboard-agent-listen-port={free_port()}"]  # other tests' Ray has the usual one
-    command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", *ports]
-    node = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    address = f"http://127.0.0.1:{dashboard}"
-    deadline = time.monotonic() + 120
-    trivial = [RAY, "job", "submit", "--address", address, "--", "true"]
-    while subprocess.run(trivial, env=environment, capture_output=True).returncode:
-        assert node.poll() is None and time.monotonic() < deadline, "the head node did not start"
-        time.sleep(1)
-    yield address
-    node.terminate()  # drains the node and ends what it started
-    try:
-        node.wait(timeout=60)
-    except subprocess.TimeoutExpired:
-        os.killpg(node.pid, signal.SIGKILL)
-        node.wait()
+    """The address of a head node's dashboard."""
+    with head_node(environment) as node:
+        yield node.address
 
 
 @pytest.fixture(scope="module")
