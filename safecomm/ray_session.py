@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 from safecomm.errors import SafecommError
 
@@ -78,12 +79,16 @@ def _connect(address: str | None) -> None:
 
 @contextmanager
 def _sigterm_as_sigint() -> Iterator[None]:
-    """Has SIGTERM, with which `ray job stop` ends a driver, do what Ctrl-C does."""
+    """Has SIGTERM, with which `ray job stop` ends a driver, do what Ctrl-C does, also where SIGINT is ignored."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it in a submitted job
-    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:

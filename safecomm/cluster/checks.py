@@ -11,6 +11,7 @@ from safecomm.cluster.node import KEY, Node, pins
 from safecomm.spec import Sweep
 
 Level = Literal["ok", "warning", "problem"]
+MEND = "run scripts/install.sh there"
 LEAST_DISK_GIB = 10.0
 LEAST_SHM_GIB = 2.0
 """NCCL and Ray's object store fail in obscure ways with less."""
@@ -26,37 +27,45 @@ class Finding:
 
 
 def check_versions(nodes: Sequence[Node]) -> list[Finding]:
-    """Compares Python and the packages with the driver's and with the pins."""
+    """Compares Python and the packages of every node with the driver's, and the driver's with the pins."""
     driver, wanted = nodes[0], pins()
     findings = [
         Finding("Python", "problem", f"{node.name} has {node.python}, {driver.name} {driver.python}; Ray needs one")
         for node in nodes
         if node.python != driver.python
     ]
+    for node in nodes:
+        if node.versions != driver.versions:
+            names = sorted({name for name, _ in node.versions.items() ^ driver.versions.items()} - {"vllm"})
+            other = [f"{name} {_version(node, name)} ({driver.name}: {_version(driver, name)})" for name in names]
+            findings += [Finding("packages", "problem", f"{node.name} has {', '.join(other)}; {MEND}")] if other else []
+    off = [
+        f"{name} {_version(driver, name)} (pinned: {pin})" for name, pin in wanted.items() if _is_off(driver, name, pin)
+    ]
+    if off:
+        findings.append(Finding("packages", "warning", f"{driver.name} has {', '.join(off)}; {MEND}"))
     if not wanted:
         findings.append(Finding("packages", "warning", "safecomm is not installed here, so its pins are not known"))
-    for node in nodes:
-        wrong = [
-            f"{package} {node.versions.get(package) or 'missing'} (pinned: {pin})"
-            for package, pin in wanted.items()
-            if package != "vllm" and not _matches(node.versions.get(package, ""), pin)
-        ]
-        if wrong:
-            findings.append(Finding("packages", "problem", f"{node.name}: {', '.join(wrong)}; run scripts/install.sh"))
-    ok = f"{driver.python} and {len(wanted)} pinned packages on {len(nodes)} nodes"
-    return findings or [Finding("versions", "ok", ok)]
+    many = "one node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+    return findings or [Finding("packages", "ok", f"Python {driver.python}, {len(wanted)} pinned packages, on {many}")]
 
 
-def check_engines(nodes: Sequence[Node], engine: str = "vllm") -> list[Finding]:
-    """Names nodes on which engines or fine-tunes could not start."""
-    level: Level = "problem" if engine == "vllm" else "warning"
+def check_engines(nodes: Sequence[Node], engine: str = "vllm", on_gpu: bool = False) -> list[Finding]:
+    """Names nodes on which engines or fine-tunes could not start.
+
+    Args:
+        nodes: the nodes.
+        engine: what the sweep's engines are.
+        on_gpu: whether both go to nodes with GPUs alone.
+    """
+
+    def level(node: Node, module: str) -> Level:
+        is_needed = (node.gpus or not on_gpu) and (module != "vllm" or engine == "vllm")
+        return "problem" if is_needed else "warning"
+
+    hints = {"vllm": f"{MEND}, or set evaluate.engine: transformers", "deepspeed": MEND}
     findings = [
-        Finding(
-            module,
-            level if module == "vllm" else "problem",
-            f"{node.name}: {module} {fault}; run scripts/install.sh there"
-            + (", or set evaluate.engine: transformers" if module == "vllm" else ""),
-        )
+        Finding(module, level(node, module), f"{node.name}: {module} {fault}; {hints[module]}")
         for node in nodes
         for module, fault in node.faults.items()
     ]
@@ -165,6 +174,13 @@ def has_secret(name: str) -> bool:
     return False
 
 
-def _matches(installed: str, pin: str) -> bool:
+def _version(node: Node, package: str) -> str:
+    return node.versions.get(package, "none")
+
+
+def _is_off(node: Node, package: str, pin: str) -> bool:
+    """Whether a package is not of the pinned version; that vLLM is missing is told with the engines."""
+    if package == "vllm" and package not in node.versions:
+        return False
     parts = pin.split(".")
-    return installed.partition("+")[0].split(".")[: len(parts)] == parts
+    return _version(node, package).partition("+")[0].split(".")[: len(parts)] != parts

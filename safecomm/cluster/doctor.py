@@ -36,7 +36,7 @@ def examine(address: str | None, sweep: Sweep | None) -> list[Finding]:
     nodes, silent, most = _nodes(address, storage)
     findings = [
         *check_versions(nodes),
-        *check_engines(nodes, sweep.evaluate.engine if sweep else "vllm"),
+        *check_engines(nodes, sweep.evaluate.engine if sweep else "vllm", most > 0),
         *check_room(nodes),
         *check_keys(nodes, sweep, expected_secrets()),
         *(Finding("node", "problem", f"{name} did not answer; look at it with `ray status`") for name in silent),

@@ -7,6 +7,7 @@ from safecomm.models import LAB
 from safecomm.spec import Sweep
 
 TIMEOUT_SECONDS = 10.0
+SET_TOKEN = "set HF_TOKEN (for a submitted job on the head node, before `ray start`)"
 
 
 def check_models(sweep: Sweep) -> list[Finding]:
@@ -33,8 +34,8 @@ def _check(model: str, key: str) -> Finding:
     try:
         get_hf_file_metadata(hf_hub_url(model, "config.json"), timeout=TIMEOUT_SECONDS)
     except GatedRepoError:
-        token = "your HF_TOKEN has no access yet: ask for it on the model's page" if _has_token() else "set HF_TOKEN"
-        return Finding(key, "ok" if cached else "problem", f"{model} is behind a gate; {token}, or give a folder")
+        mend = "your HF_TOKEN has no access yet: ask for it on the model's page" if _has_token() else SET_TOKEN
+        return Finding(key, "ok" if cached else "problem", f"{model} is behind a gate; {mend}, or give a folder")
     except RepositoryNotFoundError:
         return Finding(
             key, "problem", f"{model}: neither a folder nor on the hub, or private; check the name, HF_TOKEN"

@@ -48,12 +48,23 @@ class Keeper:
     def _keep(self, job: str) -> None:
         import ray
 
-        while job in _alive([job]):
-            _delete_forsaken()
+        while not _tidied_up(job):
             time.sleep(LOOK_SECONDS)
-        _delete_forsaken()
-        _shut_down_idle_serve(job)
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+
+def _tidied_up(job: str) -> bool:
+    """Takes down what jobs that are over left; returns whether this one is over, and nothing is left of it."""
+    from ray.exceptions import RayError
+
+    try:
+        is_over = job not in _alive([job])
+        _delete_forsaken()
+        if is_over:
+            _shut_down_idle_serve(job)
+        return is_over
+    except RayError:  # the cluster's head, or Ray Serve, is restarting
+        return False
 
 
 def _this_job() -> str:

@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from safecomm.cluster.reach import ClusterError
+
 GIB = 1024**3
 IMPORT_SECONDS = 180.0
 ANSWER_SECONDS = 60.0
@@ -89,9 +91,16 @@ def pins() -> dict[str, str]:
 
 
 def leave_mark(storage: Path) -> str:
-    """Makes a folder in the storage, for nodes to find and to write into; the caller removes it."""
+    """Makes a folder in the storage, for nodes to find and to write into; the caller removes it.
+
+    Raises:
+        ClusterError: where the driver itself can't write there.
+    """
     mark = f".seen-{uuid.uuid4().hex}"
-    (storage / mark).mkdir(parents=True)
+    try:
+        (storage / mark).mkdir(parents=True)
+    except OSError as error:
+        raise ClusterError(f"storage: {storage}: can't be written to here ({error.strerror})") from error
     return mark
 
 

@@ -29,12 +29,13 @@ def check_hub(sweep: Sweep) -> None:
     _refuse(check_models(sweep))
 
 
-def check_cluster(sweep: Sweep, models: Sequence[Path], say: Callable[[str], object]) -> None:
+def check_cluster(sweep: Sweep, models: Sequence[Path], on_gpu: bool, say: Callable[[str], object]) -> None:
     """Looks at every node of the cluster that this process is connected to.
 
     Args:
         sweep: the sweep.
         models: the folders that its nodes must see.
+        on_gpu: whether engines and fine-tunes go to GPUs.
         say: told of what may go wrong.
 
     Raises:
@@ -44,7 +45,7 @@ def check_cluster(sweep: Sweep, models: Sequence[Path], say: Callable[[str], obj
     findings = [
         *check_versions(nodes),
         *check_storage(nodes, sweep.storage),
-        *check_engines(nodes, sweep.evaluate.engine),
+        *check_engines(nodes, sweep.evaluate.engine, on_gpu),
         *check_models_seen(nodes),
         *check_keys(nodes, sweep, expected_secrets()),
         *(Finding("node", "warning", f"{name} did not answer") for name in silent),

@@ -170,7 +170,8 @@ def only_run(folder: Path, say: Callable[[str], None]) -> Iterator[RunLock]:
                 signal.pthread_kill(main, signal.SIGINT)  # as Ctrl-C does, which Ray Tune ends well on
                 return
 
-    # Jobs in the background ignore it, but must stop as well.
+    # Jobs in the background ignore it, and Ray blocks it in those that it starts, but they must stop as well.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=keep, name="run-lock", daemon=True)
     thread.start()

@@ -77,7 +77,8 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
         resources = replace(there, gpus=max(there.gpus, sweep.cluster.gpus))
         plan = make_plan(sweep, resources, outcomes)
         write_json(folder.path / "plan.json", plan.as_dict())
-        check_cluster(sweep, [base.path, aligned.path, *(judge.path for judge in judges.values())], console.print)
+        models = [base.path, aligned.path, *(judge.path for judge in judges.values())]
+        check_cluster(sweep, models, resources.gpus > 0, console.print)
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
 
         def carry_out(name: str, agenda: Agenda | Fixed, most: int) -> None:

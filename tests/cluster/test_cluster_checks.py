@@ -38,11 +38,15 @@ def test_nodes_that_are_alike_are_well(node: Node) -> None:
 
 
 def test_another_python_and_another_version_of_a_package_are_named(node: Node) -> None:
-    versions = node.versions | {"transformers": "4.0.0", "ray": "2.55.1"}
-    other = replace(node, name="10.0.0.2", python="3.12.1", versions=versions)
+    other = replace(node, name="10.0.0.2", python="3.12.1", versions=node.versions | {"ray": "2.55.1"})
     python, packages = problems(checks.check_versions([node, other]))
     assert "10.0.0.2 has 3.12.1, 10.0.0.1 3.11.7" in python
-    assert "10.0.0.2" in packages and "ray 2.55.1 (pinned: 2.60)" in packages and "transformers" not in packages
+    assert f"10.0.0.2 has ray 2.55.1 (10.0.0.1: {node.versions['ray']})" in packages and "transformers" not in packages
+
+
+def test_versions_that_are_not_the_pinned_ones_are_a_warning(node: Node) -> None:
+    (found,) = checks.check_versions([replace(node, versions=node.versions | {"torch": "2.12.1", "trl": "1.16.7"})])
+    assert found.level == "warning" and "torch 2.12.1 (pinned: 2.13.0)" in found.text and "trl" not in found.text
 
 
 def test_a_node_without_vllm_is_named_unless_the_sweep_needs_none(node: Node) -> None:
@@ -50,6 +54,12 @@ def test_a_node_without_vllm_is_named_unless_the_sweep_needs_none(node: Node) ->
     (text,) = problems(checks.check_engines(nodes))
     assert "10.0.0.2: vllm is not installed" in text and "scripts/install.sh" in text
     assert not problems(checks.check_engines(nodes, "transformers"))
+
+
+def test_on_a_cluster_with_gpus_only_the_nodes_that_have_some_need_vllm(node: Node) -> None:
+    head, worker = replace(node, faults={"vllm": "is not installed"}), replace(node, name="10.0.0.2", gpus=["L40S"])
+    assert not problems(checks.check_engines([head, worker], on_gpu=True))
+    assert problems(checks.check_engines([worker, replace(worker, faults=head.faults)], on_gpu=True))
 
 
 def test_more_gpus_than_the_cluster_can_ever_have_are_refused(node: Node, sweep: Sweep) -> None:
