@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,17 +95,7 @@ def _sigterm_as_sigint() -> Iterator[None]:
 
 
 def _resources() -> Resources:
-    """Returns what the cluster has or, where it grows by itself, can have."""
     import ray
 
-    present, limits = ray.cluster_resources(), autoscaler_limits()
-    cpus, gpus = (max(present.get(kind, 0.0), limits.get(kind, 0.0)) for kind in ("CPU", "GPU"))
-    return Resources(cpus, gpus)
-
-
-def autoscaler_limits() -> dict[str, float]:
-    """Returns the most of each resource that the cluster's autoscaler may come to, as far as it says."""
-    from ray._private.state import state
-
-    limits = state.get_max_resources_from_cluster_config() or {}
-    return {kind: float(most) for kind, most in limits.items() if most < sys.maxsize}
+    total = ray.cluster_resources()
+    return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))

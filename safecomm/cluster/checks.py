@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from safecomm.cluster.node import KEY, Node, pins
+from safecomm.search.outcomes import Outcomes
+from safecomm.search.profiles import Profiles
 from safecomm.spec import Sweep
 
 Level = Literal["ok", "warning", "problem"]
@@ -106,17 +108,18 @@ def check_gpus(sweep: Sweep, nodes: Sequence[Node], most: float) -> list[Finding
     Args:
         sweep: the sweep.
         nodes: the nodes.
-        most: GPUs that there are or, with an autoscaler, can be.
+        most: GPUs that there are or, by `cluster.gpus`, can be.
     """
-    from safecomm.plan.plan import gpus_needed
+    from safecomm.plan.plan import least_gpus
 
     if not most:
         return [Finding("GPUs", "ok", "none: the sweep runs on CPUs, as the lab's does")]
-    needed = gpus_needed(sweep)
+    needed = least_gpus(sweep, Outcomes(sweep, Profiles(sweep)))
     if needed > most:
         text = (
             f"the sweep needs {needed} at a time (cluster.target, cluster.judge, cluster.finetune.workers) and the "
-            f"cluster can have {most:g}; lower replicas, tensor_parallel or workers, or add GPUs"
+            f"cluster has {most:g}; lower replicas, tensor_parallel or workers, or add GPUs; where it starts more when "
+            "there is work for them, say how many in cluster.gpus"
         )
         return [Finding("GPUs", "problem", text)]
     kinds = Counter(gpu for node in nodes for gpu in node.gpus)

@@ -34,6 +34,7 @@ def examine(address: str | None, sweep: Sweep | None) -> list[Finding]:
     """
     storage = str(Path(sweep.storage).expanduser().resolve()) if sweep and "://" not in sweep.storage else None
     nodes, silent, most = _nodes(address, storage)
+    most = max(most, float(sweep.cluster.gpus)) if sweep else most
     findings = [
         *check_versions(nodes),
         *check_engines(nodes, sweep.evaluate.engine if sweep else "vllm", most > 0),

@@ -2,8 +2,8 @@
 
 Weights, adapter, gradients and optimizer state are counted. Activations are modelled on what transformers and TRL 1.16
 keep: those of the layers lie up to a tenth above the peak that PyTorch reaches at the shapes of Llama-3.1-8B and
-Qwen2-7B with LoRA, up to a fifth without gradient checkpointing. The loss, DeepSpeed's buffers and all overhead are read
-from the libraries' code and were measured on no GPU. All are those of a batch whose texts all reach `max_length`.
+Qwen2-7B with LoRA, up to a fifth without gradient checkpointing. The loss, DeepSpeed's buffers and all overhead are
+read from the libraries' code and were measured on no GPU. All are those of a batch whose texts all reach `max_length`.
 """
 
 from dataclasses import dataclass

@@ -186,11 +186,6 @@ def least_gpus(sweep: Sweep, outcomes: Outcomes) -> int:
     return max(fleet, workers) if _take_turns(sweep, outcomes) else fleet + workers
 
 
-def gpus_needed(sweep: Sweep) -> int:
-    """Returns the fewest GPUs that a sweep runs with: those of the fleet and of one fine-tune."""
-    return _fleet_gpus(sweep) + sweep.cluster.finetune.workers
-
-
 def _fleet_gpus(sweep: Sweep) -> int:
     target, judge = sweep.cluster.target, sweep.cluster.judge
     return target.gpus + len(sweep.evaluate.judge_models) * judge.gpus

@@ -10,7 +10,9 @@ import pytest
 from safecomm.cluster import checks
 from safecomm.cluster.checks import Finding
 from safecomm.cluster.node import Asked, Node, leave_mark, look, pins
-from safecomm.plan.plan import gpus_needed
+from safecomm.plan.plan import least_gpus
+from safecomm.search.outcomes import Outcomes
+from safecomm.search.profiles import Profiles
 from safecomm.spec import Sweep, read_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -62,10 +64,10 @@ def test_on_a_cluster_with_gpus_only_the_nodes_that_have_some_need_vllm(node: No
     assert problems(checks.check_engines([worker, replace(worker, faults=head.faults)], on_gpu=True))
 
 
-def test_more_gpus_than_the_cluster_can_ever_have_are_refused(node: Node, sweep: Sweep) -> None:
-    needed = gpus_needed(sweep)
+def test_more_gpus_than_the_cluster_has_are_refused(node: Node, sweep: Sweep) -> None:
+    needed = least_gpus(sweep, Outcomes(sweep, Profiles(sweep)))
     (text,) = problems(checks.check_gpus(sweep, [node], needed - 1))
-    assert f"needs {needed} " in text and f"can have {needed - 1}" in text
+    assert f"needs {needed} " in text and f"cluster has {needed - 1};" in text
     assert not problems(checks.check_gpus(sweep, [node], needed))
     assert not problems(checks.check_gpus(sweep, [node], 0))
 
