@@ -8,6 +8,7 @@ SafecommError            exit code 1: the message names the cause and the fix
 ├── DefenseError         a defense's settings that make no sense
 ├── TrainingError        a fine-tune that failed, with the step
 ├── EvaluationError      prompts that got no answer, or a fleet that did not start
+├── StorageError         a bucket that can't be reached or used
 ├── DiskFullError        a folder whose disk is full; what was finished is kept
 └── StoppedError         exit code 130: somebody stopped the sweep; what was finished is kept
 """
@@ -54,6 +55,10 @@ class TrainingError(SafecommError):
 
 class EvaluationError(SafecommError):
     """An evaluation could not be carried out."""
+
+
+class StorageError(SafecommError):
+    """The bucket that a sweep's `storage` names can't be reached or used."""
 
 
 class DiskFullError(SafecommError):

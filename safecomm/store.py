@@ -2,10 +2,9 @@
 
 A stage's folder `<root>/<stage>/<key>/` appears whole or not at all, with a `lineage.json` that names its inputs and
 the checksums of its files. Whoever asks for the same stage while it is being made waits for it instead of making it
-twice.
+twice. Where the store is in a bucket, each node has copies of the stages that it used.
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -20,13 +19,14 @@ from typing import Any
 
 from filelock import FileLock
 
+from safecomm import shared
 from safecomm.checksums import checksums, damage
-from safecomm.errors import DiskFullError, UsageError
+from safecomm.disk import disk_full_told
+from safecomm.errors import StorageError, UsageError
 
 logger = logging.getLogger(__name__)
 
 LINEAGE = "lineage.json"
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def digest(value: object) -> str:
@@ -78,9 +78,12 @@ class Store:
     """A folder of finished stages."""
 
     def __init__(self, root: str | Path):
-        if "://" in str(root):
-            raise UsageError(f"storage: {root} is a bucket; give a folder that every node of the cluster sees")
         self.root = Path(root).expanduser().resolve()
+
+    @classmethod
+    def of(cls, storage: str) -> "Store":
+        """Returns the store that a sweep's `storage` holds."""
+        return cls(shared.local_folder(storage) / "store")
 
     def folder(self, stage: str, key: str) -> Path:
         """Returns where the stage's output is, or would be."""
@@ -89,7 +92,9 @@ class Store:
     def find(self, stage: str, key: str) -> Path | None:
         """Returns the finished stage's folder, or None where it has not been made or its files are damaged."""
         folder = self.folder(stage, key)
-        return folder if folder.is_dir() and not _damage(folder) else None
+        if not folder.is_dir():
+            return folder if _fetch(folder) else None
+        return folder if not _damage(folder, key) and shared.is_published(folder / LINEAGE) else None
 
     def obtain(self, stage: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """Returns the folder of a finished stage, which `make` fills where it is not in the store yet.
@@ -107,15 +112,15 @@ class Store:
         key = digest(inputs)
         if found := self.find(stage, key):
             return found
-        with disk_full_told(self.root):
-            lock = self.scratch / f"{stage}-{key}.lock"
-            with FileLock(lock):  # the system frees it when its holder dies
-                if found := self.find(stage, key):
+        with disk_full_told(self.root), shared.only_one(self.scratch / f"{stage}-{key}.lock"):
+            if found := self.find(stage, key):
+                return found
+            folder = self.folder(stage, key)
+            if folder.is_dir():
+                self.set_aside(folder, _damage(folder, key) or "the bucket lacks it")
+                if found := self.find(stage, key):  # only this node's copy was damaged
                     return found
-                folder = self.folder(stage, key)
-                if folder.is_dir():
-                    self.set_aside(folder, _damage(folder))
-                self._make(stage, inputs, make)
+            self._make(stage, inputs, make)
         return folder
 
     @property
@@ -146,9 +151,8 @@ class Store:
                 made = {"stage": stage, "key": key, "inputs": dict(inputs), "seconds": round(time.time() - started, 2)}
                 write_json(half / LINEAGE, made | {"files": checksums(half)})
             folder = self.folder(stage, key)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            half.chmod(0o755)
-            half.rename(folder)
+            shared.publish_tree(folder, half, last=LINEAGE)
+            _move(half, folder)
         finally:
             shutil.rmtree(half, ignore_errors=True)
 
@@ -159,47 +163,54 @@ def lineage(folder: Path) -> dict[str, Any]:
     return value
 
 
-def _damage(folder: Path) -> str:
+def here(path: Path) -> Path:
+    """Returns a path in a finished stage once it is on this node, whichever made it.
+
+    Raises:
+        StorageError: where the bucket has no such stage.
+    """
+    if path.exists() or shared.address(path) == str(path):
+        return path
+    for folder in (path, *path.parents[:2]):
+        if _fetch(folder) and path.exists():
+            return path
+    raise StorageError(f"storage: {shared.address(path)} is gone, or damaged; run the sweep again to make it anew")
+
+
+def _fetch(folder: Path) -> bool:
+    """Copies a finished stage to this node, once; tells whether there is such a one, with all its files as written."""
+    if shared.address(folder) == str(folder) or not shared.is_published(folder / LINEAGE):
+        return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if folder.is_dir():
+            return True
+        half = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            shared.fetch_tree(folder, half)
+            if reason := _damage(half, folder.name):
+                logger.warning("%s is damaged (%s)", shared.address(folder), reason)
+                return False
+            for name, was in lineage(half).get("files", {}).items():
+                os.utime(half / name, ns=(was["changed"], was["changed"]))
+            _move(half, folder)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+    return True
+
+
+def _move(half: Path, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    half.chmod(0o755)
+    half.rename(folder)
+
+
+def _damage(folder: Path, key: str) -> str:
     """Tells what is wrong with a stage's folder, or "". One of before has no checksums and is taken as it is."""
     try:
         record = lineage(folder)
-        if record["key"] != folder.name:
+        if record["key"] != key:
             return f"{LINEAGE} is that of another folder"
         return damage(folder, record.get("files", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # unreadable, or not what we write
         return f"{LINEAGE} or a file can't be read: {error}"
-
-
-@contextmanager
-def disk_full_told(folder: Path) -> Iterator[None]:
-    """Makes a full disk a DiskFullError that names the folder and what its disk has left."""
-    try:
-        yield
-    except DiskFullError:
-        raise
-    except Exception as error:  # safetensors and Ray pass the system's words on in errors of their own
-        if not _is_disk_full(error):
-            raise
-        full = _fullest(error, folder)
-        left = shutil.disk_usage(full).free
-        raise DiskFullError(
-            f"{full}: its disk is full, or your quota used up ({left / 1e6:,.1f} MB left); make room there. "
-            "What was finished is kept, and the same command goes on with it"
-        ) from error
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Looks through an error and its causes."""
-    while error:
-        if getattr(error, "errno", None) in DISK_FULL or any(os.strerror(code) in str(error) for code in DISK_FULL):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _fullest(error: BaseException, folder: Path) -> Path:
-    """Returns the folder that can't be written to: the error's own, else which of ours has the least left."""
-    if isinstance(error, OSError) and error.filename and (own := Path(os.fsdecode(error.filename)).parent).is_dir():
-        return own
-    folder = next(place for place in (folder, *folder.parents) if place.is_dir())
-    return min((folder, Path(tempfile.gettempdir())), key=lambda place: shutil.disk_usage(place).free)

@@ -21,7 +21,7 @@ from safecomm.report.plots import trade_off
 from safecomm.report.run import read_run
 from safecomm.search.arms import Trial
 from safecomm.spec import Sweep
-from safecomm.store import Store, digest
+from safecomm.store import Store, digest, here
 from safecomm.sweep.driver import DriverOnly
 from safecomm.sweep.run_folder import RunFolder
 
@@ -144,7 +144,7 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
     def __init__(self, sweep: Sweep, folder: RunFolder):
         self._sweep = sweep
         self._folder = folder
-        self._store = Store(Path(sweep.storage) / "store")
+        self._store = Store.of(sweep.storage)
         self._runs: dict[str, TrackedRun] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -185,9 +185,9 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         run.summary.update({key: result[key] for key in shown if key in result})
         run.log({key: value for key, value in result.items() if _is_rate(key, result)})
         if result["status"] == "done" and "evaluation" in result:  # which a fine-tune lacks
-            run.log({"samples": sample_table(self._store.folder("evaluation", result["evaluation"]))})
+            run.log({"samples": sample_table(here(self._store.folder("evaluation", result["evaluation"])))})
             if result["adapter_path"]:
-                run.log_artifact(adapter_artifact(Path(result["adapter_path"]), result["adapter"]))
+                run.log_artifact(adapter_artifact(here(Path(result["adapter_path"])), result["adapter"]))
 
 
 def tracking_callbacks(sweep: Sweep, folder: RunFolder) -> list[Callback]:

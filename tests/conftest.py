@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from s3_server import access, new_bucket, s3_server
+
+from safecomm.shared import CACHE
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -37,6 +40,22 @@ def ray_session() -> Iterator[None]:
 
     with session(None):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """An S3 server on loopback."""
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a new bucket, with what it takes to use it in the environment, and no copies on this node."""
+    for name, value in access(s3_url).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(CACHE, str(tmp_path / "node"))
+    return f"s3://{new_bucket(s3_url)}/runs"
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safecomm import checksums
-from safecomm.errors import UsageError
 from safecomm.store import LINEAGE, Store, digest, lineage
 
 json_values = st.recursive(
@@ -172,8 +171,3 @@ def test_a_stage_of_before_there_were_checksums_is_used(tmp_path: Path) -> None:
     del old["files"]
     (folder / LINEAGE).write_text(json.dumps(old))
     assert Store(tmp_path).obtain("stage", {"x": 1}, pytest.fail) == folder
-
-
-def test_a_bucket_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="s3://bucket"):
-        Store("s3://bucket/runs")

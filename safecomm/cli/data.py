@@ -38,12 +38,14 @@ def data_show(
 
 
 @lab_app.command("build")
-def lab_build(storage: Annotated[str, typer.Option(help="Folder for the store.")] = "runs", seed: int = 0) -> None:
+def lab_build(
+    storage: Annotated[str, typer.Option(help="Folder or bucket for the store.")] = "runs", seed: int = 0
+) -> None:
     """Trains the lab's base and aligned models, unless the store has them."""
     from safecomm.lab.build import build_lab
     from safecomm.store import Store
 
-    for name, folder in build_lab(Store(Path(storage) / "store"), seed, report=console.print).items():
+    for name, folder in build_lab(Store.of(storage), seed, report=console.print).items():
         console.print(f"lab://{name}: {folder}", soft_wrap=True)
 
 

@@ -59,7 +59,7 @@ def evaluate(
     ] = None,
     replicas: Annotated[int, typer.Option(help="Engines of the model, and of each judge.", min=1)] = 1,
     tensor_parallel: Annotated[int, typer.Option(help="GPUs of one engine of the model.", min=1)] = 1,
-    storage: Annotated[str, typer.Option(help="Folder for the store, which keeps every answer.")] = "runs",
+    storage: Annotated[str, typer.Option(help="Folder or bucket for the store, which keeps every answer.")] = "runs",
     address: Annotated[str | None, typer.Option(help="A Ray cluster; without it Ray is started here.")] = None,
 ) -> None:
     """Measures a model, bare and with each adapter; asks only what has not been answered before."""
@@ -76,7 +76,7 @@ def evaluate(
     from safecomm.store import Store
 
     prompts = [prompt for text in benchmark for prompt in _prompts(text, limit, shuffle_options)]
-    store = Store(Path(storage) / "store")
+    store = Store.of(storage)
     panel = _panel(refs, grader, store)
     target = resolve_model(model, store, console.print)
     length = max_model_len or min(2048, target.context or 2048)

@@ -8,14 +8,14 @@ import typer
 from rich.markup import escape
 
 from safecomm.cli.console import console
+from safecomm.cli.run_argument import Run
 from safecomm.errors import UsageError
 
-RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
 Arm = Annotated[str | None, typer.Option(help="An arm, at its best point; without it the recommended point.")]
 
 
 def gate(
-    run: RunFolder,
+    run: Run,
     max_asr: Annotated[float | None, typer.Option(help="Highest attack success rate.", min=0, max=1)] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Lowest telecom accuracy.", min=0, max=1)] = None,
     max_over_refusal: Annotated[float | None, typer.Option(help="Highest over-refusal.", min=0, max=1)] = None,
@@ -41,7 +41,7 @@ def gate(
 
 
 def export(
-    run: RunFolder,
+    run: Run,
     out: Annotated[Path, typer.Option(help="A new folder.")],
     arm: Arm = None,
     seed: Annotated[int, typer.Option(help="Of the fine-tune.")] = 0,

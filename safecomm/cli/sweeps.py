@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from safecomm.cli.console import console
+from safecomm.cli.run_argument import Run
 from safecomm.errors import UsageError
 from safecomm.spec import Sweep, read_sweep
 
@@ -13,7 +14,9 @@ SweepFile = Annotated[Path, typer.Argument(help="The sweep: a YAML file, or a ru
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a value, e.g. --set search.trials=8.", metavar="KEY=VALUE")
 ]
-Storage = Annotated[str | None, typer.Option(help="Folder for the store and the runs, instead of the sweep's.")]
+Storage = Annotated[
+    str | None, typer.Option(help="Folder or bucket for the store and the runs, instead of the sweep's.")
+]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster; without it Ray is started on this machine.")]
 
 
@@ -61,8 +64,11 @@ def plan(
     from safecomm.ray_session import Resources
     from safecomm.search.outcomes import Outcomes
     from safecomm.search.profiles import Profiles
+    from safecomm.sweep.run_folder import RunFolder
 
     outcomes = Outcomes(spec, Profiles(spec))
+    outcomes.fetch()
+    RunFolder(spec).fetch()
     if gpus is None:
         gpus = least_gpus(spec, outcomes) if spec.cluster.gpu_memory else 0
     planned = make_plan(spec, Resources(cpus=0, gpus=gpus), outcomes, fetch=False)
@@ -70,7 +76,7 @@ def plan(
         console.print(part, soft_wrap=isinstance(part, str))
 
 
-def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:
+def report(run: Run) -> None:
     """Prints a run's results and writes its report.html anew."""
     from safecomm.report.page import write_report
     from safecomm.report.table import results_table

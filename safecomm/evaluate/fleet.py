@@ -1,10 +1,12 @@
 """The fleet: engines as Ray Serve deployments that live as long as the sweep and are shared by all its trials."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from safecomm.cluster.keeper import app_of
@@ -13,6 +15,7 @@ from safecomm.evaluate.canary import Canary
 from safecomm.evaluate.engine import Answer, Engine, EngineSettings, Question, failed
 from safecomm.ray_session import CPU_SHARE
 from safecomm.spec.sweep import Replicas
+from safecomm.store import here
 
 TARGET = "target"
 """The fleet of the model under study; judges have fleets of their own."""
@@ -39,11 +42,13 @@ class Replica:
     """One engine behind Ray Serve."""
 
     def __init__(self, engine: str, model: str, settings: dict[str, Any]):
-        self._engine = build_engine(engine, model, EngineSettings(**settings))
+        self._engine = build_engine(engine, str(here(Path(model))), EngineSettings(**settings))
         self._canary = Canary(self._engine)
 
     async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
         """Answers a chunk of questions; with an adapter, once it is proved that the engine applies it."""
+        if adapter and not Path(adapter).exists():
+            await asyncio.to_thread(here, Path(adapter))
         if adapter and (reason := await self._canary.silence(adapter)):
             return [failed(reason)] * len(questions)
         return await self._engine.answer(questions, adapter)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from filelock import FileLock
 
+from safecomm import shared
 from safecomm.checksums import file_digest
+from safecomm.disk import disk_full_told
 from safecomm.evaluate.engine import Question
 from safecomm.evaluate.stream import ID
-from safecomm.store import Store, digest, disk_full_told, write_json
+from safecomm.store import Store, digest, write_json
 
 ATTEMPTS = 3
 KEEP_SECONDS = 10.0
@@ -59,6 +60,7 @@ class Responses:
 
     def kept(self) -> pd.DataFrame:
         """Returns a row an answered question."""
+        shared.fetch(self._folder)
         read = [self._read(part) for part in sorted(self._folder.glob("*.parquet"))]
         parts = [part for part in read if part is not None]
         return pd.concat(parts) if parts else pd.DataFrame({ID: []})
@@ -72,7 +74,9 @@ class Responses:
         half = self._folder / f"{digest(sorted(good[ID]))}.half"
         with disk_full_told(self._folder):
             good.to_parquet(half)
-            half.replace(self._folder / f"{PART}{file_digest(half)}.parquet")
+            part = half.replace(self._folder / f"{PART}{file_digest(half)}.parquet")
+        shared.publish(self._folder / "inputs.json")
+        shared.publish(part)
 
     def _read(self, part: Path) -> pd.DataFrame | None:
         """Reads a file; sets it aside where its bytes are not those of its name, or it can't be read."""
@@ -101,8 +105,7 @@ def answers_of(models: Mapping[str, Responses], questions: Questions, ask: AskAl
     failed = dict.fromkeys(models, pd.DataFrame({ID: []}))
     with ExitStack() as locks:
         for lock in sorted(distinct):  # whoever wants the same answers meanwhile waits for them, all in one order
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(FileLock(lock))
+            locks.enter_context(shared.only_one(lock))
         for _ in range(ATTEMPTS):
             missing = {name: models[name].missing(questions) for name in distinct.values()}
             if not (wanted := {name: asked for name, asked in missing.items() if asked}):

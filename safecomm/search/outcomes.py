@@ -27,6 +27,10 @@ class Outcomes:
         self._sweep = sweep
         self._profiles = profiles
 
+    def fetch(self) -> None:
+        """Takes in what other nodes learnt of the fine-tunes."""
+        self._profiles.fetch()
+
     def points(self, arm: str) -> list[Point] | None:
         """Returns an arm's points: those to begin with, then every combination of its lists.
 

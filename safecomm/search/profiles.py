@@ -10,9 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safecomm import shared
 from safecomm.selection import ModuleProfile
 from safecomm.spec import Sweep
-from safecomm.store import digest, write_json
+from safecomm.store import Store, digest, write_json
 
 
 class Profiles:
@@ -20,13 +21,17 @@ class Profiles:
 
     def __init__(self, sweep: Sweep):
         """Takes the sweep that decides the model and the fine-tune."""
-        self._root = Path(sweep.storage).expanduser().resolve() / "store" / "profiles"
+        self._root = Store.of(sweep.storage).root / "profiles"
         parts = sweep.resolved()
         self._made_from = {
             "model": parts["model"],
             "finetune": parts["finetune"],
             "workers": sweep.cluster.finetune.workers,
         }
+
+    def fetch(self) -> None:
+        """Brings what other nodes measured to this one."""
+        shared.fetch(self._root)
 
     def get(self, training: Mapping[str, Any], seed: int) -> list[ModuleProfile] | None:
         """Returns the modules of a fine-tune's adapter, or None where it has not been profiled."""
@@ -38,7 +43,9 @@ class Profiles:
     def keep(self, training: Mapping[str, Any], seed: int, modules: list[ModuleProfile]) -> None:
         """Takes in the figures of a fine-tune's adapter."""
         rows = [asdict(module) for module in modules]
-        write_json(self._path(training, seed), {"inputs": self._inputs(training, seed), "modules": rows})
+        path = self._path(training, seed)
+        write_json(path, {"inputs": self._inputs(training, seed), "modules": rows})
+        shared.publish(path)
 
     def _path(self, training: Mapping[str, Any], seed: int) -> Path:
         return self._root / f"{digest(self._inputs(training, seed))}.json"

@@ -8,6 +8,7 @@ import pandas as pd
 
 from safecomm.evaluate.verdicts import ROWS
 from safecomm.search.racing import Hits, Rule, verdicts
+from safecomm.store import here
 
 
 class Referee:
@@ -68,7 +69,11 @@ class Referee:
     async def _measured(self, place: int, name: str, share: float, evaluation: str) -> None:
         if not evaluation:
             return
-        self._verdicts[place] = verdicts(await asyncio.to_thread(pd.read_parquet, Path(evaluation) / ROWS))
+        self._verdicts[place] = verdicts(await asyncio.to_thread(_rows, Path(evaluation)))
         async with self._news:
             self._names[place], self._share[place] = name, share
             self._news.notify_all()
+
+
+def _rows(evaluation: Path) -> pd.DataFrame:
+    return pd.read_parquet(here(evaluation) / ROWS)

@@ -194,7 +194,8 @@ class Sweep(Strict):
     tracking: Tracking = Tracking()
     """The tracking."""
     storage: str = "runs"
-    """Folder for the store and the run folders; on a cluster, one that every node sees."""
+    """Folder for the store and the run folders; on a cluster, one that every node sees, or `s3://` or `gs://BUCKET/PREFIX`.
+    """
     paper: str | None = None
     """`safecomm` or `safemerge`: the sweep repeats this study, and its report sets the published numbers beside."""
 

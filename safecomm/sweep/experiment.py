@@ -97,7 +97,7 @@ def experiment(
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=str(folder.path / "tune"),
+            storage_path=folder.tune,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             callbacks=[progress, *tracking_callbacks(stages.sweep, folder)],
             log_to_file=True,
@@ -136,7 +136,7 @@ def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[s
             record = carry_out(trial, stages, callbacks=[TuneReportCallback()], **race)
         except Exception as error:  # whatever it is, it is this trial's alone
             record = failure(error)
-        log = {"log": str(folder.path / "tune" / name / Path(tune.get_context().get_trial_dir()).name / "stderr")}
+        log = {"log": f"{folder.tune}/{name}/{Path(tune.get_context().get_trial_dir()).name}/stderr"}
         tune.report(folder.keep(trial, record | log))
 
     return run_trial

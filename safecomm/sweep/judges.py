@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safecomm import shared
 from safecomm.checksums import file_digest
 from safecomm.evaluate.labels import Labelled, measured_judges
 from safecomm.evaluate.metrics import Rate
@@ -42,6 +43,7 @@ def measure_judges(stages: "Stages", run: Path) -> None:
     key = {"labels": file_digest(labels), "judges": panel.as_key(), "engine": evaluate.engine, "version": VERSION}
     found = json.loads((stages.store.obtain("judges", key, make) / JUDGES).read_text(encoding="utf-8"))
     write_json(run / JUDGES, {"file": str(labels), "digest": key["labels"], "judges": found})
+    shared.publish(run / JUDGES)
 
 
 def judges_are_measured(sweep: Sweep, run: Path) -> bool:

@@ -1,7 +1,6 @@
 """From the trials' records to what a run folder shows: `trials.parquet`, `pareto.json`, `report.html`."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 
@@ -28,7 +27,7 @@ def trials_table(sweep: Sweep, folder: RunFolder, trials: list[Trial]) -> pd.Dat
     for column in ("data", "log", "adapter", "adapter_path", "finetune", "profile", "evaluation"):
         if column in table:
             table[column] = table[column].fillna("")
-    return beside_original(table, Store(Path(sweep.storage) / "store"))
+    return beside_original(table, Store.of(sweep.storage))
 
 
 def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[Trial]:
@@ -70,7 +69,9 @@ def publish(sweep: Sweep, folder: RunFolder, agenda: Agenda, fine_tunes: list[Tr
     half = folder.path / ".trials.parquet"
     table.to_parquet(half)
     half.replace(folder.path / "trials.parquet")
+    folder.publish("trials.parquet")
     if not (table["status"] == "done").any():
         raise SafecommError(f"every trial failed; the first: {table['error'].iloc[0]} (log: {table['log'].iloc[0]})")
     write_pareto(folder.path)
     write_report(folder.path)
+    folder.publish("pareto.json", "report.html")

@@ -48,7 +48,10 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
     folder.path.mkdir(parents=True, exist_ok=True)
     outcomes = Outcomes(sweep, Profiles(sweep))
     with only_run(folder.path, console.print):
+        folder.fetch()
+        outcomes.fetch()
         write_json(folder.path / "sweep.json", sweep.resolved())
+        folder.publish("sweep.json")
         untrained = _missing(fine_tunes(sweep, outcomes), folder)
         agenda = None if untrained else Agenda(sweep, folder.find, folder.path / JOURNAL, outcomes)
         published = agenda and agenda.is_done and not _missing(report_points(sweep, folder, agenda.trials), folder)
@@ -68,7 +71,7 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
     if sweep.finetune.adapter:
         given_adapter(sweep.finetune)
     check_hub(sweep)
-    store = Store(Path(sweep.storage) / "store")
+    store = Store.of(sweep.storage)
     base = resolve_model(sweep.model.base, store, console.print)
     aligned = resolve_model(sweep.model.aligned, store, console.print)
     aligned.check_context(sweep.evaluate.max_model_len, "evaluate.max_model_len")
@@ -77,12 +80,15 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
         resources = replace(there, gpus=max(there.gpus, sweep.cluster.gpus))
         plan = make_plan(sweep, resources, outcomes)
         write_json(folder.path / "plan.json", plan.as_dict())
+        folder.publish("plan.json")
         models = [base.path, aligned.path, *(judge.path for judge in judges.values())]
         check_cluster(sweep, models, resources.gpus > 0, console.print)
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
 
         def carry_out(name: str, agenda: Agenda | Fixed, most: int) -> None:
             experiment(name, agenda, most, stages, folder, plan, console)
+            folder.fetch()
+            outcomes.fetch()
 
         untrained = _missing(fine_tunes(sweep, outcomes), folder)
         with ExitStack() as running:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safecomm import shared
 from safecomm.errors import TrainingError
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import TRAIN, fine_tunes_of
@@ -19,7 +20,7 @@ class RunFolder:
     """Where one sweep keeps what belongs to it alone: `<storage>/<name>/`."""
 
     def __init__(self, sweep: Sweep):
-        self.path = Path(sweep.storage).expanduser().resolve() / sweep.name
+        self.path = shared.local_folder(sweep.storage) / sweep.name
         # What a trial's result depends on; the rest may change from run to run, the labels too: they measure judges.
         parts = sweep.resolved()
         del parts["evaluate"]["labels"]
@@ -28,6 +29,25 @@ class RunFolder:
             context["split"] = "report"
         self._context = digest(context)
         self._races = bool(sweep.search.racing)
+
+    def fetch(self) -> None:
+        """Brings what other nodes wrote to this one: the trials' records and the run's files.
+
+        Optuna's journal is not among them: the search is the same again from the records alone.
+        """
+        for folder in (self.path, self.path / "trials"):
+            shared.forget(folder)
+            shared.fetch(folder)
+
+    def publish(self, *names: str) -> None:
+        """Shows files of the run to the other nodes."""
+        for name in names:
+            shared.publish(self.path / name)
+
+    @property
+    def tune(self) -> str:
+        """Where Ray Tune writes, a folder or a URL."""
+        return shared.address(self.path / "tune")
 
     def record_path(self, trial: Trial) -> Path:
         """Returns the file of a trial's record."""
@@ -67,6 +87,7 @@ class RunFolder:
         if trial.split == TRAIN or trial.arm == REFERENCE_ARMS[0]:
             return
         for needed in fine_tunes_of(trial):
+            shared.fetch(self.record_path(needed))
             record = self.record(needed) or {}
             if record.get("status") == "failed" and record.get("context") == self._context:
                 raise TrainingError(f"its fine-tune failed: {record['error']}")
@@ -84,4 +105,5 @@ class RunFolder:
             **record,
         }
         write_json(self.record_path(trial), whole)
+        shared.publish(self.record_path(trial))
         return whole

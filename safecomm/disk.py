@@ -1,0 +1,48 @@
+"""A full disk, told with the folder and what its disk has left."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safecomm.errors import DiskFullError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def disk_full_told(folder: Path) -> Iterator[None]:
+    """Makes a full disk a DiskFullError that names the folder and what its disk has left."""
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:  # safetensors and Ray pass the system's words on in errors of their own
+        if not _is_disk_full(error):
+            raise
+        full = _fullest(error, folder)
+        left = shutil.disk_usage(full).free
+        raise DiskFullError(
+            f"{full}: its disk is full, or your quota used up ({left / 1e6:,.1f} MB left); make room there. "
+            "What was finished is kept, and the same command goes on with it"
+        ) from error
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Looks through an error and its causes."""
+    while error:
+        if getattr(error, "errno", None) in DISK_FULL or any(os.strerror(code) in str(error) for code in DISK_FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _fullest(error: BaseException, folder: Path) -> Path:
+    """Returns the folder that can't be written to: the error's own, else which of ours has the least left."""
+    if isinstance(error, OSError) and error.filename and (own := Path(os.fsdecode(error.filename)).parent).is_dir():
+        return own
+    folder = next(place for place in (folder, *folder.parents) if place.is_dir())
+    return min((folder, Path(tempfile.gettempdir())), key=lambda place: shutil.disk_usage(place).free)

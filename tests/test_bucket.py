@@ -1,0 +1,234 @@
+"""A store in a bucket: what one node makes the others find, whole or not at all, made once; on a real S3 server."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from safecomm import checksums, shared
+from safecomm.bucket import Bucket
+from safecomm.errors import StorageError, UsageError
+from safecomm.lock import STALE, HeldError, Lock, ObjectMarks
+from safecomm.store import LINEAGE, Store, here, lineage
+
+MAKE = """
+import sys, time
+from pathlib import Path
+from safecomm.store import Store
+
+def make(out):
+    print("makes", flush=True)
+    (out / "one").write_text("1")
+    (out / "two").write_text("2")
+    time.sleep(1)
+
+print("ready", flush=True)
+sys.stdin.readline()
+folder = Store.of(sys.argv[1]).obtain("stage", {"x": 1}, make)
+print((folder / "two").read_text(), flush=True)
+"""
+
+
+@pytest.fixture
+def move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Goes to another node: with copies of its own, or none."""
+
+    def to(node: str) -> None:
+        monkeypatch.setenv(shared.CACHE, str(tmp_path / node))
+        checksums._known_digest.cache_clear()
+
+    return to
+
+
+def bucket_of(url: str) -> tuple[Bucket, str]:
+    name, _, prefix = url.removeprefix("s3://").partition("/")
+    return Bucket("s3", name), prefix
+
+
+def make_weights(out: Path) -> None:
+    (out / "deep").mkdir()
+    (out / "deep" / "weights").write_bytes(b"weights")
+
+
+def on_node(tmp_path: Path, node: str, url: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, shared.CACHE: str(tmp_path / node)}
+    command = [sys.executable, "-c", MAKE, url]
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_what_one_node_made_another_finds_and_makes_no_more(bucket: str, move: Callable[[str], None]) -> None:
+    made = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
+    move("another")
+    found = Store.of(bucket).obtain("stage", {"x": 1}, pytest.fail)
+    assert found != made
+    assert (found / "deep" / "weights").read_bytes() == b"weights"
+    assert lineage(found) == lineage(made)
+    assert (found / "deep" / "weights").stat().st_mtime_ns == (made / "deep" / "weights").stat().st_mtime_ns
+
+
+def test_a_path_of_another_node_is_brought_here_before_it_is_used(
+    bucket: str, tmp_path: Path, move: Callable[[str], None]
+) -> None:
+    made = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
+    path = tmp_path / "another" / made.relative_to(tmp_path / "node") / "deep"
+    assert not path.exists()
+    assert (here(path) / "weights").read_bytes() == b"weights"
+    with pytest.raises(StorageError, match="run the sweep again"):
+        here(path.parents[1] / "no-such-key")
+    assert here(tmp_path / "nothing") == tmp_path / "nothing"
+
+
+def test_a_stage_whose_upload_was_cut_off_is_not_there(bucket: str, move: Callable[[str], None]) -> None:
+    folder = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
+    objects, prefix = bucket_of(bucket)
+    objects.remove(f"{prefix}/store/stage/{folder.name}/{LINEAGE}")
+    move("another")
+    assert Store.of(bucket).find("stage", folder.name) is None
+    again = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
+    assert objects.has(f"{prefix}/store/stage/{again.name}/{LINEAGE}")
+
+
+def test_a_maker_that_dies_before_the_lineage_leaves_nothing_to_find(
+    bucket: str, tmp_path: Path, move: Callable[[str], None]
+) -> None:
+    process = on_node(tmp_path, "dying", bucket)
+    assert process.stdin and process.stdout
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "makes\n"
+    process.kill()
+    process.wait()
+    calls: list[Path] = []
+
+    def make(out: Path) -> None:
+        calls.append(out)
+        make_weights(out)
+
+    Store.of(bucket).obtain("stage", {"x": 1}, make)  # its lock is that of a dead process
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("harm", [b"weightz", b"cut"])
+def test_a_stage_that_is_damaged_in_the_bucket_is_made_again(
+    bucket: str, move: Callable[[str], None], harm: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
+    objects, prefix = bucket_of(bucket)
+    objects.write(f"{prefix}/store/stage/{folder.name}/deep/weights", harm)
+    move("another")
+    again = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
+    assert (again / "deep" / "weights").read_bytes() == b"weights"
+    assert "damaged" in caplog.text
+    move("third")
+    assert Store.of(bucket).obtain("stage", {"x": 1}, pytest.fail)
+
+
+def test_a_damaged_copy_is_set_aside_and_fetched_again(bucket: str, move: Callable[[str], None]) -> None:
+    folder = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
+    (folder / "deep" / "weights").write_bytes(b"weightz")
+    move("node")
+    assert Store.of(bucket).obtain("stage", {"x": 1}, pytest.fail) == folder
+    assert (folder / "deep" / "weights").read_bytes() == b"weights"
+
+
+def test_of_several_nodes_that_want_a_stage_one_makes_it(bucket: str, tmp_path: Path) -> None:
+    nodes = [on_node(tmp_path, f"node-{number}", bucket) for number in range(4)]
+    for node in nodes:
+        assert node.stdin
+        node.stdin.write("\n")
+        node.stdin.flush()
+    said = [node.communicate(timeout=120) for node in nodes]
+    assert [node.returncode for node in nodes] == [0] * 4, said
+    assert sum(out.count("makes") for out, _ in said) == 1
+    assert all(out.endswith("2\n") for out, _ in said)
+
+
+def of_elsewhere(url: str, silent: float, monkeypatch: pytest.MonkeyPatch) -> ObjectMarks:
+    """Marks of a lock that somebody on another machine took and then did not touch for some seconds."""
+    objects, prefix = bucket_of(url)
+    marks = ObjectMarks(objects, f"{prefix}/lock")
+    Lock(marks)
+    found = marks.read(1)
+    assert found
+    marks.touch(1, json.dumps(json.loads(found[0]) | {"host": "elsewhere"}))
+    now = ObjectMarks.now
+    monkeypatch.setattr(ObjectMarks, "now", lambda self: now(self) + silent)
+    return marks
+
+
+def test_a_lock_of_another_machine_holds_as_long_as_it_gives_signs(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = of_elsewhere(bucket, STALE / 2, monkeypatch)
+    with pytest.raises(HeldError, match="on elsewhere"):
+        Lock(marks)
+
+
+def test_a_silent_lock_is_taken_over_by_one(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = of_elsewhere(bucket, 2 * STALE, monkeypatch)
+    first = Lock(marks)
+    assert "gave no sign" in first.taken_over
+    first.beat()
+    assert not first.is_lost
+    create = ObjectMarks.create
+    winners: list[Lock] = []
+
+    def late(self: ObjectMarks, number: int, text: str) -> bool:
+        """Another takes it over between one's look and its try."""
+        monkeypatch.setattr(ObjectMarks, "create", create)
+        winners.append(Lock(marks))
+        return create(self, number, text)
+
+    monkeypatch.setattr(ObjectMarks, "create", late)
+    monkeypatch.setattr("safecomm.lock.Owner.is_dead", True)
+    with pytest.raises(HeldError):
+        Lock(marks)
+    winners[0].beat()
+    assert not winners[0].is_lost
+    first.beat()
+    assert first.is_lost
+
+
+def test_a_bucket_that_does_not_exist_is_one_line_that_names_the_setting(bucket: str) -> None:
+    with pytest.raises(StorageError, match="storage: s3://no-such-bucket: there is no such bucket") as error:
+        Store.of("s3://no-such-bucket/runs").obtain("stage", {}, make_weights)
+    assert "\n" not in str(error.value)
+
+
+def test_a_server_that_does_not_answer_is_one_line_without_the_key(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    shared._bucket.cache_clear()
+    monkeypatch.setattr("safecomm.bucket.RETRIES", {"max_retries": 0})
+    with pytest.raises(StorageError, match="storage: s3://.*AWS_ENDPOINT_URL") as error:
+        Store.of(bucket).find("stage", "key")
+    assert "\n" not in str(error.value)
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(error.value)
+
+
+@pytest.mark.parametrize("storage", ["http://host/x", "s3://", "az://bucket/x", "s3://bucket/../x"])
+def test_what_is_no_bucket_is_refused(storage: str) -> None:
+    with pytest.raises(UsageError, match="storage: .*s3://BUCKET/PREFIX"):
+        Store.of(storage)
+
+
+def test_a_folder_needs_no_package_for_buckets(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['obstore'] = None\n"
+        "from safecomm.store import Store\n"
+        "Store.of(sys.argv[1]).obtain('stage', {}, lambda out: None)\n"
+        "from safecomm.errors import UsageError\n"
+        "try: Store.of('s3://bucket/x').obtain('stage', {}, lambda out: None)\n"
+        "except UsageError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    assert "safecomm[bucket]" in done.stdout, done.stderr
