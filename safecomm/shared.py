@@ -9,7 +9,6 @@ do. Nothing else knows of buckets.
 import functools
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +46,11 @@ def address(path: Path) -> str:
     return f"{found[0].url}/{found[1]}" if found else str(path)
 
 
+def is_copy(path: Path) -> bool:
+    """Tells whether a path is this node's copy of something in a bucket."""
+    return _object(path) is not None
+
+
 def is_published(path: Path) -> bool:
     """Tells whether a file that is here, or may be, is there for all nodes."""
     found = _object(path)
@@ -69,11 +73,16 @@ def publish_tree(folder: Path, source: Path, last: str) -> None:
     """
     if found := _object(folder):
         bucket, name = found
-        names = {f"{name}/{one.relative_to(source).as_posix()}": one for one in source.rglob("*") if one.is_file()}
-        final = f"{name}/{last}"
+        names, final = _files(name, source), f"{name}/{last}"
         bucket.remove(final, *bucket.names(name))
         bucket.upload({there: file for there, file in names.items() if there != final})
         bucket.upload({final: names[final]})
+
+
+def publish_parts(folder: Path) -> None:
+    """Shows all files below a folder to the other nodes, beside those that they published of it."""
+    if found := _object(folder):
+        found[0].upload(_files(found[1], folder))
 
 
 def fetch(path: Path) -> None:
@@ -100,9 +109,8 @@ def forget(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def remove(folder: Path) -> None:
-    """Removes a folder, here and for all nodes."""
-    shutil.rmtree(folder, ignore_errors=True)
+def withdraw(folder: Path) -> None:
+    """Removes the published files below a folder; those on this node stay."""
     if found := _object(folder):
         found[0].remove(*found[0].names(found[1]))
 
@@ -130,6 +138,10 @@ def _object(path: Path) -> tuple[Bucket, str] | None:
         if found := COPY.fullmatch(part):
             return _bucket(found[1], found[2]), "/".join(path.parts[place + 1 :])
     return None
+
+
+def _files(name: str, folder: Path) -> dict[str, Path]:
+    return {f"{name}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*") if file.is_file()}
 
 
 @functools.cache

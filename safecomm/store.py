@@ -164,22 +164,23 @@ def lineage(folder: Path) -> dict[str, Any]:
 
 
 def here(path: Path) -> Path:
-    """Returns a path in a finished stage once it is on this node, whichever made it.
+    """Returns where a path in a finished stage is on this node, brought from the bucket if another node made it.
 
     Raises:
         StorageError: where the bucket has no such stage.
     """
-    if path.exists() or shared.address(path) == str(path):
+    if path.exists() or not shared.is_copy(path):
         return path
-    for folder in (path, *path.parents[:2]):
-        if _fetch(folder) and path.exists():
-            return path
-    raise StorageError(f"storage: {shared.address(path)} is gone, or damaged; run the sweep again to make it anew")
+    copy = shared.local_folder(address := shared.address(path))  # the other node may keep its copies elsewhere
+    for folder in (copy, *copy.parents[:2]):
+        if copy.exists() or _fetch(folder):
+            return copy
+    raise StorageError(f"storage: {address} is gone, or damaged; run the sweep again to make it anew")
 
 
 def _fetch(folder: Path) -> bool:
     """Copies a finished stage to this node, once; tells whether there is such a one, with all its files as written."""
-    if shared.address(folder) == str(folder) or not shared.is_published(folder / LINEAGE):
+    if not shared.is_copy(folder) or not shared.is_published(folder / LINEAGE):
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):

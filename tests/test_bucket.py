@@ -209,7 +209,7 @@ def test_a_server_that_does_not_answer_is_one_line_without_the_key(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     shared._bucket.cache_clear()
     monkeypatch.setattr("safecomm.bucket.RETRIES", {"max_retries": 0})
-    with pytest.raises(StorageError, match="storage: s3://.*AWS_ENDPOINT_URL") as error:
+    with pytest.raises(StorageError, match=r"storage: s3://.*AWS_ENDPOINT_URL") as error:
         Store.of(bucket).find("stage", "key")
     assert "\n" not in str(error.value)
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(error.value)
@@ -217,7 +217,7 @@ def test_a_server_that_does_not_answer_is_one_line_without_the_key(
 
 @pytest.mark.parametrize("storage", ["http://host/x", "s3://", "az://bucket/x", "s3://bucket/../x"])
 def test_what_is_no_bucket_is_refused(storage: str) -> None:
-    with pytest.raises(UsageError, match="storage: .*s3://BUCKET/PREFIX"):
+    with pytest.raises(UsageError, match=r"storage: .*s3://BUCKET/PREFIX"):
         Store.of(storage)
 
 

@@ -48,7 +48,7 @@ class Replica:
     async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
         """Answers a chunk of questions; with an adapter, once it is proved that the engine applies it."""
         if adapter and not Path(adapter).exists():
-            await asyncio.to_thread(here, Path(adapter))
+            adapter = str(await asyncio.to_thread(here, Path(adapter)))
         if adapter and (reason := await self._canary.silence(adapter)):
             return [failed(reason)] * len(questions)
         return await self._engine.answer(questions, adapter)

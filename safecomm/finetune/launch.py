@@ -12,6 +12,7 @@ from typing import Any
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from safecomm import shared
 from safecomm.defenses.adapter import Adapter
 from safecomm.errors import TrainingError
 from safecomm.finetune.job import FinetuneJob
@@ -57,6 +58,7 @@ def finetune(
     name = digest([job.model, job.data, job.hyperparameters])
     checkpoints = store.root / "scratch" / f"finetune-{name}-checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
+    runs = store.root / "scratch" / "train"
     settings = {"job": asdict(job), "out": str(out), "checkpoints": str(checkpoints)}
     failures, reached = 0, -1
     drop_halves(checkpoints, job.workers)
@@ -75,7 +77,7 @@ def finetune(
             run_config=ray.train.RunConfig(
                 # A name of its own each time: Ray Train takes up the state of a run that it knows by name.
                 name=f"{out.name}-{attempt}",
-                storage_path=str(store.root / "scratch" / "train"),
+                storage_path=shared.address(runs),
                 callbacks=list(callbacks),
                 worker_runtime_env=None if on_gpu else {"env_vars": {"DS_ACCELERATOR": "cpu"}},
             ),
@@ -91,10 +93,12 @@ def finetune(
             if cause or failures == ATTEMPTS:
                 raise cause or TrainingError(f"the fine-tune failed {failures} times: {_last_line(error)}") from error
             logger.warning("the fine-tune's workers failed (%s); going on from the last checkpoint", _last_line(error))
+    shared.fetch(out)  # what the first rank wrote, on whatever node
     Adapter.load(out).check_trained()
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    for folder in (store.root / "scratch" / "train").glob(f"{out.name}-*"):
+    for folder in (checkpoints, *(runs / f"{out.name}-{number}" for number in range(1, attempt + 1))):
         shutil.rmtree(folder, ignore_errors=True)
+        shared.withdraw(folder)
+    shared.withdraw(out)
 
 
 def training_metrics(adapter: Path) -> dict[str, Any]:

@@ -2,12 +2,17 @@
 
 import os
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from safecomm import shared
 from safecomm.errors import TrainingError
+from safecomm.finetune.checkpoints import newest, publishing_callback
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.model import load_model
 from safecomm.finetune.zero import deepspeed_config
+from safecomm.store import here
 
 LOGS_PER_RUN = 50
 STEPS_PER_REPORT = 100
@@ -18,7 +23,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     """Trains the adapter and, on rank 0, writes it to `settings["out"]`.
 
     Args:
-        settings: `job` (a FinetuneJob's fields), `out` (the adapter's folder), `checkpoints` (a folder all ranks see).
+        settings: `job` (a FinetuneJob's fields), `out` (the adapter's folder), `checkpoints` (a folder all ranks see,
+            or have copies of).
 
     Returns:
         `steps`, `loss` (mean over the run), `seconds` and `curve`, what was logged as it went.
@@ -27,13 +33,17 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         TrainingError: at the first step whose loss is not finite, and for settings that this machine can't follow.
     """
     import ray.train
-    from transformers.trainer_utils import get_last_checkpoint
 
-    trainer = make_trainer(FinetuneJob(**settings["job"]), settings["checkpoints"])
+    job, out, checkpoints = FinetuneJob(**settings["job"]), Path(settings["out"]), Path(settings["checkpoints"])
+    job = replace(job, model=str(here(Path(job.model))), data=str(here(Path(job.data))))
+    trainer = make_trainer(job, str(checkpoints))
     trainer.add_callback(_reporting_callback())
+    trainer.add_callback(publishing_callback(checkpoints))
     started = time.time()
-    result = trainer.train(resume_from_checkpoint=get_last_checkpoint(settings["checkpoints"]))
-    trainer.save_model(settings["out"])
+    result = trainer.train(resume_from_checkpoint=newest(checkpoints))
+    trainer.save_model(str(out))
+    if ray.train.get_context().get_world_rank() == 0:
+        shared.publish_parts(out)
     return {
         "steps": result.global_step,
         "loss": result.training_loss,

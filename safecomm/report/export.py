@@ -9,7 +9,7 @@ from safecomm.data.registry import DATASETS
 from safecomm.errors import UsageError
 from safecomm.report.gate import release_row
 from safecomm.report.run import FLATTERED, TITLES, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
-from safecomm.store import LINEAGE, new_folder, write_json
+from safecomm.store import LINEAGE, here, new_folder, write_json
 from safecomm.sweep.points import Point, rows_of
 
 WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
@@ -27,9 +27,9 @@ def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
     run = read_run(folder)
     row = release_row(run, arm)
     trial = _trial(run, row, seed)
-    source = Path(trial["adapter_path"] or ".")
     if not trial["adapter_path"]:
         raise UsageError(f"{folder}: {row.arm} is the model without an adapter; there is nothing to export")
+    source = here(Path(trial["adapter_path"]))
     if missing := [name for name in WEIGHTS if not (source / name).is_file()]:
         raise UsageError(f"{source}: {', '.join(missing)} is gone from the store; run the sweep again to make it anew")
     config = json.loads((source / WEIGHTS[0]).read_text(encoding="utf-8"))
@@ -54,15 +54,15 @@ def _trial(run: Run, row: Headline, seed: int) -> Point:
 def _lineage(run: Run, row: Headline, trial: Point, source: Path) -> dict[str, Any]:
     """Returns the chain behind the adapter: every stage with its inputs, the last first."""
     stages = [json.loads((source / LINEAGE).read_text(encoding="utf-8"))]
-    while earlier := [path for path in _stages(run.store, stages[-1]["inputs"]) if path.is_file()]:
+    while earlier := [path for path in _stages(run, stages[-1]["inputs"]) if path.is_file()]:
         stages.append(json.loads(earlier[0].read_text(encoding="utf-8")))
     chosen = {"arm": row.arm, "point": json.loads(row.point), "seed": trial["seed"], "settings": row.settings}
     return {"run": run.sweep["name"], **chosen, "adapter": trial["adapter"], "stages": stages, "sweep": run.sweep}
 
 
-def _stages(store: Path, inputs: dict[str, Any]) -> list[Path]:
+def _stages(run: Run, inputs: dict[str, Any]) -> list[Path]:
     key = inputs.get("adapter") or inputs.get("data")
-    return [store / stage / str(key) / LINEAGE for stage in ("realign", "finetune", "data")] if key else []
+    return [run.stage(stage, str(key)) / LINEAGE for stage in ("realign", "finetune", "data")] if key else []
 
 
 def _card(run: Run, row: Headline, trial: Point) -> str:

@@ -47,8 +47,10 @@ def read_profile(run: Run) -> Profile | None:
 
 
 def _modules(run: Run, row: Point) -> list[dict[str, Any]]:
-    path = run.store / "profile" / str(row["profile"]) / "profile.json"
-    if not row["profile"] or not path.is_file():
+    if not row["profile"]:
+        return []
+    path = run.stage("profile", str(row["profile"])) / "profile.json"
+    if not path.is_file():
         return []
     modules: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["modules"]
     return modules
@@ -62,7 +64,7 @@ def _threshold(run: Run, row: Point) -> float | None:
 
 def _selected(run: Run, row: Point) -> frozenset[str]:
     """Returns what the realign stage says that it acted on."""
-    path = run.store / "realign" / Path(str(row.get("adapter_path", ""))).name / "modules.json"
+    path = run.stage("realign", Path(str(row.get("adapter_path", ""))).name) / "modules.json"
     return frozenset(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else frozenset()
 
 

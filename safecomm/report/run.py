@@ -2,16 +2,19 @@
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from safecomm.errors import StorageError
 from safecomm.evaluate.metrics import BETTER, Rate
 from safecomm.evaluate.statistics import Accuracy, corrected_rates
 from safecomm.report.published import Published, find_published
 from safecomm.spec import Defense
+from safecomm.store import here
 from safecomm.sweep.judges import read_judges
 from safecomm.sweep.points import (
     ORIGINAL,
@@ -48,10 +51,12 @@ class Run:
     judges: dict[str, Accuracy]
     """How far the judges agree with people, the deciding one first; empty where the sweep has no labels."""
 
-    @property
-    def store(self) -> Path:
-        """The folder of stage outputs that the run shares with its neighbours."""
-        return self.folder.parent / "store"
+    def stage(self, stage: str, key: str) -> Path:
+        """Returns where a stage's output is on this node; its files may be gone."""
+        folder = self.folder.parent / "store" / stage / key
+        with suppress(StorageError):
+            return here(folder)
+        return folder
 
     @property
     def is_flattered(self) -> bool:

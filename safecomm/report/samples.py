@@ -1,7 +1,6 @@
 """Sample prompts with what every arm answered."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -55,8 +54,10 @@ def samples(run: Run, rows: list[Headline]) -> dict[str, list[Sample]]:
 def _responses(run: Run, row: Headline) -> pd.DataFrame | None:
     """Returns the responses of a headline row's first seed on the report split."""
     key = str(run.trials_of(row.arm, row.point, "report")["evaluation"].iloc[0])
-    path: Path = run.store / "evaluation" / key / "rows.parquet"
-    return pd.read_parquet(path) if key and path.is_file() else None
+    if not key:
+        return None
+    path = run.stage("evaluation", key) / "rows.parquet"
+    return pd.read_parquet(path) if path.is_file() else None
 
 
 def _sample(prompt: Point, by_id: list[tuple[Headline, dict[str, Point]]]) -> Sample:

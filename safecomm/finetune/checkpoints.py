@@ -1,0 +1,71 @@
+"""A fine-tune's checkpoints where its ranks share no folder: each node's part is published, and all parts fetched.
+
+In a folder that all nodes see nothing of this is needed, nor done.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safecomm import shared
+from safecomm.store import write_json
+
+NEWEST = "newest.json"
+"""Names the last checkpoint that every node has published its part of."""
+
+
+def newest(checkpoints: Path) -> str | None:
+    """Returns the last whole checkpoint, brought to this node; None where there is none. All ranks call it."""
+    import ray.train
+    import torch
+    from transformers.trainer_utils import get_last_checkpoint
+
+    if shared.is_copy(checkpoints):
+        if ray.train.get_context().get_local_rank() == 0:
+            _bring(checkpoints)
+        torch.distributed.barrier()
+    found: str | None = get_last_checkpoint(str(checkpoints))
+    return found
+
+
+def _bring(checkpoints: Path) -> None:
+    """Leaves the last whole checkpoint in this node's folder, and no other."""
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    checkpoints.mkdir(parents=True)
+    shared.fetch(checkpoints)
+    if (checkpoints / NEWEST).is_file():
+        name = json.loads((checkpoints / NEWEST).read_text(encoding="utf-8"))["name"]
+        shared.fetch_tree(checkpoints / name, checkpoints / name)
+
+
+def publishing_callback(checkpoints: Path) -> Any:
+    """Returns a callback of transformers that publishes each checkpoint; every rank calls it."""
+    import ray.train
+    import torch
+    from transformers import TrainerCallback
+
+    class Publish(TrainerCallback):  # type: ignore[misc]
+        """One rank a node publishes what lies on the node; once all have, the checkpoint is the newest."""
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if not shared.is_copy(checkpoints):
+                return
+            context, name = ray.train.get_context(), f"checkpoint-{state.global_step}"
+            torch.distributed.barrier()  # each rank has written its part
+            if context.get_local_rank() == 0 and (checkpoints / name).is_dir():
+                shared.publish_parts(checkpoints / name)
+            torch.distributed.barrier()
+            if context.get_world_rank() == 0:
+                before = _named(checkpoints)
+                write_json(checkpoints / NEWEST, {"name": name})
+                shared.publish(checkpoints / NEWEST)
+                if before and before != name:
+                    shared.withdraw(checkpoints / before)
+
+    return Publish()
+
+
+def _named(checkpoints: Path) -> str:
+    path = checkpoints / NEWEST
+    return str(json.loads(path.read_text(encoding="utf-8"))["name"]) if path.is_file() else ""
