@@ -6,6 +6,7 @@ Credentials, region and endpoint come from the environment alone (`AWS_*`, `GOOG
 import os
 import re
 import uuid
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -53,13 +54,13 @@ class Bucket:
         with self._errors_told():
             return [found["path"] for page in obstore.list(self._store, f"{prefix}/") for found in page]
 
-    def files(self, prefix: str) -> dict[str, tuple[int, float]]:
-        """Returns the objects directly below a prefix: last part of the name -> bytes, and when it was written (s)."""
+    def files(self, prefix: str) -> dict[str, tuple[int, int]]:
+        """Returns the objects directly below a prefix: last part of the name -> bytes and stamp (see `_stamp`)."""
         import obstore
 
         with self._errors_told():
             found = obstore.list_with_delimiter(self._store, f"{prefix}/")["objects"]
-        return {one["path"].rpartition("/")[2]: (one["size"], one["last_modified"].timestamp()) for one in found}
+        return {one["path"].rpartition("/")[2]: (one["size"], _stamp(one)) for one in found}
 
     def has(self, name: str) -> bool:
         """Tells whether there is such an object."""
@@ -120,7 +121,7 @@ class Bucket:
     def download(self, files: dict[str, Path]) -> None:
         """Writes objects (name -> file) to this machine, several at a time; each file appears whole or not at all.
 
-        A file's time of change is that of its object. Objects that are gone meanwhile are left out.
+        A file's time of change is its object's stamp. Objects that are gone meanwhile are left out.
         """
         with self._errors_told(), ThreadPoolExecutor(AT_ONCE) as threads:
             list(threads.map(lambda item: self._download(*item), files.items()))
@@ -135,8 +136,7 @@ class Bucket:
             with half.open("wb") as file:
                 for chunk in found.stream(min_chunk_size=CHUNK):
                     file.write(chunk)
-            written = found.meta["last_modified"].timestamp()
-            os.utime(half, (written, written))
+            os.utime(half, ns=(_stamp(found.meta), _stamp(found.meta)))
             half.replace(path)
         except FileNotFoundError:
             return
@@ -163,3 +163,8 @@ class Bucket:
             return f"access is refused{f' ({code})' if code else ''}; check {CREDENTIALS[self._scheme]}"
         said = text.splitlines()[0] if text else "it does not answer"
         return f"{said}; check that it can be reached, AWS_ENDPOINT_URL where it is set, and the credentials"
+
+
+def _stamp(meta: Any) -> int:
+    """Returns when an object was written (ns), which servers tell in seconds, with its tag in the digits below."""
+    return int(meta["last_modified"].timestamp()) * 10**9 + zlib.crc32(str(meta["e_tag"]).encode()) % 10**9

@@ -90,7 +90,7 @@ def fetch(path: Path) -> None:
     if found := _object(path):
         bucket, name = found
         there = bucket.files(name)
-        wanted = [one for one, (size, written) in there.items() if not _is_copy(path / one, size, written)]
+        wanted = [one for one, state in there.items() if not _is_fetched(path / one, *state)]
         bucket.download({f"{name}/{one}": path / one for one in wanted} if there else {name: path})
 
 
@@ -113,6 +113,15 @@ def withdraw(folder: Path) -> None:
     """Removes the published files below a folder; those on this node stay."""
     if found := _object(folder):
         found[0].remove(*found[0].names(found[1]))
+
+
+def reject(path: Path) -> None:
+    """Removes a published file that turned out to be damaged, if this node's copy is just as it was fetched."""
+    if found := _object(path):
+        bucket, name = found
+        there = bucket.files(name.rpartition("/")[0]).get(path.name)
+        if there and _is_fetched(path, *there):
+            bucket.remove(name)
 
 
 @contextmanager
@@ -149,9 +158,9 @@ def _bucket(scheme: str, name: str) -> Bucket:
     return Bucket(scheme, name)
 
 
-def _is_copy(path: Path, size: int, written: float) -> bool:
+def _is_fetched(path: Path, size: int, stamp: int) -> bool:
     try:
         state = path.stat()
     except FileNotFoundError:
         return False
-    return state.st_size == size and abs(state.st_mtime - written) < 1e-3
+    return (state.st_size, state.st_mtime_ns) == (size, stamp)

@@ -56,7 +56,7 @@ def in_bucket(lab: dict[str, Path], s3_url: str, tmp_path_factory: pytest.TempPa
     return made
 
 
-def objects(run: InBucket, monkeypatch: pytest.MonkeyPatch, below: str) -> dict[str, tuple[int, float]]:
+def objects(run: InBucket, monkeypatch: pytest.MonkeyPatch, below: str) -> dict[str, tuple[int, int]]:
     """Returns the objects below a prefix, with size and time."""
     for name, value in run.access.items():
         monkeypatch.setenv(name, value)

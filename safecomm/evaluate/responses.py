@@ -85,6 +85,7 @@ class Responses:
                 raise ValueError("its bytes are not as they were written")
             return pd.read_parquet(part)
         except (OSError, ValueError, pa.ArrowException) as error:
+            shared.reject(part)
             self._store.set_aside(part, str(error))
             return None
 

@@ -1,0 +1,153 @@
+"""A run, its answers and its figures in a bucket: what one node keeps, the others take in."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from small_sweep import write_sweep
+from typer.testing import CliRunner
+
+from safecomm import shared
+from safecomm.bucket import Bucket
+from safecomm.cli import app
+from safecomm.errors import SafecommError, StorageError, TrainingError
+from safecomm.evaluate.engine import Question
+from safecomm.evaluate.responses import Responses
+from safecomm.search.arms import Trial
+from safecomm.search.fine_tunes import fine_tune_of
+from safecomm.search.profiles import Profiles
+from safecomm.selection import ModuleProfile
+from safecomm.spec import Sweep, read_sweep
+from safecomm.store import Store
+from safecomm.sweep.lock import only_run
+from safecomm.sweep.run_folder import RunFolder
+
+TRIAL = Trial("safe_lora", {"safe_lora.lowest": 2}, (("safe_lora", {"lowest": 2}),), 0, "search")
+
+
+@pytest.fixture
+def move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Goes to another node: with copies of its own, or none."""
+    return lambda node: monkeypatch.setenv(shared.CACHE, str(tmp_path / node))
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, bucket: str) -> Sweep:
+    models = {"base": tmp_path / "base", "aligned": tmp_path / "aligned"}
+    return read_sweep(write_sweep(tmp_path, models), [f"storage={bucket}"])
+
+
+def objects(url: str) -> tuple[Bucket, str]:
+    name, _, prefix = url.removeprefix("s3://").partition("/")
+    return Bucket("s3", name), prefix
+
+
+def test_a_record_that_a_trial_leaves_on_one_node_is_read_on_another(sweep: Sweep, move: Callable[[str], None]) -> None:
+    RunFolder(sweep).keep(TRIAL, {"status": "done", "asr": 0.5})
+    move("driver")
+    folder = RunFolder(sweep)
+    assert folder.find(TRIAL) is None
+    folder.fetch()
+    assert (folder.find(TRIAL) or {})["asr"] == 0.5
+    move("node")
+    RunFolder(sweep).keep(TRIAL, {"status": "done", "asr": 0.7})
+    move("driver")
+    folder.fetch()
+    assert (folder.find(TRIAL) or {})["asr"] == 0.7
+
+
+def test_what_was_removed_from_the_bucket_is_forgotten_on_the_nodes(sweep: Sweep) -> None:
+    folder = RunFolder(sweep)
+    folder.keep(TRIAL, {"status": "done"})
+    (folder.path / "optuna.journal").write_text("proposals")
+    (folder.path / "wandb").mkdir()
+    bucket, prefix = objects(sweep.storage)
+    bucket.remove(f"{prefix}/small/trials/{folder.record_path(TRIAL).name}")
+    folder.fetch()
+    assert folder.find(TRIAL) is None
+    assert not (folder.path / "optuna.journal").exists()  # Optuna's: it would tell of trials that are gone
+    assert (folder.path / "wandb").is_dir()
+
+
+def test_a_fine_tune_that_failed_on_another_node_fails_its_trials(sweep: Sweep, move: Callable[[str], None]) -> None:
+    RunFolder(sweep).keep(fine_tune_of(TRIAL), {"status": "failed", "error": "the loss is nan"})
+    move("another")
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        RunFolder(sweep).check_fine_tune(TRIAL)
+
+
+def test_a_second_run_on_another_node_is_refused(sweep: Sweep, move: Callable[[str], None]) -> None:
+    first = RunFolder(sweep).path
+    with only_run(first, pytest.fail):
+        move("another")
+        second = RunFolder(sweep).path
+        assert second != first
+        with pytest.raises(SafecommError, match="another `safecomm run` is working here"), only_run(second, print):
+            pass
+    with only_run(second, pytest.fail):
+        pass
+
+
+def test_figures_of_a_fine_tune_are_known_on_other_nodes(sweep: Sweep, move: Callable[[str], None]) -> None:
+    module = ModuleProfile(name="layers.0.q_proj", rho=0.5, null=0.3, v_norm=1.0, update_norm=2.0, projected_norm=1.0)
+    Profiles(sweep).keep({}, 0, [module])
+    move("another")
+    profiles = Profiles(sweep)
+    profiles.fetch()
+    assert profiles.get({}, 0) == [module]
+
+
+def questions(*words: str) -> dict[str, Question]:
+    return {word: Question(messages=[{"role": "user", "content": word}], options=[]) for word in words}
+
+
+class Model:
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, missing: Any) -> list[pd.DataFrame]:
+        self.asked += missing
+        rows = {"question_id": list(missing), "response": [f"about {word}" for word in missing]}
+        return [pd.DataFrame(rows | {"finish_reason": "stop", "scores": [[]] * len(missing), "error": ""})]
+
+
+def test_what_was_answered_on_one_node_is_not_asked_on_another(bucket: str, move: Callable[[str], None]) -> None:
+    model = Model()
+    Responses(Store.of(bucket), {}).of(questions("a"), model)
+    move("another")
+    Responses(Store.of(bucket), {}).of(questions("a", "b"), model)
+    move("node")
+    found = Responses(Store.of(bucket), {}).of(questions("a", "b"), model)
+    assert model.asked == ["a", "b"]
+    assert list(found["response"]) == ["about a", "about b"]
+
+
+@pytest.mark.parametrize("where", ["here", "in the bucket"])
+def test_damaged_answers_are_told_once_and_asked_again_unless_the_bucket_has_them_whole(
+    bucket: str, move: Callable[[str], None], where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Model()
+    Responses(Store.of(bucket), {}).of(questions("a"), model)
+    (part,) = Store.of(bucket).root.glob("responses/*/*.parquet")
+    if where == "here":
+        part.write_bytes(b"other")
+    else:
+        there, prefix = objects(bucket)
+        there.write(f"{prefix}/store/responses/{part.parent.name}/{part.name}", b"other")
+        move("another")
+    responses = Responses(Store.of(bucket), {})
+    responses.of(questions("a"), model)
+    responses.of(questions("a"), model)
+    assert model.asked == (["a"] if where == "here" else ["a", "a"])
+    assert caplog.text.count("is damaged") == (where == "in the bucket")
+
+
+def test_a_plan_of_a_sweep_in_a_missing_bucket_is_one_line(sweep: Sweep, tmp_path: Path) -> None:
+    path = tmp_path / "missing.yaml"
+    path.write_text(yaml.safe_dump(sweep.resolved() | {"storage": "s3://no-such-bucket/runs"}))
+    done = CliRunner().invoke(app, ["plan", str(path)])
+    assert isinstance(done.exception, StorageError)
+    assert "storage: s3://no-such-bucket: there is no such bucket" in str(done.exception)
