@@ -157,7 +157,7 @@ class Bucket:
         code = found[1] if (found := re.search("<Code>(.*?)</Code>", text)) else ""
         if code == "NoSuchBucket":
             return "there is no such bucket; make it, or set storage to another"
-        if "169.254.169.254" in text or "metadata.google" in text:
+        if re.search("/latest/(api|meta-data)/|computeMetadata", text):  # a cloud's machine was asked for its role
             return f"no credentials were found; set {CREDENTIALS[self._scheme]}"
         if " 403 " in text or " 401 " in text:
             return f"access is refused{f' ({code})' if code else ''}; check {CREDENTIALS[self._scheme]}"

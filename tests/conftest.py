@@ -44,7 +44,7 @@ def ray_session() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def s3_url() -> Iterator[str]:
-    """An S3 server on loopback. moto is not in the dev extra: botocore wants an older python-dateutil than is pinned."""
+    """An S3 server on loopback. moto is not in the dev extra: it holds python-dateutil below the pinned version."""
     pytest.importorskip(
         "moto", reason="the S3 server of these tests is not there: pip install 'moto[s3]' flask flask-cors"
     )

@@ -2,9 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,7 @@ from safecomm import checksums, shared
 from safecomm.bucket import Bucket
 from safecomm.errors import StorageError, UsageError
 from safecomm.lock import STALE, HeldError, Lock, ObjectMarks
-from safecomm.store import LINEAGE, Store, here, lineage
+from safecomm.store import LINEAGE, Store, digest, here, lineage
 
 MAKE = """
 import sys, time
@@ -96,16 +101,64 @@ def test_a_stage_whose_upload_was_cut_off_is_not_there(bucket: str, move: Callab
     assert objects.has(f"{prefix}/store/stage/{again.name}/{LINEAGE}")
 
 
-def test_a_maker_that_dies_before_the_lineage_leaves_nothing_to_find(
-    bucket: str, tmp_path: Path, move: Callable[[str], None]
+@contextmanager
+def dies_at(name: str, s3_url: str, maker: list["subprocess.Popen[str]"]) -> Iterator[str]:
+    """Passes requests on to the S3 server, but kills the maker when it writes an object, which is not written."""
+    host, _, port = s3_url.removeprefix("http://").partition(":")
+
+    class Door(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def pass_on(self) -> None:
+            if self.command == "PUT" and self.path.endswith(name):
+                maker[0].kill()
+                self.close_connection = True
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            server = HTTPConnection(host, int(port))
+            server.request(self.command, self.path, body, dict(self.headers))
+            answer = server.getresponse()
+            content = answer.read()
+            self.send_response(answer.status)
+            for key, value in answer.getheaders():
+                if key.lower() not in ("content-length", "connection", "transfer-encoding", "date", "server"):
+                    self.send_header(key, value)
+            length = answer.getheader("Content-Length") if self.command == "HEAD" else None
+            self.send_header("Content-Length", length or str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = pass_on  # noqa: N815 - names of http.server
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as door:
+        thread = threading.Thread(target=door.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{door.server_port}"
+        finally:
+            door.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("moment", ["two", LINEAGE])
+def test_a_maker_that_is_killed_between_two_files_leaves_nothing_to_find(
+    bucket: str, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    process = on_node(tmp_path, "dying", bucket)
-    assert process.stdin and process.stdout
-    process.stdin.write("\n")
-    process.stdin.flush()
-    assert process.stdout.readline() == "makes\n"
-    process.kill()
-    process.wait()
+    maker: list[subprocess.Popen[str]] = []
+    with dies_at(moment, s3_url, maker) as door:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", door)
+        maker.append(on_node(tmp_path, "dying", bucket))
+        said, _ = maker[0].communicate("\n", timeout=120)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3_url)
+    assert said == "makes\n" and maker[0].returncode == -signal.SIGKILL
+    objects, prefix = bucket_of(bucket)
+    key = digest({"x": 1})
+    there = {name.rpartition("/")[2] for name in objects.names(f"{prefix}/store/stage/{key}")}
+    assert there == {"one", "two"} if moment == LINEAGE else there <= {"one"}
+    assert Store.of(bucket).find("stage", key) is None
     calls: list[Path] = []
 
     def make(out: Path) -> None:
@@ -213,6 +266,28 @@ def test_a_server_that_does_not_answer_is_one_line_without_the_key(
         Store.of(bucket).find("stage", "key")
     assert "\n" not in str(error.value)
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(error.value)
+
+
+def test_missing_credentials_are_one_line_that_names_them(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")  # of a machine that has no role either
+    monkeypatch.setattr("safecomm.bucket.RETRIES", {"max_retries": 0})
+    with pytest.raises(StorageError, match=r"storage: s3://.*no credentials were found; set AWS_ACCESS_KEY_ID"):
+        Store.of(bucket).find("stage", "key")
+
+
+def test_files_of_any_size_arrive_as_they_are(bucket: str, move: Callable[[str], None]) -> None:
+    sizes = {"empty": 0, "parts": 17 << 20}
+
+    def make(out: Path) -> None:
+        for name, size in sizes.items():
+            (out / name).write_bytes(os.urandom(size))
+
+    made = Store.of(bucket).obtain("stage", {}, make)
+    move("another")
+    found = Store.of(bucket).obtain("stage", {}, pytest.fail)
+    assert all((found / name).read_bytes() == (made / name).read_bytes() for name in sizes)
 
 
 @pytest.mark.parametrize("storage", ["http://host/x", "s3://", "az://bucket/x", "s3://bucket/../x"])

@@ -40,12 +40,13 @@ def run(
             f"{sweep}: search.split: report chooses settings on the very prompts whose rates are published, which "
             "flatters the rates; leave it out, or say --search-on-report-split if you mean it"
         )
+    from safecomm import shared
     from safecomm.report.table import results_table
     from safecomm.sweep.run import run_sweep
 
     folder = run_sweep(spec, address, console)
     console.print(results_table(folder))
-    console.print(f"\nReport: {folder / 'report.html'}", soft_wrap=True)
+    console.print(f"\nReport: {shared.address(folder / 'report.html')}", soft_wrap=True)
 
 
 def plan(
