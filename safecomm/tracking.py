@@ -16,6 +16,7 @@ import pandas as pd
 import wandb
 from ray.tune import Callback
 
+from safecomm import shared
 from safecomm.evaluate.verdicts import ROWS
 from safecomm.report.plots import trade_off
 from safecomm.report.run import read_run
@@ -57,7 +58,7 @@ class TrackedRun:
             "entity": sweep.tracking.wandb.entity,
             "group": sweep.name,
             "name": name,
-            "id": digest([str(folder.path), name]),
+            "id": digest([shared.address(folder.path), name]),
             "job_type": job_type,
             "config": dict(config),
             "dir": str(folder.path),
