@@ -17,7 +17,7 @@ from safecomm.errors import SafecommError, StorageError, TrainingError
 from safecomm.evaluate.engine import Question
 from safecomm.evaluate.responses import Responses
 from safecomm.search.arms import Trial
-from safecomm.search.fine_tunes import fine_tune_of
+from safecomm.search.fine_tunes import fine_tunes_of
 from safecomm.search.profiles import Profiles
 from safecomm.selection import ModuleProfile
 from safecomm.spec import Sweep, read_sweep
@@ -73,7 +73,7 @@ def test_what_was_removed_from_the_bucket_is_forgotten_on_the_nodes(sweep: Sweep
 
 
 def test_a_fine_tune_that_failed_on_another_node_fails_its_trials(sweep: Sweep, move: Callable[[str], None]) -> None:
-    RunFolder(sweep).keep(fine_tune_of(TRIAL), {"status": "failed", "error": "the loss is nan"})
+    RunFolder(sweep).keep(fine_tunes_of(TRIAL)[0], {"status": "failed", "error": "the loss is nan"})
     move("another")
     with pytest.raises(TrainingError, match="the loss is nan"):
         RunFolder(sweep).check_fine_tune(TRIAL)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from safecomm import shared
 from safecomm.cluster.checks import (
     Finding,
     check_engines,
@@ -41,7 +42,8 @@ def check_cluster(sweep: Sweep, models: Sequence[Path], on_gpu: bool, say: Calla
     Raises:
         ClusterError: with a line for each thing that will.
     """
-    nodes, silent = ask_nodes(Asked(storage=_folder(sweep), models=[str(model) for model in models]))
+    seen = [str(model) for model in models if not shared.is_copy(model)]  # a copy is fetched where it is used
+    nodes, silent = ask_nodes(Asked(storage=_folder(sweep), models=seen))
     findings = [
         *check_versions(nodes),
         *check_storage(nodes, sweep.storage),

@@ -77,7 +77,7 @@ def test_a_record_that_can_not_be_read_counts_as_not_done(tmp_path: Path, text: 
     folder.keep(TRIAL, {"status": "done", "asr": 0.1})
     folder.record_path(TRIAL).write_bytes(text.encode("utf-8", "surrogateescape"))
     assert folder.find(TRIAL) is None
-    assert len(trials_table(folder, [TRIAL])) <= 1
+    assert len(trials_table(sweep(tmp_path), folder, [TRIAL])) <= 1
     folder.keep(TRIAL, {"status": "done", "asr": 0.2})
     assert folder.find(TRIAL) is not None
 
