@@ -45,7 +45,7 @@ class VllmEngine:
         self._tokenizer = AutoTokenizer.from_pretrained(model)
         whole = partial(SamplingParams, output_kind=RequestOutputKind.FINAL_ONLY)
         self._write = partial(whole, max_tokens=settings.max_new_tokens, ignore_eos=settings.ignore_eos)
-        self._compare = whole(temperature=0, max_tokens=1, prompt_logprobs=0)
+        self._compare = partial(whole, temperature=0, max_tokens=1)
         self._longest = settings.max_model_len
         self._adapters: dict[str, int] = {}
         self._bare: str | None = None
@@ -70,16 +70,25 @@ class VllmEngine:
             return too_long()
         try:
             if options:
-                scores = await asyncio.gather(*(self._score(prompt, tokens, lora) for tokens in options))
-                return Answer(response="", finish_reason="compared", scores=list(scores), error="")
+                scores = await self._compared(prompt, options, lora)
+                return Answer(response="", finish_reason="compared", scores=scores, error="")
             sampled = {"temperature": 1, "seed": question["seed"]} if "seed" in question else {"temperature": 0}
             output = (await self._run(prompt, self._write(**sampled), lora)).outputs[0]
         except ValueError as error:  # vLLM won't take the request
             return failed(str(error))
         return Answer(response=output.text, finish_reason=output.finish_reason or "", scores=[], error="")
 
+    async def _compared(self, prompt: list[int], options: list[list[int]], lora: Any) -> list[float]:
+        """Returns every option's mean log-probability per token; the prompt is read once where each is one token."""
+        if max(map(len, options)) > 1:
+            return list(await asyncio.gather(*(self._score(prompt, tokens, lora) for tokens in options)))
+        ids = [token for (token,) in options]
+        output = await self._run(prompt, self._compare(logprob_token_ids=ids), lora)
+        first = output.outputs[0].logprobs[0]
+        return [float(first[token].logprob) for token in ids]
+
     async def _score(self, prompt: list[int], tokens: list[int], lora: Any) -> float:
-        output = await self._run(prompt + tokens, self._compare, lora)
+        output = await self._run(prompt + tokens, self._compare(prompt_logprobs=0), lora)
         places = output.prompt_logprobs[len(prompt) :]
         return float(sum(place[token].logprob for place, token in zip(places, tokens, strict=True)) / len(tokens))
 

@@ -113,6 +113,16 @@ def test_vllm_answers_and_compares_as_transformers_does(
         assert same >= 0.9 * sum(not prompt.options for prompt in prompts)  # near ties may fall either way
 
 
+def test_letters_are_compared_as_transformers_does(fleet: None, lab: dict[str, Path], adapters: list[str]) -> None:
+    letters = [Prompt("b", "telecom", text, options=tuple("ABCDE"), answer=0) for text in ("is it A?", "is it C or D?")]
+    engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
+    for adapter in (None, adapters[0]):
+        ours = asked(PROTOCOL.questions(letters), adapter).set_index(ID)
+        theirs = asyncio.run(engine.answer(questions(tuple(letters)), adapter))
+        for prompt, answer in zip(letters, theirs, strict=True):
+            assert list(ours.loc[prompt.prompt_id, "scores"]) == pytest.approx(answer["scores"], abs=0.05)
+
+
 def test_what_is_too_long_for_the_model_is_unscored_and_not_asked_again(fleet: None, tmp_path: Path) -> None:
     long = "bread " * 400
     asked_once = [
