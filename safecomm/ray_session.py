@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -24,6 +24,8 @@ class Resources:
 
     cpus: float
     gpus: float
+    labels: Sequence[Mapping[str, str]] = ()
+    """The labels of each node."""
 
 
 @contextmanager
@@ -98,4 +100,5 @@ def _resources() -> Resources:
     import ray
 
     total = ray.cluster_resources()
-    return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
+    labels = [node["Labels"] for node in ray.nodes() if node["Alive"]]
+    return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), labels=labels)

@@ -92,7 +92,9 @@ def test_a_killed_rank_trial_and_engine_change_nothing(
     lab: dict[str, Path], tmp_path: Path, undisturbed: pd.DataFrame
 ) -> None:
     with running(sweep_with(tmp_path, lab, finetune={"save_every": 2}), offline()) as run:
-        run.until("a checkpoint", lambda: run.has("store/scratch/finetune-*-checkpoints/checkpoint-*"))
+        run.until(
+            "a checkpoint", lambda: run.has("store/scratch/finetune-*-checkpoints/checkpoint-*/trainer_state.json")
+        )
         run.kill(RANK)
         run.until("a trial of the search", lambda: run.has("small/trials/*-search.json"))
         run.kill(TRIAL)

@@ -55,7 +55,7 @@ def plan(
     storage: Storage = None,
     gpus: Annotated[
         float | None,
-        typer.Option(help="GPUs to plan for; by default the fewest that do where the sweep says cluster.gpu_memory."),
+        typer.Option(help="GPUs to plan for; by default cluster.gpus or, with cluster.gpu_memory, the fewest that do."),
     ] = None,
 ) -> None:
     """Shows what a sweep would run and on what, and what of it is there already."""
@@ -71,7 +71,7 @@ def plan(
     outcomes.fetch()
     RunFolder(spec).fetch()
     if gpus is None:
-        gpus = least_gpus(spec, outcomes) if spec.cluster.gpu_memory else 0
+        gpus = spec.cluster.gpus or (least_gpus(spec, outcomes) if spec.cluster.gpu_memory else 0)
     planned = make_plan(spec, Resources(cpus=0, gpus=gpus), outcomes, fetch=False)
     for part in plan_tables(planned):
         console.print(part, soft_wrap=isinstance(part, str))

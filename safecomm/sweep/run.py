@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +11,7 @@ from safecomm.evaluate.engine import EngineSettings
 from safecomm.evaluate.fleet import Fleet
 from safecomm.evaluate.model_judge import judge_fleets
 from safecomm.models import resolve_model
+from safecomm.plan.nodes import counted_on, waiting_for_nodes
 from safecomm.plan.plan import Plan, make_plan
 from safecomm.ray_session import ray_session
 from safecomm.search.agenda import Agenda
@@ -77,7 +77,9 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
     aligned.check_context(sweep.evaluate.max_model_len, "evaluate.max_model_len")
     judges = {name: resolve_model(model, store, console.print) for name, model in sweep.evaluate.judge_models.items()}
     with ray_session(address) as there:
-        resources = replace(there, gpus=max(there.gpus, sweep.cluster.gpus))
+        resources = counted_on(there, sweep)
+        for line in waiting_for_nodes(there, sweep):
+            console.print(line, soft_wrap=True, highlight=False)
         plan = make_plan(sweep, resources, outcomes)
         write_json(folder.path / "plan.json", plan.as_dict())
         folder.publish("plan.json")
