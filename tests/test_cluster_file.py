@@ -48,6 +48,13 @@ def test_gpu_nodes_come_on_demand_and_from_the_spot_market_within_limits(config:
     assert sum(group["max_workers"] for group in groups.values()) <= config["max_workers"]
 
 
+def test_every_node_names_its_image_as_rays_own_is_too_old_for_the_stack(config: dict[str, Any]) -> None:
+    from ray.autoscaler._private.aws.config import DEFAULT_AMI_NAME
+
+    assert "Ubuntu 18.04" in DEFAULT_AMI_NAME
+    assert all(group["node_config"]["ImageId"] for group in config["available_node_types"].values())
+
+
 def test_the_labels_that_the_file_tells_a_sweep_to_name_are_those_of_its_nodes(config: dict[str, Any]) -> None:
     from safecomm.spec.sweep import Cluster
 
