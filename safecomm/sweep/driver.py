@@ -2,6 +2,9 @@
 
 from typing import Any
 
+LOST = "its process died, or others that it needed, time after time"
+"""What is said of a trial that could not be carried out, since what runs it went away again and again."""
+
 
 class DriverOnly:
     """Leaves everything out of the pickle that Ray Tune makes of its searcher and callbacks when an experiment starts.

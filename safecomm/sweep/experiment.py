@@ -19,10 +19,12 @@ from safecomm.search.arms import Trial
 from safecomm.search.race import Race, asking
 from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages
-from safecomm.sweep.trial import carry_out, failure
+from safecomm.sweep.trial import carry_out, failure, is_lost
 
 RETRIES = 3
-"""How often a trial is tried again whose process died, as when its node is gone. A preempted node is not counted."""
+"""How often a trial is tried again that lost its process, or others that it needed, as when a node is gone.
+
+A node that was preempted is not counted."""
 
 
 class Fixed:
@@ -135,6 +137,8 @@ def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[s
             folder.check_fine_tune(trial)
             record = carry_out(trial, stages, callbacks=[TuneReportCallback()], **race)
         except Exception as error:  # whatever it is, it is this trial's alone
+            if is_lost(error):
+                raise  # Ray Tune tries it again
             record = failure(error)
         log = {"log": f"{folder.tune}/{name}/{Path(tune.get_context().get_trial_dir()).name}/stderr"}
         tune.report(folder.keep(trial, record | log))

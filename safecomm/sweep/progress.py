@@ -14,7 +14,7 @@ from rich.text import Text
 
 from safecomm.search.arms import Trial
 from safecomm.sweep.board import Board, percent, stage, time_left
-from safecomm.sweep.driver import DriverOnly
+from safecomm.sweep.driver import LOST, DriverOnly
 from safecomm.sweep.tally import Record, Tally
 
 QUARTERS = 4
@@ -92,15 +92,15 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         self._end(trial, result if "status" in result else nothing)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Shows a trial whose process died; Ray Tune has written down why."""
+        """Shows a trial that was lost time after time; Ray Tune has written down why."""
         log = f"{trial.local_path}/error.txt"
-        self._end(trial, {"status": "failed", "error": "its process died", "log": log})
+        self._end(trial, {"status": "failed", "error": LOST, "log": log})
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tells that a trial is tried again."""
         self._told.pop(trial.trial_id, None)
         ours = Trial.of(trial.config["trial"])
-        self._say(f"          {escape(title(ours))}: its process died, perhaps with its node; it is tried again")
+        self._say(f"          {escape(title(ours))}: its process died, or others that it needed; it is tried again")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Takes the table down; its last state stays on the screen."""

@@ -7,7 +7,7 @@ from ray.tune.search import Searcher
 from safecomm.search.agenda import Record
 from safecomm.search.arms import Trial
 from safecomm.search.race import Race
-from safecomm.sweep.driver import DriverOnly
+from safecomm.sweep.driver import LOST, DriverOnly
 from safecomm.sweep.run_folder import RunFolder
 
 
@@ -53,7 +53,7 @@ class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]
         """Passes the record on; a trial whose process died gets one that says so."""
         trial = self._running.pop(trial_id)
         if error or not result or "status" not in result:
-            result = self._folder.keep(trial, {"status": "failed", "error": "the trial's process died", "log": ""})
+            result = self._folder.keep(trial, {"status": "failed", "error": LOST, "log": ""})
         if self._race:
             self._race.over(trial, result)
         self._agenda.finish(trial, result)

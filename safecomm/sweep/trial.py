@@ -65,6 +65,13 @@ def _names(folders: Mapping[str, Path]) -> dict[str, str]:
     return {stage: folders[stage].name if stage in folders else "" for stage in ("finetune", "profile")}
 
 
+def is_lost(error: Exception) -> bool:
+    """Says whether a process or a node went away that a trial needed, as another try finds others in their place."""
+    from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
+
+    return isinstance(error, NodeDiedError | ObjectLostError | RayActorError | WorkerCrashedError)
+
+
 def failure(error: Exception) -> dict[str, Any]:
     """Returns the record of a trial that failed: one line for the table, the traceback for whoever looks deeper."""
     text = str(error).strip() or type(error).__name__

@@ -128,7 +128,7 @@ def test_a_trial_that_is_tried_again_is_told_and_counted_once(lines: Watched) ->
     lines.train(trial, step=4)
     lines.complete(trial, asr=0.2)
     told = lines.written.getvalue()
-    assert "its process died, perhaps with its node; it is tried again" in told
+    assert "its process died, or others that it needed; it is tried again" in told
     assert told.count("fine-tune step 4 of 8") == 2
     assert "  1/5" in told
 
@@ -321,7 +321,10 @@ def test_a_failed_trial_names_its_reason_as_it_is_and_its_log(lines: Watched) ->
     lines.complete(failed, "failed", error="\x1b[36mray::run\x1b[39m: no [bold] key", log="/run/[a]/stderr")
     lines.progress.on_trial_error(1, [], died)
     assert "failed: ray::run: no [bold] key; its log: /run/[a]/stderr (" in lines.written.getvalue()
-    assert "failed: its process died; its log: /session/b/error.txt (" in lines.written.getvalue()
+    assert (
+        "failed: its process died, or others that it needed, time after time; its log: /session/b/error.txt ("
+        in lines.written.getvalue()
+    )
     assert "\x1b" not in lines.written.getvalue()
 
 

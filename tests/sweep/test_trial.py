@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError
 
 from safecomm.defenses import Adapter
 from safecomm.defenses.adapter import Factors
@@ -17,7 +18,7 @@ from safecomm.sweep.data import check_data
 from safecomm.sweep.publish import trials_table
 from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages, given_adapter
-from safecomm.sweep.trial import carry_out, failure
+from safecomm.sweep.trial import carry_out, failure, is_lost
 
 
 def sweep(storage: Path, **changes: object) -> Sweep:
@@ -55,6 +56,13 @@ def test_a_failure_is_told_in_one_line_and_kept_in_full() -> None:
     remote = RuntimeError("worker said:\nTraceback ...\nvllm.EngineDeadError: the engine died\nRuntimeError: wrapped")
     assert failure(remote)["error"] == "vllm.EngineDeadError: the engine died"
     assert failure(RuntimeError())["error"] == "RuntimeError: RuntimeError"
+
+
+def test_a_trial_that_lost_a_node_is_told_from_one_that_failed() -> None:
+    assert is_lost(ActorDiedError())
+    assert is_lost(RayTaskError("f", "traceback", NodeDiedError("gone")).as_instanceof_cause())
+    assert not is_lost(RayTaskError("f", "traceback", DataError("no rows")).as_instanceof_cause())
+    assert not is_lost(TrainingError("the loss is nan at step 7"))
 
 
 def test_only_a_finished_trial_under_the_same_settings_is_found_again(tmp_path: Path) -> None:
