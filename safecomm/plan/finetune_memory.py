@@ -1,9 +1,9 @@
 """What a fine-tune needs of each GPU and each node, from the model's shape and the sweep alone.
 
 Weights, adapter, gradients and optimizer state are counted. Activations are modelled on what transformers and TRL 1.16
-keep: those of the layers lie up to a tenth above the peak that PyTorch reaches at the shapes of Llama-3.1-8B and
-Qwen2-7B with LoRA, up to a fifth without gradient checkpointing. The loss, DeepSpeed's buffers and all overhead are
-read from the libraries' code and were measured on no GPU. All are those of a batch whose texts all reach `max_length`.
+keep: at the shapes of Llama-3.1-8B and Qwen2-7B with LoRA, those of the layers lie up to a tenth above the peak that
+PyTorch reaches, up to a fifth without gradient checkpointing. The loss, DeepSpeed's buffers and all overhead are read
+from the libraries' code and were measured on no GPU. All are those of a batch whose texts all reach `max_length`.
 """
 
 from dataclasses import dataclass
