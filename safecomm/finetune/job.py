@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from safecomm.spec import Finetune
+from safecomm.store import digest
 
 PLACES = ("model", "data")
 """Named by what lies there."""
@@ -71,6 +72,16 @@ class FinetuneJob:
         defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
         values = {name: value for name, value in asdict(self).items() if name not in PLACES + MEMORY}
         return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+
+    @property
+    def name(self) -> str:
+        """Tells it from all other fine-tunes."""
+        return digest([self.model, self.data, self.hyperparameters])
+
+    @property
+    def swap(self) -> Path | None:
+        """The folder on each node for weights that are put on a disk: its own, as others may run beside it."""
+        return Path(self.offload["nvme"]) / f"finetune-{self.name}" if isinstance(self.offload, dict) else None
 
     @property
     def accumulation(self) -> int:

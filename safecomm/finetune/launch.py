@@ -18,7 +18,7 @@ from safecomm.errors import TrainingError
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.worker import train
 from safecomm.ray_session import CPU_SHARE
-from safecomm.store import Store, digest, write_json
+from safecomm.store import Store, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +55,7 @@ def finetune(
         TrainingError: when the loss is not finite, the workers fail time after time, or the saved adapter is empty or
             not finite.
     """
-    name = digest([job.model, job.data, job.hyperparameters])
-    checkpoints = store.root / "scratch" / f"finetune-{name}-checkpoints"
+    checkpoints = store.root / "scratch" / f"finetune-{job.name}-checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     runs = store.root / "scratch" / "train"
     settings = {"job": asdict(job), "out": str(out), "checkpoints": str(checkpoints)}

@@ -1,6 +1,7 @@
 """What every rank of a fine-tune runs: TRL's SFTTrainer on a PEFT LoRA, sharded by DeepSpeed."""
 
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         TrainingError: at the first step whose loss is not finite, and for settings that this machine can't follow.
     """
     import ray.train
+    import torch
 
     job, out, checkpoints = FinetuneJob(**settings["job"]), Path(settings["out"]), Path(settings["checkpoints"])
     job = replace(job, model=str(here(Path(job.model))), data=str(here(Path(job.data))))
@@ -44,6 +46,9 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     trainer.save_model(str(out))
     if ray.train.get_context().get_world_rank() == 0:
         shared.publish_parts(out)
+    if job.swap:
+        torch.distributed.barrier()  # other ranks of this node may still read their shards
+        shutil.rmtree(job.swap, ignore_errors=True)
     return {
         "steps": result.global_step,
         "loss": result.training_loss,

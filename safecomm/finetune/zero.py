@@ -14,14 +14,14 @@ def deepspeed_config(job: FinetuneJob, *, bf16: bool) -> dict[str, Any]:
     """
     import deepspeed
 
-    if not isinstance(job.offload, dict):
+    if job.swap is None:
         return zero_config(job.zero, bf16, job.offload)
     if not deepspeed.ops.__compatible_ops__["async_io"]:
         raise TrainingError(
             "finetune.offload: nvme needs DeepSpeed's async_io, which it compiles with libaio; install libaio's "
             "development files and a compiler on every node, or set finetune.offload: cpu"
         )
-    return zero_config(job.zero, bf16, job.offload, _largest_shard(job))
+    return zero_config(job.zero, bf16, {"nvme": str(job.swap)}, _largest_shard(job))
 
 
 def zero_config(

@@ -56,6 +56,13 @@ def test_a_job_travels_to_its_workers_as_json() -> None:
     assert json.loads(json.dumps(asdict(sent)))["offload"] == {"nvme": "/nvme"}
 
 
+def test_fine_tunes_that_run_side_by_side_put_their_weights_into_folders_of_their_own() -> None:
+    one, other = (job(zero=3, offload={"nvme": "/nvme"}, lora={"r": rank}).swap for rank in (8, 16))
+    assert one and other and one != other
+    assert one.parent == other.parent == Path("/nvme")
+    assert job(zero=3, offload="cpu").swap is None
+
+
 def test_zero_1_and_2_offload_the_optimizer_state_and_zero_3_the_weights_as_well() -> None:
     for stage in (1, 2, 3):
         zero = zero_config(stage, bf16=True, offload="cpu")["zero_optimization"]
