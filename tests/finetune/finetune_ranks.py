@@ -1,0 +1,99 @@
+"""One rank of several small fine-tunes, one after the other in one process: `python finetune_ranks.py CASES OUT`.
+
+Each is made by the trainer that a worker of Ray Train runs. What this rank holds of it is written to OUT.
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safecomm.finetune.job import FinetuneJob
+from safecomm.finetune.worker import make_trainer
+
+
+@dataclass
+class Held:
+    """What this rank has of a fine-tune, in bytes."""
+
+    loaded: int = 0
+    """The model when it is loaded, before DeepSpeed is given it."""
+    weights: int = 0
+    gradients: int = 0
+    """In the type of the weights before the optimizer steps, and in fp32 while it does."""
+    optimizer: int = 0
+    answers: int = 0
+    """Tokens that the loss falls on."""
+    losses: list[float] = field(default_factory=list)
+
+
+def size(tensors: Iterable[torch.Tensor | None]) -> int:
+    """Bytes of tensors, those that share their memory counted once."""
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors if tensor is not None}.values())
+
+
+def flat(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [tensor for one in value for tensor in flat(one)] if isinstance(value, list | tuple) else []
+
+
+def shards(model: Any) -> list[torch.Tensor]:
+    return [getattr(parameter, "ds_tensor", parameter) for parameter in model.parameters()]
+
+
+def watch(engine: Any, held: Held) -> None:
+    """Looks at what is held whenever the optimizer steps."""
+    outer, inner, step = engine.optimizer, engine.basic_optimizer, engine.step
+    reduced = [0]
+
+    def before(*arguments: Any, **options: Any) -> Any:
+        gradients = [parameter.grad for parameter in engine.module.parameters()]
+        reduced[0] = size([*gradients, *flat(getattr(outer, "averaged_gradients", []))])
+        return step(*arguments, **options)
+
+    def within(*_: Any) -> None:
+        masters = [tensor for group in inner.param_groups for tensor in group["params"]]
+        held.weights = size(shards(engine.module))
+        held.optimizer = size([*masters, *flat(list(inner.state.values()))])
+        held.gradients = reduced[0] + size(tensor.grad for tensor in masters)
+
+    engine.step = before
+    inner.register_step_pre_hook(within)
+
+
+def run(job: FinetuneJob, out: Path) -> Held:
+    from accelerate.state import AcceleratorState
+    from transformers import TrainerCallback
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    held = Held()
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            watch(trainer.model_wrapped, held)
+
+    trainer = make_trainer(job, str(out / "checkpoints"))
+    held.loaded = size(shards(trainer.model))
+    held.answers = sum(label != -100 for row in trainer.train_dataset["labels"] for label in row)
+    trainer.add_callback(Watch())
+    trainer.train()
+    trainer.save_model(str(out))
+    held.losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return held
+
+
+if __name__ == "__main__":
+    cases, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    for name, case in cases.items():
+        (out / name).mkdir(exist_ok=True)
+        result = asdict(run(FinetuneJob(**case), out / name))
+        rank = torch.distributed.get_rank()
+        (out / name / f"rank{rank}.json").write_text(json.dumps(result))
+        print(name, rank, result, flush=True)
