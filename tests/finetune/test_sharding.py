@@ -157,4 +157,4 @@ def test_packed_examples_have_the_loss_that_they_have_alone(held: Callable[[str]
 
 def test_a_packed_fine_tune_learns(held: Callable[[str], list[dict[str, Any]]]) -> None:
     losses = held("packed-long")[0]["losses"]
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.95 * losses[0]
