@@ -48,8 +48,8 @@ def check_versions(nodes: Sequence[Node]) -> list[Finding]:
         findings.append(Finding("packages", "warning", f"{driver.name} has {', '.join(off)}; {MEND}"))
     if not wanted:
         findings.append(Finding("packages", "warning", "safecomm is not installed here, so its pins are not known"))
-    many = "one node" if len(nodes) == 1 else f"{len(nodes)} nodes"
-    return findings or [Finding("packages", "ok", f"Python {driver.python}, {len(wanted)} pinned packages, on {many}")]
+    ok = f"Python {driver.python}, {len(wanted)} pinned packages, on {_count(nodes)}"
+    return findings or [Finding("packages", "ok", ok)]
 
 
 def check_engines(nodes: Sequence[Node], engine: str = "vllm", on_gpu: bool = False) -> list[Finding]:
@@ -85,7 +85,7 @@ def check_storage(nodes: Sequence[Node], storage: str) -> list[Finding]:
         for node in nodes
         if node.storage_fault
     ]
-    return findings or [Finding("storage", "ok", f"{storage} is seen and writable on {len(nodes)} nodes")]
+    return findings or [Finding("storage", "ok", f"{storage} is seen and writable on {_count(nodes)}")]
 
 
 def check_models_seen(nodes: Sequence[Node]) -> list[Finding]:
@@ -175,6 +175,10 @@ def has_secret(name: str) -> bool:
 
         return get_netrc_auth(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")) is not None
     return False
+
+
+def _count(nodes: Sequence[Node]) -> str:
+    return "one node" if len(nodes) == 1 else f"all {len(nodes)} nodes"
 
 
 def _version(node: Node, package: str) -> str:

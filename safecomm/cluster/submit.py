@@ -5,6 +5,7 @@ job gets the names of those that are set here, and says which of them the nodes 
 """
 
 import asyncio
+import logging
 import os
 import shlex
 import tempfile
@@ -145,6 +146,8 @@ def _client(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
     check_answers(address)
+    for name in ("dashboard_sdk", "job.sdk"):  # they log what we say
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # else RAY_ADDRESS would count for more than what we are told
     try:
         return JobSubmissionClient(address)
