@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -84,7 +85,7 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
         write_json(folder.path / "plan.json", plan.as_dict())
         folder.publish("plan.json")
         models = [base.path, aligned.path, *(judge.path for judge in judges.values())]
-        check_cluster(sweep, models, resources.gpus > 0, console.print)
+        check_cluster(sweep, models, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
 
         def carry_out(name: str, agenda: Agenda | Fixed, most: int) -> None:
