@@ -21,7 +21,9 @@ from safecomm.lock import FileMarks, Marks, ObjectMarks, waiting_lock
 
 CACHE = "SAFECOMM_CACHE"
 """Names the folder of the copies, the same on every node, where `~/.cache/safecomm` will not do."""
-COPY = re.compile(rf"({'|'.join(SCHEMES)})@(.+)")
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+"""A bucket's name; a key or a password before it is refused, as storage is written into files."""
+COPY = re.compile(rf"({'|'.join(SCHEMES)})@({NAME.pattern})")
 
 
 def local_folder(storage: str | Path) -> Path:
@@ -34,8 +36,8 @@ def local_folder(storage: str | Path) -> Path:
     if not separator:
         return Path(storage).expanduser().resolve()
     bucket, _, prefix = rest.strip("/").partition("/")
-    if scheme not in SCHEMES or not bucket or ".." in prefix.split("/"):
-        raise UsageError(f"storage: {storage}: give a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
+    if scheme not in SCHEMES or not NAME.fullmatch(bucket) or ".." in prefix.split("/"):
+        raise UsageError("storage: give a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX; nothing else is known")
     cache = Path(os.environ.get(CACHE) or "~/.cache/safecomm").expanduser().resolve()
     return cache / f"{scheme}@{bucket}" / prefix
 
