@@ -29,7 +29,7 @@ BEAT = 10.0
 """Seconds between two touches."""
 STALE = 60.0
 """Seconds without a touch after which a lock may be taken over."""
-POLL = 1.0
+POLL = 2.0
 """Seconds between two looks at a lock that one waits for."""
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 SAME_START = 60.0

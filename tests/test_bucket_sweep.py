@@ -111,5 +111,5 @@ def test_no_credential_is_in_any_file_or_object(in_bucket: InBucket, monkeypatch
         monkeypatch.setenv(name, value)
     bucket = Bucket("s3", in_bucket.bucket)
     for name in bucket.names("team"):
-        found = bucket.read(name)
-        assert found and KEY.encode() not in found[0], name
+        if found := bucket.read(name):  # pyarrow's marks of folders are listed, but can't be read
+            assert KEY.encode() not in found[0], name
