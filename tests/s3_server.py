@@ -1,6 +1,5 @@
 """An S3 server on loopback: moto's, which speaks Amazon's protocol with conditional writes."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -60,8 +59,3 @@ def _answers(url: str) -> bool:
     except (URLError, ConnectionError):
         return False
     return True
-
-
-def clean_environment() -> dict[str, str]:
-    """Returns this process's environment without what belongs to a bucket."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SAFECOMM_"))}

@@ -71,6 +71,16 @@ def test_the_trials_are_those_of_a_sweep_in_a_folder(in_bucket: InBucket) -> Non
     pd.testing.assert_frame_equal(comparable(there / "trials.parquet"), comparable(here / "trials.parquet"))
 
 
+def test_the_log_that_the_table_names_is_in_the_bucket(in_bucket: InBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in in_bucket.access.items():
+        monkeypatch.setenv(name, value)
+    bucket, logs = (
+        Bucket("s3", in_bucket.bucket),
+        pd.read_parquet(in_bucket.folder("head") / "small" / "trials.parquet"),
+    )
+    assert [log for log in logs["log"] if not bucket.has(log.removeprefix(f"{bucket.url}/"))] == []
+
+
 def test_a_node_without_copies_makes_nothing_again(in_bucket: InBucket, monkeypatch: pytest.MonkeyPatch) -> None:
     before = objects(in_bucket, monkeypatch, "store")
     said = in_bucket.run("another")
