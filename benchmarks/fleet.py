@@ -40,7 +40,7 @@ from safecomm.evaluate.suite import Protocol
 from safecomm.evaluate.vllm_engine import engine_arguments
 from safecomm.models import model_folder
 from safecomm.selection import module_type
-from safecomm.store import Store
+from safecomm.storage.store import Store
 
 RANK, TARGETS = 8, ("q_proj", "v_proj")
 WARM_UP = 64

@@ -117,7 +117,7 @@ def adapters(storage: Path) -> tuple[Path, Path]:
 def models(storage: Path) -> tuple[Path, Path]:
     """Returns the folders of the lab's base and aligned models."""
     from safecomm.models import model_folder
-    from safecomm.store import Store
+    from safecomm.storage.store import Store
 
     store = Store(storage / "store")
     return model_folder("lab://base", store, print), model_folder("lab://aligned", store, print)

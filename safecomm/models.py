@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safecomm.checksums import file_digest
 from safecomm.errors import ModelError
-from safecomm.store import Store, digest
+from safecomm.storage.checksums import file_digest
+from safecomm.storage.store import Store, digest
 
 LAB = "lab://"
 HASHED_WHOLE = 1 << 30

@@ -16,13 +16,13 @@ import pandas as pd
 import wandb
 from ray.tune import Callback
 
-from safecomm import shared
 from safecomm.evaluate.verdicts import ROWS
 from safecomm.report.plots import trade_off
 from safecomm.report.run import read_run
 from safecomm.search.arms import Trial
 from safecomm.spec import Sweep
-from safecomm.store import Store, digest, here
+from safecomm.storage import shared
+from safecomm.storage.store import Store, digest, here
 from safecomm.sweep.driver import DriverOnly
 from safecomm.sweep.run_folder import RunFolder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from s3_server import access, new_bucket, s3_server
 
-from safecomm.shared import CACHE
+from safecomm.storage.shared import CACHE
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -21,7 +21,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The lab's base and aligned models, trained for seconds: they speak, but have learnt little."""
     from safecomm.lab.build import Recipe, build_lab
-    from safecomm.store import Store
+    from safecomm.storage.store import Store
 
     full = Recipe()
     recipe = replace(

@@ -43,7 +43,7 @@ def lab_build(
 ) -> None:
     """Trains the lab's base and aligned models, unless the store has them."""
     from safecomm.lab.build import build_lab
-    from safecomm.store import Store
+    from safecomm.storage.store import Store
 
     for name, folder in build_lab(Store.of(storage), seed, report=console.print).items():
         console.print(f"lab://{name}: {folder}", soft_wrap=True)

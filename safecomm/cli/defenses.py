@@ -221,7 +221,7 @@ def extract_lora(
 
 def _folder(reference: str) -> Path:
     from safecomm.models import model_folder
-    from safecomm.store import Store
+    from safecomm.storage.store import Store
 
     return model_folder(reference, Store("runs/store"), console.print)
 

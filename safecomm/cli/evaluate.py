@@ -14,7 +14,7 @@ from safecomm.errors import UsageError
 if TYPE_CHECKING:
     from safecomm.data.rows import Prompt
     from safecomm.evaluate.model_judge import Panel
-    from safecomm.store import Store
+    from safecomm.storage.store import Store
 
 
 def evaluate(
@@ -73,7 +73,7 @@ def evaluate(
     from safecomm.evaluate.suite import Protocol
     from safecomm.models import resolve_model
     from safecomm.spec.sweep import Replicas
-    from safecomm.store import Store
+    from safecomm.storage.store import Store
 
     prompts = [prompt for text in benchmark for prompt in _prompts(text, limit, shuffle_options)]
     store = Store.of(storage)

@@ -10,7 +10,7 @@ def _here(run: str) -> Path:
     """Returns the run's folder on this machine, brought here from a bucket."""
     if "://" not in run:
         return Path(run)
-    from safecomm import shared
+    from safecomm.storage import shared
 
     folder = shared.local_folder(run)
     shared.fetch(folder)

@@ -40,8 +40,8 @@ def run(
             f"{sweep}: search.split: report chooses settings on the very prompts whose rates are published, which "
             "flatters the rates; leave it out, or say --search-on-report-split if you mean it"
         )
-    from safecomm import shared
     from safecomm.report.table import results_table
+    from safecomm.storage import shared
     from safecomm.sweep.run import run_sweep
 
     folder = run_sweep(spec, address, console)

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from safecomm import shared
 from safecomm.cluster.checks import (
     Finding,
     check_engines,
@@ -19,6 +18,7 @@ from safecomm.cluster.nodes import ask_nodes
 from safecomm.cluster.reach import ClusterError
 from safecomm.cluster.submit import EXPECTED
 from safecomm.spec import Sweep
+from safecomm.storage import shared
 
 
 def check_hub(sweep: Sweep) -> None:

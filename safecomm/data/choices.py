@@ -8,7 +8,7 @@ from typing import Any
 
 from safecomm.data.rows import Loaded, Prompt
 from safecomm.data.table import Raw, Table, text_in
-from safecomm.store import digest
+from safecomm.storage.store import digest
 
 _NUMBERED = re.compile(r"\s*(\d+)\s*[.):]\s+")
 """What some sets write before each option."""

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from safecomm.data.splits import Split, split_of
-from safecomm.store import digest
+from safecomm.storage.store import digest
 
 Row = TypeVar("Row")
 Kind = Literal["red_team", "over_refusal", "telecom"]

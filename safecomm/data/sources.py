@@ -12,7 +12,7 @@ from typing import Any
 from safecomm.data.files import parse
 from safecomm.data.table import Table
 from safecomm.errors import DataError
-from safecomm.store import digest
+from safecomm.storage.store import digest
 
 GITHUB = "https://github.com"
 RAW = "https://raw.githubusercontent.com"

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from typing import Literal
 
-from safecomm.store import digest
+from safecomm.storage.store import digest
 
 Split = Literal["search", "report"]
 TRAINING_SHARE = 0.8

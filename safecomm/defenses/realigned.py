@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safecomm.defenses.adapter import Adapter
-from safecomm.store import LINEAGE, new_folder, write_json
+from safecomm.storage.store import LINEAGE, new_folder, write_json
 
 
 @dataclass(frozen=True, eq=False)

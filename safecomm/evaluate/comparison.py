@@ -25,7 +25,7 @@ from safecomm.models import ModelFolder
 from safecomm.ray_session import ray_session
 from safecomm.selection import module_type
 from safecomm.spec.sweep import Replicas
-from safecomm.store import Store
+from safecomm.storage.store import Store
 
 BARE = "model"
 """What the model without an adapter is called."""

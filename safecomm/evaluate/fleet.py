@@ -15,7 +15,7 @@ from safecomm.evaluate.canary import Canary
 from safecomm.evaluate.engine import Answer, Engine, EngineSettings, Question, failed
 from safecomm.ray_session import CPU_SHARE
 from safecomm.spec.sweep import Replicas
-from safecomm.store import here
+from safecomm.storage.store import here
 
 TARGET = "target"
 """The fleet of the model under study; judges have fleets of their own."""

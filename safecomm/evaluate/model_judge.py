@@ -18,7 +18,7 @@ from safecomm.evaluate.stream import ID, Request, stream
 from safecomm.models import ModelFolder
 from safecomm.spec.judges import JudgeRef, ModelRef
 from safecomm.spec.sweep import Replicas
-from safecomm.store import Store, digest
+from safecomm.storage.store import Store, digest
 
 VERDICT_TOKENS = 32
 """Longest verdict: `unsafe`, a line break and codes of categories, or WildGuard's three lines."""

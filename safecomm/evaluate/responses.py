@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from safecomm import shared
-from safecomm.checksums import file_digest
-from safecomm.disk import disk_full_told
 from safecomm.evaluate.engine import Question
 from safecomm.evaluate.stream import ID
-from safecomm.store import Store, digest, write_json
+from safecomm.storage import shared
+from safecomm.storage.checksums import file_digest
+from safecomm.storage.disk import disk_full_told
+from safecomm.storage.store import Store, digest, write_json
 
 ATTEMPTS = 3
 KEEP_SECONDS = 10.0

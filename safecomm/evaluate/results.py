@@ -21,7 +21,7 @@ from safecomm.evaluate.statistics import (
 )
 from safecomm.evaluate.stream import ID
 from safecomm.evaluate.verdicts import verdict_columns
-from safecomm.store import write_json
+from safecomm.storage.store import write_json
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 from safecomm.data.rows import Prompt
 from safecomm.evaluate.engine import Question
 from safecomm.evaluate.stream import ID
-from safecomm.store import digest
+from safecomm.storage.store import digest
 
 
 @dataclass(frozen=True)

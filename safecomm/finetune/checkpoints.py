@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safecomm import shared
-from safecomm.store import write_json
+from safecomm.storage import shared
+from safecomm.storage.store import write_json
 
 NEWEST = "newest.json"
 """Names the last checkpoint that every node has published its part of."""

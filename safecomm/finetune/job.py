@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from safecomm.spec import Finetune
-from safecomm.store import digest
+from safecomm.storage.store import digest
 
 PLACES = ("model", "data")
 """Named by what lies there."""

@@ -12,13 +12,13 @@ from typing import Any
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from safecomm import shared
 from safecomm.defenses.adapter import Adapter
 from safecomm.errors import TrainingError
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.worker import train
 from safecomm.ray_session import CPU_SHARE
-from safecomm.store import Store, write_json
+from safecomm.storage import shared
+from safecomm.storage.store import Store, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safecomm import shared
 from safecomm.errors import TrainingError
 from safecomm.finetune.checkpoints import newest, publishing_callback
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.model import load_model
 from safecomm.finetune.zero import deepspeed_config
-from safecomm.store import here
+from safecomm.storage import shared
+from safecomm.storage.store import here
 
 LOGS_PER_RUN = 50
 STEPS_PER_REPORT = 100

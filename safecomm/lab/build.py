@@ -13,7 +13,7 @@ from safecomm.lab.corpus import alignment_text, base_text, continuation_text
 from safecomm.lab.datasets import telecom_examples
 from safecomm.lab.model import Shape, new_model, train_tokenizer
 from safecomm.lab.train import Stage, encode, reproducibly, train
-from safecomm.store import Store, digest
+from safecomm.storage.store import Store, digest
 
 VERSION = 1
 """Raised by whoever changes the code so that the same recipe and text give other weights."""

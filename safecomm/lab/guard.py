@@ -12,7 +12,7 @@ from safecomm.lab.actions import actions, answered, refused
 from safecomm.lab.general import everyday
 from safecomm.lab.train import Stage, encode, reproducibly, train
 from safecomm.lab.words import RARE_REQUESTS, REQUESTS
-from safecomm.store import Store, digest, lineage
+from safecomm.storage.store import Store, digest, lineage
 
 VERSION = 1
 """Raised by whoever changes the code so that the same text gives other weights."""

@@ -14,7 +14,7 @@ from safecomm.evaluate.metrics import BETTER, Rate
 from safecomm.evaluate.statistics import Accuracy, corrected_rates
 from safecomm.report.published import Published, find_published
 from safecomm.spec import Defense
-from safecomm.store import here
+from safecomm.storage.store import here
 from safecomm.sweep.judges import read_judges
 from safecomm.sweep.points import (
     ORIGINAL,

@@ -15,7 +15,7 @@ from safecomm.search.arms import Point, Trial, seeded
 from safecomm.search.outcomes import Outcomes
 from safecomm.search.study import ArmStudy, objectives
 from safecomm.spec import REFERENCE_ARMS, Sweep
-from safecomm.store import digest
+from safecomm.storage.store import digest
 
 Record = Mapping[str, Any]
 Find = Callable[[Trial], Record | None]

@@ -6,7 +6,7 @@ from typing import Any
 
 from safecomm.spec import Defense, Sweep
 from safecomm.spec.space import at_point
-from safecomm.store import digest
+from safecomm.storage.store import digest
 
 Point = dict[str, Any]
 """The searched settings of an arm: `defense.setting` -> number."""

@@ -16,7 +16,7 @@ from safecomm.selection import WAYS, ModuleProfile, Selection, breakpoints, modu
 from safecomm.spec import REFERENCE_ARMS, Defense, Sweep
 from safecomm.spec.arms import Selecting, dimensions
 from safecomm.spec.space import Exact, Grid, RandInt, Strict, Uniform, values_of
-from safecomm.store import digest
+from safecomm.storage.store import digest
 
 
 class Outcomes:

@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safecomm import shared
 from safecomm.selection import ModuleProfile
 from safecomm.spec import Sweep
-from safecomm.store import Store, digest, write_json
+from safecomm.storage import shared
+from safecomm.storage.store import Store, digest, write_json
 
 
 class Profiles:

@@ -10,7 +10,7 @@ from safecomm.search.racing import Rule
 from safecomm.search.referee import Referee
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.spec.search import Racing
-from safecomm.store import Store
+from safecomm.storage.store import Store
 
 
 class Race:

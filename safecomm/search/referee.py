@@ -8,7 +8,7 @@ import pandas as pd
 
 from safecomm.evaluate.verdicts import ROWS
 from safecomm.search.racing import Hits, Rule, verdicts
-from safecomm.store import here
+from safecomm.storage.store import here
 
 
 class Referee:

@@ -6,14 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safecomm import shared
-from safecomm.checksums import file_digest
 from safecomm.evaluate.labels import Labelled, measured_judges
 from safecomm.evaluate.metrics import Rate
 from safecomm.evaluate.model_judge import Panel
 from safecomm.evaluate.statistics import Accuracy
 from safecomm.spec import Sweep
-from safecomm.store import write_json
+from safecomm.storage import shared
+from safecomm.storage.checksums import file_digest
+from safecomm.storage.store import write_json
 from safecomm.sweep.results import read_json, without_nan
 
 if TYPE_CHECKING:

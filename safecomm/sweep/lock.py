@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safecomm.disk import disk_full_told
 from safecomm.errors import SafecommError, StoppedError
-from safecomm.lock import STALE, HeldError, Lock
-from safecomm.shared import marks
+from safecomm.storage.disk import disk_full_told
+from safecomm.storage.lock import STALE, HeldError, Lock
+from safecomm.storage.shared import marks
 
 
 class RunLock(Lock):

@@ -6,7 +6,7 @@ import pandas as pd
 
 from safecomm.evaluate.metrics import METRICS
 from safecomm.evaluate.verdicts import ROWS
-from safecomm.store import Store
+from safecomm.storage.store import Store
 from safecomm.sweep.points import BESIDE_ORIGINAL, ORIGINAL, Point, rows_of
 
 

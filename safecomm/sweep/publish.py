@@ -9,7 +9,7 @@ from safecomm.report.page import write_report
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial, seeded
 from safecomm.spec import REFERENCE_ARMS, Sweep
-from safecomm.store import Store
+from safecomm.storage.store import Store
 from safecomm.sweep.choice import best_of_arms, recommend
 from safecomm.sweep.original import beside_original
 from safecomm.sweep.points import pooled, rows_of

@@ -21,7 +21,7 @@ from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.outcomes import Outcomes
 from safecomm.search.profiles import Profiles
 from safecomm.spec import Sweep
-from safecomm.store import Store, write_json
+from safecomm.storage.store import Store, write_json
 from safecomm.sweep.data import check_data
 from safecomm.sweep.experiment import Fixed, experiment
 from safecomm.sweep.judges import judges_are_measured, measure_judges

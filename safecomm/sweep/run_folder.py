@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safecomm import shared
 from safecomm.errors import TrainingError
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import TRAIN, fine_tunes_of
 from safecomm.spec import REFERENCE_ARMS, Sweep
-from safecomm.store import digest, write_json
+from safecomm.storage import shared
+from safecomm.storage.store import digest, write_json
 
 logger = logging.getLogger(__name__)
 

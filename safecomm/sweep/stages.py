@@ -33,7 +33,7 @@ from safecomm.search.profiles import Profiles
 from safecomm.search.racing import first
 from safecomm.selection import module_type
 from safecomm.spec import Finetune, Sweep
-from safecomm.store import Store, digest, lineage, write_json
+from safecomm.storage.store import Store, digest, lineage, write_json
 from safecomm.sweep.data import asked, examples
 
 MODULES = "modules.json"

@@ -33,7 +33,7 @@ def adapters(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 def guard(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The lab's guard."""
     from safecomm.lab.guard import build_guard
-    from safecomm.store import Store
+    from safecomm.storage.store import Store
 
     return build_guard(Store(tmp_path_factory.mktemp("guard")), lab["base"], report=lambda line: None)
 

@@ -30,7 +30,7 @@ from safecomm.lab.words import REQUESTS
 from safecomm.models import ModelFolder
 from safecomm.spec.judges import JudgeRef
 from safecomm.spec.sweep import Replicas
-from safecomm.store import Store
+from safecomm.storage.store import Store
 
 JUDGES = [PhraseJudge("compliance"), PhraseJudge("refusal")]
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]

@@ -17,7 +17,7 @@ from safecomm.evaluate.verdicts import judged
 from safecomm.models import ModelFolder
 from safecomm.spec.judges import Grader, JudgeRef
 from safecomm.spec.sweep import Replicas
-from safecomm.store import Store
+from safecomm.storage.store import Store
 
 GUARD = JudgeRef(name="guard", model="lab://guard")
 

@@ -16,7 +16,7 @@ from safecomm.evaluate.forms import Exchange, form_of
 from safecomm.evaluate.model_judge import judges_of
 from safecomm.evaluate.remote import remote_ask
 from safecomm.spec.judges import JudgeRef
-from safecomm.store import Store
+from safecomm.storage.store import Store
 
 SECRET = "sk-this-is-the-key"
 EXCHANGES = pd.DataFrame(

@@ -13,7 +13,7 @@ from safecomm.evaluate.judges import PhraseJudge
 from safecomm.evaluate.responses import Questions, Responses, answers_of
 from safecomm.evaluate.stream import ID
 from safecomm.evaluate.verdicts import judged
-from safecomm.store import Store
+from safecomm.storage.store import Store
 
 
 class Model:

@@ -12,10 +12,10 @@ import pytest
 from s3_server import access, new_bucket
 from small_sweep import PATIENCE, offline
 
-from safecomm.bucket import Bucket
 from safecomm.finetune.checkpoints import NEWEST
 from safecomm.lab.datasets import telecom_examples
-from safecomm.shared import CACHE
+from safecomm.storage.bucket import Bucket
+from safecomm.storage.shared import CACHE
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
@@ -26,7 +26,7 @@ from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune, training_metrics
 from safecomm.ray_session import ray_session
 from safecomm.spec import Finetune
-from safecomm.store import Store
+from safecomm.storage.store import Store
 
 model, data, storage = sys.argv[1:]
 section = Finetune.model_validate({"data": ["lab-telecom"], "batch_size": 16, "max_length": 128, "zero": 3,

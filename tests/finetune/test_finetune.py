@@ -13,7 +13,7 @@ from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune, training_metrics
 from safecomm.lab.datasets import telecom_examples
 from safecomm.spec import Finetune
-from safecomm.store import Store
+from safecomm.storage.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

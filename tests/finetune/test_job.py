@@ -14,7 +14,7 @@ from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.model import load_model
 from safecomm.finetune.zero import deepspeed_config, zero_config
 from safecomm.spec import Finetune
-from safecomm.store import digest
+from safecomm.storage.store import digest
 
 
 def job(workers: int = 2, **fields: object) -> FinetuneJob:

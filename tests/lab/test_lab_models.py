@@ -14,7 +14,7 @@ from safecomm.lab.corpus import base_text
 from safecomm.lab.datasets import harm_prompts, telecom_examples, telecom_prompts
 from safecomm.lab.model import Shape, new_model, train_tokenizer
 from safecomm.lab.train import IGNORED, Stage, encode, train
-from safecomm.store import Store
+from safecomm.storage.store import Store
 
 TINY = Recipe(
     shape=Shape(vocabulary=512, hidden=32, layers=2, heads=2, mlp=64),

@@ -12,7 +12,7 @@ from safecomm.data.rows import Prompt
 from safecomm.evaluate.metrics import rates
 from safecomm.search.racing import Hits, Rule, first, verdicts
 from safecomm.spec.search import Racing
-from safecomm.store import digest
+from safecomm.storage.store import digest
 from safecomm.sweep.choice import recommend
 
 TARGET = 0.1

@@ -9,7 +9,7 @@ from safecomm.errors import DataError
 from safecomm.models import ModelFolder
 from safecomm.search.arms import Trial
 from safecomm.spec import Sweep
-from safecomm.store import Store
+from safecomm.storage.store import Store
 from safecomm.sweep.data import check_data
 from safecomm.sweep.judges import JUDGES, judges_are_measured, measure_judges, read_judges
 from safecomm.sweep.run_folder import RunFolder

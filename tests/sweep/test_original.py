@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from safecomm.store import Store
+from safecomm.storage.store import Store
 from safecomm.sweep.original import beside_original
 
 

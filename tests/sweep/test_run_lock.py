@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from safecomm.errors import SafecommError, StoppedError
-from safecomm.lock import BEAT, STALE
+from safecomm.storage.lock import BEAT, STALE
 from safecomm.sweep.lock import RunLock, only_run
 
 RUN = """
@@ -167,7 +167,7 @@ def handler(request: pytest.FixtureRequest) -> Iterator[Any]:
 def test_a_run_that_lost_its_lock_stops_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: Any
 ) -> None:
-    monkeypatch.setattr("safecomm.lock.BEAT", 0.01)
+    monkeypatch.setattr("safecomm.storage.lock.BEAT", 0.01)
     with pytest.raises(SafecommError, match="took this folder over"), only_run(tmp_path, pytest.fail):
         (tmp_path / f"{lock_file(tmp_path).name}9").write_text("{}")
         threading.Event().wait(5)

@@ -13,7 +13,7 @@ from safecomm.models import ModelFolder
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import fine_tunes_of
 from safecomm.spec import Sweep
-from safecomm.store import Store
+from safecomm.storage.store import Store
 from safecomm.sweep.data import check_data
 from safecomm.sweep.publish import trials_table
 from safecomm.sweep.run_folder import RunFolder

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from safecomm.bucket import SCHEMES, Bucket
 from safecomm.errors import UsageError
-from safecomm.lock import FileMarks, Marks, ObjectMarks, waiting_lock
+from safecomm.storage.bucket import SCHEMES, Bucket
+from safecomm.storage.lock import FileMarks, Marks, ObjectMarks, waiting_lock
 
 CACHE = "SAFECOMM_CACHE"
 """Names the folder of the copies, the same on every node, where `~/.cache/safecomm` will not do."""

@@ -19,10 +19,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from safecomm import shared
-from safecomm.checksums import checksums, damage
-from safecomm.disk import disk_full_told
 from safecomm.errors import StorageError, UsageError
+from safecomm.storage import shared
+from safecomm.storage.checksums import checksums, damage
+from safecomm.storage.disk import disk_full_told
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from typing import Protocol
 
 import psutil
 
-from safecomm.bucket import Bucket
 from safecomm.errors import SafecommError, StorageError
+from safecomm.storage.bucket import Bucket
 
 BEAT = 10.0
 """Seconds between two touches."""

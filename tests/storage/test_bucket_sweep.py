@@ -10,8 +10,8 @@ import pytest
 from s3_server import KEY, access, new_bucket
 from small_sweep import PATIENCE, comparable, offline, write_sweep
 
-from safecomm.bucket import Bucket
-from safecomm.shared import CACHE
+from safecomm.storage.bucket import Bucket
+from safecomm.storage.shared import CACHE
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.faults]
 

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from safecomm import checksums, shared
-from safecomm.bucket import Bucket
 from safecomm.errors import StorageError, UsageError
-from safecomm.lock import STALE, HeldError, Lock, ObjectMarks
-from safecomm.store import LINEAGE, Store, digest, here, lineage
+from safecomm.storage import checksums, shared
+from safecomm.storage.bucket import Bucket
+from safecomm.storage.lock import STALE, HeldError, Lock, ObjectMarks
+from safecomm.storage.store import LINEAGE, Store, digest, here, lineage
 
 MAKE = """
 import sys, time
 from pathlib import Path
-from safecomm.store import Store
+from safecomm.storage.store import Store
 
 def make(out):
     print("makes", flush=True)
@@ -241,7 +241,7 @@ def test_a_silent_lock_is_taken_over_by_one(bucket: str, monkeypatch: pytest.Mon
         return create(self, number, text)
 
     monkeypatch.setattr(ObjectMarks, "create", late)
-    monkeypatch.setattr("safecomm.lock.Owner.is_dead", True)
+    monkeypatch.setattr("safecomm.storage.lock.Owner.is_dead", True)
     with pytest.raises(HeldError):
         Lock(marks)
     winners[0].beat()
@@ -261,7 +261,7 @@ def test_a_server_that_does_not_answer_is_one_line_without_the_key(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     shared._bucket.cache_clear()
-    monkeypatch.setattr("safecomm.bucket.RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("safecomm.storage.bucket.RETRIES", {"max_retries": 0})
     with pytest.raises(StorageError, match=r"storage: s3://.*AWS_ENDPOINT_URL") as error:
         Store.of(bucket).find("stage", "key")
     assert "\n" not in str(error.value)
@@ -272,7 +272,7 @@ def test_missing_credentials_are_one_line_that_names_them(bucket: str, monkeypat
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")  # of a machine that has no role either
-    monkeypatch.setattr("safecomm.bucket.RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("safecomm.storage.bucket.RETRIES", {"max_retries": 0})
     with pytest.raises(StorageError, match=r"storage: s3://.*no credentials were found; set AWS_ACCESS_KEY_ID"):
         Store.of(bucket).find("stage", "key")
 
@@ -302,7 +302,7 @@ def test_what_is_no_bucket_is_refused(storage: str) -> None:
 def test_a_folder_needs_no_package_for_buckets(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['obstore'] = None\n"
-        "from safecomm.store import Store\n"
+        "from safecomm.storage.store import Store\n"
         "Store.of(sys.argv[1]).obtain('stage', {}, lambda out: None)\n"
         "from safecomm.errors import UsageError\n"
         "try: Store.of('s3://bucket/x').obtain('stage', {}, lambda out: None)\n"

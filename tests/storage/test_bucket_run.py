@@ -10,8 +10,6 @@ import yaml
 from small_sweep import write_sweep
 from typer.testing import CliRunner
 
-from safecomm import shared
-from safecomm.bucket import Bucket
 from safecomm.cli import app
 from safecomm.errors import SafecommError, StorageError, TrainingError
 from safecomm.evaluate.engine import Question
@@ -21,7 +19,9 @@ from safecomm.search.fine_tunes import fine_tunes_of
 from safecomm.search.profiles import Profiles
 from safecomm.selection import ModuleProfile
 from safecomm.spec import Sweep, read_sweep
-from safecomm.store import Store
+from safecomm.storage import shared
+from safecomm.storage.bucket import Bucket
+from safecomm.storage.store import Store
 from safecomm.sweep.lock import only_run
 from safecomm.sweep.run_folder import RunFolder
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safecomm import checksums
-from safecomm.store import LINEAGE, Store, digest, lineage
+from safecomm.storage import checksums
+from safecomm.storage.store import LINEAGE, Store, digest, lineage
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from safecomm.errors import DiskFullError, TrainingError
 from safecomm.evaluate.responses import Responses
 from safecomm.evaluate.stream import ID
-from safecomm.store import Store, digest, write_json
+from safecomm.storage.store import Store, digest, write_json
 
 KIB = 1024
 
