@@ -231,7 +231,7 @@ def in_process(function: Callable[..., None], *arguments: Any, reports: bool = F
 
 def chosen(table: pd.DataFrame) -> str:
     """Returns the point that the rule of a sweep recommends."""
-    from safecomm.sweep.choice import recommend
+    from safecomm.results.choice import recommend
 
     found = recommend(table, 0.1, None)
     return "none" if found is None else ", ".join(f"{value:g}" for value in json.loads(found["point"]).values())

@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 from safecomm.evaluate.metrics import BETTER
 from safecomm.report.plots import GRID, REFERENCES, bars, base_layout, hover, percent_axis, search_points, styles
 from safecomm.report.run import TITLES, Run
-from safecomm.sweep.points import Point, rate_in
+from safecomm.results.points import Point, rate_in
 
 Series = list[tuple[float, Point]]
 """A parameter's values in rising order, each with its point."""

@@ -9,8 +9,8 @@ from safecomm.data.registry import DATASETS
 from safecomm.errors import UsageError
 from safecomm.report.gate import release_row
 from safecomm.report.run import FLATTERED, TITLES, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
+from safecomm.results.points import Point, rows_of
 from safecomm.storage.store import LINEAGE, here, new_folder, write_json
-from safecomm.sweep.points import Point, rows_of
 
 WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
 

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from safecomm.report.plots import COLOURS, GREY, GRID, base_layout
 from safecomm.report.run import Run, settings
-from safecomm.sweep.points import Point, rows_of
+from safecomm.results.points import Point, rows_of
 
 MOST_COLUMNS = 4
 

@@ -35,8 +35,8 @@ from safecomm.report.run import (
     unscored_in_words,
 )
 from safecomm.report.samples import samples
-from safecomm.sweep.points import ORIGINAL, UNDEFENDED, rows_of
-from safecomm.sweep.results import without_nan
+from safecomm.results.points import ORIGINAL, UNDEFENDED, rows_of
+from safecomm.results.summary import without_nan
 
 PACKAGES = (
     "safecomm",

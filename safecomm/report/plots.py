@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 
 from safecomm.evaluate.metrics import Rate
 from safecomm.report.run import TITLES, Headline, Run, headline, in_words, rate_in_words, settings
-from safecomm.sweep.pareto import pareto_front
-from safecomm.sweep.points import ORIGINAL, UNDEFENDED, Point, rate_in, rows_of
+from safecomm.results.pareto import pareto_front
+from safecomm.results.points import ORIGINAL, UNDEFENDED, Point, rate_in, rows_of
 
 GREY = "#8a8f98"
 GRID = "rgba(138,143,152,.25)"

@@ -13,10 +13,7 @@ from safecomm.errors import StorageError
 from safecomm.evaluate.metrics import BETTER, Rate
 from safecomm.evaluate.statistics import Accuracy, corrected_rates
 from safecomm.report.published import Published, find_published
-from safecomm.spec import Defense
-from safecomm.storage.store import here
-from safecomm.sweep.judges import read_judges
-from safecomm.sweep.points import (
+from safecomm.results.points import (
     ORIGINAL,
     UNDEFENDED,
     Point,
@@ -26,7 +23,10 @@ from safecomm.sweep.points import (
     read_trials,
     rows_of,
 )
-from safecomm.sweep.results import read_json, summarise
+from safecomm.results.summary import read_json, summarise
+from safecomm.spec import Defense
+from safecomm.storage.store import here
+from safecomm.sweep.judges import read_judges
 
 FLATTERED = (
     "The settings were chosen on the very prompts that these rates are from (search.split: report), so the rates are "

@@ -7,7 +7,7 @@ import pandas as pd
 
 from safecomm.evaluate.metrics import METRICS
 from safecomm.report.run import Headline, Run, in_words
-from safecomm.sweep.points import Point, rows_of
+from safecomm.results.points import Point, rows_of
 
 PER_KIND = 3
 LONGEST = 1500

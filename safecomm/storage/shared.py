@@ -17,7 +17,8 @@ from filelock import FileLock
 
 from safecomm.errors import UsageError
 from safecomm.storage.bucket import SCHEMES, Bucket
-from safecomm.storage.lock import FileMarks, Marks, ObjectMarks, waiting_lock
+from safecomm.storage.lock import waiting_lock
+from safecomm.storage.marks import FileMarks, Marks, ObjectMarks
 
 CACHE = "SAFECOMM_CACHE"
 """Names the folder of the copies, the same on every node, where `~/.cache/safecomm` will not do."""

@@ -10,11 +10,11 @@ from safecomm.evaluate.labels import Labelled, measured_judges
 from safecomm.evaluate.metrics import Rate
 from safecomm.evaluate.model_judge import Panel
 from safecomm.evaluate.statistics import Accuracy
+from safecomm.results.summary import read_json, without_nan
 from safecomm.spec import Sweep
 from safecomm.storage import shared
 from safecomm.storage.checksums import file_digest
 from safecomm.storage.store import write_json
-from safecomm.sweep.results import read_json, without_nan
 
 if TYPE_CHECKING:
     from safecomm.sweep.stages import Stages

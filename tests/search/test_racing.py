@@ -10,10 +10,10 @@ import pytest
 
 from safecomm.data.rows import Prompt
 from safecomm.evaluate.metrics import rates
+from safecomm.results.choice import recommend
 from safecomm.search.racing import Hits, Rule, first, verdicts
 from safecomm.spec.search import Racing
 from safecomm.storage.store import digest
-from safecomm.sweep.choice import recommend
 
 TARGET = 0.1
 STUDY = Path(__file__).with_name("lab_study.parquet")

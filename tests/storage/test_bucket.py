@@ -17,7 +17,8 @@ import pytest
 from safecomm.errors import StorageError, UsageError
 from safecomm.storage import checksums, shared
 from safecomm.storage.bucket import Bucket
-from safecomm.storage.lock import STALE, HeldError, Lock, ObjectMarks
+from safecomm.storage.lock import STALE, HeldError, Lock
+from safecomm.storage.marks import ObjectMarks
 from safecomm.storage.store import LINEAGE, Store, digest, here, lineage
 
 MAKE = """
@@ -241,7 +242,7 @@ def test_a_silent_lock_is_taken_over_by_one(bucket: str, monkeypatch: pytest.Mon
         return create(self, number, text)
 
     monkeypatch.setattr(ObjectMarks, "create", late)
-    monkeypatch.setattr("safecomm.storage.lock.Owner.is_dead", True)
+    monkeypatch.setattr("safecomm.storage.owner.Owner.is_dead", True)
     with pytest.raises(HeldError):
         Lock(marks)
     winners[0].beat()

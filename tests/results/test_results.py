@@ -13,10 +13,10 @@ import pytest
 
 from safecomm.errors import UsageError
 from safecomm.evaluate.metrics import as_columns, mean_rate, rate
-from safecomm.sweep.choice import best_of_arms, recommend
-from safecomm.sweep.pareto import hypervolume, pareto_front
-from safecomm.sweep.points import pooled, rate_in, read_trials, rows_of
-from safecomm.sweep.results import write_pareto
+from safecomm.results.choice import best_of_arms, recommend
+from safecomm.results.pareto import hypervolume, pareto_front
+from safecomm.results.points import pooled, rate_in, read_trials, rows_of
+from safecomm.results.summary import write_pareto
 
 
 def trial(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from safecomm.results.original import beside_original
 from safecomm.storage.store import Store
-from safecomm.sweep.original import beside_original
 
 
 def evaluated(store: Store, verdicts: list[str], kind: str = "over_refusal") -> str:

@@ -6,8 +6,8 @@ from itertools import pairwise
 import pandas as pd
 
 from safecomm.evaluate.metrics import BETTER
+from safecomm.results.points import ORIGINAL, Point, rows_of
 from safecomm.spec import REFERENCE_ARMS
-from safecomm.sweep.points import ORIGINAL, Point, rows_of
 
 
 def pareto_front(pooled: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import binomtest
 
-from safecomm.sweep.points import ORIGINAL, UNDEFENDED, Point, rate_in, rows_of
+from safecomm.results.points import ORIGINAL, UNDEFENDED, Point, rate_in, rows_of
 
 SIGNIFICANT = 0.05
 

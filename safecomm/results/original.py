@@ -6,8 +6,8 @@ import pandas as pd
 
 from safecomm.evaluate.metrics import METRICS
 from safecomm.evaluate.verdicts import ROWS
+from safecomm.results.points import BESIDE_ORIGINAL, ORIGINAL, Point, rows_of
 from safecomm.storage.store import Store
-from safecomm.sweep.points import BESIDE_ORIGINAL, ORIGINAL, Point, rows_of
 
 
 def beside_original(trials: pd.DataFrame, store: Store) -> pd.DataFrame:

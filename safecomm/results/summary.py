@@ -14,10 +14,10 @@ import pandas as pd
 
 from safecomm.errors import UsageError
 from safecomm.evaluate.metrics import BETTER
+from safecomm.results.choice import best_of_arms, recommend
+from safecomm.results.pareto import hypervolume, pareto_front
+from safecomm.results.points import ORIGINAL, pooled, rate_in, read_trials, rows_of
 from safecomm.storage.store import write_json
-from safecomm.sweep.choice import best_of_arms, recommend
-from safecomm.sweep.pareto import hypervolume, pareto_front
-from safecomm.sweep.points import ORIGINAL, pooled, rate_in, read_trials, rows_of
 
 
 def read_json(run: Path, name: str) -> Any:

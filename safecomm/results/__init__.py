@@ -1,0 +1,1 @@
+"""What a sweep found: its points, the trade-off among them, the recommended one."""
