@@ -17,6 +17,8 @@ import psutil
 
 RAY = str(Path(sys.executable).with_name("ray"))
 START_SECONDS = 120.0
+RAYS_OWN = ("IDLE", "DashboardAgent", "RuntimeEnvAgent", "_AutoscalingCoordinatorActor")
+"""Processes that a cluster keeps for all jobs; the last comes with the first use of Ray Data."""
 TOKEN = "0123456789abcdef" * 2
 
 
@@ -40,9 +42,7 @@ class Head:
                 name = " ".join(process.cmdline())
             except psutil.Error:
                 continue
-            if name.startswith("ray::") and not name.startswith(
-                ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnv")
-            ):
+            if name.startswith("ray::") and not name.removeprefix("ray::").startswith(RAYS_OWN):
                 found[process.pid] = name
         return found
 
