@@ -80,4 +80,5 @@ def test_a_fine_tune_goes_on_on_another_node(
     metrics = json.loads(done.stdout.splitlines()[-1])
     assert metrics["steps"] == 48
     assert MARK in metrics["curve"]
-    assert not [one for one in bucket.names(scratch) if "/.lock" not in one]
+    # Nothing is left but pyarrow's marks of folders, which are listed but can't be read.
+    assert not [one for one in bucket.names(scratch) if bucket.has(one)]
