@@ -41,5 +41,5 @@ def _refusals(store: Store, evaluation: str) -> "pd.Series[float]":
         return pd.Series(dtype=float)
     rows = pd.read_parquet(folder / ROWS, columns=["benchmark", "prompt_id", "kind", "verdict"])
     harmless = rows[rows["kind"] == "over_refusal"]
-    refused = harmless["verdict"].map({metric.hit: 1.0, metric.miss: 0.0})
+    refused = harmless["verdict"].map({metric.hit: 1.0, metric.miss: 0.0}).astype(float)
     return refused.groupby([harmless["benchmark"], harmless["prompt_id"]]).mean()

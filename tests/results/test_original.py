@@ -50,6 +50,13 @@ def test_without_answers_to_compare_the_counts_are_unknown(tmp_path: Path, gone:
     assert math.isnan(table["refused_more"].iloc[1])
 
 
+def test_a_sweep_without_harmless_prompts_has_no_counts(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    original, other = (evaluated(store, [verdict] * 4, kind="red_team") for verdict in ("safe", "unsafe"))
+    table = beside_original(trials(("original", original, "done"), ("a", other, "done")), store)
+    assert table["refused_more"].isna().all()
+
+
 def test_another_seed_or_split_is_not_compared(tmp_path: Path) -> None:
     store = Store(tmp_path)
     original, other = evaluated(store, ["refused"] * 4), evaluated(store, ["answered"] * 4)
