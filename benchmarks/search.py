@@ -135,12 +135,12 @@ def plain(storage: Path, sweep: Sweep, points: list[dict[str, Any]], report: Cal
     settings = EngineSettings(TOKENS, 256, 32, tuple(sweep.finetune.lora.targets))
     questions = protocol().questions(asked(sweep, "search"))
     with ray_session(None), Fleet("vllm", str(aligned), settings, 1).running():
-        for number, point in enumerate(points):
+        for point in points:
             measured = profile(base, aligned, Adapter.load(telecom))
-            folder = storage / f"plain-{number}"
-            safe_merge(measured, Adapter.load(safe), **point).save(folder)
-            wait_for_fleet()
-            answers = pd.concat([rows for _, rows in stream({"": Request(questions, str(folder))})])
+            with tempfile.TemporaryDirectory() as folder:
+                safe_merge(measured, Adapter.load(safe), **point).save(folder)
+                wait_for_fleet()
+                answers = pd.concat([rows for _, rows in stream({"": Request(questions, folder)})])
             report(records(sweep, {f"{ARM}.{key}": value for key, value in point.items()}, answers))
 
 
@@ -242,6 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=24, help="points that the slow ways measure")
     parser.add_argument("--only", choices=["safecomm", "plain", "scripts"], help="one of the ways")
+    parser.add_argument("--storage", type=Path, help="keep the models and fine-tunes here for further runs")
     given = parser.parse_args()
     console = Console()
     points = [{"lowest": lowest, "weight": weight} for lowest, weight in product(LOWEST, WEIGHTS)]
@@ -249,13 +250,13 @@ def main() -> None:
     for column in ("", "time", "engine starts", "prompts answered", "chosen (modules, weight)"):
         table.add_column(column, justify="right")
     with tempfile.TemporaryDirectory() as scratch:
-        storage = Path(scratch)
+        storage = (given.storage or Path(scratch)).resolve()
         prepare(storage)
         sweep = Sweep.model_validate(study(storage))
         each = len(asked(sweep, "search"))
         times = {}
         if given.only in (None, "safecomm"):
-            times["safecomm"], answered, point = whole(storage)
+            times["safecomm"], answered, point = whole(storage, Path(scratch) / "fresh")
             table.add_row("safecomm", f"{times['safecomm']:.0f} s", "1", f"{answered:,}", point)
         for name, way in (("plain", plain), ("scripts", scripts)):
             if given.only not in (None, name):
@@ -272,13 +273,12 @@ def main() -> None:
             console.print(f"{name} / safecomm: {times[name] / times['safecomm']:.1f} x the time")
 
 
-def whole(storage: Path) -> tuple[float, int, str]:
+def whole(storage: Path, fresh: Path) -> tuple[float, int, str]:
     """Runs the study as a sweep; returns its seconds up to the choice, the prompts answered and the choice."""
-    fresh = storage / "fresh"
     for stage in ("lab", "data", "finetune"):
         shutil.copytree(storage / "store" / stage, fresh / "store" / stage)
     began = time.time()
-    run(study(fresh), storage)
+    run(study(fresh), fresh)
     trials = [path for path in (fresh / "study" / "trials").glob("*-search.json")]
     ended = max(path.stat().st_mtime for path in trials)
     records_ = [json.loads(path.read_text()) for path in trials]
