@@ -83,12 +83,12 @@ class Nodes:
         }
 
     def where(self, actor_class: str) -> list[tuple[str, str]]:
-        """Returns the node and the state of every actor of a class that there is or was."""
+        """Returns the node and the state of every actor, that there is or was, of the classes that begin so."""
         names = {node: name for node, (name, _) in self._listed().items()}
         return [
             (names.get(actor["node_id"], ""), actor["state"])
             for actor in self._list("actors")
-            if actor["class_name"] == actor_class
+            if actor["class_name"].startswith(actor_class)
         ]
 
     def _list(self, kind: str) -> list[dict[str, Any]]:

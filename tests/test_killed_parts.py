@@ -16,7 +16,7 @@ from small_sweep import PATIENCE, comparable, offline, write_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.faults]
 
-ENGINE = "ServeReplica:safecomm-target:engine"
+ENGINE = "ServeReplica:safecomm-target-"  # what follows is the job's
 RANK, TRIAL, REPLICA = "ray::RayTrainWorker", "ray::ImplicitFunc", f"ray::{ENGINE}"
 
 
