@@ -5,19 +5,17 @@ and what each of them is compared with, is the same whenever and wherever the sw
 """
 
 import math
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from safecomm.search.arms import Point, Trial, seeded
 from safecomm.search.outcomes import Outcomes
+from safecomm.search.queue import Record, TrialQueue
 from safecomm.search.study import ArmStudy, objectives
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.storage.store import digest
 
-Record = Mapping[str, Any]
 Find = Callable[[Trial], Record | None]
 """Returns the record of a trial that is over already, if it is."""
 
@@ -33,7 +31,7 @@ class _Sampled:
     """The proposals of this round: number in the study, and what the point comes to."""
 
 
-class Agenda:
+class Agenda(TrialQueue):
     """Hands out the trials of the search that are not over yet."""
 
     def __init__(self, sweep: Sweep, find: Find, journal: Path, outcomes: Outcomes):
@@ -45,14 +43,11 @@ class Agenda:
             journal: Optuna's journal file.
             outcomes: tells which points come to the same.
         """
+        super().__init__()
         self._sweep, self._find, self._outcomes = sweep, find, outcomes
-        self._ready: deque[Trial] = deque()
-        self._running: set[str] = set()
         self._records: dict[str, Record] = {}
         self._seeds: dict[tuple[str, str], list[Trial]] = {}
         self._names: dict[tuple[str, str], list[Point]] = {}
-        self.trials: list[Trial] = []
-        """Every trial handed out or found to be over, in the order of the search."""
         for arm in REFERENCE_ARMS:
             self._enlist(arm, {})
         listed = {arm: outcomes.points(arm) for arm in sweep.arms}
@@ -63,22 +58,9 @@ class Agenda:
         ]
         self._advance()
 
-    @property
-    def is_done(self) -> bool:
-        """Whether every trial is over."""
-        return not self._ready and not self._running
-
-    def next(self) -> Trial | None:
-        """Returns the next trial; None where none is left, or the rest waits for those that are running."""
-        if not self._ready:
-            return None
-        trial = self._ready.popleft()
-        self._running.add(trial.id)
-        return trial
-
     def finish(self, trial: Trial, record: Record) -> None:
-        """Takes in what a trial gave."""
-        self._running.discard(trial.id)
+        """Takes in what a trial gave, from which others may follow."""
+        super().finish(trial, record)
         self._records[trial.id] = record
         self._advance()
 

@@ -16,6 +16,7 @@ from safecomm.plan.plan import Plan
 from safecomm.ray_session import CPU_SHARE
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
+from safecomm.search.queue import TrialQueue
 from safecomm.search.race import Race, asking
 from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages
@@ -27,34 +28,8 @@ RETRIES = 3
 A node that was preempted is not counted."""
 
 
-class Fixed:
-    """Hands out trials that are known beforehand."""
-
-    def __init__(self, trials: list[Trial]):
-        """Takes those that are not over yet."""
-        self.trials = list(trials)
-        self._ready = list(trials)
-        self._running = 0
-
-    @property
-    def is_done(self) -> bool:
-        """Whether every trial is over."""
-        return not self._ready and not self._running
-
-    def next(self) -> Trial | None:
-        """Returns the next trial."""
-        if not self._ready:
-            return None
-        self._running += 1
-        return self._ready.pop(0)
-
-    def finish(self, trial: Trial, record: Any) -> None:
-        """Counts a trial that is over; nothing else follows from it."""
-        self._running -= 1
-
-
 def experiment(
-    name: str, agenda: Agenda | Fixed, most: int, stages: Stages, folder: RunFolder, plan: Plan, console: Console
+    name: str, agenda: TrialQueue, most: int, stages: Stages, folder: RunFolder, plan: Plan, console: Console
 ) -> None:
     """Has Ray Tune carry out the trials of an agenda.
 

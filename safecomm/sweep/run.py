@@ -20,10 +20,11 @@ from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.outcomes import Outcomes
 from safecomm.search.profiles import Profiles
+from safecomm.search.queue import TrialQueue
 from safecomm.spec import Sweep
 from safecomm.storage.store import Store, write_json
 from safecomm.sweep.data import check_data
-from safecomm.sweep.experiment import Fixed, experiment
+from safecomm.sweep.experiment import experiment
 from safecomm.sweep.judges import judges_are_measured, measure_judges
 from safecomm.sweep.lock import only_run
 from safecomm.sweep.publish import publish, report_points
@@ -88,7 +89,7 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
         check_cluster(sweep, models, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
 
-        def carry_out(name: str, agenda: Agenda | Fixed, most: int) -> None:
+        def carry_out(name: str, agenda: TrialQueue, most: int) -> None:
             experiment(name, agenda, most, stages, folder, plan, console)
             folder.fetch()
             outcomes.fetch()
@@ -97,14 +98,14 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
         with ExitStack() as running:
             if not sweep.cluster.phased:  # the engines start while the fine-tunes are made
                 running.enter_context(_fleets(sweep, stages, plan))
-            carry_out("train", Fixed(untrained), len(untrained))
+            carry_out("train", TrialQueue(untrained), len(untrained))
             if sweep.cluster.phased:
                 running.enter_context(_fleets(sweep, stages, plan))
             measure_judges(stages, folder.path)
             agenda = Agenda(sweep, folder.find, folder.path / JOURNAL, outcomes)
             carry_out("search", agenda, make_plan(sweep, resources, outcomes).trials)
             unpublished = _missing(report_points(sweep, folder, agenda.trials), folder)
-            carry_out("report", Fixed(unpublished), len(unpublished))
+            carry_out("report", TrialQueue(unpublished), len(unpublished))
     publish(sweep, folder, agenda, fine_tunes(sweep, outcomes))
     log_sweep(sweep, folder)
 

@@ -1,34 +1,20 @@
 """The agenda as a Ray Tune searcher."""
 
-from typing import Any, Protocol
+from typing import Any
 
 from ray.tune.search import Searcher
 
-from safecomm.search.agenda import Record
 from safecomm.search.arms import Trial
+from safecomm.search.queue import TrialQueue
 from safecomm.search.race import Race
 from safecomm.sweep.driver import LOST, DriverOnly
 from safecomm.sweep.run_folder import RunFolder
 
 
-class HandsOutTrials(Protocol):
-    """An agenda, searching or fixed."""
-
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing is left to hand out."""
-
-    def next(self) -> Trial | None:
-        """Returns the next trial, or None when all have been handed out."""
-
-    def finish(self, trial: Trial, record: Record) -> None:
-        """Takes in what a trial gave."""
-
-
 class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]
     """Gives Ray Tune the agenda's trials and tells the agenda what they gave."""
 
-    def __init__(self, agenda: HandsOutTrials, folder: RunFolder, race: Race | None = None):
+    def __init__(self, agenda: TrialQueue, folder: RunFolder, race: Race | None = None):
         super().__init__()
         self._agenda = agenda
         self._folder = folder
