@@ -1,11 +1,11 @@
 """Whether a fine-tune and an engine fit their GPUs, in words, and which settings would make them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from safecomm.plan.finetune_memory import finetune_memory, host_memory
-from safecomm.plan.memory import GIB, FleetMemory, Parts, fleet_memory, served
+from safecomm.plan.memory import GIB, Parts, Serving, fleet_memory, served
 from safecomm.plan.shapes import ModelShape
 from safecomm.spec import Finetune
 from safecomm.spec.finetune import Nvme
@@ -52,47 +52,33 @@ def check_finetune(shape: ModelShape, finetune: Finetune, workers: int, gpu_byte
     return Verdict("no" if memory.certain > gpu_bytes else "perhaps", text + _advice(changes, _finetune_key))
 
 
-def check_fleet(
-    shape: ModelShape,
-    size: Replicas,
-    *,
-    gpu_bytes: int,
-    max_model_len: int,
-    lora_rank: int = 0,
-    targets: Sequence[str] = (),
-    section: str = "cluster.target",
-) -> Verdict:
+def check_fleet(serving: Serving, gpu_bytes: int, section: str = "cluster.target") -> Verdict:
     """Says whether an engine fits its GPUs, and if not, what would make it.
 
     Args:
-        shape: the served model's.
-        size: how the engine is split.
+        serving: the engine.
         gpu_bytes: memory of one GPU.
-        max_model_len: tokens of the longest prompt and answer.
-        lora_rank: the largest rank of an adapter; 0 where none is served.
-        targets: the linear modules that adapters touch.
-        section: where `size` stands in the sweep.
+        section: where its size stands in the sweep.
 
     Raises:
-        ModelError: when the targets are none of the model's linear modules.
+        ModelError: when the adapters' targets are none of the model's linear modules.
     """
 
-    def memory(**changes: int) -> FleetMemory:
-        length = changes.pop("max_model_len", max_model_len)
-        split = size.model_copy(update=changes)
-        return fleet_memory(
-            shape, split, gpu_bytes=gpu_bytes, max_model_len=length, lora_rank=lora_rank, targets=targets
-        )
+    def fits(way: dict[str, int]) -> bool:
+        length = way.get("max_model_len", serving.max_model_len)
+        split = serving.size.model_copy(update={key: value for key, value in way.items() if key != "max_model_len"})
+        return fleet_memory(replace(serving, size=split, max_model_len=length), gpu_bytes).total <= usable
 
     def name(key: str) -> str:
         return f"evaluate.{key}" if key == "max_model_len" else f"{section}.{key}"
 
-    needed, usable = memory(), served(gpu_bytes)
+    needed, usable = fleet_memory(serving, gpu_bytes), served(gpu_bytes)
     text = f"each GPU of {section} needs {_sum(needed)}, of the {_gib(usable)} that vLLM takes of {_gib(gpu_bytes)}"
     if needed.total <= usable:
-        return Verdict("yes", f"{text}; {needed.sequences(gpu_bytes)} texts of {max_model_len} tokens run at a time")
-    cuts = [{"max_model_len": cut} for cut in _halves(max_model_len, SHORTEST)]
-    found = [_first(ways, lambda way: memory(**way).total <= usable) for ways in (_splits(shape, size), cuts)]
+        at_once = f"{needed.sequences(gpu_bytes)} texts of {serving.max_model_len} tokens run at a time"
+        return Verdict("yes", f"{text}; {at_once}")
+    cuts = [{"max_model_len": cut} for cut in _halves(serving.max_model_len, SHORTEST)]
+    found = [_first(ways, fits) for ways in (_splits(serving.shape, serving.size), cuts)]
     return Verdict("no" if needed.certain > usable else "perhaps", text + _advice(found, name))
 
 

@@ -63,41 +63,47 @@ class FleetMemory(Parts):
         return max(0, served(gpu_bytes) - self.total + self.sequence) // self.sequence
 
 
-def fleet_memory(
-    shape: ModelShape,
-    size: Replicas,
-    *,
-    gpu_bytes: int,
-    max_model_len: int,
-    lora_rank: int = 0,
-    targets: Sequence[str] = (),
-) -> FleetMemory:
+@dataclass(frozen=True)
+class Serving:
+    """What one engine of a fleet serves, and how it is split."""
+
+    shape: ModelShape
+    """The served model's."""
+    size: Replicas
+    """`cluster.target` or `cluster.judge`."""
+    max_model_len: int
+    """Tokens of the longest prompt and answer."""
+    lora_rank: int = 0
+    """The largest rank of an adapter; 0 where none is served."""
+    targets: Sequence[str] = ()
+    """The linear modules that adapters touch."""
+
+
+def fleet_memory(serving: Serving, gpu_bytes: int) -> FleetMemory:
     """Returns what each GPU of an engine needs.
 
     Args:
-        shape: the served model's.
-        size: `cluster.target` or `cluster.judge`.
+        serving: the engine.
         gpu_bytes: memory of a GPU, by which vLLM chooses how much it does in a step.
-        max_model_len: tokens of the longest prompt and answer.
-        lora_rank: the largest rank of an adapter; 0 where none is served.
-        targets: the linear modules that adapters touch.
 
     Raises:
-        ModelError: when the targets are none of the model's linear modules.
+        ModelError: when the adapters' targets are none of the model's linear modules.
         EvaluationError: for a rank that vLLM does not serve.
     """
+    shape, size = serving.shape, serving.size
     tensor, pipeline = size.tensor_parallel, size.pipeline_parallel
     layers = -(-shape.layers // pipeline)
     # vLLM has a copy of each key-value head where there are fewer of them than GPUs.
     kv_share = max(1, shape.kv_heads // tensor) / shape.kv_heads
     slot = 0
-    if lora_rank:
-        slot = HALF * layers * _slot_parameters(shape, served_rank(lora_rank), list(targets), tensor, kv_share)
+    if serving.lora_rank:
+        rank = served_rank(serving.lora_rank)
+        slot = HALF * layers * _slot_parameters(shape, rank, list(serving.targets), tensor, kv_share)
     return FleetMemory(
         weights=HALF * _served_parameters(shape, layers, size, kv_share),
         lora_slots=slot * slots_within(slot, gpu_bytes) if slot else 0,
         working_set=_step_bytes(shape, tensor, large=gpu_bytes >= LARGE_GPU),
-        sequence=int(max_model_len * shape.kv_bytes / shape.layers * layers * kv_share),
+        sequence=int(serving.max_model_len * shape.kv_bytes / shape.layers * layers * kv_share),
         overhead=SERVING_OVERHEAD,
     )
 

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from safecomm.data.rows import Prompt
 from safecomm.errors import DataError, ModelError, SafecommError
 from safecomm.plan.fit import check_finetune, check_fleet
-from safecomm.plan.memory import GIB
+from safecomm.plan.memory import GIB, Serving
 from safecomm.plan.shapes import find_shape
 from safecomm.ray_session import Resources
 from safecomm.search.arms import seeded
@@ -161,10 +160,10 @@ def _memory(sweep: Sweep, rank: int) -> list[str]:
         return ["not estimated: say in cluster.gpu_memory how many GiB a GPU has"]
     gpu_bytes = int(sweep.cluster.gpu_memory * GIB)
     cluster, evaluate = sweep.cluster, sweep.evaluate
-    serve = partial(check_fleet, gpu_bytes=gpu_bytes, max_model_len=evaluate.max_model_len)
+    length, targets = evaluate.max_model_len, sweep.finetune.lora.targets
     try:
         shape = find_shape(sweep.model.aligned)
-        verdicts = [serve(shape, cluster.target, lora_rank=rank, targets=sweep.finetune.lora.targets)]
+        verdicts = [check_fleet(Serving(shape, cluster.target, length, rank, targets), gpu_bytes)]
         if sweep.finetune.data or sweep.finetune.safe_adapter:
             verdicts.append(check_finetune(shape, sweep.finetune, cluster.finetune.workers, gpu_bytes))
     except ModelError as error:
@@ -172,7 +171,7 @@ def _memory(sweep: Sweep, rank: int) -> list[str]:
     unknown = []
     for model in evaluate.judge_models.values():
         try:
-            verdicts.append(serve(find_shape(model), cluster.judge, section="cluster.judge"))
+            verdicts.append(check_fleet(Serving(find_shape(model), cluster.judge, length), gpu_bytes, "cluster.judge"))
         except ModelError as error:
             unknown.append(f"not estimated: {error}")
     if impossible := [verdict.text for verdict in verdicts if verdict.fits == "no"]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from safecomm.plan.fit import check_finetune, check_fleet
-from safecomm.plan.memory import GIB
+from safecomm.plan.memory import GIB, Serving
 from safecomm.plan.shapes import find_shape
 from safecomm.spec import Finetune
 from safecomm.spec.sweep import Replicas
@@ -74,26 +74,24 @@ def test_quantized_weights_are_not_advised_to_be_sharded() -> None:
 
 
 def test_an_engine_that_fits_tells_how_many_texts_run_at_a_time() -> None:
-    verdict = check_fleet(
-        LLAMA_8B, Replicas(), gpu_bytes=GPU, max_model_len=2048, lora_rank=16, targets=["q_proj", "v_proj"]
-    )
+    verdict = check_fleet(Serving(LLAMA_8B, Replicas(), 2048, 16, ["q_proj", "v_proj"]), GPU)
     assert verdict.fits == "yes"
     assert verdict.text.endswith("texts of 2048 tokens run at a time")
 
 
 def test_an_engine_too_large_for_its_gpu_is_refused_with_a_split_that_fits() -> None:
-    verdict = check_fleet(LLAMA_70B, Replicas(), gpu_bytes=GPU, max_model_len=2048, section="cluster.judge")
+    verdict = check_fleet(Serving(LLAMA_70B, Replicas(), 2048), GPU, "cluster.judge")
     assert verdict.fits == "no"
     assert verdict.text.endswith("it would fit with cluster.judge.tensor_parallel: 2")
     split = Replicas(tensor_parallel=2)
-    assert check_fleet(LLAMA_70B, split, gpu_bytes=GPU, max_model_len=2048).fits == "yes"
+    assert check_fleet(Serving(LLAMA_70B, split, 2048), GPU).fits == "yes"
 
 
 def test_more_gpus_than_a_node_has_are_advised_as_pipeline_stages() -> None:
-    verdict = check_fleet(LLAMA_70B, Replicas(), gpu_bytes=16 * GIB, max_model_len=2048)
+    verdict = check_fleet(Serving(LLAMA_70B, Replicas(), 2048), 16 * GIB)
     assert verdict.text.endswith("with cluster.target.tensor_parallel: 8 and cluster.target.pipeline_parallel: 2")
 
 
 def test_a_length_whose_cache_is_too_large_is_advised_to_be_cut() -> None:
-    verdict = check_fleet(LLAMA_8B, Replicas(), gpu_bytes=24 * GIB, max_model_len=131_072)
+    verdict = check_fleet(Serving(LLAMA_8B, Replicas(), 131_072), 24 * GIB)
     assert verdict.text.endswith("tensor_parallel: 2, or with evaluate.max_model_len: 32768")
