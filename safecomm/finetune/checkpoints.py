@@ -1,6 +1,6 @@
-"""A fine-tune's checkpoints where its ranks share no folder: each node's part is published, and all parts fetched.
+"""A fine-tune's checkpoints: which of them are whole and, where its ranks share no folder, how they come to each node.
 
-In a folder that all nodes see nothing of this is needed, nor done.
+There each node's part is published, and all parts fetched; in a folder that all nodes see neither is needed, nor done.
 """
 
 import json
@@ -13,6 +13,21 @@ from safecomm.storage.store import write_json
 
 NEWEST = "newest.json"
 """Names the last checkpoint that every node has published its part of."""
+
+
+def drop_halves(checkpoints: Path, ranks: int) -> None:
+    """Removes checkpoints that were being written when a rank died: transformers would go on from them, and fail.
+
+    A whole one has each rank's random state, and the trainer's state, which rank 0 writes last.
+    """
+    for folder in checkpoints.glob("checkpoint-*"):
+        if len(list(folder.glob("rng_state*.pth"))) < ranks or not _is_json(folder / "trainer_state.json"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def last_step(checkpoints: Path) -> int:
+    """Returns the step of the newest checkpoint, 0 where there is none."""
+    return max((int(folder.name.rpartition("-")[2]) for folder in checkpoints.glob("checkpoint-*")), default=0)
 
 
 def newest(checkpoints: Path) -> str | None:
@@ -69,3 +84,11 @@ def publishing_callback(checkpoints: Path) -> Any:
 def _named(checkpoints: Path) -> str:
     path = checkpoints / NEWEST
     return str(json.loads(path.read_text(encoding="utf-8"))["name"]) if path.is_file() else ""
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -14,6 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from safecomm.defenses.adapter import Adapter
 from safecomm.errors import TrainingError
+from safecomm.finetune.checkpoints import drop_halves, last_step
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.worker import train
 from safecomm.ray_session import CPU_SHARE
@@ -59,35 +60,25 @@ def finetune(
     checkpoints.mkdir(parents=True, exist_ok=True)
     runs = store.root / "scratch" / "train"
     settings = {"job": asdict(job), "out": str(out), "checkpoints": str(checkpoints)}
+    scaling = ray.train.ScalingConfig(
+        num_workers=job.workers,
+        use_gpu=on_gpu,
+        resources_per_worker={"CPU": CPU_SHARE, "GPU": int(on_gpu)},
+        label_selector=dict(labels or {}),
+        placement_strategy="SPREAD" if spread else "PACK",
+    )
     failures, reached = 0, -1
     drop_halves(checkpoints, job.workers)
     for attempt in itertools.count(1):
-        trainer = TorchTrainer(
-            train,
-            train_loop_config=settings,
-            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=job.workers,
-                use_gpu=on_gpu,
-                resources_per_worker={"CPU": CPU_SHARE, "GPU": int(on_gpu)},
-                label_selector=dict(labels or {}),
-                placement_strategy="SPREAD" if spread else "PACK",
-            ),
-            run_config=ray.train.RunConfig(
-                # A name of its own each time: Ray Train takes up the state of a run that it knows by name.
-                name=f"{out.name}-{attempt}",
-                storage_path=shared.address(runs),
-                callbacks=list(callbacks),
-                worker_runtime_env=None if on_gpu else {"env_vars": {"DS_ACCELERATOR": "cpu"}},
-            ),
-        )
+        # A name of its own each time: Ray Train takes up the state of a run that it knows by name.
+        trainer = _trainer(settings, scaling, runs, f"{out.name}-{attempt}", callbacks)
         try:
             write_json(out / METRICS, trainer.fit().return_value)
             break
         except ray.train.TrainingFailedError as error:
             cause = _training_error(error)
             drop_halves(checkpoints, job.workers)
-            step = _last_step(checkpoints)
+            step = last_step(checkpoints)
             failures, reached = (failures + 1, reached) if step <= reached else (1, step)
             if cause or failures == ATTEMPTS:
                 raise cause or TrainingError(f"the fine-tune failed {failures} times: {_last_line(error)}") from error
@@ -100,28 +91,29 @@ def finetune(
     shared.withdraw(out)
 
 
+def _trainer(
+    settings: dict[str, Any], scaling: ray.train.ScalingConfig, runs: Path, name: str, callbacks: Sequence[Any]
+) -> TorchTrainer:
+    """Returns what starts the workers once, under a name."""
+    on_gpu = scaling.use_gpu
+    return TorchTrainer(
+        train,
+        train_loop_config=settings,
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=scaling,
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=shared.address(runs),
+            callbacks=list(callbacks),
+            worker_runtime_env=None if on_gpu else {"env_vars": {"DS_ACCELERATOR": "cpu"}},
+        ),
+    )
+
+
 def training_metrics(adapter: Path) -> dict[str, Any]:
     """Returns what a fine-tune recorded beside its adapter."""
     value: dict[str, Any] = json.loads((adapter / METRICS).read_text(encoding="utf-8"))
     return value
-
-
-def drop_halves(checkpoints: Path, ranks: int) -> None:
-    """Removes checkpoints that were being written when a rank died: transformers would go on from them, and fail.
-
-    A whole one has each rank's random state, and the trainer's state, which rank 0 writes last.
-    """
-    for folder in checkpoints.glob("checkpoint-*"):
-        if len(list(folder.glob("rng_state*.pth"))) < ranks or not _is_json(folder / "trainer_state.json"):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _training_error(error: Exception) -> TrainingError | None:
@@ -134,11 +126,6 @@ def _training_error(error: Exception) -> TrainingError | None:
             if "TrainingError: " in line:
                 return TrainingError(line.partition("TrainingError: ")[2])
     return None
-
-
-def _last_step(checkpoints: Path) -> int:
-    """Returns the step of the newest checkpoint, 0 where there is none."""
-    return max((int(folder.name.rpartition("-")[2]) for folder in checkpoints.glob("checkpoint-*")), default=0)
 
 
 def _last_line(error: Exception) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from safecomm.finetune.launch import drop_halves
+from safecomm.finetune.checkpoints import drop_halves
 
 WHOLE = ("rng_state_0.pth", "rng_state_1.pth", "trainer_state.json")
 
