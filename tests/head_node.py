@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from ports import free_port
 
 RAY = str(Path(sys.executable).with_name("ray"))
 START_SECONDS = 120.0
@@ -76,13 +76,6 @@ def head_node(environment: Mapping[str, str]) -> Iterator[Head]:
     finally:
         _end(node)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    """Returns a port that nobody listens on."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 def _end(node: "subprocess.Popen[bytes]") -> None:

@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import socket
-import sys
 import tempfile
 import time
 import urllib.request
@@ -14,16 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from head_node import RAY
+from ports import free_port
 
-RAY = str(Path(sys.executable).with_name("ray"))
 PATIENCE = 120.0
 STORE_BYTES = 100_000_000
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 class Nodes:

@@ -1,6 +1,5 @@
 """An S3 server on loopback: moto's, which speaks Amazon's protocol with conditional writes."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -10,13 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.error import URLError
 
+from ports import free_port
+
 KEY = "not-a-real-s3-key-0123456789abcdef01234567"
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 @contextmanager

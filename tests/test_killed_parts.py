@@ -11,6 +11,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from head_node import with_token
 from ray_nodes import Nodes, cluster
 from small_sweep import PATIENCE, comparable, offline, write_sweep
 
@@ -107,9 +108,7 @@ def test_a_killed_rank_trial_and_engine_change_nothing(
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    token = tmp_path_factory.mktemp("token") / "token"
-    token.write_text("0123456789abcdef" * 2)
-    return offline(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token))
+    return offline(**with_token(tmp_path_factory.mktemp("token")))
 
 
 def used(nodes: Nodes, actor_class: str) -> set[str]:

@@ -13,8 +13,12 @@ from safecomm.errors import UsageError
 
 if TYPE_CHECKING:
     from safecomm.data.rows import Prompt
+    from safecomm.evaluate.comparison import Comparison
     from safecomm.evaluate.model_judge import Panel
     from safecomm.storage.store import Store
+
+DEFAULT_LENGTH = 2048
+"""Tokens of the longest prompt and answer, for models that read as many."""
 
 
 def evaluate(
@@ -66,10 +70,8 @@ def evaluate(
     if samples > 1 and sampling == "greedy":
         raise UsageError("--samples: greedy decoding gives one answer a prompt; several need --sampling safecomm")
     refs = _judges(judge or ["refusal"])
-    from safecomm.cli.tables import comparison_tables
     from safecomm.evaluate.comparison import Hardware, compare
     from safecomm.evaluate.labels import Labelled
-    from safecomm.evaluate.results import write_results
     from safecomm.evaluate.suite import Protocol
     from safecomm.models import resolve_model
     from safecomm.spec.sweep import Replicas
@@ -79,7 +81,7 @@ def evaluate(
     store = Store.of(storage)
     panel = _panel(refs, grader, store)
     target = resolve_model(model, store, console.print)
-    length = max_model_len or min(2048, target.context or 2048)
+    length = max_model_len or min(DEFAULT_LENGTH, target.context or DEFAULT_LENGTH)
     target.check_context(length, "--max-model-len")
     protocol = Protocol(engine, max_new_tokens, length, system_prompt, sampling, samples, seed, multiple_choice)
     found = compare(
@@ -93,8 +95,15 @@ def evaluate(
         Labelled.read(labels) if labels else None,
         lambda line: console.print(escape(line), soft_wrap=True),
     )
-    asked = {"model": model, "benchmarks": benchmark, "protocol": asdict(protocol)}
-    write_results(out, found.measured, found.rows, panel.names, found.judges, **asked)
+    _publish(out, found, panel.names, {"model": model, "benchmarks": benchmark, "protocol": asdict(protocol)})
+
+
+def _publish(out: Path, found: "Comparison", judges: list[str], asked: dict[str, Any]) -> None:
+    """Writes the results, with what was asked, and prints them."""
+    from safecomm.cli.tables import comparison_tables
+    from safecomm.evaluate.results import write_results
+
+    write_results(out, found.measured, found.rows, judges, found.judges, **asked)
     for table in comparison_tables(found.measured, found.judges):
         console.print(table)
     console.print(f"\nWritten to {escape(str(out))}: results.json, rows.parquet, disagreements.csv", soft_wrap=True)

@@ -1,7 +1,6 @@
 """What this machine or a cluster has and lacks, for a sweep or in general."""
 
 import os
-from pathlib import Path
 
 from safecomm.cluster.checks import (
     Finding,
@@ -20,6 +19,7 @@ from safecomm.cluster.preflight import expected_secrets
 from safecomm.cluster.reach import token_state
 from safecomm.ray_session import ray_session
 from safecomm.spec import Sweep
+from safecomm.storage import shared
 
 
 def examine(address: str | None, sweep: Sweep | None) -> list[Finding]:
@@ -32,7 +32,7 @@ def examine(address: str | None, sweep: Sweep | None) -> list[Finding]:
     Raises:
         ClusterError: where the cluster does not answer.
     """
-    storage = str(Path(sweep.storage).expanduser().resolve()) if sweep and "://" not in sweep.storage else None
+    storage = shared.folder_of_all(sweep.storage) if sweep else None
     nodes, silent, most = _nodes(address, storage)
     most = max(most, float(sweep.cluster.gpus)) if sweep else most
     findings = [

@@ -43,7 +43,7 @@ def check_cluster(sweep: Sweep, models: Sequence[Path], on_gpu: bool, say: Calla
         ClusterError: with a line for each thing that will.
     """
     seen = [str(model) for model in models if not shared.is_copy(model)]  # a copy is fetched where it is used
-    nodes, silent = ask_nodes(Asked(storage=_folder(sweep), models=seen))
+    nodes, silent = ask_nodes(Asked(storage=shared.folder_of_all(sweep.storage), models=seen))
     findings = [
         *check_versions(nodes),
         *check_storage(nodes, sweep.storage),
@@ -61,10 +61,6 @@ def check_cluster(sweep: Sweep, models: Sequence[Path], on_gpu: bool, say: Calla
 def expected_secrets() -> list[str]:
     """Returns the names of the secrets that are set where this job was submitted."""
     return [name for name in os.environ.get(EXPECTED, "").split(",") if name]
-
-
-def _folder(sweep: Sweep) -> str | None:
-    return None if "://" in sweep.storage else str(Path(sweep.storage).expanduser().resolve())
 
 
 def _refuse(findings: Sequence[Finding]) -> None:

@@ -20,6 +20,7 @@ from safecomm.cluster.upload import pack
 from safecomm.errors import StoppedError, UsageError
 from safecomm.spec import Sweep
 from safecomm.spec.secrets import SECRETS
+from safecomm.storage import shared
 
 EXPECTED = "SAFECOMM_EXPECTED"
 """Tells a job which secrets are set where it was submitted, by name."""
@@ -68,7 +69,7 @@ def check_storage(sweep: Sweep) -> None:
     Raises:
         UsageError: with what to set.
     """
-    if "://" not in sweep.storage and not Path(sweep.storage).expanduser().is_absolute():
+    if shared.folder_of_all(sweep.storage) and not Path(sweep.storage).expanduser().is_absolute():
         raise UsageError(
             f"storage: {sweep.storage} is a folder in the job's own copy of this directory, which Ray deletes; give "
             "--storage a folder that every node sees, e.g. /mnt/safecomm/runs"

@@ -43,6 +43,12 @@ def local_folder(storage: str | Path) -> Path:
     return cache / f"{scheme}@{bucket}" / prefix
 
 
+def folder_of_all(storage: str) -> str | None:
+    """Returns the folder that all nodes are to see; None where the storage is a bucket."""
+    folder = local_folder(storage)  # which refuses what is neither
+    return None if "://" in storage else str(folder)
+
+
 def address(path: Path) -> str:
     """Returns where every node finds a path: the path itself, or its URL in the bucket."""
     found = _object(path)

@@ -99,11 +99,12 @@ def left_of(head: Head, job: str) -> list[str]:
     return left
 
 
-def wait_until_gone(head: Head, job: str) -> None:
+def left_at_last(head: Head, job: str) -> list[str]:
+    """Returns what still runs of a job once it has had the time to end."""
     deadline = time.monotonic() + END_SECONDS
-    while left := left_of(head, job):
-        assert time.monotonic() < deadline, left
+    while (left := left_of(head, job)) and time.monotonic() < deadline:
         time.sleep(0.5)
+    return left
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def killed(checkout: Path, head: Head, environment: dict[str, str]) -> str:
 @pytest.fixture(scope="module")
 def stopped(killed: str, checkout: Path, head: Head, environment: dict[str, str]) -> Submission:
     """The job that was stopped in the middle of its search, as its own output says how."""
-    wait_until_gone(head, killed)
+    assert left_at_last(head, killed) == []
     submission = Submission(checkout, head, environment)
     submission.wait_until(lambda: list(checkout.glob("runs/small/trials/*-search.json")))
     subprocess.run([RAY, *submission.line("to stop").split()[1:]], env=environment, check=True, timeout=120)
@@ -131,7 +132,7 @@ def stopped(killed: str, checkout: Path, head: Head, environment: dict[str, str]
 
 @pytest.fixture(scope="module")
 def finished(stopped: Submission, checkout: Path, head: Head, environment: dict[str, str]) -> Submission:
-    wait_until_gone(head, stopped.job)
+    assert left_at_last(head, stopped.job) == []
     before = stages(checkout / "runs")
     submission = Submission(checkout, head, environment)
     assert submission.process.wait(timeout=PATIENCE) == 0, submission.said
@@ -140,13 +141,13 @@ def finished(stopped: Submission, checkout: Path, head: Head, environment: dict[
 
 
 def test_a_job_whose_driver_is_killed_leaves_no_process_and_no_engine(killed: str, head: Head) -> None:
-    wait_until_gone(head, killed)
+    assert left_at_last(head, killed) == []
 
 
 def test_a_stopped_job_says_so_and_leaves_no_process(stopped: Submission, head: Head) -> None:
     assert stopped.process.wait(timeout=90) == 130
     assert "the same command goes on with it" in stopped.said
-    wait_until_gone(head, stopped.job)
+    assert left_at_last(head, stopped.job) == []
 
 
 def test_submitted_again_it_goes_on_and_then_finishes_from_the_store(
@@ -199,4 +200,4 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(
     ).json()
     assert job["status"] == "RUNNING"
     subprocess.run([RAY, *submission.line("to stop").split()[1:]], env=environment, check=True, timeout=120)
-    wait_until_gone(head, submission.job)
+    assert left_at_last(head, submission.job) == []
