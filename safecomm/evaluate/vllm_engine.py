@@ -3,22 +3,15 @@
 import asyncio
 import itertools
 import os
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from safecomm.defenses.adapter import Adapter, Factors
-from safecomm.defenses.weights import Weights
 from safecomm.evaluate.engine import Answer, EngineSettings, Question, chat_ids, failed, too_long
 from safecomm.evaluate.lora_slots import lora_arguments
 
 CPU_KV_CACHE_GIB = 1
-CPU_BATCHED_TOKENS = 256
-"""vLLM's LoRA on a CPU gathers the adapter's weights for every token of a step: beyond this they leave the cache, and
-reading prompts takes more than twice as long."""
+CPU_WORKER = "safecomm.evaluate.cpu_lora.Worker"
 
 
 class VllmEngine:
@@ -48,10 +41,6 @@ class VllmEngine:
         self._compare = partial(whole, temperature=0, max_tokens=1)
         self._longest = settings.max_model_len
         self._adapters: dict[str, int] = {}
-        self._bare: str | None = None
-        if settings.max_lora_rank and not settings.on_gpu:
-            self._scratch = tempfile.TemporaryDirectory(prefix="safecomm-")
-            self._bare = _neutral_adapter(Path(model), settings.lora_targets[0], Path(self._scratch.name))
         self._names = itertools.count()
 
     async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
@@ -102,7 +91,6 @@ class VllmEngine:
         return final
 
     def _lora(self, adapter: str | None) -> Any:
-        adapter = adapter or self._bare
         if adapter is None:
             return None
         from vllm.lora.request import LoRARequest
@@ -123,7 +111,7 @@ def engine_arguments(model: str, settings: EngineSettings) -> dict[str, Any]:
         "distributed_executor_backend": "ray" if settings.gpus > 1 else "uni",
         # Without a GPU compiling costs more than it saves; with one, CUDA graphs halve the time of a LoRA step.
         "enforce_eager": not settings.on_gpu,
-        **({} if settings.on_gpu else _cpu_batches(settings)),
+        **({} if settings.on_gpu else _on_cpu(settings)),
         **lora_arguments(Path(model), settings, _gpu_bytes() if settings.on_gpu else None),
     }
 
@@ -135,30 +123,14 @@ def _gpu_bytes() -> int:
     return int(current_platform.get_device_total_memory())
 
 
-def _cpu_batches(settings: EngineSettings) -> dict[str, Any]:
-    """Returns how much a step may take on a CPU.
+def _on_cpu(settings: EngineSettings) -> dict[str, Any]:
+    """Returns what is different without a GPU.
 
     With seeds no prompt may be read in several steps: vLLM then sets a generator back by an offset, which those of CPUs
     don't have, and its engine dies of it.
     """
-    if not settings.sampled:
-        return {"max_num_batched_tokens": CPU_BATCHED_TOKENS}
-    whole = max(CPU_BATCHED_TOKENS, settings.max_model_len)
-    return {"max_num_batched_tokens": whole, "enable_chunked_prefill": False}
-
-
-def _neutral_adapter(model: Path, target: str, folder: Path) -> str:
-    """Writes an adapter that changes nothing, which stands for the bare model on CPUs.
-
-    vLLM's LoRA kernels for CPUs take no adapter for adapter -1, the last one they hold: a request without adapter that
-    shares a batch with others is answered with theirs.
-    """
-    weights = Weights(model)
-    name = weights.modules([target])[0]
-    d_out, d_in = weights.shape(name)
-    nothing = Factors(torch.zeros(1, d_in), torch.zeros(d_out, 1), 1.0)
-    Adapter({name: nothing}, {"peft_type": "LORA", "target_modules": [target]}, "bare model").save(folder)
-    return str(folder)
+    whole: dict[str, Any] = {"enable_chunked_prefill": False} if settings.sampled else {}
+    return {"worker_cls": CPU_WORKER, **whole}
 
 
 def _set_up_cpu() -> None:
