@@ -100,7 +100,7 @@ def offline(work: Work) -> Times:
     environment = dict(os.environ)
     arguments = engine_arguments(work.model, work.settings)
     if not work.settings.on_gpu:
-        for name in ("distributed_executor_backend", "max_num_batched_tokens"):
+        for name in ("distributed_executor_backend", "worker_cls"):
             del arguments[name]
         kept = {"VLLM_CPU_KVCACHE_SPACE": os.environ["VLLM_CPU_KVCACHE_SPACE"]}
         os.environ.clear()
