@@ -24,7 +24,7 @@ class LoraByAdapter(PunicaWrapperCPU):  # type: ignore[misc]
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         """Takes in which tokens of the next step are whose."""
         super().update_metadata(*args, **kwargs)
-        self._groups = groups(self.token_lora_indices)
+        self._groups = grouped(self.token_lora_indices)
 
     def _apply_shrink(self, y: torch.Tensor, x: torch.Tensor, w_t_all: torch.Tensor, scale: float) -> None:
         shrink(y, x, w_t_all, scale, self._groups)
@@ -38,10 +38,11 @@ class LoraByAdapter(PunicaWrapperCPU):  # type: ignore[misc]
         y_slice_size: int,
         add_inputs: bool = True,
     ) -> None:
+        assert add_inputs, "vLLM's layers add an adapter's update to their own output"
         expand(y[:, y_offset : y_offset + y_slice_size], x, w_t_all, self._groups)
 
 
-def groups(slots: torch.Tensor) -> Groups:
+def grouped(slots: torch.Tensor) -> Groups:
     """Returns each adapter's slot and its tokens' rows.
 
     Args:
@@ -61,7 +62,7 @@ def shrink(y: torch.Tensor, x: torch.Tensor, A: torch.Tensor, scale: float, grou
         x: tokens x d_in.
         A: slots x 1 x rank x d_in.
         scale: of the product.
-        groups: as `groups` gives them.
+        groups: as `grouped` gives them.
     """
     for slot, rows in groups:
         y[rows] = scale * (x[rows].to(y.dtype) @ A[slot, 0].to(y.dtype).T)
@@ -74,7 +75,7 @@ def expand(y: torch.Tensor, x: torch.Tensor, B: torch.Tensor, groups: Groups) ->
         y: tokens x d_out.
         x: tokens x rank.
         B: slots x 1 x d_out x rank.
-        groups: as `groups` gives them.
+        groups: as `grouped` gives them.
     """
     for slot, rows in groups:
         y[rows] += x[rows].to(y.dtype) @ B[slot, 0].to(y.dtype).T

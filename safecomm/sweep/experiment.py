@@ -16,7 +16,6 @@ from safecomm.plan.plan import Plan
 from safecomm.ray_session import CPU_SHARE
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
-from safecomm.search.fine_tunes import TRAIN
 from safecomm.search.queue import TrialQueue
 from safecomm.search.race import Race, asking
 from safecomm.sweep.run_folder import RunFolder
@@ -105,15 +104,12 @@ def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[s
 
     def run_trial(config: dict[str, Any]) -> None:
         from ray import tune
-        from ray.tune.integration.ray_train import TuneReportCallback
 
         trial, entry = Trial.of(config["trial"]), config["race"]
         race = {"rungs": entry["rungs"], "look": asking(entry, trial, tune.report)} if entry else {}
         try:
             folder.check_fine_tune(trial)
-            # Each brings a process of Ray's, which only a fine-tune has a use for.
-            callbacks = [TuneReportCallback()] if trial.split == TRAIN else []
-            record = carry_out(trial, stages, callbacks, **race)
+            record = carry_out(trial, stages, **race)
         except Exception as error:  # whatever it is, it is this trial's alone
             if is_lost(error):
                 raise  # Ray Tune tries it again

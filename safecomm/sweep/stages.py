@@ -53,45 +53,44 @@ class Stages:
     judge_models: Mapping[str, ModelFolder] = field(default_factory=dict)
     """The models of the judges that run on engines of ours."""
 
-    def adapter(self, chain: Chain, seed: int, callbacks: Sequence[Any] = ()) -> dict[str, Path]:
+    def adapter(self, chain: Chain, seed: int) -> dict[str, Path]:
         """Carries out the chain up to its adapter.
 
         Returns:
             The folders of the stages: `finetune`, `adapter` (the last), and `profile` where one was computed.
         """
-        folders = {"finetune": self.finetuned(training(chain), seed, callbacks)}
+        folders = {"finetune": self.finetuned(training(chain), seed)}
         folders["adapter"] = folders["finetune"]
         for name, settings in realignments(chain):
             needs, subject = DEFENSES[name].needs, {"adapter": folders["adapter"]}
             if "profile" in needs:
                 subject["profile"] = folders["profile"] = self.profiled(folders["adapter"])
             if "safe" in needs:
-                subject["safe"] = self.safe_adapter(seed, callbacks)
+                subject["safe"] = self.safe_adapter(seed)
             folders["adapter"] = self.realigned(name, settings, subject)
         return folders
 
-    def trained(self, trial: Trial, callbacks: Sequence[Any] = ()) -> dict[str, Path]:
+    def trained(self, trial: Trial) -> dict[str, Path]:
         """Makes a fine-tune that arms share and, where they select modules of it, its profile.
 
         Returns:
             The folders of the stages, as `adapter` does.
         """
         if trial.arm == SAFE_ADAPTER:
-            return {"finetune": self.safe_adapter(trial.seed, callbacks)}
-        folders = {"finetune": self.finetuned(trial.point, trial.seed, callbacks)}
+            return {"finetune": self.safe_adapter(trial.seed)}
+        folders = {"finetune": self.finetuned(trial.point, trial.seed)}
         if any(needs_profile(chain) for chain in self.sweep.arms.values()):
             folders["profile"] = self.profiled(folders["finetune"])
             modules = Profile.load(folders["profile"], Adapter.load(folders["finetune"])).modules
             Profiles(self.sweep).keep(trial.point, trial.seed, modules)
         return folders
 
-    def finetuned(self, changes: Mapping[str, Any], seed: int, callbacks: Sequence[Any] = ()) -> Path:
+    def finetuned(self, changes: Mapping[str, Any], seed: int) -> Path:
         """Fine-tunes on the telecom data, or takes the given adapter.
 
         Args:
             changes: what differs from the sweep's section: `ratio` of safety examples mixed in, and hyperparameters.
             seed: of the mixture and the training.
-            callbacks: Ray Train's.
         """
         section = self.sweep.finetune
         if section.adapter:
@@ -102,15 +101,15 @@ class Stages:
         safety = examples(section.safety_data) if section.safety_data and ratio else []
         mixture = mix(telecom, list(safety), ratio, seed)
         drawn = {"telecom": mixture.telecom, "safety": mixture.safety, "ratio": ratio, "seed": seed}
-        return self._train(mixture.examples, drawn, seed, callbacks, **hyperparameters)
+        return self._train(mixture.examples, drawn, seed, **hyperparameters)
 
-    def safe_adapter(self, seed: int, callbacks: Sequence[Any] = ()) -> Path:
+    def safe_adapter(self, seed: int) -> Path:
         """Fine-tunes on the safety data alone, for SafeMERGE."""
         section = self.sweep.finetune.safe_adapter
         assert section is not None, "the spec refuses safe_merge without finetune.safe_adapter"
         safety = list(examples(section.data))
         drawn = {"telecom": 0, "safety": len(safety), "seed": seed}
-        return self._train(safety, drawn, seed, callbacks, epochs=section.epochs, learning_rate=section.learning_rate)
+        return self._train(safety, drawn, seed, epochs=section.epochs, learning_rate=section.learning_rate)
 
     def profiled(self, adapter: Path) -> Path:
         """Computes the adapter's alignment profile."""
@@ -201,9 +200,8 @@ class Stages:
         inputs = {"given": adapter.digest(), "version": VERSION}
         return self.store.obtain("finetune", inputs, adapter.save)
 
-    def _train(
-        self, examples: Sequence[Example], drawn: dict[str, Any], seed: int, callbacks: Sequence[Any], **changes: Any
-    ) -> Path:
+    def _train(self, examples: Sequence[Example], drawn: dict[str, Any], seed: int, **changes: Any) -> Path:
+        """Fine-tunes within a trial, whose progress it reports."""
         data, workers = self._written(examples, drawn), self.sweep.cluster.finetune
         job = FinetuneJob.of(
             self.sweep.finetune,
@@ -215,12 +213,14 @@ class Stages:
         )
 
         def make(out: Path) -> None:
+            from ray.tune.integration.ray_train import TuneReportCallback
+
             finetune(
                 job,
                 out,
                 self.store,
                 on_gpu=self.on_gpu,
-                callbacks=callbacks,
+                callbacks=[TuneReportCallback()],
                 labels=workers.labels,
                 spread=workers.spread,
             )

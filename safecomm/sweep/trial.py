@@ -24,7 +24,6 @@ Look = Callable[[float, Path], str]
 def carry_out(
     trial: Trial,
     stages: Stages,
-    callbacks: Sequence[Any] = (),
     rungs: Sequence[float] = (),
     look: Look = lambda share, evaluation: "",
 ) -> dict[str, Any]:
@@ -33,15 +32,14 @@ def carry_out(
     Args:
         trial: the trial.
         stages: the sweep's stages.
-        callbacks: Ray Train's.
         rungs: shares of the split after which it may stop.
         look: is shown the rows of a rung and returns why to stop, empty to go on.
     """
     started = time.time()
     if trial.split == TRAIN:
-        folders = stages.trained(trial, callbacks)
+        folders = stages.trained(trial)
         return {"status": "done", "seconds": round(time.time() - started, 2), **_names(folders)}
-    folders = {} if trial.arm == ORIGINAL else stages.adapter(trial.chain, trial.seed, callbacks)
+    folders = {} if trial.arm == ORIGINAL else stages.adapter(trial.chain, trial.seed)
     for share in [*rungs, 1.0]:
         evaluation, content = stages.evaluated(folders.get("adapter"), trial.split, share)
         if reason := look(share, evaluation) if share < 1 else "":

@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("vllm.v1.worker.cpu_worker", reason="vLLM is not installed")
 
-from safecomm.evaluate.cpu_lora import expand, groups, shrink
+from safecomm.evaluate.cpu_lora import expand, grouped, shrink
 
 SLOTS, RANK, D_IN, D_OUT = 3, 2, 5, 4
 
@@ -16,7 +16,7 @@ def test_every_token_gets_the_update_of_its_own_adapter(slots: list[int]) -> Non
     A, B = torch.randn(SLOTS, 1, RANK, D_IN), torch.randn(SLOTS, 1, D_OUT, RANK)
     x, before = torch.randn(len(slots), D_IN), torch.randn(len(slots), D_OUT)
     hidden, y = torch.zeros(len(slots), RANK), before.clone()
-    whose = groups(torch.tensor(slots))
+    whose = grouped(torch.tensor(slots))
     shrink(hidden, x, A, 0.5, whose)
     expand(y, hidden, B, whose)
     for token, slot in enumerate(slots):
