@@ -283,7 +283,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["throughput", "starts"], help="one of the two comparisons")
     given = parser.parse_args()
     console = Console()
-    model = model_folder(given.model, Store(Path(given.storage) / "store"), console.print)
+    model = model_folder(given.model, Store(Path(given.storage) / "store"))
     with tempfile.TemporaryDirectory() as scratch:
         adapters = given.adapter or random_adapters(model, 8, Path(scratch))
         if given.only != "starts":

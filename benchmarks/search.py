@@ -120,7 +120,7 @@ def models(storage: Path) -> tuple[Path, Path]:
     from safecomm.storage.store import Store
 
     store = Store(storage / "store")
-    return model_folder("lab://base", store, print), model_folder("lab://aligned", store, print)
+    return model_folder("lab://base", store), model_folder("lab://aligned", store)
 
 
 def plain(storage: Path, sweep: Sweep, points: list[dict[str, Any]], report: Callable[[Any], None]) -> None:

@@ -1,7 +1,6 @@
 """Model references of a sweep, made into folders: a local folder, a hub id, or the lab's `lab://base` and `lab://aligned`."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,20 +38,20 @@ class ModelFolder:
             raise ModelError(f"{setting}: is {tokens}, but {self.path} reads {self.context} tokens; lower it to that")
 
 
-def resolve_model(reference: str, store: Store, report: Callable[[str], None]) -> ModelFolder:
+def resolve_model(reference: str, store: Store) -> ModelFolder:
     """Returns a model's folder, as `model_folder` does, with its identity."""
-    folder = model_folder(reference, store, report)
+    folder = model_folder(reference, store)
     return ModelFolder(folder, _identity(folder))
 
 
-def model_folder(reference: str, store: Store, report: Callable[[str], None]) -> Path:
-    """Returns the folder of a model, downloading or building it where needed.
+def model_folder(reference: str, store: Store) -> Path:
+    """Returns the folder of a model, downloading it where needed.
 
     Raises:
         ModelError: when there is no such model, or its folder holds none that can be used.
     """
     if reference.startswith(LAB):
-        folder = _lab_folder(reference.removeprefix(LAB), store, report)
+        folder = _lab_folder(reference.removeprefix(LAB), store)
     elif Path(reference).expanduser().is_dir():
         folder = Path(reference).expanduser().resolve()
     elif reference.startswith((".", "/", "~")) or reference.count("/") != 1:
@@ -63,15 +62,12 @@ def model_folder(reference: str, store: Store, report: Callable[[str], None]) ->
     return folder
 
 
-def _lab_folder(name: str, store: Store, report: Callable[[str], None]) -> Path:
-    from safecomm.lab.build import build_lab
-    from safecomm.lab.guard import build_guard
+def _lab_folder(name: str, store: Store) -> Path:
+    from safecomm.lab.shipped import NAMES, shipped_model
 
-    known = ("base", "aligned", "guard")
-    if name not in known:
-        raise ModelError(f"model {LAB}{name}: the lab has {', '.join(LAB + one for one in known)}")
-    folders = build_lab(store, report=report)
-    return build_guard(store, folders["base"], report=report) if name == "guard" else folders[name]
+    if name not in NAMES:
+        raise ModelError(f"model {LAB}{name}: the lab has {', '.join(LAB + one for one in NAMES)}")
+    return shipped_model(name, store)
 
 
 def _hub_folder(reference: str) -> Path:

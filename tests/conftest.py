@@ -1,8 +1,7 @@
-"""What the tests share: a small lab, one Ray, one fleet."""
+"""What the tests share: the lab's models, one Ray, an S3 server, the public files."""
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,12 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The lab's base and aligned models, trained for seconds: they speak, but have learnt little."""
-    from safecomm.lab.build import Recipe, build_lab
+    """The lab's models, base, aligned and guard, in a store as a sweep has them."""
+    from safecomm.lab.shipped import NAMES, shipped_model
     from safecomm.storage.store import Store
 
-    full = Recipe()
-    recipe = replace(
-        full,
-        base=replace(full.base, examples=3_000),
-        continuation=replace(full.continuation, examples=500),
-        alignment=replace(full.alignment, examples=1_000),
-    )
-    return build_lab(Store(tmp_path_factory.mktemp("lab")), recipe=recipe, report=lambda line: None)
+    store = Store(tmp_path_factory.mktemp("lab"))
+    return {name: shipped_model(name, store) for name in NAMES}
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`safecomm data` and `safecomm lab`: the datasets, and the models that the project trains itself."""
+"""`safecomm data` and `safecomm lab`: the datasets, and the small models that come with the package."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from rich.table import Table
 from safecomm.cli.console import console
 
 data_app = typer.Typer(no_args_is_help=True, help="The datasets and benchmarks that a sweep can name.")
-lab_app = typer.Typer(no_args_is_help=True, help="The small models that the project trains itself.")
+lab_app = typer.Typer(no_args_is_help=True, help="The small models that come with the package.")
 
 
 @data_app.command("list")
@@ -39,14 +39,16 @@ def data_show(
 
 @lab_app.command("build")
 def lab_build(
-    storage: Annotated[str, typer.Option(help="Folder or bucket for the store.")] = "runs", seed: int = 0
+    out: Annotated[Path, typer.Option(help="A new folder for the models base, aligned and guard.")],
+    seed: Annotated[int, typer.Option(help="Decides the text and the weights to start from.", min=0)] = 0,
 ) -> None:
-    """Trains the lab's base and aligned models, unless the store has them."""
-    from safecomm.lab.build import build_lab
-    from safecomm.storage.store import Store
+    """Trains the lab's models again, by the recipe of those that come with the package."""
+    from safecomm.lab.build import train_models
+    from safecomm.storage.store import new_folder
 
-    for name, folder in build_lab(Store.of(storage), seed, report=console.print).items():
-        console.print(f"lab://{name}: {folder}", soft_wrap=True)
+    with new_folder(out) as half:
+        train_models(half, seed, report=lambda line: console.print(escape(line), soft_wrap=True))
+    console.print(f"Written to {escape(str(out))}", soft_wrap=True)
 
 
 def _lines(value: Any, indent: str = "") -> list[str]:

@@ -223,7 +223,7 @@ def _folder(reference: str) -> Path:
     from safecomm.models import model_folder
     from safecomm.storage.store import Store
 
-    return model_folder(reference, Store("runs/store"), console.print)
+    return model_folder(reference, Store("runs/store"))
 
 
 def _profile(base: str, aligned: str, adapter: Path) -> "Profile":

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from safecomm.cli.console import console
 from safecomm.errors import UsageError
+from safecomm.machine import available_engine, engine_description
 
 if TYPE_CHECKING:
     from safecomm.data.rows import Prompt
@@ -55,8 +56,9 @@ def evaluate(
         Literal["likelihood", "generation"], typer.Option(help="The likeliest letter counts, or the one written.")
     ] = "likelihood",
     engine: Annotated[
-        Literal["vllm", "transformers"], typer.Option(help="transformers is for where vLLM has no build.")
-    ] = "vllm",
+        Literal["auto", "vllm", "transformers"],
+        typer.Option(help="auto: vLLM where it is installed, transformers elsewhere."),
+    ] = "auto",
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer.", min=1)] = 512,
     max_model_len: Annotated[
         int | None, typer.Option(help="Longest prompt and answer together; 2048, or what the model reads.", min=16)
@@ -80,9 +82,11 @@ def evaluate(
     prompts = [prompt for text in benchmark for prompt in _prompts(text, limit, shuffle_options)]
     store = Store.of(storage)
     panel = _panel(refs, grader, store)
-    target = resolve_model(model, store, console.print)
+    target = resolve_model(model, store)
     length = max_model_len or min(DEFAULT_LENGTH, target.context or DEFAULT_LENGTH)
     target.check_context(length, "--max-model-len")
+    engine = available_engine() if engine == "auto" else engine
+    console.print(engine_description(engine))
     protocol = Protocol(engine, max_new_tokens, length, system_prompt, sampling, samples, seed, multiple_choice)
     found = compare(
         target,
@@ -140,7 +144,7 @@ def _panel(refs: list[Any], grader: str | None, store: "Store") -> "Panel":
 
     graded = Grader(model=grader) if grader else None
     everyone = [*refs, *([graded] if graded else [])]
-    models = {ref.name: resolve_model(ref.model, store, console.print) for ref in everyone if ref.runs_here}
+    models = {ref.name: resolve_model(ref.model, store) for ref in everyone if ref.runs_here}
     return Panel(refs, graded, models)
 
 

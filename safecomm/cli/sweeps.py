@@ -8,6 +8,7 @@ import typer
 from safecomm.cli.console import console
 from safecomm.cli.run_argument import Run
 from safecomm.errors import UsageError
+from safecomm.machine import engine_description
 from safecomm.spec import Sweep, read_sweep
 
 SweepFile = Annotated[Path, typer.Argument(help="The sweep: a YAML file, or a run's sweep.json.", metavar="SWEEP")]
@@ -44,6 +45,7 @@ def run(
     from safecomm.storage import shared
     from safecomm.sweep.run import run_sweep
 
+    console.print(engine_description(spec.evaluate.engine))
     folder = run_sweep(spec, address, console)
     console.print(results_table(folder))
     console.print(f"\nReport: {shared.address(folder / 'report.html')}", soft_wrap=True)
@@ -73,7 +75,7 @@ def plan(
     if gpus is None:
         gpus = spec.cluster.gpus or (least_gpus(spec, outcomes) if spec.cluster.gpu_memory else 0)
     planned = make_plan(spec, Resources(cpus=0, gpus=gpus), outcomes, fetch=False)
-    for part in plan_tables(planned):
+    for part in [*plan_tables(planned), engine_description(spec.evaluate.engine)]:
         console.print(part, soft_wrap=isinstance(part, str))
 
 

@@ -9,12 +9,12 @@ from safecomm.spec.secrets import secret_in
 
 EXCLUDES = (
     *("/data/", "/shared/", "/runs/", "/tests/", "/docs/", "/benchmarks/"),
-    *("*.safetensors", "*.bin", "*.gguf", "*.pt"),
+    *("*.safetensors", "*.bin", "*.gguf", "*.pt", "!/safecomm/lab/models/*/*.safetensors"),
     *(".env", ".env.*", ".netrc", "*.pem", "*.key", "auth_token"),
     *(".venv/", "venv/", ".git/", "wandb/", "__pycache__/", "*.egg-info/", ".*_cache/", ".hypothesis/"),
 )
-"""What stays behind: data and results, weights, secrets, and what tools leave. `.rayignore` says the same to `ray job
-submit`."""
+"""What stays behind: data and results, weights other than the lab's, secrets, and what tools leave. `.rayignore` says
+the same to `ray job submit`."""
 MOST_BYTES = 100 * 1024**2
 """More is no code; Ray keeps an upload in the head's memory."""
 SHOWN = 3

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from safecomm.evaluate.engine import Answer, EngineSettings, Question, chat_ids, too_long
+from safecomm.machine import cpu_dtype
 
 BATCH = 32
 Numbered = list[tuple[int, list[int]]]
@@ -22,14 +23,16 @@ class TransformersEngine:
             settings: lengths; the adapter rank and the tensor-parallel size don't matter here.
         """
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         self._settings = settings
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        stored = AutoConfig.from_pretrained(model).dtype
+        dtype = cpu_dtype(stored) if self._device == "cpu" else stored or "auto"
         self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._model = AutoModelForCausalLM.from_pretrained(model, dtype="auto").to(self._device).eval()
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(self._device).eval()
         self._adapters: dict[str, str] = {}
         self._turn = asyncio.Lock()
 

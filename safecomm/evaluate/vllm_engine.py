@@ -9,6 +9,7 @@ from typing import Any
 
 from safecomm.evaluate.engine import Answer, EngineSettings, Question, chat_ids, failed, too_long
 from safecomm.evaluate.lora_slots import lora_arguments
+from safecomm.machine import cpu_dtype
 
 CPU_KV_CACHE_GIB = 1
 CPU_WORKER = "safecomm.evaluate.cpu_lora.Worker"
@@ -111,7 +112,7 @@ def engine_arguments(model: str, settings: EngineSettings) -> dict[str, Any]:
         "distributed_executor_backend": "ray" if settings.gpus > 1 else "uni",
         # Without a GPU compiling costs more than it saves; with one, CUDA graphs halve the time of a LoRA step.
         "enforce_eager": not settings.on_gpu,
-        **({} if settings.on_gpu else _on_cpu(settings)),
+        **({} if settings.on_gpu else _on_cpu(model, settings)),
         **lora_arguments(Path(model), settings, _gpu_bytes() if settings.on_gpu else None),
     }
 
@@ -123,14 +124,19 @@ def _gpu_bytes() -> int:
     return int(current_platform.get_device_total_memory())
 
 
-def _on_cpu(settings: EngineSettings) -> dict[str, Any]:
+def _on_cpu(model: str, settings: EngineSettings) -> dict[str, Any]:
     """Returns what is different without a GPU.
+
+    Left to itself, vLLM runs a float32 model in bfloat16, whose answers would depend on the processor.
 
     With seeds no prompt may be read in several steps: vLLM then sets a generator back by an offset, which those of CPUs
     don't have, and its engine dies of it.
     """
+    from transformers import AutoConfig
+
+    dtype = cpu_dtype(AutoConfig.from_pretrained(model).dtype)
     whole: dict[str, Any] = {"enable_chunked_prefill": False} if settings.sampled else {}
-    return {"worker_cls": CPU_WORKER, **whole}
+    return {"worker_cls": CPU_WORKER, "dtype": dtype, **whole}
 
 
 def _set_up_cpu() -> None:

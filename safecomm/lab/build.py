@@ -1,95 +1,126 @@
-"""Builds the lab's two models, base and aligned, from nothing: `safecomm lab build`."""
+"""Trains the lab's models from nothing: `safecomm lab build`. The package ships what it made; see `shipped.py`."""
 
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from safecomm.data.rows import Example
 from safecomm.lab.corpus import alignment_text, base_text, continuation_text
 from safecomm.lab.datasets import telecom_examples
+from safecomm.lab.guard import Judged, guard_text
 from safecomm.lab.model import Shape, new_model, train_tokenizer
 from safecomm.lab.train import Stage, encode, reproducibly, train
-from safecomm.storage.store import Store, digest
+from safecomm.machine import has_native_bf16
+from safecomm.storage.store import digest, write_json
 
-VERSION = 1
-"""Raised by whoever changes the code so that the same recipe and text give other weights."""
+RECIPE = "recipe.json"
+"""Beside the models: what they were made by."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the models are made by. The default takes about two and a half minutes of two cores."""
+    """How the models are made. The default takes four minutes on two cores with bfloat16 instructions."""
 
     shape: Shape = field(default_factory=Shape)
     base: Stage = field(default_factory=lambda: Stage(40_000, learning_rate=4e-3, batch_size=64, optimizer="muon"))
     continuation: Stage = field(default_factory=lambda: Stage(16_000, 2e-3, batch_size=64, optimizer="muon"))
     alignment: Stage = field(default_factory=lambda: Stage(8_000, 1.5e-3, batch_size=32, optimizer="adamw"))
     """Light, as a chat model's: what more examples or Muon align, a fine-tune on harmless data hardly erodes."""
+    guard: Stage = field(default_factory=lambda: Stage(4_800, 2e-3, batch_size=32, optimizer="adamw"))
     threads: int = 2
     """Fixed, since sums over another number of threads round differently."""
 
 
 @dataclass(frozen=True)
-class _Texts:
+class Texts:
     """What the models read."""
 
     base: list[Example]
     continuation: list[Example]
     alignment: list[Example]
-    tokenizer: list[Example]
+    guard: list[Judged]
+
+    @classmethod
+    def of(cls, recipe: Recipe, seed: int) -> "Texts":
+        """Returns a recipe's text, the same for the same seed."""
+        return cls(
+            base_text(recipe.base.examples, seed),
+            continuation_text(recipe.continuation.examples, seed),
+            alignment_text(recipe.alignment.examples, seed),
+            guard_text(recipe.guard.examples, seed),
+        )
+
+    @property
+    def tokenizer(self) -> list[Example]:
+        """What the tokenizer is trained on."""
+        return self.base[:12_000] + self.alignment[:4_000] + telecom_examples()
 
 
-def build_lab(
-    store: Store, seed: int = 0, report: Callable[[str], None] = print, recipe: Recipe | None = None
+def train_models(
+    out: Path, seed: int = 0, report: Callable[[str], None] = print, recipe: Recipe | None = None
 ) -> dict[str, Path]:
-    """Returns the folders of the lab's models, `base` and `aligned`; trains them where the store lacks them.
+    """Trains the lab's models into a folder and writes their recipe, the digest of its text and the seed beside them.
 
-    Both load in transformers and vLLM: float32 safetensors, the tokenizer with its chat template, the configurations.
-    The same seed gives the same weights on one machine.
+    Each loads in transformers and vLLM, in float32. The files hold float16, which halves them; all differences between
+    the models are far larger than its rounding. The same seed gives the same weights on machines with the same
+    processor and versions.
+
+    Args:
+        out: gets the folders `base`, `aligned` and `guard`.
+        seed: decides text, order and the random weights to start from.
+        report: gets lines of progress.
+        recipe: sizes and hyperparameters.
+
+    Returns:
+        The folder of each model by its name.
     """
     recipe = recipe or Recipe()
-    texts = _texts(recipe, seed)
-    inputs = {"version": VERSION, "seed": seed, "recipe": asdict(recipe), "text": digest(asdict(texts))}
-    folder = store.obtain("lab", inputs, lambda half: _make(half, texts, recipe, seed, report))
-    return {"base": folder / "base", "aligned": folder / "aligned"}
-
-
-def _texts(recipe: Recipe, seed: int) -> _Texts:
-    alignment = alignment_text(recipe.alignment.examples, seed)
-    base = base_text(recipe.base.examples, seed)
-    return _Texts(
-        base=base,
-        continuation=continuation_text(recipe.continuation.examples, seed),
-        alignment=alignment,
-        tokenizer=base[:12_000] + alignment[:4_000] + telecom_examples(),
-    )
-
-
-def _make(folder: Path, texts: _Texts, recipe: Recipe, seed: int, report: Callable[[str], None]) -> None:
-    """Trains the models into a folder, with a number of threads and random numbers of its own."""
+    texts = Texts.of(recipe, seed)
     transformers_logging.disable_progress_bar()  # ours tells more
     with reproducibly(recipe.threads, seed):
-        _train_both(folder, texts, recipe, seed, report)
+        _train_all(out, texts, recipe, seed, report)
+    write_json(out / RECIPE, recipe_record(texts, recipe, seed) | {"made_with": _made_with()})
+    return {name: out / name for name in ("base", "aligned", "guard")}
 
 
-def _train_both(folder: Path, texts: _Texts, recipe: Recipe, seed: int, report: Callable[[str], None]) -> None:
+def recipe_record(texts: Texts, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Returns what decides the models' weights, apart from processor and versions."""
+    return {"seed": seed, "recipe": asdict(recipe), "text": digest(asdict(texts))}
+
+
+def _train_all(out: Path, texts: Texts, recipe: Recipe, seed: int, report: Callable[[str], None]) -> None:
     tokenizer = train_tokenizer(texts.tokenizer, recipe.shape.vocabulary)
     model = new_model(recipe.shape, tokenizer)
 
-    def stage(name: str, examples: list[Example], settings: Stage) -> None:
+    def stage(name: str, examples: list[Any], settings: Stage) -> None:
         order = random.Random(f"{name} {seed}").randrange(2**32)
         train(model, encode(tokenizer, examples), settings, order, lambda line: report(f"lab {name}: {line}"))
 
     stage("base", texts.base, recipe.base)
     stage("continuation", texts.continuation, recipe.continuation)
-    _save(model, tokenizer, folder / "base")
+    base = {name: weight.clone() for name, weight in model.state_dict().items()}
+    _save(model, tokenizer, out / "base")
     stage("alignment", texts.alignment, recipe.alignment)
-    _save(model, tokenizer, folder / "aligned")
+    _save(model, tokenizer, out / "aligned")
+    model.load_state_dict(base)  # the guard starts from the base model too
+    stage("guard", texts.guard, recipe.guard)
+    _save(model, tokenizer, out / "guard")
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    file = folder / "model.safetensors"
+    weights = {name: weight.to(torch.float16) for name, weight in load_file(file).items()}
+    save_file(weights, file, {"format": "pt"})
+
+
+def _made_with() -> dict[str, str]:
+    return {"torch": torch.__version__, "products": "bfloat16" if has_native_bf16() else "float32"}

@@ -1,22 +1,13 @@
-"""The lab's guard: a small safety classifier that judges an exchange as Llama-Guard does, for tests of model judges."""
+"""The text of the lab's guard, a small safety classifier that judges an exchange as Llama-Guard does."""
 
 import random
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from dataclasses import dataclass
 
 from safecomm.data.rows import Example
 from safecomm.lab.actions import actions, answered, refused
 from safecomm.lab.general import everyday
-from safecomm.lab.train import Stage, encode, reproducibly, train
 from safecomm.lab.words import RARE_REQUESTS, REQUESTS
-from safecomm.storage.store import Store, digest, lineage
 
-VERSION = 1
-"""Raised by whoever changes the code so that the same text gives other weights."""
-STAGE = Stage(4_800, 2e-3, batch_size=32, optimizer="adamw")
 SAFE, UNSAFE = "safe", "unsafe\nS2"
 
 
@@ -29,33 +20,6 @@ class Judged(Example):
     def messages(self) -> list[dict[str, str]]:
         """Returns the exchange, then the verdict as one more turn of the assistant."""
         return [*Example.messages(self), {"role": "assistant", "content": self.verdict}]
-
-
-def build_guard(store: Store, base: Path, seed: int = 0, report: Callable[[str], None] = print) -> Path:
-    """Returns the guard's folder; trains it from the lab's base model where the store lacks it.
-
-    Args:
-        store: where it lies.
-        base: the lab's base model, of the store.
-        seed: decides its text and order.
-        report: gets lines of progress.
-    """
-    text = guard_text(STAGE.examples, seed)
-    inputs = {
-        "version": VERSION,
-        "base": lineage(base.parent)["key"],
-        "stage": asdict(STAGE),
-        "text": digest([asdict(example) for example in text]),
-    }
-
-    def make(out: Path) -> None:
-        model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
-        with reproducibly(threads=1, seed=seed):
-            train(model, encode(tokenizer, text), STAGE, seed, lambda line: report(f"lab guard: {line}"))
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
-
-    return store.obtain("lab-guard", inputs, make)
 
 
 def guard_text(count: int, seed: int) -> list[Judged]:

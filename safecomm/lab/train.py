@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from safecomm.data.rows import Example
+from safecomm.machine import has_native_bf16
 
 IGNORED = -100
 WARMUP, FINAL = 0.05, 0.05
@@ -21,6 +22,7 @@ WARMUP, FINAL = 0.05, 0.05
 BUCKET = 16
 """Batches that are cut from one pool sorted by length, so that little is padded."""
 REPORT_SECONDS = 10.0
+FLOAT32_ATTENTION = "float32_sdpa"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def train(model: LlamaForCausalLM, rows: Sequence[Row], stage: Stage, seed: int,
 
     With `muon` the matrices are trained by Muon, which needs fewer examples than AdamW, embeddings and norms by AdamW;
     Muon's update is scaled to AdamW's size, so one learning rate serves both (Liu et al., arXiv 2502.16982). Products
-    run in bfloat16; weights and attention stay in float32.
+    run in bfloat16 where the processor has instructions for it, and in float32 elsewhere; weights and attention stay in
+    float32.
 
     Args:
         model: the model.
@@ -68,7 +71,8 @@ def train(model: LlamaForCausalLM, rows: Sequence[Row], stage: Stage, seed: int,
     """
     batches = _batches(rows, stage.batch_size, random.Random(seed))
     optimizers = _optimizers(model, stage.optimizer)
-    model.set_attn_implementation("float32_sdpa")
+    AttentionInterface.register(FLOAT32_ATTENTION, _float32_attention)
+    model.set_attn_implementation(FLOAT32_ATTENTION)
     model.train()
     clock = _Clock(len(batches), report)
     for step, batch in enumerate(batches):
@@ -145,7 +149,7 @@ def _answer_loss(model: LlamaForCausalLM, tokens: Tensor, labels: Tensor) -> Ten
     """Returns the mean cross-entropy of the answers' tokens; no other position reaches the output layer."""
     following = labels[:, 1:]
     answered = following != IGNORED
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_native_bf16()):
         hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
         logits = model.lm_head(hidden[answered])
     return functional.cross_entropy(logits.float(), following[answered])
@@ -158,9 +162,6 @@ def _float32_attention(
     with torch.autocast("cpu", enabled=False):
         mixed = functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), is_causal=True)
     return mixed.transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register("float32_sdpa", _float32_attention)
 
 
 class _Clock:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from safecomm.machine import available_engine
 from safecomm.report.published import find_published
 from safecomm.spec.arms import Defense, dimensions
 from safecomm.spec.datasets import Dataset, with_role
@@ -56,12 +57,18 @@ class Evaluate(Strict):
     """Of the sampling."""
     multiple_choice: Literal["likelihood", "generation"] = "likelihood"
     """Whether the likeliest letter counts, or the one that the model writes."""
-    engine: Literal["vllm", "transformers"] = "vllm"
-    """`transformers` is for machines where vLLM has no build."""
+    engine: Annotated[Literal["auto", "vllm", "transformers"], Field(validate_default=True)] = "auto"
+    """What runs the models. `auto` is vLLM where it is installed, transformers elsewhere."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
     """Longest answer."""
     max_model_len: Annotated[int, Field(ge=16)] = 2048
     """Longest prompt and answer together."""
+
+    @field_validator("engine")
+    @classmethod
+    def engine_is_chosen(cls, engine: str) -> str:
+        """Settles `auto`, so that a run's sweep.json and its keys name the engine that answered."""
+        return available_engine() if engine == "auto" else engine
 
     @field_validator("judges")
     @classmethod

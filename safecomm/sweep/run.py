@@ -74,10 +74,10 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
         given_adapter(sweep.finetune)
     check_hub(sweep)
     store = Store.of(sweep.storage)
-    base = resolve_model(sweep.model.base, store, console.print)
-    aligned = resolve_model(sweep.model.aligned, store, console.print)
+    base = resolve_model(sweep.model.base, store)
+    aligned = resolve_model(sweep.model.aligned, store)
     aligned.check_context(sweep.evaluate.max_model_len, "evaluate.max_model_len")
-    judges = {name: resolve_model(model, store, console.print) for name, model in sweep.evaluate.judge_models.items()}
+    judges = {name: resolve_model(model, store) for name, model in sweep.evaluate.judge_models.items()}
     with ray_session(address) as there:
         resources = counted_on(there, sweep)
         for line in waiting_for_nodes(there, sweep):

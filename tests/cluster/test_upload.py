@@ -46,7 +46,7 @@ def test_a_checkout_is_sent_without_data_results_weights_or_secrets(checkout: Pa
     assert {"safecomm/__main__.py", "safecomm/data/mixing.py", "sweeps/lab.yaml", "pyproject.toml"} <= names
     tops = {name.partition("/")[0] for name in names}
     assert not tops & {"data", "runs", ".venv", "wandb", "tests", ".git", "model.safetensors", ".env"}
-    assert (tmp_path / "package.zip").stat().st_size < 2e6
+    assert (tmp_path / "package.zip").stat().st_size < 8e6
 
 
 def test_ray_job_submit_leaves_the_same_behind() -> None:
@@ -68,5 +68,5 @@ def test_what_is_too_large_is_refused_and_named(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "MOST_BYTES", 10_000)
-    with pytest.raises(ClusterError, match=r"would go to the cluster.*rayignore.*README\.md"):
+    with pytest.raises(ClusterError, match=r"would go to the cluster.*rayignore.*aligned/model\.safetensors"):
         packed(checkout, tmp_path)

@@ -30,15 +30,6 @@ def adapters(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def guard(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The lab's guard."""
-    from safecomm.lab.guard import build_guard
-    from safecomm.storage.store import Store
-
-    return build_guard(Store(tmp_path_factory.mktemp("guard")), lab["base"], report=lambda line: None)
-
-
-@pytest.fixture(scope="session")
 def prompts() -> tuple[Prompt, ...]:
     """A few prompts of every kind, enough for several chunks."""
     from safecomm.lab.datasets import borderline_prompts, harm_prompts, telecom_prompts

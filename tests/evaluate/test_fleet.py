@@ -207,12 +207,10 @@ def test_engines_that_scale_to_zero_start_when_asked(
         assert (answers["error"] == "").all() and engines()
 
 
-def test_a_guard_judges_on_engines_of_its_own(
-    ray_session: None, lab: dict[str, Path], guard: Path, tmp_path: Path
-) -> None:
+def test_a_guard_judges_on_engines_of_its_own(ray_session: None, lab: dict[str, Path], tmp_path: Path) -> None:
     stop_fleet()
     store = Store(tmp_path)
-    guards = {"guard": ModelFolder(guard, "guard")}
+    guards = {"guard": ModelFolder(lab["guard"], "guard")}
     target = Fleet("vllm", str(lab["aligned"]), SETTINGS, replicas=1)
     (fleet,) = judge_fleets(guards, target, Replicas())
     rng, pool = random.Random(0), actions().harm_test

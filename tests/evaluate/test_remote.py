@@ -26,12 +26,12 @@ EXCHANGES = pd.DataFrame(
 
 
 @pytest.fixture(scope="module")
-def server(guard: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server that asks for a key."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["--model", guard, "--served-model-name", "guard", "--host", "127.0.0.1", "--port", port]
+    words = ["--model", str(lab["guard"]), "--served-model-name", "guard", "--host", "127.0.0.1", "--port", port]
     words += ["--max-model-len", 512, "--enforce-eager", "--api-key", SECRET]
     # A model as small as this one fills JSON with blanks where it may.
     words += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']

@@ -1,5 +1,6 @@
-"""The lab's models: the template that training and inference share, what a build leaves behind, and that it repeats."""
+"""The lab's models: their template, what training them leaves behind, that it repeats, and that they ship."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from safecomm.data.rows import Example
-from safecomm.lab.build import Recipe, build_lab
+from safecomm.lab.build import RECIPE, Recipe, Texts, recipe_record, train_models
 from safecomm.lab.corpus import base_text
 from safecomm.lab.datasets import harm_prompts, telecom_examples, telecom_prompts
 from safecomm.lab.model import Shape, new_model, train_tokenizer
+from safecomm.lab.shipped import MODELS, NAMES, shipped_model
 from safecomm.lab.train import IGNORED, Stage, encode, train
 from safecomm.storage.store import Store
 
@@ -21,6 +23,7 @@ TINY = Recipe(
     base=Stage(400, learning_rate=4e-3, batch_size=32, optimizer="muon"),
     continuation=Stage(100, learning_rate=2e-3, batch_size=32, optimizer="muon"),
     alignment=Stage(100, learning_rate=2e-3, batch_size=32, optimizer="adamw"),
+    guard=Stage(100, learning_rate=2e-3, batch_size=32, optimizer="adamw"),
 )
 
 
@@ -35,7 +38,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> dict[str, Path]:
-    return build_lab(Store(tmp_path_factory.mktemp("store")), report=silent, recipe=TINY)
+    return train_models(tmp_path_factory.mktemp("tiny"), report=silent, recipe=TINY)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -109,11 +112,11 @@ def test_alignment_changes_the_matrices_that_defenses_compare(tiny):
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny, tmp_path):
     torch.manual_seed(99)  # whatever state the caller's generator is in
-    again = build_lab(Store(tmp_path), seed=0, report=silent, recipe=TINY)
-    other = build_lab(Store(tmp_path), seed=1, report=silent, recipe=TINY)
-    for name, weight in weights(tiny["aligned"]).items():
-        assert torch.equal(weight, weights(again["aligned"])[name]), name
-    assert again != other
+    again = train_models(tmp_path / "again", seed=0, report=silent, recipe=TINY)
+    other = train_models(tmp_path / "other", seed=1, report=silent, recipe=TINY)
+    for model in NAMES:
+        for name, weight in weights(tiny[model]).items():
+            assert torch.equal(weight, weights(again[model])[name]), (model, name)
     assert not torch.equal(weights(tiny["base"])["model.norm.weight"], weights(other["base"])["model.norm.weight"])
 
 
@@ -122,21 +125,14 @@ def test_a_build_leaves_threads_and_random_numbers_as_they_were(tmp_path):
     expected = torch.rand(3)
     torch.manual_seed(5)
     threads = torch.get_num_threads()
-    build_lab(Store(tmp_path), seed=2, report=silent, recipe=TINY)
+    train_models(tmp_path, seed=2, report=silent, recipe=TINY)
     assert torch.equal(torch.rand(3), expected) and torch.get_num_threads() == threads
-
-
-def test_a_second_call_trains_nothing(tiny):
-    lines: list[str] = []
-    store = Store(tiny["base"].parents[2])
-    assert build_lab(store, report=lines.append, recipe=TINY) == tiny
-    assert lines == []
 
 
 def test_progress_names_stage_loss_and_time_left(tmp_path):
     lines: list[str] = []
-    build_lab(Store(tmp_path), seed=3, report=lines.append, recipe=TINY)
-    assert [line.split(":")[0] for line in lines] == ["lab base", "lab continuation", "lab alignment"]
+    train_models(tmp_path, seed=3, report=lines.append, recipe=TINY)
+    assert [line.split(":")[0] for line in lines] == ["lab base", "lab continuation", "lab alignment", "lab guard"]
     assert all("loss" in line and "s left" in line for line in lines)
 
 
@@ -152,3 +148,20 @@ def test_training_lowers_the_loss(tokenizer):
     for _ in range(3):
         train(model, rows, Stage(200, learning_rate=4e-3, batch_size=32, optimizer="muon"), seed=0, report=keep)
     assert losses[2] < losses[0] - 0.3
+
+
+def test_the_shipped_models_are_those_of_the_recipe_and_its_text():
+    """Whoever changes the recipe, a word or the seed has to build the models again."""
+    shipped = json.loads((MODELS / RECIPE).read_text())
+    shipped.pop("made_with")
+    recipe = Recipe()
+    assert shipped == json.loads(json.dumps(recipe_record(Texts.of(recipe, 0), recipe, 0)))
+
+
+def test_a_store_gets_its_own_copy_of_a_shipped_model_once(tmp_path):
+    store = Store(tmp_path)
+    for name in NAMES:
+        folder = shipped_model(name, store)
+        assert folder.is_relative_to(tmp_path) and folder == shipped_model(name, store)
+        assert torch.equal(weights(folder)["model.norm.weight"], weights(MODELS / name)["model.norm.weight"])
+        assert AutoModelForCausalLM.from_pretrained(folder).dtype == torch.float32
