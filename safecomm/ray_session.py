@@ -17,6 +17,9 @@ CPU_SHARE = 0.05
 """CPUs that a trial, a training rank or a replica books with Ray. These are bookings, not cores: were they whole, the
 stages of one sweep would wait for each other for ever on a machine with two."""
 
+TRIALS_WITHOUT_GPU = 2
+"""Trials at a time on a machine without GPUs, which share its cores."""
+
 
 @dataclass(frozen=True)
 class Resources:

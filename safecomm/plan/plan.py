@@ -10,7 +10,7 @@ from safecomm.errors import DataError, ModelError, SafecommError
 from safecomm.plan.fit import check_finetune, check_fleet
 from safecomm.plan.memory import GIB, Serving
 from safecomm.plan.shapes import find_shape
-from safecomm.ray_session import Resources
+from safecomm.ray_session import TRIALS_WITHOUT_GPU, Resources
 from safecomm.search.arms import seeded
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.outcomes import Outcomes
@@ -19,8 +19,6 @@ from safecomm.spec.arms import RestaInstruct, SafeMerge, Training, dimensions
 from safecomm.spec.space import Exact, values_of
 from safecomm.sweep.data import asked, elsewhere, suite
 from safecomm.sweep.run_folder import RunFolder
-
-TRIALS_WITHOUT_GPU = 2
 
 
 class PlacementError(SafecommError):

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.slow
 RANKS = 2
 WIDE = {
     "hidden_size": 512,
-    "num_hidden_layers": 16,
+    "num_hidden_layers": 4,
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "intermediate_size": 2048,
@@ -53,16 +54,18 @@ def wide(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path
 def ran(lab: dict[str, Path], wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all the fine-tunes below, which one launch of two ranks has made."""
     out = tmp_path_factory.mktemp("ranks")
-    data = out / "train.jsonl"
+    data, few = out / "train.jsonl", out / "few.jsonl"
     rows = [{"prompt": example.prompt, "response": example.response} for example in telecom_examples()[:32]]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    few.write_text("".join(json.dumps(row) + "\n" for row in rows[:8]))
 
-    def job(model: Path, **fields: Any) -> dict[str, Any]:
-        settings = {"data": ["lab-telecom"], "batch_size": 16, "learning_rate": 2e-3, "max_length": 128}
+    def job(model: Path, data: Path = data, **fields: Any) -> dict[str, Any]:
+        settings: dict[str, Any] = {"data": ["lab-telecom"], "batch_size": 16, "learning_rate": 2e-3, "max_length": 128}
         section = Finetune.model_validate(settings | fields)
         return asdict(FinetuneJob.of(section, model=model, data=data, workers=RANKS, seed=0))
 
-    held: dict[str, Any] = {"precision": "bf16", "lora": {"r": 64}}
+    # Two steps of few examples: processors without bf16 instructions are slow at it.
+    held: dict[str, Any] = {"data": few, "batch_size": 4, "precision": "bf16", "lora": {"r": 64}}
     cases = {f"{stage}-{offload}": job(wide, zero=stage, offload=offload, **held) for stage, offload in STAGES}
     for stage, offload in [(0, "none"), (2, "cpu"), (3, "cpu")]:
         cases[f"lab-{stage}-{offload}"] = job(lab["aligned"], zero=stage, offload=offload, epochs=2)
@@ -96,11 +99,15 @@ def launch(cases: dict[str, Any], out: Path) -> None:
                 )
             )
     try:
-        codes = [rank.wait(timeout=500) for rank in ranks]
+        while None in (codes := [rank.poll() for rank in ranks]) and not any(
+            codes
+        ):  # one that fails leaves others waiting
+            time.sleep(0.2)
     finally:
         for rank in ranks:
             rank.kill()
-    assert codes == [0] * RANKS, (out / f"rank{codes.index(max(codes))}.log").read_text()[-3000:]
+    failed = [number for number, code in enumerate(codes) if code]
+    assert not failed, (out / f"rank{failed[0]}.log").read_text()[-3000:]
 
 
 @pytest.fixture(scope="module")
