@@ -19,7 +19,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The lab's models, base, aligned and guard, in a store as a sweep has them."""
-    from safecomm.lab.shipped import NAMES, shipped_model
+    from safecomm.data.lab.shipped import NAMES, shipped_model
     from safecomm.storage.store import Store
 
     store = Store(tmp_path_factory.mktemp("lab"))
@@ -29,7 +29,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Ray on this machine, started as a sweep starts it."""
-    from safecomm.ray_session import ray_session as session
+    from safecomm.cluster.session import ray_session as session
 
     with session(None):
         yield

@@ -10,14 +10,14 @@ import torch
 
 from safecomm.defenses import DEFENSES, Adapter
 from safecomm.defenses.adapter import Factors
-from safecomm.models import ModelFolder
 from safecomm.search.arms import Point, Trial, seeded
 from safecomm.search.fine_tunes import SAFE_ADAPTER, TRAIN
 from safecomm.search.profiles import Profiles
+from safecomm.search.run_folder import RunFolder
+from safecomm.serving.models import ModelFolder
 from safecomm.spec import Sweep, read_sweep
 from safecomm.storage.store import Store, digest
 from safecomm.sweep.judges import measure_judges
-from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages
 
 LAB = Path(__file__).parents[1] / "sweeps" / "lab.yaml"

@@ -63,11 +63,11 @@ def plan(
     """Shows what a sweep would run and on what, and what of it is there already."""
     spec = read(sweep, set_, storage)
     from safecomm.cli.plan_table import plan_tables
+    from safecomm.cluster.session import Resources
     from safecomm.plan.plan import least_gpus, make_plan
-    from safecomm.ray_session import Resources
     from safecomm.search.outcomes import Outcomes
     from safecomm.search.profiles import Profiles
-    from safecomm.sweep.run_folder import RunFolder
+    from safecomm.search.run_folder import RunFolder
 
     outcomes = Outcomes(spec, Profiles(spec))
     outcomes.fetch()

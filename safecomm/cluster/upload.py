@@ -9,7 +9,7 @@ from safecomm.spec.secrets import secret_in
 
 EXCLUDES = (
     *("/data/", "/shared/", "/runs/", "/tests/", "/docs/", "/benchmarks/"),
-    *("*.safetensors", "*.bin", "*.gguf", "*.pt", "!/safecomm/lab/models/*/*.safetensors"),
+    *("*.safetensors", "*.bin", "*.gguf", "*.pt", "!/safecomm/data/lab/models/*/*.safetensors"),
     *(".env", ".env.*", ".netrc", "*.pem", "*.key", "auth_token"),
     *(".venv/", "venv/", ".git/", "wandb/", "__pycache__/", "*.egg-info/", ".*_cache/", ".hypothesis/"),
 )

@@ -19,7 +19,7 @@ from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.threads import Report, in_parallel, silent
 from safecomm.defenses.weights import Difference, by, device, open_safetensors, read_json
 from safecomm.errors import ModelError
-from safecomm.selection import ModuleProfile
+from safecomm.statistics.selection import ModuleProfile
 from safecomm.storage.store import write_json
 
 TABLE = "profile.json"

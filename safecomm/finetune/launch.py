@@ -12,12 +12,12 @@ from typing import Any
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from safecomm.cluster.session import CPU_SHARE
 from safecomm.defenses.adapter import Adapter
 from safecomm.errors import TrainingError
 from safecomm.finetune.checkpoints import drop_halves, last_step
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.worker import train
-from safecomm.ray_session import CPU_SHARE
 from safecomm.storage import shared
 from safecomm.storage.store import Store, write_json
 

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safecomm.data.registry import DATASETS
+from safecomm.data.catalog.registry import DATASETS
 from safecomm.errors import UsageError
 from safecomm.report.gate import release_row
+from safecomm.report.points import Point, rows_of
 from safecomm.report.run import FLATTERED, TITLES, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
-from safecomm.results.points import Point, rows_of
 from safecomm.storage.store import LINEAGE, here, new_folder, write_json
 
 WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from safecomm.report.plots import COLOURS, GREY, GRID, base_layout
+from safecomm.report.points import Point, rows_of
 from safecomm.report.run import Run, settings
-from safecomm.results.points import Point, rows_of
 
 MOST_COLUMNS = 4
 

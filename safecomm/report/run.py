@@ -10,10 +10,7 @@ from typing import Any
 import pandas as pd
 
 from safecomm.errors import StorageError
-from safecomm.evaluate.metrics import BETTER, Rate
-from safecomm.evaluate.statistics import Accuracy, corrected_rates
-from safecomm.report.published import Published, find_published
-from safecomm.results.points import (
+from safecomm.report.points import (
     ORIGINAL,
     UNDEFENDED,
     Point,
@@ -23,8 +20,11 @@ from safecomm.results.points import (
     read_trials,
     rows_of,
 )
-from safecomm.results.summary import read_json, summarise
+from safecomm.report.summary import read_json, summarise
 from safecomm.spec import Defense
+from safecomm.spec.published import Published, find_published
+from safecomm.statistics.comparisons import Accuracy, corrected_rates
+from safecomm.statistics.metrics import BETTER, Rate
 from safecomm.storage.store import here
 from safecomm.sweep.judges import read_judges
 

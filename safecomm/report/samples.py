@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from safecomm.evaluate.metrics import METRICS
+from safecomm.report.points import Point, rows_of
 from safecomm.report.run import Headline, Run, in_words
-from safecomm.results.points import Point, rows_of
+from safecomm.statistics.metrics import METRICS
 
 PER_KIND = 3
 LONGEST = 1500

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from safecomm.evaluate.verdicts import ROWS
+from safecomm.judging.verdicts import ROWS
 from safecomm.search.racing import Hits, Rule, verdicts
 from safecomm.storage.store import here
 

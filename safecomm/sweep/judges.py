@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safecomm.evaluate.labels import Labelled, measured_judges
-from safecomm.evaluate.metrics import Rate
-from safecomm.evaluate.model_judge import Panel
-from safecomm.evaluate.statistics import Accuracy
-from safecomm.results.summary import read_json, without_nan
+from safecomm.judging.labels import Labelled, measured_judges
+from safecomm.judging.model_judge import Panel
+from safecomm.report.summary import read_json, without_nan
 from safecomm.spec import Sweep
+from safecomm.statistics.comparisons import Accuracy
+from safecomm.statistics.metrics import Rate
 from safecomm.storage import shared
 from safecomm.storage.checksums import file_digest
 from safecomm.storage.store import write_json

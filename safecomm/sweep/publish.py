@@ -5,16 +5,16 @@ import json
 import pandas as pd
 
 from safecomm.errors import SafecommError
+from safecomm.report.choice import best_of_arms, recommend
+from safecomm.report.original import beside_original
 from safecomm.report.page import write_report
-from safecomm.results.choice import best_of_arms, recommend
-from safecomm.results.original import beside_original
-from safecomm.results.points import pooled, rows_of
-from safecomm.results.summary import write_pareto
+from safecomm.report.points import pooled, rows_of
+from safecomm.report.summary import write_pareto
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial, seeded
+from safecomm.search.run_folder import RunFolder
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.storage.store import Store
-from safecomm.sweep.run_folder import RunFolder
 
 _NOT_FOR_THE_TABLE = {"context", "traceback"}
 

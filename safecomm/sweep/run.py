@@ -7,30 +7,30 @@ from pathlib import Path
 
 from rich.console import Console
 
-from safecomm.cluster.preflight import check_cluster, check_hub
-from safecomm.evaluate.engine import EngineSettings
-from safecomm.evaluate.fleet import Fleet
-from safecomm.evaluate.model_judge import judge_fleets
-from safecomm.models import resolve_model
+from safecomm.cluster.session import ray_session
+from safecomm.judging.model_judge import judge_fleets
+from safecomm.plan.data import check_data
 from safecomm.plan.nodes import counted_on, waiting_for_nodes
 from safecomm.plan.plan import Plan, make_plan
-from safecomm.ray_session import ray_session
+from safecomm.plan.preflight import check_cluster, check_hub
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.outcomes import Outcomes
 from safecomm.search.profiles import Profiles
 from safecomm.search.queue import TrialQueue
+from safecomm.search.run_folder import RunFolder
+from safecomm.serving.engine import EngineSettings
+from safecomm.serving.fleet import Fleet
+from safecomm.serving.models import resolve_model
 from safecomm.spec import Sweep
 from safecomm.storage.store import Store, write_json
-from safecomm.sweep.data import check_data
 from safecomm.sweep.experiment import experiment
 from safecomm.sweep.judges import judges_are_measured, measure_judges
 from safecomm.sweep.lock import only_run
 from safecomm.sweep.publish import publish, report_points
-from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages, given_adapter
-from safecomm.tracking import log_sweep
+from safecomm.sweep.tracking import log_sweep
 
 JOURNAL = "optuna.journal"
 

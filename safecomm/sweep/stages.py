@@ -17,24 +17,24 @@ from safecomm.defenses import DEFENSES
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
 from safecomm.errors import ModelError
-from safecomm.evaluate.fleet import wait_for_fleet
-from safecomm.evaluate.model_judge import Panel
-from safecomm.evaluate.responses import Questions, Responses
-from safecomm.evaluate.stream import Request, stream
-from safecomm.evaluate.suite import Protocol
-from safecomm.evaluate.verdicts import ROWS, judged
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
-from safecomm.models import ModelFolder
+from safecomm.judging.model_judge import Panel
+from safecomm.judging.verdicts import ROWS, judged
+from safecomm.plan.data import asked, examples
 from safecomm.search.arms import Chain, Trial, realignments, training
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.search.outcomes import needs_profile
 from safecomm.search.profiles import Profiles
 from safecomm.search.racing import first
-from safecomm.selection import module_type
+from safecomm.serving.fleet import wait_for_fleet
+from safecomm.serving.models import ModelFolder
+from safecomm.serving.responses import Questions, Responses
+from safecomm.serving.stream import Request, stream
+from safecomm.serving.suite import Protocol
 from safecomm.spec import Finetune, Sweep
+from safecomm.statistics.selection import module_type
 from safecomm.storage.store import Store, digest, lineage, write_json
-from safecomm.sweep.data import asked, examples
 
 MODULES = "modules.json"
 VERSION = 4

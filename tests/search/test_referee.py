@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from safecomm.evaluate.verdicts import ROWS
+from safecomm.judging.verdicts import ROWS
 from safecomm.search.racing import Rule
 from safecomm.search.referee import Referee
 
