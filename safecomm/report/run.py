@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from safecomm.errors import StorageError
+from safecomm.report.judges import read_judges
 from safecomm.report.points import (
     ORIGINAL,
     UNDEFENDED,
@@ -26,7 +27,6 @@ from safecomm.spec.published import Published, find_published
 from safecomm.statistics.comparisons import Accuracy, corrected_rates
 from safecomm.statistics.metrics import BETTER, Rate
 from safecomm.storage.store import here
-from safecomm.sweep.judges import read_judges
 
 FLATTERED = (
     "The settings were chosen on the very prompts that these rates are from (search.split: report), so the rates are "
