@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from safecomm.cli.console import console
 from safecomm.errors import UsageError
-from safecomm.machine import available_engine, engine_description
+from safecomm.spec.engine import available_engine, engine_description
 
 if TYPE_CHECKING:
     from safecomm.data.rows import Prompt

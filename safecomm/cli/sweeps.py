@@ -8,8 +8,8 @@ import typer
 from safecomm.cli.console import console
 from safecomm.cli.run_argument import Run
 from safecomm.errors import UsageError
-from safecomm.machine import engine_description
 from safecomm.spec import Sweep, read_sweep
+from safecomm.spec.engine import engine_description
 
 SweepFile = Annotated[Path, typer.Argument(help="The sweep: a YAML file, or a run's sweep.json.", metavar="SWEEP")]
 Overrides = Annotated[

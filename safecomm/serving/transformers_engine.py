@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from safecomm.machine import cpu_dtype
+from safecomm.data.lab.precision import cpu_dtype
 from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, too_long
 
 BATCH = 32

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safecomm.machine import cpu_dtype
+from safecomm.data.lab.precision import cpu_dtype
 from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, failed, too_long
 from safecomm.serving.lora_slots import lora_arguments
 

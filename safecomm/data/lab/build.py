@@ -15,9 +15,9 @@ from safecomm.data.lab.corpus import alignment_text, base_text, continuation_tex
 from safecomm.data.lab.datasets import telecom_examples
 from safecomm.data.lab.guard import Judged, guard_text
 from safecomm.data.lab.model import Shape, new_model, train_tokenizer
+from safecomm.data.lab.precision import has_native_bf16
 from safecomm.data.lab.train import Stage, encode, reproducibly, train
 from safecomm.data.rows import Example
-from safecomm.machine import has_native_bf16
 from safecomm.storage.store import digest, write_json
 
 RECIPE = "recipe.json"

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AttentionInterface, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from safecomm.data.lab.precision import has_native_bf16
 from safecomm.data.rows import Example
-from safecomm.machine import has_native_bf16
 
 IGNORED = -100
 WARMUP, FINAL = 0.05, 0.05

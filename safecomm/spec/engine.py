@@ -1,8 +1,8 @@
-"""What this machine can run: the engine that answers prompts, and the precision that its processor computes in."""
+"""The engine that answers prompts, as far as this machine has one installed."""
 
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 EngineName = Literal["vllm", "transformers"]
 
@@ -23,23 +23,3 @@ def engine_description(engine: str) -> str:
         except PackageNotFoundError:
             continue
     return "Engine: vLLM, which is not installed here."
-
-
-def has_native_bf16() -> bool:
-    """Whether the processor has bfloat16 instructions. Without them bfloat16 is 13 x slower than float32."""
-    import torch
-
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def cpu_dtype(stored: Any) -> Any:
-    """Returns the torch dtype in which to run a model on a CPU.
-
-    That of the checkpoint, but float32 in place of half precision that the processor would only emulate.
-
-    Args:
-        stored: the checkpoint's torch dtype, or None where its configuration has none.
-    """
-    import torch
-
-    return stored if stored is not None and has_native_bf16() else torch.float32
