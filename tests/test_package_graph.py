@@ -1,6 +1,7 @@
 """The packages stand in one order, and none imports a later one; so a reader meets each before what is built on it."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +43,9 @@ def test_every_top_level_name_has_a_place_and_there_are_at_most_sixteen() -> Non
     top = {module.split(".")[1] for module in MODULES}
     assert top == {name.split(".")[0] for name in LAYERS}
     assert len(top) <= 16
+
+
+def test_the_readme_describes_every_top_level_name() -> None:
+    section = (ROOT.parent / "README.md").read_text(encoding="utf-8").partition("## Where things are\n")[2]
+    described = re.findall(r"`([a-z]+)`", section.partition("| folder |")[0])
+    assert sorted(described) == sorted({name.split(".")[0] for name in LAYERS})
