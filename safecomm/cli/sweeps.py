@@ -43,12 +43,13 @@ def run(
         )
     from safecomm.report.table import results_table
     from safecomm.storage import shared
+    from safecomm.storage.names import REPORT
     from safecomm.sweep.run import run_sweep
 
     console.print(engine_description(spec.evaluate.engine))
     folder = run_sweep(spec, address, console)
     console.print(results_table(folder))
-    console.print(f"\nReport: {shared.address(folder / 'report.html')}", soft_wrap=True)
+    console.print(f"\nReport: {shared.address(folder / REPORT)}", soft_wrap=True)
 
 
 def plan(

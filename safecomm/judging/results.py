@@ -21,6 +21,7 @@ from safecomm.statistics.comparisons import (
     paired_difference,
 )
 from safecomm.statistics.metrics import METRICS, Metric, Rate, rates
+from safecomm.storage.names import ROWS
 from safecomm.storage.store import write_json
 
 
@@ -114,5 +115,5 @@ def write_results(
     write_json(
         out / "results.json", {**settings, "judge_accuracy": accuracy, "models": [asdict(one) for one in measured]}
     )
-    rows.to_parquet(out / "rows.parquet")
+    rows.to_parquet(out / ROWS)
     disagreements(rows, judges).to_csv(out / "disagreements.csv", index=False)

@@ -11,8 +11,6 @@ from safecomm.errors import DataError
 from safecomm.judging.grading import GRADERS
 from safecomm.judging.judges import Judge, is_refusal
 
-ROWS = "rows.parquet"
-"""Where the rows of an evaluation are kept."""
 _LETTER = re.compile(
     r"\W*(?:(?:the )?(?:right |correct )?(?:answer|option)(?: is)?\W+)?([A-Z])(?:[.):,]|\s*$|\s*\n)", re.IGNORECASE
 )

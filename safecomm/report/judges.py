@@ -7,8 +7,7 @@ from typing import Any
 from safecomm.report.summary import read_json
 from safecomm.statistics.comparisons import Accuracy
 from safecomm.statistics.metrics import Rate
-
-JUDGES = "judges.json"
+from safecomm.storage.names import JUDGES
 
 
 def read_judges(run: Path) -> dict[str, Accuracy]:

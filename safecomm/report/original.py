@@ -4,9 +4,9 @@ import math
 
 import pandas as pd
 
-from safecomm.judging.verdicts import ROWS
 from safecomm.report.points import BESIDE_ORIGINAL, ORIGINAL, Point, rows_of
 from safecomm.statistics.metrics import METRICS
+from safecomm.storage.names import ROWS
 from safecomm.storage.store import Store
 
 

@@ -37,6 +37,7 @@ from safecomm.report.samples import samples
 from safecomm.report.summary import without_nan
 from safecomm.spec.published import departures
 from safecomm.statistics.metrics import Rate, as_columns
+from safecomm.storage.names import REPORT
 
 PACKAGES = (
     "safecomm",
@@ -59,7 +60,7 @@ def write_report(run: Path) -> Path:
     Raises:
         UsageError: where the run folder lacks its sweep or its trials.
     """
-    path = run / "report.html"
+    path = run / REPORT
     path.write_text(render(read_run(run)), encoding="utf-8")
     return path
 

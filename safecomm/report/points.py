@@ -15,6 +15,7 @@ import pandas as pd
 from safecomm.errors import UsageError
 from safecomm.spec import REFERENCE_ARMS
 from safecomm.statistics.metrics import Rate, as_columns, mean_rate, rate
+from safecomm.storage.names import TRIALS
 
 ORIGINAL, UNDEFENDED = REFERENCE_ARMS
 Point = dict[str, Any]
@@ -29,11 +30,9 @@ def read_trials(run: Path) -> pd.DataFrame:
     Raises:
         UsageError: where the run has no trials yet.
     """
-    path = run / "trials.parquet"
+    path = run / TRIALS
     if not path.is_file():
-        raise UsageError(
-            f"{run}: trials.parquet is missing, so no trial has finished; start the sweep with safecomm run"
-        )
+        raise UsageError(f"{run}: {TRIALS} is missing, so no trial has finished; start the sweep with safecomm run")
     trials = pd.read_parquet(path)
     return trials.assign(point=[json.dumps(json.loads(point), sort_keys=True) for point in trials["point"]])
 

@@ -26,6 +26,7 @@ from safecomm.spec import Defense
 from safecomm.spec.published import Published, find_published
 from safecomm.statistics.comparisons import Accuracy, corrected_rates
 from safecomm.statistics.metrics import BETTER, Rate
+from safecomm.storage.names import SWEEP
 from safecomm.storage.store import here
 
 FLATTERED = (
@@ -120,7 +121,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         UsageError: where `sweep.json` or `trials.parquet` is missing, or one of these or `judges.json` broken.
     """
-    sweep = read_json(folder, "sweep.json")
+    sweep = read_json(folder, SWEEP)
     trials = read_trials(folder)
     points = pooled(trials)
     judges = read_judges(folder) if sweep["evaluate"].get("labels") else {}

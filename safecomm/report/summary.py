@@ -17,6 +17,7 @@ from safecomm.report.choice import best_of_arms, recommend
 from safecomm.report.pareto import hypervolume, pareto_front
 from safecomm.report.points import ORIGINAL, pooled, rate_in, read_trials, rows_of
 from safecomm.statistics.metrics import BETTER
+from safecomm.storage.names import PARETO, SWEEP
 from safecomm.storage.store import write_json
 
 
@@ -64,11 +65,11 @@ def summarise(points: pd.DataFrame, search: Mapping[str, Any]) -> dict[str, Any]
 
 def write_pareto(run: Path) -> Path:
     """Writes a run's `pareto.json` from its `sweep.json` and `trials.parquet`; unknown rates are null."""
-    found = summarise(pooled(read_trials(run)), read_json(run, "sweep.json")["search"])
+    found = summarise(pooled(read_trials(run)), read_json(run, SWEEP)["search"])
     for place in [*found["front"], *filter(None, [found["recommended"]])]:
         place["point"] = json.loads(place["point"])
     found["best"] = {arm: json.loads(point) for arm, point in found["best"].items()}
-    path = run / "pareto.json"
+    path = run / PARETO
     write_json(path, without_nan(found))
     return path
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safecomm.errors import ModelError
 from safecomm.storage.checksums import file_digest
+from safecomm.storage.names import LINEAGE
 from safecomm.storage.store import Store, digest
 
 LAB = "lab://"
@@ -104,7 +105,7 @@ def _identity(folder: Path) -> str:
     )
     marks = []
     for path in files:
-        if path.name == "lineage.json":
+        if path.name == LINEAGE:
             continue
         state = path.stat()
         mark = file_digest(path) if state.st_size <= HASHED_WHOLE else f"{state.st_size}-{state.st_mtime_ns}"

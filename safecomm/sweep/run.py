@@ -24,6 +24,7 @@ from safecomm.serving.engine import EngineSettings
 from safecomm.serving.fleet import Fleet
 from safecomm.serving.models import resolve_model
 from safecomm.spec import Sweep
+from safecomm.storage.names import JOURNAL, PLAN, SWEEP
 from safecomm.storage.store import Store, write_json
 from safecomm.sweep.experiment import experiment
 from safecomm.sweep.judges import judges_are_measured, measure_judges
@@ -31,8 +32,6 @@ from safecomm.sweep.lock import only_run
 from safecomm.sweep.publish import publish, report_points
 from safecomm.sweep.stages import Stages, given_adapter
 from safecomm.sweep.tracking import log_sweep
-
-JOURNAL = "optuna.journal"
 
 
 def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
@@ -52,8 +51,8 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
     with only_run(folder.path, console.print):
         folder.fetch()
         outcomes.fetch()
-        write_json(folder.path / "sweep.json", sweep.resolved())
-        folder.publish("sweep.json")
+        write_json(folder.path / SWEEP, sweep.resolved())
+        folder.publish(SWEEP)
         untrained = _missing(fine_tunes(sweep, outcomes), folder)
         agenda = None if untrained else Agenda(sweep, folder.find, folder.path / JOURNAL, outcomes)
         published = agenda and agenda.is_done and not _missing(report_points(sweep, folder, agenda.trials), folder)
@@ -83,8 +82,8 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
         for line in waiting_for_nodes(there, sweep):
             console.print(line, soft_wrap=True, highlight=False)
         plan = make_plan(sweep, resources, outcomes)
-        write_json(folder.path / "plan.json", plan.as_dict())
-        folder.publish("plan.json")
+        write_json(folder.path / PLAN, plan.as_dict())
+        folder.publish(PLAN)
         models = [base.path, aligned.path, *(judge.path for judge in judges.values())]
         check_cluster(sweep, models, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)

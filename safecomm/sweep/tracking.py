@@ -16,13 +16,13 @@ import pandas as pd
 import wandb
 from ray.tune import Callback
 
-from safecomm.judging.verdicts import ROWS
 from safecomm.report.plots import trade_off
 from safecomm.report.run import read_run
 from safecomm.search.arms import Trial
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
 from safecomm.storage import shared
+from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE, PARETO, ROWS, TRIALS
 from safecomm.storage.store import Store, digest, here
 from safecomm.sweep.driver import DriverOnly
 
@@ -206,8 +206,8 @@ def log_sweep(sweep: Sweep, folder: RunFolder) -> None:
 
 
 def _log_results(run: Any, folder: Path) -> None:
-    trials = pd.read_parquet(folder / "trials.parquet")
-    pareto = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))
+    trials = pd.read_parquet(folder / TRIALS)
+    pareto = json.loads((folder / PARETO).read_text(encoding="utf-8"))
     run.log({"trials": wandb.Table(dataframe=trials), "tradeoff": wandb.Plotly(trade_off(read_run(folder)))})
     run.summary.update({"recommended": pareto["recommended"], "best": pareto["best"]})
 
@@ -221,9 +221,9 @@ def sample_table(evaluation: Path) -> Any:
 
 def adapter_artifact(folder: Path, content: str) -> Any:
     """Returns the adapter as a W&B artifact named by its content, with the lineage as metadata."""
-    lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
+    lineage = json.loads((folder / LINEAGE).read_text(encoding="utf-8"))
     artifact = wandb.Artifact(f"adapter-{content}", type="model", metadata=lineage)
-    for name in ("adapter_config.json", "adapter_model.safetensors", "lineage.json"):
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE):
         artifact.add_file(str(folder / name), policy="immutable", skip_cache=True)
     return artifact
 

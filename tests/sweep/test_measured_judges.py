@@ -7,11 +7,12 @@ import pytest
 
 from safecomm.errors import DataError
 from safecomm.plan.data import check_data
-from safecomm.report.judges import JUDGES, read_judges
+from safecomm.report.judges import read_judges
 from safecomm.search.arms import Trial
 from safecomm.search.run_folder import RunFolder
 from safecomm.serving.models import ModelFolder
 from safecomm.spec import Sweep
+from safecomm.storage.names import JUDGES
 from safecomm.storage.store import Store
 from safecomm.sweep.judges import judges_are_measured, measure_judges
 from safecomm.sweep.stages import Stages
