@@ -2,6 +2,9 @@
 
 vLLM's own gathers the adapter's weights once for every token of a step, which takes four fifths of an engine's time on
 small models, and takes a token without adapter for one of the last adapter that it holds.
+
+It overrides internals of vLLM 0.29, where no setting chooses the product. tests/serving/test_fleet.py fails when they
+move.
 """
 
 from collections.abc import Sequence
