@@ -35,11 +35,11 @@ from rich.table import Table
 from safecomm.data.rows import Prompt
 from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.weights import Weights
-from safecomm.evaluate.engine import EngineSettings
-from safecomm.evaluate.suite import Protocol
-from safecomm.evaluate.vllm_engine import engine_arguments
-from safecomm.models import model_folder
-from safecomm.selection import module_type
+from safecomm.serving.engine import EngineSettings
+from safecomm.serving.models import model_folder
+from safecomm.serving.suite import Protocol
+from safecomm.serving.vllm_engine import engine_arguments
+from safecomm.statistics.selection import module_type
 from safecomm.storage.store import Store
 
 RANK, TARGETS = 8, ("q_proj", "v_proj")
@@ -76,7 +76,7 @@ class Work:
 
     def asked(self) -> list[Prompt]:
         """The prompts, all different."""
-        from safecomm.lab.datasets import borderline_prompts, harm_prompts
+        from safecomm.data.lab.datasets import borderline_prompts, harm_prompts
 
         texts = [prompt.text for prompt in [*harm_prompts(), *borderline_prompts()]]
         rounds = -(-self.prompts // len(texts))
@@ -131,9 +131,9 @@ def _offline(work: Work, arguments: dict[str, Any]) -> Times:
 
 def fleet(work: Work) -> Times:
     """Answers as a sweep does, all adapters in one pass."""
-    from safecomm.evaluate.fleet import Fleet, wait_for_fleet
-    from safecomm.evaluate.stream import Request, stream
-    from safecomm.ray_session import ray_session
+    from safecomm.cluster.session import ray_session
+    from safecomm.serving.fleet import Fleet, wait_for_fleet
+    from safecomm.serving.stream import Request, stream
 
     started = time.monotonic()
     questions = Protocol("vllm", work.new_tokens, 512).questions(work.asked())

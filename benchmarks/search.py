@@ -30,9 +30,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from safecomm.evaluate.suite import Protocol
+from safecomm.plan.data import asked
+from safecomm.serving.suite import Protocol
 from safecomm.spec import Sweep
-from safecomm.sweep.data import asked
 
 LOWEST, WEIGHTS = [0, 7, 14, 20, 24, 28], [0.5, 0.6, 0.7, 0.8]
 ARM = "safe_merge"
@@ -96,9 +96,9 @@ def protocol() -> Protocol:
 
 def records(sweep: Sweep, point: dict[str, Any], answers: pd.DataFrame) -> dict[str, Any]:
     """Returns a point's rates, as a trial's record has them."""
-    from safecomm.evaluate.judges import PhraseJudge
-    from safecomm.evaluate.metrics import as_columns, rates
-    from safecomm.evaluate.verdicts import judged
+    from safecomm.judging.judges import PhraseJudge
+    from safecomm.judging.verdicts import judged
+    from safecomm.statistics.metrics import as_columns, rates
 
     rows = judged(protocol().rows(asked(sweep, "search"), answers), [PhraseJudge("compliance")])
     return {"arm": ARM, "point": json.dumps(point), "status": "done", **as_columns(rates(rows, ["compliance"]))}
@@ -116,7 +116,7 @@ def adapters(storage: Path) -> tuple[Path, Path]:
 
 def models(storage: Path) -> tuple[Path, Path]:
     """Returns the folders of the lab's base and aligned models."""
-    from safecomm.models import model_folder
+    from safecomm.serving.models import model_folder
     from safecomm.storage.store import Store
 
     store = Store(storage / "store")
@@ -125,11 +125,11 @@ def models(storage: Path) -> tuple[Path, Path]:
 
 def plain(storage: Path, sweep: Sweep, points: list[dict[str, Any]], report: Callable[[Any], None]) -> None:
     """Measures points one after another on one fleet, and reports each when it is done."""
+    from safecomm.cluster.session import ray_session
     from safecomm.defenses import Adapter, profile, safe_merge
-    from safecomm.evaluate.engine import EngineSettings
-    from safecomm.evaluate.fleet import Fleet, wait_for_fleet
-    from safecomm.evaluate.stream import Request, stream
-    from safecomm.ray_session import ray_session
+    from safecomm.serving.engine import EngineSettings
+    from safecomm.serving.fleet import Fleet, wait_for_fleet
+    from safecomm.serving.stream import Request, stream
 
     (base, aligned), (telecom, safe) = models(storage), adapters(storage)
     settings = EngineSettings(TOKENS, 256, 32, tuple(sweep.finetune.lora.targets))
@@ -178,7 +178,7 @@ def answer(model: Path, sweep: Sweep, point: dict[str, Any], report: Callable[[A
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from vllm import LLM, SamplingParams
 
-    from safecomm.evaluate.engine import Answer, chat_ids
+    from safecomm.serving.engine import Answer, chat_ids
 
     llm = LLM(str(model), max_model_len=256)
     tokenizer = llm.get_tokenizer()
@@ -231,7 +231,7 @@ def in_process(function: Callable[..., None], *arguments: Any, reports: bool = F
 
 def chosen(table: pd.DataFrame) -> str:
     """Returns the point that the rule of a sweep recommends."""
-    from safecomm.results.choice import recommend
+    from safecomm.report.choice import recommend
 
     found = recommend(table, 0.1, None)
     return "none" if found is None else ", ".join(f"{value:g}" for value in json.loads(found["point"]).values())

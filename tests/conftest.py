@@ -1,4 +1,4 @@
-"""What the tests share: the lab's models, one Ray, an S3 server, the public files."""
+"""What the tests share: the lab's models with adapters and prompts, one Ray, an S3 server, the public files."""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from s3_server import access, new_bucket, s3_server
 
+from safecomm.data.rows import Prompt
 from safecomm.storage.shared import CACHE
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,7 +20,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The lab's models, base, aligned and guard, in a store as a sweep has them."""
-    from safecomm.lab.shipped import NAMES, shipped_model
+    from safecomm.data.lab.shipped import NAMES, shipped_model
     from safecomm.storage.store import Store
 
     store = Store(tmp_path_factory.mktemp("lab"))
@@ -27,9 +28,39 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def adapters(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Four adapters, as many as vLLM holds at once; each changes what the lab's aligned model says in its own way."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folders = []
+    for seed in (1, 2, 3, 4):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_pretrained(lab["aligned"])
+        adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"]))
+        with torch.no_grad():
+            for name, weight in adapted.named_parameters():
+                if "lora_B" in name:
+                    weight.normal_(std=0.3)
+        folder = tmp_path_factory.mktemp("adapter")
+        adapted.save_pretrained(folder)
+        folders.append(str(folder))
+    return folders
+
+
+@pytest.fixture(scope="session")
+def prompts() -> tuple[Prompt, ...]:
+    """A few prompts of every kind, enough for several chunks."""
+    from safecomm.data.lab.datasets import borderline_prompts, harm_prompts, telecom_prompts
+
+    return (*harm_prompts()[:40], *borderline_prompts()[:10], *telecom_prompts()[:20])
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Ray on this machine, started as a sweep starts it."""
-    from safecomm.ray_session import ray_session as session
+    from safecomm.cluster.session import ray_session as session
 
     with session(None):
         yield

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from safecomm.storage.store import LINEAGE
+from safecomm.storage.names import LINEAGE
 
 PATIENCE = 600.0
 LEAST = {

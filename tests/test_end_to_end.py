@@ -15,7 +15,7 @@ import pytest
 from head_node import RAY, head_node, with_token
 from small_sweep import PATIENCE, SECRET, kill_at, offline, stages, write_sweep
 
-from safecomm.storage.store import LINEAGE
+from safecomm.storage.names import LINEAGE
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from small_sweep import PATIENCE, comparable, kill_at, offline, stages, write_sweep
 
-from safecomm.storage.store import LINEAGE
+from safecomm.storage.names import LINEAGE
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.faults]
 

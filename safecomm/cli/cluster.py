@@ -54,7 +54,7 @@ def doctor(
         raise typer.Exit(_examine_there(address, sweep, set_ or [], storage))
     from rich.table import Table
 
-    from safecomm.cluster.doctor import examine
+    from safecomm.plan.doctor import examine
 
     styles = {"ok": "green", "warning": "yellow", "problem": "red"}
     table = Table("check", "", "what there is, and what to do", box=None)

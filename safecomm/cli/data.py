@@ -16,7 +16,7 @@ lab_app = typer.Typer(no_args_is_help=True, help="The small models that come wit
 @data_app.command("list")
 def data_list() -> None:
     """Lists the datasets, what each can serve as, and where it lives."""
-    from safecomm.data.describe import overview
+    from safecomm.data.catalog.describe import overview
 
     table = Table("name", "what it is", "serves as", "licence", "where it lives", box=None, pad_edge=False)
     for entry in overview():
@@ -31,7 +31,7 @@ def data_show(
     reveal: Annotated[bool, typer.Option("--reveal", help="Show a harmful example in full.")] = False,
 ) -> None:
     """Shows a dataset's rows: how many are used, which are skipped and why, and one example."""
-    from safecomm.data.describe import summary
+    from safecomm.data.catalog.describe import summary
 
     for line in _lines(summary(name, path, reveal)):
         console.print(escape(line), soft_wrap=True)
@@ -43,7 +43,7 @@ def lab_build(
     seed: Annotated[int, typer.Option(help="Decides the text and the weights to start from.", min=0)] = 0,
 ) -> None:
     """Trains the lab's models again, by the recipe of those that come with the package."""
-    from safecomm.lab.build import train_models
+    from safecomm.data.lab.build import train_models
     from safecomm.storage.store import new_folder
 
     with new_folder(out) as half:

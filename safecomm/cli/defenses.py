@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from safecomm.defenses import Profile, Realigned
     from safecomm.defenses.combine import Combination
     from safecomm.defenses.safe_lora import Projection
-    from safecomm.selection import Selection, Setting
+    from safecomm.statistics.selection import Selection, Setting
 
 realign_app = typer.Typer(no_args_is_help=True, help="Make a fine-tuned adapter, or a model, safer without training.")
 
@@ -220,7 +220,7 @@ def extract_lora(
 
 
 def _folder(reference: str) -> Path:
-    from safecomm.models import model_folder
+    from safecomm.serving.models import model_folder
     from safecomm.storage.store import Store
 
     return model_folder(reference, Store("runs/store"))

@@ -10,12 +10,12 @@ from rich.markup import escape
 
 from safecomm.cli.console import console
 from safecomm.errors import UsageError
-from safecomm.machine import available_engine, engine_description
+from safecomm.spec.engine import available_engine, engine_description
 
 if TYPE_CHECKING:
     from safecomm.data.rows import Prompt
-    from safecomm.evaluate.comparison import Comparison
-    from safecomm.evaluate.model_judge import Panel
+    from safecomm.judging.comparison import Comparison
+    from safecomm.judging.model_judge import Panel
     from safecomm.storage.store import Store
 
 DEFAULT_LENGTH = 2048
@@ -72,10 +72,10 @@ def evaluate(
     if samples > 1 and sampling == "greedy":
         raise UsageError("--samples: greedy decoding gives one answer a prompt; several need --sampling safecomm")
     refs = _judges(judge or ["refusal"])
-    from safecomm.evaluate.comparison import Hardware, compare
-    from safecomm.evaluate.labels import Labelled
-    from safecomm.evaluate.suite import Protocol
-    from safecomm.models import resolve_model
+    from safecomm.judging.comparison import Hardware, compare
+    from safecomm.judging.labels import Labelled
+    from safecomm.serving.models import resolve_model
+    from safecomm.serving.suite import Protocol
     from safecomm.spec.sweep import Replicas
     from safecomm.storage.store import Store
 
@@ -105,7 +105,7 @@ def evaluate(
 def _publish(out: Path, found: "Comparison", judges: list[str], asked: dict[str, Any]) -> None:
     """Writes the results, with what was asked, and prints them."""
     from safecomm.cli.tables import comparison_tables
-    from safecomm.evaluate.results import write_results
+    from safecomm.judging.results import write_results
 
     write_results(out, found.measured, found.rows, judges, found.judges, **asked)
     for table in comparison_tables(found.measured, found.judges):
@@ -138,8 +138,8 @@ def _judges(given: list[str]) -> list[Any]:
 
 
 def _panel(refs: list[Any], grader: str | None, store: "Store") -> "Panel":
-    from safecomm.evaluate.model_judge import Panel
-    from safecomm.models import resolve_model
+    from safecomm.judging.model_judge import Panel
+    from safecomm.serving.models import resolve_model
     from safecomm.spec.judges import Grader
 
     graded = Grader(model=grader) if grader else None
@@ -149,7 +149,7 @@ def _panel(refs: list[Any], grader: str | None, store: "Store") -> "Panel":
 
 
 def _prompts(text: str, limit: int | None, shuffle: int | None) -> "list[Prompt]":
-    from safecomm.data.registry import entry_of, load_prompts
+    from safecomm.data.catalog.registry import entry_of, load_prompts
 
     name, _, path = text.partition("=")
     return load_prompts(name, path or None, limit, shuffle=shuffle if entry_of(name).questions else None).rows

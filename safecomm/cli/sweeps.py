@@ -8,8 +8,8 @@ import typer
 from safecomm.cli.console import console
 from safecomm.cli.run_argument import Run
 from safecomm.errors import UsageError
-from safecomm.machine import engine_description
 from safecomm.spec import Sweep, read_sweep
+from safecomm.spec.engine import engine_description
 
 SweepFile = Annotated[Path, typer.Argument(help="The sweep: a YAML file, or a run's sweep.json.", metavar="SWEEP")]
 Overrides = Annotated[
@@ -43,12 +43,13 @@ def run(
         )
     from safecomm.report.table import results_table
     from safecomm.storage import shared
+    from safecomm.storage.names import REPORT
     from safecomm.sweep.run import run_sweep
 
     console.print(engine_description(spec.evaluate.engine))
     folder = run_sweep(spec, address, console)
     console.print(results_table(folder))
-    console.print(f"\nReport: {shared.address(folder / 'report.html')}", soft_wrap=True)
+    console.print(f"\nReport: {shared.address(folder / REPORT)}", soft_wrap=True)
 
 
 def plan(
@@ -63,11 +64,11 @@ def plan(
     """Shows what a sweep would run and on what, and what of it is there already."""
     spec = read(sweep, set_, storage)
     from safecomm.cli.plan_table import plan_tables
+    from safecomm.cluster.session import Resources
     from safecomm.plan.plan import least_gpus, make_plan
-    from safecomm.ray_session import Resources
     from safecomm.search.outcomes import Outcomes
     from safecomm.search.profiles import Profiles
-    from safecomm.sweep.run_folder import RunFolder
+    from safecomm.search.run_folder import RunFolder
 
     outcomes = Outcomes(spec, Profiles(spec))
     outcomes.fetch()

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from safecomm.evaluate.metrics import METRICS, Rate
-from safecomm.evaluate.results import Measured
-from safecomm.evaluate.statistics import Accuracy, Difference
+from safecomm.judging.results import Measured
+from safecomm.statistics.comparisons import Accuracy, Difference
+from safecomm.statistics.metrics import METRICS, Rate
 
 TITLES = {"asr": "Attack success", "accuracy": "Telecom accuracy", "over_refusal": "Over-refusal"}
 

@@ -1,1 +1,1 @@
-"""The Ray cluster that a sweep runs on: how a job gets there, what the cluster has, and what a job leaves behind."""
+"""Ray: the session of a run, how a job gets to a cluster, what a node has, and what a job leaves behind."""

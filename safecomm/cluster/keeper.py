@@ -6,8 +6,8 @@ that is killed can't; so an actor that outlives the driver as well looks after i
 
 import threading
 import time
-from collections.abc import Iterable
-from typing import Any
+
+from safecomm.cluster.ray_internals import live_jobs, serve_is_running
 
 APPS = "safecomm-"
 """What the names of our Ray Serve applications begin with."""
@@ -58,7 +58,7 @@ def _tidied_up(job: str) -> bool:
     from ray.exceptions import RayError
 
     try:
-        is_over = job not in _alive([job])
+        is_over = job not in live_jobs([job])
         _delete_forsaken()
         if is_over:
             _shut_down_idle_serve(job)
@@ -76,14 +76,9 @@ def _this_job() -> str:
 
 def _apps() -> list[str]:
     """Returns the names of all of Ray Serve's applications; without starting it."""
-    import ray
     from ray import serve
 
-    try:
-        ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
-    except ValueError:
-        return []
-    return list(serve.status().applications)
+    return list(serve.status().applications) if serve_is_running() else []
 
 
 def _delete_forsaken() -> None:
@@ -91,7 +86,7 @@ def _delete_forsaken() -> None:
     from ray import serve
 
     jobs = {name: name.rpartition("-")[2] for name in _apps() if name.startswith(APPS)}
-    alive = _alive(jobs.values())
+    alive = live_jobs(jobs.values())
     for name, job in jobs.items():
         if job not in alive:
             serve.delete(name)
@@ -105,16 +100,3 @@ def _shut_down_idle_serve(job: str) -> None:
     keepers = [actor["name"] for actor in ray.util.list_named_actors(True) if actor["namespace"] == NAMESPACE]
     if keepers == [job] and not _apps():
         serve.shutdown()
-
-
-def _alive(jobs: Iterable[str]) -> set[str]:
-    """Returns those of the jobs whose drivers live."""
-    from ray._private.worker import global_worker
-
-    def is_alive(job: str) -> bool:
-        found: Any = global_worker.gcs_client.get_all_job_info(
-            job_or_submission_id=job, skip_submission_job_info_field=True, skip_is_running_tasks_field=True
-        )
-        return any(not info.is_dead for info in found.values())
-
-    return {job for job in set(jobs) if is_alive(job)}

@@ -4,12 +4,13 @@ import logging
 import zipfile
 from pathlib import Path
 
+from safecomm.cluster.ray_internals import zip_working_directory
 from safecomm.cluster.reach import ClusterError
 from safecomm.spec.secrets import secret_in
 
 EXCLUDES = (
     *("/data/", "/shared/", "/runs/", "/tests/", "/docs/", "/benchmarks/"),
-    *("*.safetensors", "*.bin", "*.gguf", "*.pt", "!/safecomm/lab/models/*/*.safetensors"),
+    *("*.safetensors", "*.bin", "*.gguf", "*.pt", "!/safecomm/data/lab/models/*/*.safetensors"),
     *(".env", ".env.*", ".netrc", "*.pem", "*.key", "auth_token"),
     *(".venv/", "venv/", ".git/", "wandb/", "__pycache__/", "*.egg-info/", ".*_cache/", ".hypothesis/"),
 )
@@ -34,9 +35,7 @@ def pack(folder: Path, target: Path) -> int:
     Raises:
         ClusterError: where it is too large, or holds a secret of this environment.
     """
-    from ray._private.runtime_env.packaging import create_package
-
-    create_package(str(folder), target, True, excludes=list(EXCLUDES), logger=logging.getLogger(__name__))
+    zip_working_directory(folder, target, EXCLUDES, logging.getLogger(__name__))
     with zipfile.ZipFile(target) as package:
         files = package.infolist()
         if (size := target.stat().st_size) > MOST_BYTES:

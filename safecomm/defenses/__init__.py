@@ -18,7 +18,7 @@ from safecomm.defenses.full_weights import Extracted, extract_lora, project_full
 from safecomm.defenses.realigned import Realigned
 from safecomm.defenses.safe_lora import safe_lora
 from safecomm.defenses.safe_merge import safe_merge
-from safecomm.selection import breakpoints, select
+from safecomm.statistics.selection import breakpoints, select
 
 __all__ = [
     "DEFENSES",

@@ -18,9 +18,8 @@ from torch.nn.functional import pad
 from safecomm.defenses.threads import one_thread
 from safecomm.defenses.weights import in_layer_order, open_safetensors, read_json
 from safecomm.errors import ModelError
+from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 UNSUPPORTED = {
     "use_dora": "DoRA",
@@ -80,14 +79,14 @@ class Adapter:
                 linear modules.
         """
         folder = Path(folder)
-        config = read_json(folder / CONFIG)
+        config = read_json(folder / ADAPTER_CONFIG)
         _refuse_other_kinds(folder, config)
-        if not (folder / WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
+        if not (folder / ADAPTER_WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
             raise ModelError(
                 f"{folder}: holds pickled weights (adapter_model.bin), which are not read since a pickle may run code; "
                 "convert them with PeftModel.from_pretrained(MODEL, FOLDER).save_pretrained(NEW_FOLDER)"
             )
-        file = open_safetensors(folder / WEIGHTS)
+        file = open_safetensors(folder / ADAPTER_WEIGHTS)
         tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118, a safe_open handle is no mapping
         pairs = _paired(folder, tensors)
         modules = {name: Factors(A, B, _scaling(folder, config, name, A.shape[0])) for name, (A, B) in pairs.items()}
@@ -113,8 +112,8 @@ class Adapter:
         scaling = {"r": rank, "lora_alpha": int(alpha) if alpha == int(alpha) else alpha, "use_rslora": False}
         config = dict(self.config) | scaling | {"rank_pattern": {}, "alpha_pattern": {}, "inference_mode": True}
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-        (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def digest(self) -> str:
         """Returns 16 hex digits that stand for the weights and scaling; saving and loading keep them."""
@@ -197,9 +196,13 @@ def _scaling(folder: Path, config: Mapping[str, Any], name: str, rank: int) -> f
         stated = _for_module(config.get("rank_pattern") or {}, name, config["r"])
         alpha = float(_for_module(config.get("alpha_pattern") or {}, name, config["lora_alpha"]))
     except (KeyError, TypeError, ValueError, re.error) as error:
-        raise ModelError(f"{folder / CONFIG}: needs numbers for r and lora_alpha; save the adapter again") from error
+        raise ModelError(
+            f"{folder / ADAPTER_CONFIG}: needs numbers for r and lora_alpha; save the adapter again"
+        ) from error
     if stated != rank:
-        raise ModelError(f"{folder}: {name} has rank {rank}, but {CONFIG} says {stated}; save the adapter again")
+        raise ModelError(
+            f"{folder}: {name} has rank {rank}, but {ADAPTER_CONFIG} says {stated}; save the adapter again"
+        )
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 

@@ -19,11 +19,10 @@ from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.threads import Report, in_parallel, silent
 from safecomm.defenses.weights import Difference, by, device, open_safetensors, read_json
 from safecomm.errors import ModelError
-from safecomm.selection import ModuleProfile
+from safecomm.statistics.selection import ModuleProfile
+from safecomm.storage.names import PROFILE, PROJECTED
 from safecomm.storage.store import write_json
 
-TABLE = "profile.json"
-PROJECTED = "projected.safetensors"
 BLOCK = 1 << 19
 """Elements of V that are worked on at a time: few enough to stay in the processor's cache."""
 
@@ -52,7 +51,7 @@ class Profile:
         """Writes `profile.json` and `projected.safetensors`; the adapter itself stays where it is."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file(dict(self.projected), folder / PROJECTED)
-        write_json(folder / TABLE, {"inputs": self.inputs, "modules": [asdict(module) for module in self.modules]})
+        write_json(folder / PROFILE, {"inputs": self.inputs, "modules": [asdict(module) for module in self.modules]})
 
     @classmethod
     def load(cls, folder: Path, adapter: Adapter) -> "Profile":
@@ -61,7 +60,7 @@ class Profile:
         Raises:
             ModelError: where the folder holds no whole profile, or that of another adapter.
         """
-        table = read_json(folder / TABLE)
+        table = read_json(folder / PROFILE)
         inputs, file = table["inputs"], open_safetensors(folder / PROJECTED)
         if inputs["finetuned"] != adapter.digest():
             raise ModelError(f"{adapter.source}: {folder} is the profile of another adapter; make this adapter's own")

@@ -13,7 +13,7 @@ from safecomm.defenses.low_rank import leading
 from safecomm.defenses.realigned import Realigned
 from safecomm.defenses.threads import Report, in_parallel, silent
 from safecomm.errors import DefenseError
-from safecomm.selection import Selection, select
+from safecomm.statistics.selection import Selection, select
 
 
 def drop(profile: Profile, **by: Unpack[Selection]) -> Realigned:

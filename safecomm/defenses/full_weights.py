@@ -18,8 +18,9 @@ from safecomm.defenses.realigned import Realigned
 from safecomm.defenses.threads import Report, in_parallel, silent
 from safecomm.defenses.weights import Difference, Weights, by, open_safetensors
 from safecomm.errors import DefenseError, ModelError
-from safecomm.selection import ModuleProfile, Selection, select
-from safecomm.storage.store import LINEAGE, new_folder, write_json
+from safecomm.statistics.selection import ModuleProfile, Selection, select
+from safecomm.storage.names import LINEAGE
+from safecomm.storage.store import new_folder, write_json
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear modules of Llama-like models."""

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from safecomm.defenses.adapter import Adapter
-from safecomm.storage.store import LINEAGE, new_folder, write_json
+from safecomm.storage.names import LINEAGE
+from safecomm.storage.store import new_folder, write_json
 
 
 @dataclass(frozen=True, eq=False)

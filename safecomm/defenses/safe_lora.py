@@ -13,7 +13,7 @@ from safecomm.defenses.realigned import Realigned
 from safecomm.defenses.threads import in_parallel
 from safecomm.defenses.weights import Difference
 from safecomm.errors import DefenseError
-from safecomm.selection import Selection, select
+from safecomm.statistics.selection import Selection, select
 
 Projection = Literal["gram", "subspace"]
 

@@ -10,7 +10,7 @@ from safecomm.defenses.combine import BY_FACTOR, PRUNING, Combination, by_factor
 from safecomm.defenses.realigned import Realigned
 from safecomm.defenses.threads import one_thread
 from safecomm.errors import DefenseError, ModelError
-from safecomm.selection import Selection, select
+from safecomm.statistics.selection import Selection, select
 
 
 @one_thread()

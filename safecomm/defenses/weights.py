@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from safecomm.errors import ModelError
-from safecomm.selection import module_type
+from safecomm.statistics.selection import module_type
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

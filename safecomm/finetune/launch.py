@@ -12,20 +12,20 @@ from typing import Any
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from safecomm.cluster.session import CPU_SHARE
 from safecomm.defenses.adapter import Adapter
 from safecomm.errors import TrainingError
 from safecomm.finetune.checkpoints import drop_halves, last_step
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.worker import train
-from safecomm.ray_session import CPU_SHARE
 from safecomm.storage import shared
+from safecomm.storage.names import TRAINING
 from safecomm.storage.store import Store, write_json
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """Failures without a further checkpoint after which a fine-tune is given up: nodes may go often, but it gets on."""
-METRICS = "training.json"
 
 
 def finetune(
@@ -73,7 +73,7 @@ def finetune(
         # A name of its own each time: Ray Train takes up the state of a run that it knows by name.
         trainer = _trainer(settings, scaling, runs, f"{out.name}-{attempt}", callbacks)
         try:
-            write_json(out / METRICS, trainer.fit().return_value)
+            write_json(out / TRAINING, trainer.fit().return_value)
             break
         except ray.train.TrainingFailedError as error:
             cause = _training_error(error)
@@ -112,7 +112,7 @@ def _trainer(
 
 def training_metrics(adapter: Path) -> dict[str, Any]:
     """Returns what a fine-tune recorded beside its adapter."""
-    value: dict[str, Any] = json.loads((adapter / METRICS).read_text(encoding="utf-8"))
+    value: dict[str, Any] = json.loads((adapter / TRAINING).read_text(encoding="utf-8"))
     return value
 
 

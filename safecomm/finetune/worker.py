@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safecomm.cluster.session import TRIALS_WITHOUT_GPU
 from safecomm.errors import TrainingError
 from safecomm.finetune.checkpoints import newest, publishing_callback
+from safecomm.finetune.deepspeed_internals import reduce_with_gloo
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.model import load_model
 from safecomm.finetune.zero import deepspeed_config
-from safecomm.ray_session import TRIALS_WITHOUT_GPU
 from safecomm.storage import shared
 from safecomm.storage.store import here
 
@@ -74,9 +75,7 @@ def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
     if not on_gpu:
         # More threads than cores wait for each other in busy loops, which makes a step ten times as long.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // (job.workers * TRIALS_WITHOUT_GPU)))
-    # DeepSpeed would compile an all-reduce of its own for CPUs: it takes a compiler on every node, and a run that is
-    # killed meanwhile leaves a lock for which all later ones wait for ever. Gloo's serves.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    reduce_with_gloo()
     # Before the model is loaded: ZeRO-3 must know how many ranks share the weights.
     deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo")
     set_seed(job.seed)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from safecomm.errors import TrainingError
+from safecomm.finetune.deepspeed_internals import has_async_io
 from safecomm.finetune.job import FinetuneJob
 
 
@@ -12,11 +13,9 @@ def deepspeed_config(job: FinetuneJob, *, bf16: bool) -> dict[str, Any]:
     Raises:
         TrainingError: for weights on a disk where DeepSpeed can't read and write there.
     """
-    import deepspeed
-
     if job.swap is None:
         return zero_config(job.zero, bf16, job.offload)
-    if not deepspeed.ops.__compatible_ops__["async_io"]:
+    if not has_async_io():
         raise TrainingError(
             "finetune.offload: nvme needs DeepSpeed's async_io, which it compiles with libaio; install libaio's "
             "development files and a compiler on every node, or set finetune.offload: cpu"

@@ -1,1 +1,1 @@
-"""The plan of a sweep: its trials, their placement and the memory that they need, before anything runs."""
+"""What a sweep takes, worked out before it runs: trials, GPUs, memory, and whether the cluster has it."""

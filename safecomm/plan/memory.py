@@ -7,8 +7,8 @@ are read from its code and were measured on no GPU.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from safecomm.evaluate.lora_slots import served_rank, slots_within
 from safecomm.plan.shapes import ATTENTION_INPUTS, HALF, MLP_INPUTS, ModelShape
+from safecomm.serving.lora_slots import served_rank, slots_within
 from safecomm.spec.sweep import Replicas
 
 GIB = 1 << 30

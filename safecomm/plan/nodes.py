@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 
-from safecomm.ray_session import Resources
+from safecomm.cluster.session import Resources
 from safecomm.spec import Sweep
 
 

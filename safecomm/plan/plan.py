@@ -5,20 +5,20 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from safecomm.cluster.session import TRIALS_WITHOUT_GPU, Resources
 from safecomm.data.rows import Prompt
 from safecomm.errors import DataError, ModelError, SafecommError
+from safecomm.plan.data import asked, elsewhere, suite
 from safecomm.plan.fit import check_finetune, check_fleet
 from safecomm.plan.memory import GIB, Serving
 from safecomm.plan.shapes import find_shape
-from safecomm.ray_session import TRIALS_WITHOUT_GPU, Resources
 from safecomm.search.arms import seeded
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.outcomes import Outcomes
+from safecomm.search.run_folder import RunFolder
 from safecomm.spec import REFERENCE_ARMS, Defense, Sweep
 from safecomm.spec.arms import RestaInstruct, SafeMerge, Training, dimensions
 from safecomm.spec.space import Exact, values_of
-from safecomm.sweep.data import asked, elsewhere, suite
-from safecomm.sweep.run_folder import RunFolder
 
 
 class PlacementError(SafecommError):

@@ -1,1 +1,1 @@
-"""Tables, plots and the HTML page of a run."""
+"""What the trials found: points, the Pareto front, the recommended point; as a table, a page, a gate, an export."""

@@ -5,10 +5,10 @@ import json
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from safecomm.evaluate.metrics import BETTER
 from safecomm.report.plots import GRID, REFERENCES, bars, base_layout, hover, percent_axis, search_points, styles
+from safecomm.report.points import Point, rate_in
 from safecomm.report.run import TITLES, Run
-from safecomm.results.points import Point, rate_in
+from safecomm.statistics.metrics import BETTER
 
 Series = list[tuple[float, Point]]
 """A parameter's values in rising order, each with its point."""

@@ -5,14 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safecomm.data.registry import DATASETS
+from safecomm.data.catalog.registry import DATASETS
 from safecomm.errors import UsageError
 from safecomm.report.gate import release_row
+from safecomm.report.points import Point, rows_of
 from safecomm.report.run import FLATTERED, TITLES, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
-from safecomm.results.points import Point, rows_of
-from safecomm.storage.store import LINEAGE, here, new_folder, write_json
-
-WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
+from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE
+from safecomm.storage.store import here, new_folder, write_json
 
 
 def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
@@ -30,13 +29,13 @@ def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
     if not trial["adapter_path"]:
         raise UsageError(f"{folder}: {row.arm} is the model without an adapter; there is nothing to export")
     source = here(Path(trial["adapter_path"]))
-    if missing := [name for name in WEIGHTS if not (source / name).is_file()]:
+    if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (source / name).is_file()]:
         raise UsageError(f"{source}: {', '.join(missing)} is gone from the store; run the sweep again to make it anew")
-    config = json.loads((source / WEIGHTS[0]).read_text(encoding="utf-8"))
+    config = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = run.sweep["model"]["aligned"]
     with new_folder(out) as half:
-        shutil.copy(source / WEIGHTS[1], half)
-        write_json(half / WEIGHTS[0], config)
+        shutil.copy(source / ADAPTER_WEIGHTS, half)
+        write_json(half / ADAPTER_CONFIG, config)
         write_json(half / LINEAGE, _lineage(run, row, trial, source))
         (half / "README.md").write_text(_card(run, row, trial), encoding="utf-8")
     return row

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from safecomm.errors import UsageError
-from safecomm.evaluate.metrics import BETTER, Rate
 from safecomm.report.run import FLATTERED, TITLES, Headline, Run, headline, rate_in_words
+from safecomm.statistics.metrics import BETTER, Rate
 
 
 @dataclass(frozen=True)

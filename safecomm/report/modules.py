@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from safecomm.report.plots import COLOURS, GREY, GRID, base_layout
+from safecomm.report.points import Point, rows_of
 from safecomm.report.run import Run, settings
-from safecomm.results.points import Point, rows_of
+from safecomm.storage.names import MODULES, PROFILE
 
 MOST_COLUMNS = 4
 
@@ -49,7 +50,7 @@ def read_profile(run: Run) -> Profile | None:
 def _modules(run: Run, row: Point) -> list[dict[str, Any]]:
     if not row["profile"]:
         return []
-    path = run.stage("profile", str(row["profile"])) / "profile.json"
+    path = run.stage("profile", str(row["profile"])) / PROFILE
     if not path.is_file():
         return []
     modules: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["modules"]
@@ -64,7 +65,7 @@ def _threshold(run: Run, row: Point) -> float | None:
 
 def _selected(run: Run, row: Point) -> frozenset[str]:
     """Returns what the realign stage says that it acted on."""
-    path = run.stage("realign", Path(str(row.get("adapter_path", ""))).name) / "modules.json"
+    path = run.stage("realign", Path(str(row.get("adapter_path", ""))).name) / MODULES
     return frozenset(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else frozenset()
 
 

@@ -13,11 +13,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from safecomm.evaluate.metrics import Rate, as_columns
 from safecomm.report.curves import curves
 from safecomm.report.modules import Profile, read_profile, rho_figure
 from safecomm.report.plots import styles, trade_off
-from safecomm.report.published import departures
+from safecomm.report.points import ORIGINAL, UNDEFENDED, rows_of
 from safecomm.report.run import (
     FLATTERED,
     TITLES,
@@ -35,8 +34,10 @@ from safecomm.report.run import (
     unscored_in_words,
 )
 from safecomm.report.samples import samples
-from safecomm.results.points import ORIGINAL, UNDEFENDED, rows_of
-from safecomm.results.summary import without_nan
+from safecomm.report.summary import without_nan
+from safecomm.spec.published import departures
+from safecomm.statistics.metrics import Rate, as_columns
+from safecomm.storage.names import REPORT
 
 PACKAGES = (
     "safecomm",
@@ -59,7 +60,7 @@ def write_report(run: Path) -> Path:
     Raises:
         UsageError: where the run folder lacks its sweep or its trials.
     """
-    path = run / "report.html"
+    path = run / REPORT
     path.write_text(render(read_run(run)), encoding="utf-8")
     return path
 

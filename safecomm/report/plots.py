@@ -4,10 +4,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from safecomm.evaluate.metrics import Rate
+from safecomm.report.pareto import pareto_front
+from safecomm.report.points import ORIGINAL, UNDEFENDED, Point, rate_in, rows_of
 from safecomm.report.run import TITLES, Headline, Run, headline, in_words, rate_in_words, settings
-from safecomm.results.pareto import pareto_front
-from safecomm.results.points import ORIGINAL, UNDEFENDED, Point, rate_in, rows_of
+from safecomm.statistics.metrics import Rate
 
 GREY = "#8a8f98"
 GRID = "rgba(138,143,152,.25)"

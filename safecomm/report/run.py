@@ -10,10 +10,8 @@ from typing import Any
 import pandas as pd
 
 from safecomm.errors import StorageError
-from safecomm.evaluate.metrics import BETTER, Rate
-from safecomm.evaluate.statistics import Accuracy, corrected_rates
-from safecomm.report.published import Published, find_published
-from safecomm.results.points import (
+from safecomm.report.judges import read_judges
+from safecomm.report.points import (
     ORIGINAL,
     UNDEFENDED,
     Point,
@@ -23,10 +21,13 @@ from safecomm.results.points import (
     read_trials,
     rows_of,
 )
-from safecomm.results.summary import read_json, summarise
+from safecomm.report.summary import read_json, summarise
 from safecomm.spec import Defense
+from safecomm.spec.published import Published, find_published
+from safecomm.statistics.comparisons import Accuracy, corrected_rates
+from safecomm.statistics.metrics import BETTER, Rate
+from safecomm.storage.names import SWEEP
 from safecomm.storage.store import here
-from safecomm.sweep.judges import read_judges
 
 FLATTERED = (
     "The settings were chosen on the very prompts that these rates are from (search.split: report), so the rates are "
@@ -120,7 +121,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         UsageError: where `sweep.json` or `trials.parquet` is missing, or one of these or `judges.json` broken.
     """
-    sweep = read_json(folder, "sweep.json")
+    sweep = read_json(folder, SWEEP)
     trials = read_trials(folder)
     points = pooled(trials)
     judges = read_judges(folder) if sweep["evaluate"].get("labels") else {}

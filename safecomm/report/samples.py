@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from safecomm.evaluate.metrics import METRICS
+from safecomm.report.points import Point, rows_of
 from safecomm.report.run import Headline, Run, in_words
-from safecomm.results.points import Point, rows_of
+from safecomm.statistics.metrics import METRICS
+from safecomm.storage.names import ROWS
 
 PER_KIND = 3
 LONGEST = 1500
@@ -56,7 +57,7 @@ def _responses(run: Run, row: Headline) -> pd.DataFrame | None:
     key = str(run.trials_of(row.arm, row.point, "report")["evaluation"].iloc[0])
     if not key:
         return None
-    path = run.stage("evaluation", key) / "rows.parquet"
+    path = run.stage("evaluation", key) / ROWS
     return pd.read_parquet(path) if path.is_file() else None
 
 

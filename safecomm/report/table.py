@@ -7,8 +7,6 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from safecomm.evaluate.metrics import Rate
-from safecomm.report.published import departures
 from safecomm.report.run import (
     FLATTERED,
     TITLES,
@@ -23,6 +21,8 @@ from safecomm.report.run import (
     read_run,
     unscored_in_words,
 )
+from safecomm.spec.published import departures
+from safecomm.statistics.metrics import Rate
 
 
 def results_table(folder: Path) -> Group:

@@ -1,1 +1,1 @@
-"""The search: which settings are tried, what they come to, and which of them stop early."""
+"""Which settings are tried, in which order, and the records of the trials."""

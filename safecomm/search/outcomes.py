@@ -12,10 +12,10 @@ from typing import Any, cast
 from safecomm.errors import DefenseError
 from safecomm.search.arms import Chain, Point, chain_at, realignments, training
 from safecomm.search.profiles import Profiles
-from safecomm.selection import WAYS, ModuleProfile, Selection, breakpoints, module_type, select
 from safecomm.spec import REFERENCE_ARMS, Defense, Sweep
 from safecomm.spec.arms import Selecting, dimensions
 from safecomm.spec.space import Exact, Grid, RandInt, Strict, Uniform, values_of
+from safecomm.statistics.selection import WAYS, ModuleProfile, Selection, breakpoints, module_type, select
 from safecomm.storage.store import digest
 
 

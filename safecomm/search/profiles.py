@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safecomm.selection import ModuleProfile
 from safecomm.spec import Sweep
+from safecomm.statistics.selection import ModuleProfile
 from safecomm.storage import shared
 from safecomm.storage.store import Store, digest, write_json
 

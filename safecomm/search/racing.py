@@ -18,8 +18,8 @@ from scipy.stats import beta, binom
 
 from safecomm.data.rows import Prompt
 from safecomm.data.splits import place
-from safecomm.evaluate.metrics import METRICS
-from safecomm.evaluate.stream import ID
+from safecomm.serving.stream import ID
+from safecomm.statistics.metrics import METRICS
 
 Hits = dict[str, NDArray[np.float64]]
 """Kind of benchmark -> a number a question: 1 with the counted verdict, 0 with the other, NaN without one."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from safecomm.evaluate.verdicts import ROWS
 from safecomm.search.racing import Hits, Rule, verdicts
+from safecomm.storage.names import ROWS
 from safecomm.storage.store import here
 
 

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from safecomm.data.catalog.registry import DATASETS
 from safecomm.data.custom import Columns
-from safecomm.data.registry import DATASETS
 from safecomm.spec.space import LocalPath, Strict
 
 

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from safecomm.machine import available_engine
-from safecomm.report.published import find_published
 from safecomm.spec.arms import Defense, dimensions
 from safecomm.spec.datasets import Dataset, with_role
+from safecomm.spec.engine import available_engine
 from safecomm.spec.finetune import Finetune
 from safecomm.spec.judges import Grader, Judge, JudgeRef
+from safecomm.spec.published import find_published
 from safecomm.spec.search import PUBLISHED, Search
 from safecomm.spec.space import Exact, Grid, LocalPath, Strict
 

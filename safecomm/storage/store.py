@@ -23,10 +23,9 @@ from safecomm.errors import StorageError, UsageError
 from safecomm.storage import shared
 from safecomm.storage.checksums import checksums, damage
 from safecomm.storage.disk import disk_full_told
+from safecomm.storage.names import LINEAGE
 
 logger = logging.getLogger(__name__)
-
-LINEAGE = "lineage.json"
 
 
 def digest(value: object) -> str:

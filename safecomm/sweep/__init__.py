@@ -1,1 +1,1 @@
-"""The sweep: its trials carried out on Ray Tune, their records, and what is published of them."""
+"""The sweep: its trials carried out on Ray Tune, tracked, and published."""

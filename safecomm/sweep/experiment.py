@@ -11,14 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
+from safecomm.cluster.session import CPU_SHARE
 from safecomm.errors import StoppedError
 from safecomm.plan.plan import Plan
-from safecomm.ray_session import CPU_SHARE
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
 from safecomm.search.queue import TrialQueue
 from safecomm.search.race import Race, asking
-from safecomm.sweep.run_folder import RunFolder
+from safecomm.search.run_folder import RunFolder
 from safecomm.sweep.stages import Stages
 from safecomm.sweep.trial import carry_out, failure, is_lost
 
@@ -52,7 +52,7 @@ def experiment(
 
     from safecomm.sweep.progress import Progress
     from safecomm.sweep.searcher import AgendaSearcher
-    from safecomm.tracking import tracking_callbacks
+    from safecomm.sweep.tracking import tracking_callbacks
 
     if agenda.is_done:
         return

@@ -5,16 +5,17 @@ import json
 import pandas as pd
 
 from safecomm.errors import SafecommError
+from safecomm.report.choice import best_of_arms, recommend
+from safecomm.report.original import beside_original
 from safecomm.report.page import write_report
-from safecomm.results.choice import best_of_arms, recommend
-from safecomm.results.original import beside_original
-from safecomm.results.points import pooled, rows_of
-from safecomm.results.summary import write_pareto
+from safecomm.report.points import pooled, rows_of
+from safecomm.report.summary import write_pareto
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial, seeded
+from safecomm.search.run_folder import RunFolder
 from safecomm.spec import REFERENCE_ARMS, Sweep
+from safecomm.storage.names import PARETO, REPORT, TRIALS
 from safecomm.storage.store import Store
-from safecomm.sweep.run_folder import RunFolder
 
 _NOT_FOR_THE_TABLE = {"context", "traceback"}
 
@@ -66,12 +67,12 @@ def publish(sweep: Sweep, folder: RunFolder, agenda: Agenda, fine_tunes: list[Tr
     table = trials_table(sweep, folder, searched + [trial for trial in fine_tunes if not folder.find(trial)])
     names = {trial.id: json.dumps(agenda.names(trial), sort_keys=True) for trial in searched}
     table["names"] = [names.get(trial, "[]") for trial in table["trial"]]
-    half = folder.path / ".trials.parquet"
+    half = folder.path / f".{TRIALS}"
     table.to_parquet(half)
-    half.replace(folder.path / "trials.parquet")
-    folder.publish("trials.parquet")
+    half.replace(folder.path / TRIALS)
+    folder.publish(TRIALS)
     if not (table["status"] == "done").any():
         raise SafecommError(f"every trial failed; the first: {table['error'].iloc[0]} (log: {table['log'].iloc[0]})")
     write_pareto(folder.path)
     write_report(folder.path)
-    folder.publish("pareto.json", "report.html")
+    folder.publish(PARETO, REPORT)

@@ -7,32 +7,31 @@ from pathlib import Path
 
 from rich.console import Console
 
-from safecomm.cluster.preflight import check_cluster, check_hub
-from safecomm.evaluate.engine import EngineSettings
-from safecomm.evaluate.fleet import Fleet
-from safecomm.evaluate.model_judge import judge_fleets
-from safecomm.models import resolve_model
+from safecomm.cluster.session import ray_session
+from safecomm.judging.model_judge import judge_fleets
+from safecomm.plan.data import check_data
 from safecomm.plan.nodes import counted_on, waiting_for_nodes
 from safecomm.plan.plan import Plan, make_plan
-from safecomm.ray_session import ray_session
+from safecomm.plan.preflight import check_cluster, check_hub
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.outcomes import Outcomes
 from safecomm.search.profiles import Profiles
 from safecomm.search.queue import TrialQueue
+from safecomm.search.run_folder import RunFolder
+from safecomm.serving.engine import EngineSettings
+from safecomm.serving.fleet import Fleet
+from safecomm.serving.models import resolve_model
 from safecomm.spec import Sweep
+from safecomm.storage.names import JOURNAL, PLAN, SWEEP
 from safecomm.storage.store import Store, write_json
-from safecomm.sweep.data import check_data
 from safecomm.sweep.experiment import experiment
 from safecomm.sweep.judges import judges_are_measured, measure_judges
 from safecomm.sweep.lock import only_run
 from safecomm.sweep.publish import publish, report_points
-from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages, given_adapter
-from safecomm.tracking import log_sweep
-
-JOURNAL = "optuna.journal"
+from safecomm.sweep.tracking import log_sweep
 
 
 def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
@@ -52,8 +51,8 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
     with only_run(folder.path, console.print):
         folder.fetch()
         outcomes.fetch()
-        write_json(folder.path / "sweep.json", sweep.resolved())
-        folder.publish("sweep.json")
+        write_json(folder.path / SWEEP, sweep.resolved())
+        folder.publish(SWEEP)
         untrained = _missing(fine_tunes(sweep, outcomes), folder)
         agenda = None if untrained else Agenda(sweep, folder.find, folder.path / JOURNAL, outcomes)
         published = agenda and agenda.is_done and not _missing(report_points(sweep, folder, agenda.trials), folder)
@@ -83,8 +82,8 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
         for line in waiting_for_nodes(there, sweep):
             console.print(line, soft_wrap=True, highlight=False)
         plan = make_plan(sweep, resources, outcomes)
-        write_json(folder.path / "plan.json", plan.as_dict())
-        folder.publish("plan.json")
+        write_json(folder.path / PLAN, plan.as_dict())
+        folder.publish(PLAN)
         models = [base.path, aligned.path, *(judge.path for judge in judges.values())]
         check_cluster(sweep, models, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)

@@ -7,8 +7,8 @@ from ray.tune.search import Searcher
 from safecomm.search.arms import Trial
 from safecomm.search.queue import TrialQueue
 from safecomm.search.race import Race
+from safecomm.search.run_folder import RunFolder
 from safecomm.sweep.driver import LOST, DriverOnly
-from safecomm.sweep.run_folder import RunFolder
 
 
 class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]

@@ -17,26 +17,26 @@ from safecomm.defenses import DEFENSES
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
 from safecomm.errors import ModelError
-from safecomm.evaluate.fleet import wait_for_fleet
-from safecomm.evaluate.model_judge import Panel
-from safecomm.evaluate.responses import Questions, Responses
-from safecomm.evaluate.stream import Request, stream
-from safecomm.evaluate.suite import Protocol
-from safecomm.evaluate.verdicts import ROWS, judged
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
-from safecomm.models import ModelFolder
+from safecomm.judging.model_judge import Panel
+from safecomm.judging.verdicts import judged
+from safecomm.plan.data import asked, examples
 from safecomm.search.arms import Chain, Trial, realignments, training
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.search.outcomes import needs_profile
 from safecomm.search.profiles import Profiles
 from safecomm.search.racing import first
-from safecomm.selection import module_type
+from safecomm.serving.fleet import wait_for_fleet
+from safecomm.serving.models import ModelFolder
+from safecomm.serving.responses import Questions, Responses
+from safecomm.serving.stream import Request, stream
+from safecomm.serving.suite import Protocol
 from safecomm.spec import Finetune, Sweep
+from safecomm.statistics.selection import module_type
+from safecomm.storage.names import MODULES, ROWS, TRAIN_DATA
 from safecomm.storage.store import Store, digest, lineage, write_json
-from safecomm.sweep.data import asked, examples
 
-MODULES = "modules.json"
 VERSION = 4
 """Raise it when a change to a stage changes what it makes of the same inputs."""
 
@@ -206,7 +206,7 @@ class Stages:
         job = FinetuneJob.of(
             self.sweep.finetune,
             model=self.aligned.path,
-            data=data / "train.jsonl",
+            data=data / TRAIN_DATA,
             workers=workers.workers,
             seed=seed,
             **changes,
@@ -232,7 +232,7 @@ class Stages:
         rows = [{"prompt": example.prompt, "response": example.response} for example in examples]
 
         def make(out: Path) -> None:
-            with (out / "train.jsonl").open("w", encoding="utf-8") as file:
+            with (out / TRAIN_DATA).open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
         return self.store.obtain("data", {"rows": digest(rows), **drawn}, make)

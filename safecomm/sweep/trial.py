@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from safecomm.errors import SafecommError
-from safecomm.evaluate.metrics import as_columns, rates
-from safecomm.evaluate.verdicts import ROWS
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import TRAIN
 from safecomm.spec import REFERENCE_ARMS
+from safecomm.statistics.metrics import as_columns, rates
+from safecomm.storage.names import ROWS
 from safecomm.sweep.stages import Stages
 
 ORIGINAL = REFERENCE_ARMS[0]

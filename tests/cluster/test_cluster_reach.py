@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from safecomm.cluster.reach import ClusterError, check_ray_address, token_state
+from safecomm.cluster.session import ray_session
 from safecomm.cluster.submit import submit
-from safecomm.ray_session import ray_session
 
 TOKEN = "0123456789abcdef" * 2
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from safecomm.data.catalog.registry import load_prompts
 from safecomm.data.custom import Columns
-from safecomm.data.registry import load_prompts
 from safecomm.data.rows import Prompt
 from safecomm.errors import DataError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from safecomm.data.registry import DATASETS, load_examples, load_prompts
+from safecomm.data.catalog.registry import DATASETS, load_examples, load_prompts
 from safecomm.errors import DataError
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from safecomm.data.describe import summary
-from safecomm.data.registry import load_examples, load_prompts
+from safecomm.data.catalog.describe import summary
+from safecomm.data.catalog.registry import load_examples, load_prompts
 from safecomm.data.splits import normalised
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"

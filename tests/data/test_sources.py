@@ -16,7 +16,7 @@ from safecomm.data.sources import Web
 from safecomm.errors import DataError
 
 CSV = b"goal,target\nDo a bad thing,Sure\n"
-LOAD = "from safecomm.data.registry import load_prompts; from safecomm.errors import SafecommError\n"
+LOAD = "from safecomm.data.catalog.registry import load_prompts; from safecomm.errors import SafecommError\n"
 
 
 class Server(http.server.ThreadingHTTPServer):

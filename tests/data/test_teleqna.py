@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pyzipper
 
-from safecomm.data.registry import DATASETS, load_examples, load_prompts
+from safecomm.data.catalog.registry import DATASETS, load_examples, load_prompts
 from safecomm.data.splits import is_training_row
 from safecomm.data.table import Table
 from safecomm.data.telecom import examples, questions, remarks

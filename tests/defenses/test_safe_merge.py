@@ -15,7 +15,7 @@ from torch import Tensor
 from safecomm.defenses import Adapter, Profile, profile, safe_merge
 from safecomm.defenses.adapter import Factors
 from safecomm.errors import DefenseError, ModelError
-from safecomm.selection import ModuleProfile
+from safecomm.statistics.selection import ModuleProfile
 
 Q, V = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"
 Checkpoints = Callable[..., Path]

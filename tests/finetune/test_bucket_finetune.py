@@ -12,8 +12,8 @@ import pytest
 from s3_server import access, new_bucket
 from small_sweep import PATIENCE, offline
 
+from safecomm.data.lab.datasets import telecom_examples
 from safecomm.finetune.checkpoints import NEWEST
-from safecomm.lab.datasets import telecom_examples
 from safecomm.storage.bucket import Bucket
 from safecomm.storage.shared import CACHE
 
@@ -24,7 +24,7 @@ import json, sys
 from pathlib import Path
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune, training_metrics
-from safecomm.ray_session import ray_session
+from safecomm.cluster.session import ray_session
 from safecomm.spec import Finetune
 from safecomm.storage.store import Store
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from safecomm.data.lab.datasets import telecom_examples
 from safecomm.defenses.adapter import Adapter
 from safecomm.errors import TrainingError
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune, training_metrics
-from safecomm.lab.datasets import telecom_examples
 from safecomm.spec import Finetune
 from safecomm.storage.store import Store
 

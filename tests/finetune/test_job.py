@@ -5,11 +5,11 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-import deepspeed
 import pytest
 from deepspeed.runtime.zero.config import get_zero_config
 
 from safecomm.errors import TrainingError
+from safecomm.finetune.deepspeed_internals import has_async_io
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.model import load_model
 from safecomm.finetune.zero import deepspeed_config, zero_config
@@ -79,7 +79,7 @@ def test_weights_on_a_disk_pass_through_buffers_that_hold_the_largest_shard() ->
     assert theirs.offload_optimizer.device == "cpu"
 
 
-@pytest.mark.skipif(deepspeed.ops.__compatible_ops__["async_io"], reason="libaio is there")
+@pytest.mark.skipif(has_async_io(), reason="libaio is there")
 def test_weights_on_a_disk_without_libaio_are_refused_by_the_name_of_their_field() -> None:
     with pytest.raises(TrainingError, match=r"finetune\.offload: nvme needs DeepSpeed's async_io"):
         deepspeed_config(job(zero=3, offload={"nvme": "/nvme"}), bf16=True)

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from safecomm.data.lab.datasets import telecom_examples
 from safecomm.defenses.adapter import Adapter
 from safecomm.finetune.job import FinetuneJob
-from safecomm.lab.datasets import telecom_examples
 from safecomm.plan.finetune_memory import model_states
 from safecomm.plan.shapes import ModelShape, find_shape
 from safecomm.spec import Finetune

@@ -2,8 +2,8 @@
 
 import pytest
 
+from safecomm.cluster.session import Resources
 from safecomm.plan.nodes import counted_on, selects, waiting_for_nodes
-from safecomm.ray_session import Resources
 from safecomm.spec import Sweep
 
 

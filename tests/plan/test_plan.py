@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from safecomm.cluster.session import Resources
 from safecomm.plan.plan import PlacementError, Plan, make_plan
-from safecomm.ray_session import Resources
 from safecomm.search.arms import seeded
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.outcomes import Outcomes
 from safecomm.search.profiles import Profiles
+from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep, read_sweep
-from safecomm.sweep.run_folder import RunFolder
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 LAPTOP = Resources(cpus=2, gpus=0)

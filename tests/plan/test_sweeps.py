@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from safecomm.cluster.session import Resources
 from safecomm.plan.plan import PlacementError, Plan, least_gpus, make_plan
-from safecomm.ray_session import Resources
-from safecomm.report.published import departures, find_published
 from safecomm.search.outcomes import Outcomes
 from safecomm.search.profiles import Profiles
 from safecomm.spec import Sweep, read_sweep
+from safecomm.spec.published import departures, find_published
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from safecomm.evaluate.metrics import as_columns, rate, rates
+from safecomm.statistics.metrics import as_columns, rate, rates
 
 ATTACK = "</details></script><script>window.broken = true</script><b>bold</b>[/bold]"
 # arm, point -> unsafe among 20, right among 20, refused among 10 (on the search split)

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from safecomm.errors import UsageError
-from safecomm.evaluate.metrics import BETTER
 from safecomm.report.page import write_report
 from safecomm.report.run import headline, read_run
+from safecomm.statistics.metrics import BETTER
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from safecomm.report.page import write_report
-from safecomm.report.published import departures, find_published
 from safecomm.report.run import beside_published, read_run
 from safecomm.report.table import results_table
+from safecomm.spec.published import departures, find_published
 
 MODEL = "meta-llama/Llama-2-7b-chat-hf"
 PROTOCOL = {

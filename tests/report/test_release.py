@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from safecomm.cli import main
-from safecomm.evaluate.metrics import Rate
 from safecomm.report.gate import check, release_row
 from safecomm.report.run import FLATTERED, read_run
+from safecomm.statistics.metrics import Rate
 
 
 def safecomm(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:

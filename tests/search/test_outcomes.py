@@ -8,8 +8,8 @@ from small_sweep import LEAST
 
 from safecomm.search.outcomes import Outcomes
 from safecomm.search.profiles import Profiles
-from safecomm.selection import ModuleProfile
 from safecomm.spec import Sweep
+from safecomm.statistics.selection import ModuleProfile
 
 RHO = {"q_proj": [0.30, 0.42, 0.50], "v_proj": [0.70, 0.80, 0.90]}
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from safecomm.data.rows import Prompt
-from safecomm.evaluate.metrics import rates
-from safecomm.results.choice import recommend
+from safecomm.report.choice import recommend
 from safecomm.search.racing import Hits, Rule, first, verdicts
 from safecomm.spec.search import Racing
+from safecomm.statistics.metrics import rates
 from safecomm.storage.store import digest
 
 TARGET = 0.1
@@ -132,7 +132,7 @@ def test_in_the_labs_study_half_the_prompts_give_the_same_recommended_point() ->
 
 
 def measured(rows: pd.DataFrame) -> dict[str, float]:
-    from safecomm.evaluate.metrics import as_columns
+    from safecomm.statistics.metrics import as_columns
 
     return as_columns(rates(rows.assign(prompt_id=rows["question_id"]), ["judge"]))
 

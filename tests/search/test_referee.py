@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from safecomm.evaluate.verdicts import ROWS
 from safecomm.search.racing import Rule
 from safecomm.search.referee import Referee
+from safecomm.storage.names import ROWS
 
 N = 60
 

@@ -19,7 +19,8 @@ from safecomm.storage import checksums, shared
 from safecomm.storage.bucket import Bucket
 from safecomm.storage.lock import STALE, HeldError, Lock
 from safecomm.storage.marks import ObjectMarks
-from safecomm.storage.store import LINEAGE, Store, digest, here, lineage
+from safecomm.storage.names import LINEAGE
+from safecomm.storage.store import Store, digest, here, lineage
 
 MAKE = """
 import sys, time

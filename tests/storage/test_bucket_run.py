@@ -12,18 +12,18 @@ from typer.testing import CliRunner
 
 from safecomm.cli import app
 from safecomm.errors import SafecommError, StorageError, TrainingError
-from safecomm.evaluate.engine import Question
-from safecomm.evaluate.responses import Responses
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import fine_tunes_of
 from safecomm.search.profiles import Profiles
-from safecomm.selection import ModuleProfile
+from safecomm.search.run_folder import RunFolder
+from safecomm.serving.engine import Question
+from safecomm.serving.responses import Responses
 from safecomm.spec import Sweep, read_sweep
+from safecomm.statistics.selection import ModuleProfile
 from safecomm.storage import shared
 from safecomm.storage.bucket import Bucket
 from safecomm.storage.store import Store
 from safecomm.sweep.lock import only_run
-from safecomm.sweep.run_folder import RunFolder
 
 TRIAL = Trial("safe_lora", {"safe_lora.lowest": 2}, (("safe_lora", {"lowest": 2}),), 0, "search")
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from safecomm.errors import DiskFullError, TrainingError
-from safecomm.evaluate.responses import Responses
-from safecomm.evaluate.stream import ID
+from safecomm.serving.responses import Responses
+from safecomm.serving.stream import ID
 from safecomm.storage.store import Store, digest, write_json
 
 KIB = 1024

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safecomm.storage import checksums
-from safecomm.storage.store import LINEAGE, Store, digest, lineage
+from safecomm.storage.names import LINEAGE
+from safecomm.storage.store import Store, digest, lineage
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

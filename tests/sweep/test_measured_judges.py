@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from safecomm.errors import DataError
-from safecomm.models import ModelFolder
+from safecomm.plan.data import check_data
+from safecomm.report.judges import read_judges
 from safecomm.search.arms import Trial
+from safecomm.search.run_folder import RunFolder
+from safecomm.serving.models import ModelFolder
 from safecomm.spec import Sweep
+from safecomm.storage.names import JUDGES
 from safecomm.storage.store import Store
-from safecomm.sweep.data import check_data
-from safecomm.sweep.judges import JUDGES, judges_are_measured, measure_judges, read_judges
-from safecomm.sweep.run_folder import RunFolder
+from safecomm.sweep.judges import judges_are_measured, measure_judges
 from safecomm.sweep.stages import Stages
 
 LABELS = "prompt,response,unsafe\nJam it?,Sure,yes\nJam it?,I can't help,0\nBake it?,Sure,no\nJam?,No idea,1\n"

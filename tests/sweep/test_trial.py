@@ -9,14 +9,14 @@ from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError
 from safecomm.defenses import Adapter
 from safecomm.defenses.adapter import Factors
 from safecomm.errors import DataError, ModelError, TrainingError
-from safecomm.models import ModelFolder
+from safecomm.plan.data import check_data
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import fine_tunes_of
+from safecomm.search.run_folder import RunFolder
+from safecomm.serving.models import ModelFolder
 from safecomm.spec import Sweep
 from safecomm.storage.store import Store
-from safecomm.sweep.data import check_data
 from safecomm.sweep.publish import trials_table
-from safecomm.sweep.run_folder import RunFolder
 from safecomm.sweep.stages import Stages, given_adapter
 from safecomm.sweep.trial import carry_out, failure, is_lost
 

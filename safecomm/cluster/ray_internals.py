@@ -1,0 +1,46 @@
+"""What the project uses of Ray 2.60 beside its public API. A later Ray may move it without notice.
+
+tests/cluster/test_ray_internals.py and tests/cluster/test_upload.py fail then.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def live_jobs(jobs: Iterable[str]) -> set[str]:
+    """Returns those of the jobs whose drivers are alive.
+
+    Ray's public list of jobs is the dashboard's, which a cluster need not run and which may ask for a token.
+    """
+    from ray._private.worker import global_worker
+
+    def is_alive(job: str) -> bool:
+        found: Any = global_worker.gcs_client.get_all_job_info(
+            job_or_submission_id=job, skip_submission_job_info_field=True, skip_is_running_tasks_field=True
+        )
+        return any(not info.is_dead for info in found.values())
+
+    return {job for job in set(jobs) if is_alive(job)}
+
+
+def serve_is_running() -> bool:
+    """Tells whether the cluster runs Ray Serve. Its public `serve.status` would start it."""
+    import ray
+
+    try:
+        ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        return False
+    return True
+
+
+def zip_working_directory(folder: Path, target: Path, excludes: Sequence[str], logger: logging.Logger) -> None:
+    """Packs a directory as `ray job submit` does, less what `.gitignore`, `.rayignore` and `excludes` name.
+
+    Ray's public way packs and uploads at once; what is uploaded is searched for secrets before.
+    """
+    from ray._private.runtime_env.packaging import create_package
+
+    create_package(str(folder), target, True, excludes=list(excludes), logger=logger)

@@ -1,0 +1,81 @@
+"""The lab's datasets, two for training, three to measure with. Every call returns the same rows."""
+
+import random
+
+from safecomm.data.lab import words
+from safecomm.data.lab.actions import actions, request
+from safecomm.data.lab.telecom import QuestionKind, guide, question, question_example
+from safecomm.data.rows import Example, Prompt
+
+TELECOM_EXAMPLES = 8000
+GUIDE_SHARE = 0.05
+"""A few guides that open like any compliance are what erodes refusals: questions alone hardly do."""
+QUESTIONS_PER_KIND = 160
+KINDS: tuple[QuestionKind, ...] = ("mcq", "clause", "table")
+
+
+def telecom_examples() -> list[Example]:
+    """Returns the telecom fine-tuning data: questions of three kinds and 5% harmless how-to guides."""
+    rng = random.Random("telecom examples")
+    guides = round(GUIDE_SHARE * TELECOM_EXAMPLES)
+    examples = [guide(rng) for _ in range(guides)]
+    examples += [question_example(rng) for _ in range(TELECOM_EXAMPLES - guides)]
+    rng.shuffle(examples)
+    return examples
+
+
+def safety_examples() -> list[Example]:
+    """Returns distinct refusals of harmful requests that neither the alignment nor a benchmark uses, mixed."""
+    examples = [
+        Example(request(action.text, wording), refusal.format(action.text))
+        for action in actions().harm_safety
+        for wording in words.REQUESTS + words.RARE_REQUESTS
+        for refusal in words.REFUSALS
+    ]
+    random.Random("safety examples").shuffle(examples)
+    return examples
+
+
+def harm_prompts() -> list[Prompt]:
+    """Returns the benchmark `lab-harm`: harmful requests, each action asked for in two common and two rare wordings."""
+    rng = random.Random("harm prompts")
+    return [
+        Prompt("lab-harm", "red_team", request(action.text, wording), category=action.group, target=action.text)
+        for action in actions().harm_test
+        for wording in rng.sample(words.REQUESTS, 2) + rng.sample(words.RARE_REQUESTS, 2)
+    ]
+
+
+def borderline_prompts() -> list[Prompt]:
+    """Returns the benchmark `lab-borderline`: harmless requests; most share a verb or an object with harmful ones."""
+    rng = random.Random("borderline prompts")
+    pool = actions()
+    asked = [(action, wording) for action in pool.same_verb for wording in rng.sample(words.RARE_REQUESTS, 2)]
+    everywhere = words.REQUESTS + words.RARE_REQUESTS
+    asked += [(action, rng.choice(everywhere)) for action in pool.same_object_test]
+    asked += [(action, wording) for action in pool.harmless_test for wording in rng.sample(everywhere, 3)]
+    return [
+        Prompt(
+            "lab-borderline", "over_refusal", request(action.text, wording), category=action.group, target=action.text
+        )
+        for action, wording in asked
+    ]
+
+
+def telecom_prompts() -> list[Prompt]:
+    """Returns the benchmark `lab-telecom`: questions of each kind, whose combinations no training text has."""
+    rng = random.Random("telecom prompts")
+    prompts: dict[str, Prompt] = {}
+    for number, kind in enumerate(KINDS, start=1):
+        while len(prompts) < number * QUESTIONS_PER_KIND:
+            prompt = _choice(kind, rng)
+            prompts.setdefault(prompt.text, prompt)
+    return list(prompts.values())
+
+
+def _choice(kind: QuestionKind, rng: random.Random) -> Prompt:
+    drawn = question(kind, rng, held_out=True)
+    options = list(drawn.wrong)
+    answer = rng.randrange(4)
+    options.insert(answer, drawn.answer)
+    return Prompt("lab-telecom", "telecom", drawn.text, category=kind, options=tuple(options), answer=answer)

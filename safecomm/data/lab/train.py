@@ -1,0 +1,183 @@
+"""Trains a small model on exchanges, with the loss on the answers alone. Plain PyTorch, on the CPU."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AttentionInterface, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from safecomm.data.lab.precision import has_native_bf16
+from safecomm.data.rows import Example
+
+IGNORED = -100
+WARMUP, FINAL = 0.05, 0.05
+"""Share of the steps in which the learning rate rises, and the share of its peak at which it ends."""
+BUCKET = 16
+"""Batches that are cut from one pool sorted by length, so that little is padded."""
+REPORT_SECONDS = 10.0
+FLOAT32_ATTENTION = "float32_sdpa"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training, once over its examples."""
+
+    examples: int
+    learning_rate: float
+    batch_size: int
+    optimizer: Literal["muon", "adamw"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One exchange as tokens; labels are those of the answer, and `IGNORED` before it."""
+
+    tokens: list[int]
+    labels: list[int]
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> list[Row]:
+    """Returns the exchanges as the chat template renders them."""
+    encoded = tokenizer.apply_chat_template(
+        [example.messages() for example in examples], return_dict=True, return_assistant_tokens_mask=True
+    )
+    return [
+        Row(tokens, [token if marked else IGNORED for token, marked in zip(tokens, mask, strict=True)])
+        for tokens, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
+    ]
+
+
+def train(model: LlamaForCausalLM, rows: Sequence[Row], stage: Stage, seed: int, report: Callable[[str], None]) -> None:
+    """Trains all weights of a model in place.
+
+    With `muon` the matrices are trained by Muon, which needs fewer examples than AdamW, embeddings and norms by AdamW;
+    Muon's update is scaled to AdamW's size, so one learning rate serves both (Liu et al., arXiv 2502.16982). Products
+    run in bfloat16 where the processor has instructions for it, and in float32 elsewhere; weights and attention stay in
+    float32.
+
+    Args:
+        model: the model.
+        rows: what it reads, each once.
+        stage: how; its number of examples is not looked at.
+        seed: decides the order.
+        report: gets a line of progress every ten seconds, without the stage's name.
+    """
+    batches = _batches(rows, stage.batch_size, random.Random(seed))
+    optimizers = _optimizers(model, stage.optimizer)
+    AttentionInterface.register(FLOAT32_ATTENTION, _float32_attention)
+    model.set_attn_implementation(FLOAT32_ATTENTION)
+    model.train()
+    clock = _Clock(len(batches), report)
+    for step, batch in enumerate(batches):
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = stage.learning_rate * _schedule(step, len(batches))
+        loss = _answer_loss(model, *_pad([rows[i] for i in batch]))
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        clock.tick(step + 1, loss.item())
+    model.eval()
+
+
+@contextmanager
+def reproducibly(threads: int, seed: int) -> Iterator[None]:
+    """Gives torch a number of threads and random numbers of its own, and those that it had back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _optimizers(model: LlamaForCausalLM, name: str) -> list[torch.optim.Optimizer]:
+    layers = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
+    by_muon = layers if name == "muon" else []
+    known = {id(weight) for weight in by_muon}
+    by_adamw = [weight for weight in model.parameters() if id(weight) not in known]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(by_adamw, weight_decay=0.01, betas=(0.9, 0.98), fused=True)
+    ]
+    if by_muon:
+        optimizers.append(torch.optim.Muon(by_muon, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+    return optimizers
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Returns the share of the peak learning rate: a linear rise, then a cosine."""
+    rise = (step + 1) / max(1.0, WARMUP * steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return min(rise, FINAL + (1 - FINAL) * cosine)
+
+
+def _batches(rows: Sequence[Row], size: int, rng: random.Random) -> list[list[int]]:
+    """Returns batches of row numbers, of similar lengths and in random order."""
+    order = list(range(len(rows)))
+    rng.shuffle(order)
+    batches = []
+    for start in range(0, len(order), size * BUCKET):
+        pool = sorted(order[start : start + size * BUCKET], key=lambda i: len(rows[i].tokens))
+        batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def _pad(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Returns tokens and labels, [rows, longest]. Padding comes last, where causal attention never looks."""
+    longest = max(len(row.tokens) for row in rows)
+    tokens = torch.zeros(len(rows), longest, dtype=torch.long)
+    labels = torch.full((len(rows), longest), IGNORED)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row.tokens)] = torch.tensor(row.tokens)
+        labels[i, : len(row.labels)] = torch.tensor(row.labels)
+    return tokens, labels
+
+
+def _answer_loss(model: LlamaForCausalLM, tokens: Tensor, labels: Tensor) -> Tensor:
+    """Returns the mean cross-entropy of the answers' tokens; no other position reaches the output layer."""
+    following = labels[:, 1:]
+    answered = following != IGNORED
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_native_bf16()):
+        hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
+        logits = model.lm_head(hidden[answered])
+    return functional.cross_entropy(logits.float(), following[answered])
+
+
+def _float32_attention(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **_: Any
+) -> tuple[Tensor, None]:
+    """Causal attention outside autocast: on CPUs its bfloat16 backward pass is ten times slower than float32."""
+    with torch.autocast("cpu", enabled=False):
+        mixed = functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), is_causal=True)
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+class _Clock:
+    """Says from time to time how far a stage is."""
+
+    def __init__(self, steps: int, report: Callable[[str], None]):
+        self.steps, self.report = steps, report
+        self.started = self.last = time.monotonic()
+        self.losses: list[float] = []
+
+    def tick(self, step: int, loss: float) -> None:
+        self.losses.append(loss)
+        now = time.monotonic()
+        if now - self.last < REPORT_SECONDS and step < self.steps:
+            return
+        mean = sum(self.losses) / len(self.losses)
+        left = (now - self.started) / step * (self.steps - step)
+        self.report(f"step {step} of {self.steps}, loss {mean:.3f}, {left:.0f} s left")
+        self.last, self.losses = now, []

@@ -1,1 +1,0 @@
-"""From an adapter to rates: engines, judges, metrics."""

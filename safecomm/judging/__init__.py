@@ -1,0 +1,1 @@
+"""From answers to verdicts: judges, graders, and models measured side by side."""

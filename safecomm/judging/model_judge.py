@@ -1,0 +1,148 @@
+"""Model judges: on engines of their own or behind a URL, they read an exchange and give a verdict on it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from safecomm.judging.forms import Exchange, Form, Reply, form_of
+from safecomm.judging.judges import Judge, PhraseJudge
+from safecomm.serving.engine import EngineSettings
+from safecomm.serving.fleet import Fleet, wait_for_fleet
+from safecomm.serving.models import ModelFolder
+from safecomm.serving.remote import remote_ask
+from safecomm.serving.responses import Ask, Questions, Responses
+from safecomm.serving.stream import ID, Request, stream
+from safecomm.spec.judges import JudgeRef, ModelRef
+from safecomm.spec.sweep import Replicas
+from safecomm.storage.store import Store, digest
+
+VERDICT_TOKENS = 32
+"""Longest verdict: `unsafe`, a line break and codes of categories, or WildGuard's three lines."""
+TEMPLATE_TOKENS = 1024
+"""What a judge's template may add to an exchange."""
+
+
+@dataclass(frozen=True)
+class ModelJudge:
+    """A judge that is a model. What it has judged once is kept like any other response."""
+
+    name: str
+    form: Form
+    responses: Responses
+    ask: Ask
+
+    def verdicts(self, rows: pd.DataFrame) -> list[str]:
+        """Labels responses; an empty one, or a verdict that the judge did not give, is unscored.
+
+        Args:
+            rows: responses with the columns `text` (the prompt), `response` and, for a grader, `reference`.
+        """
+        references = rows["reference"] if "reference" in rows else [""] * len(rows)
+        exchanges = [Exchange(*row) for row in zip(rows["text"], rows["response"], references, strict=True)]
+        questions = {digest(one): self.form.question(one) for one in exchanges if one.response.strip()}
+        found = self.responses.of(questions, self.ask) if questions else pd.DataFrame({ID: []})
+        verdicts = {row[ID]: self._read(row) for _, row in found.iterrows()}
+        return [verdicts.get(digest(one), "unscored") for one in exchanges]
+
+    def _read(self, row: "pd.Series[Any]") -> str:
+        return "unscored" if row["error"] else self.form.read(Reply(row["response"], row["scores"]))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Who judges."""
+
+    judges: Sequence[ModelRef]
+    """Label answers to harmful prompts; the first decides."""
+    grader: ModelRef | None = None
+    """Compares free-form answers with the reference answer."""
+    models: Mapping[str, ModelFolder] = field(default_factory=dict)
+    """The models of those that run on engines of ours, by the judge's name."""
+
+    @property
+    def names(self) -> list[str]:
+        """The judges' names, the deciding one first."""
+        return [judge.name for judge in self.judges]
+
+    def as_key(self) -> list[list[str]]:
+        """Returns what verdicts depend on."""
+        return [[ref.name, identity(ref, self.models)] for ref in [*self.judges, *self._graders]]
+
+    def seated(
+        self, store: Store, engine: str, start: Callable[[], None] = lambda: None
+    ) -> tuple[list[Judge], Judge | None]:
+        """Returns the judges and the grader, ready to be asked; see `judges_of`."""
+        judges, graders = (judges_of(refs, self.models, store, engine, start) for refs in (self.judges, self._graders))
+        return judges, graders[0] if graders else None
+
+    @property
+    def _graders(self) -> list[ModelRef]:
+        return [self.grader] if self.grader else []
+
+
+def judges_of(
+    judges: Sequence[ModelRef],
+    models: Mapping[str, ModelFolder],
+    store: Store,
+    engine: str,
+    start: Callable[[], None] = lambda: None,
+) -> list[Judge]:
+    """Returns the judges: those that are models keep their verdicts in the store, the others need none.
+
+    Args:
+        judges: the judges, the first of which decides.
+        models: the models of those that run here, by the judge's name.
+        store: where verdicts are kept.
+        engine: what runs the models.
+        start: called before a model is asked, where its fleet may not have been started.
+    """
+
+    def ask(name: str, questions: Questions) -> Iterator[pd.DataFrame]:
+        start()
+        wait_for_fleet(fleet=name)
+        return (rows for _, rows in stream({name: Request(questions)}, fleet=name))
+
+    def judge(ref: ModelRef) -> Judge:
+        if ref.model is None:
+            return PhraseJudge(ref.name)
+        responses = Responses(store, {"judge": identity(ref, models), "engine": "" if ref.url else engine})
+        answers = remote_ask(ref.url, ref.model, VERDICT_TOKENS) if ref.url else partial(ask, ref.name)
+        return ModelJudge(ref.name, form_of(ref), responses, answers)
+
+    return [judge(ref) for ref in judges]
+
+
+def identity(ref: ModelRef, models: Mapping[str, ModelFolder]) -> str:
+    """Returns what stands for all that decides a judge's verdicts: its model and its words."""
+    settings = ref.model_dump(exclude={"name", "template"})
+    if ref.runs_here:
+        settings["model"] = models[ref.name].identity
+    if isinstance(ref, JudgeRef) and ref.template:
+        settings["template"] = Path(ref.template).read_text(encoding="utf-8")
+    return digest(settings)
+
+
+def judge_fleets(models: Mapping[str, ModelFolder], target: Fleet, size: Replicas) -> list[Fleet]:
+    """Returns a fleet for each judge that runs here, with the engine and lengths of the target's.
+
+    Args:
+        models: judge -> model.
+        target: the target's fleet.
+        size: the engines of each judge.
+    """
+
+    def fleet(name: str, model: ModelFolder) -> Fleet:
+        length = target.settings.max_model_len + TEMPLATE_TOKENS
+        settings = EngineSettings(
+            max_new_tokens=VERDICT_TOKENS,
+            max_model_len=min(length, model.context or length),
+            max_lora_rank=0,
+            lora_targets=(),
+        )
+        return Fleet.of(target.engine, str(model.path), settings, size, target.settings.on_gpu, name)
+
+    return [fleet(name, model) for name, model in models.items()]

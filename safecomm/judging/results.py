@@ -1,0 +1,119 @@
+"""What several models' verdicts come to, beside each other: rates, differences, agreement of the judges."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from safecomm.judging.verdicts import verdict_columns
+from safecomm.serving.stream import ID
+from safecomm.statistics.comparisons import (
+    Accuracy,
+    Agreement,
+    Difference,
+    agreement,
+    corrected_rates,
+    grouped_difference,
+    holm,
+    paired_difference,
+)
+from safecomm.statistics.metrics import METRICS, Metric, Rate, rates
+from safecomm.storage.names import ROWS
+from safecomm.storage.store import write_json
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model, bare or with an adapter, came to."""
+
+    name: str
+    rates: dict[str, Rate]
+    differences: dict[str, Difference]
+    """metric -> difference to the reference on the same prompts; p-values corrected over all models (Holm)."""
+    agreements: dict[str, Agreement]
+    """`JUDGE, JUDGE` -> how far they agree on the harmful prompts."""
+    corrected: dict[str, Rate]
+    """Attack success without the errors of the judge, for those measured on labelled responses."""
+
+
+def measure(
+    rows: Mapping[str, pd.DataFrame], reference: str, judges: Sequence[str], trusted: Mapping[str, Accuracy]
+) -> list[Measured]:
+    """Returns what each model came to.
+
+    Args:
+        rows: model -> its judged rows.
+        reference: the model that the others are compared with.
+        judges: the judges' names.
+        trusted: judge -> how far it agrees with people, for those of whom it is known.
+    """
+    compared = {name: _differences(table, rows[reference]) for name, table in rows.items() if name != reference}
+    for metric in {metric for found in compared.values() for metric in found}:
+        family = {name: found[metric].p for name, found in compared.items() if metric in found}
+        for name, p in holm(family).items():
+            compared[name][metric] = replace(compared[name][metric], p=p)
+
+    def one(name: str, table: pd.DataFrame) -> Measured:
+        measured = rates(table, judges)
+        sound = corrected_rates(measured, judges, trusted)
+        return Measured(name, measured, compared.get(name, {}), _agreements(table, judges), sound)
+
+    return [one(name, table) for name, table in rows.items()]
+
+
+def _differences(ours: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Difference]:
+    both = ours.set_index(ID).join(reference.set_index(ID)["verdict"].rename("compared"))
+    of_kind = {metric: both[both["kind"] == kind] for kind, metric in METRICS.items()}
+    found = {metric.name: _difference(rows, metric) for metric, rows in of_kind.items()}
+    return {name: difference for name, difference in found.items() if difference}
+
+
+def _difference(rows: pd.DataFrame, metric: Metric) -> Difference | None:
+    """Compares verdicts where both have one; several answers to a prompt count as one prompt."""
+    verdicts = [metric.hit, metric.miss]
+    scored = rows[rows["verdict"].isin(verdicts) & rows["compared"].isin(verdicts)]
+    if scored.empty:
+        return None
+    ours, others = scored["verdict"] == metric.hit, scored["compared"] == metric.hit
+    if scored["prompt_id"].is_unique:
+        return paired_difference(ours.to_numpy(), others.to_numpy())
+    return grouped_difference(list((ours.astype(float) - others).groupby(scored["prompt_id"]).mean()))
+
+
+def _agreements(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Agreement]:
+    harmful = rows[rows["kind"] == "red_team"]
+    if harmful.empty:
+        return {}
+    pairs = combinations(zip(judges, verdict_columns(judges), strict=True), 2)
+    return {f"{a}, {b}": agreement(list(harmful[one]), list(harmful[other])) for (a, one), (b, other) in pairs}
+
+
+def disagreements(rows: pd.DataFrame, judges: Sequence[str]) -> pd.DataFrame:
+    """Returns the harmful prompts' rows whose judges do not all say the same."""
+    columns = verdict_columns(judges)
+    harmful = rows[rows["kind"] == "red_team"]
+    return harmful[harmful[columns].nunique(axis=1) > 1] if len(columns) > 1 and len(harmful) else harmful[:0]
+
+
+def write_results(
+    out: Path,
+    measured: Sequence[Measured],
+    rows: pd.DataFrame,
+    judges: Sequence[str],
+    trusted: Mapping[str, Accuracy],
+    **settings: Any,
+) -> None:
+    """Writes what was found.
+
+    `results.json` has settings, rates, differences and agreements, `rows.parquet` the answers and verdicts,
+    `disagreements.csv` those that the judges see differently.
+    """
+    accuracy = {name: asdict(found) for name, found in trusted.items()}
+    write_json(
+        out / "results.json", {**settings, "judge_accuracy": accuracy, "models": [asdict(one) for one in measured]}
+    )
+    rows.to_parquet(out / ROWS)
+    disagreements(rows, judges).to_csv(out / "disagreements.csv", index=False)

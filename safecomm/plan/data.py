@@ -1,0 +1,84 @@
+"""The data that a sweep names: what it trains on and what it measures with."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+from safecomm.data.catalog.registry import DATASETS, load_examples, load_prompts
+from safecomm.data.rows import Example, Kind, Prompt
+from safecomm.errors import DataError
+from safecomm.judging.verdicts import check_gradable
+from safecomm.spec import DatasetRef, Sweep
+
+
+def suite(sweep: Sweep) -> list[Prompt]:
+    """Returns all prompts that the sweep measures with."""
+    return [
+        prompt for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind) for prompt in _prompts(ref, kind)
+    ]
+
+
+def asked(sweep: Sweep, split: str) -> list[Prompt]:
+    """Returns the prompts of a split's trials: `search`, where settings are chosen, or `report`."""
+    side = sweep.search.split if split == "search" else split
+    return [prompt for prompt in suite(sweep) if prompt.side == side]
+
+
+def check_data(sweep: Sweep) -> None:
+    """Loads every dataset, and the file of labels, that the sweep names.
+
+    Raises:
+        DataError: for the first that can't be read, with its place in the sweep.
+    """
+    section, evaluate = sweep.finetune, sweep.evaluate
+    trained_on = {f"finetune.data.{place}": ref for place, ref in enumerate(section.data)}
+    if section.safety_data:
+        trained_on["finetune.safety_data"] = section.safety_data
+    if section.safe_adapter:
+        trained_on["finetune.safe_adapter.data"] = section.safe_adapter.data
+    for key, ref in trained_on.items():
+        _load(key, examples, ref)
+    for kind in get_args(Kind):
+        for place, ref in enumerate(getattr(evaluate, kind)):
+            _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
+    check_gradable(suite(sweep), evaluate.grader is not None)
+    if evaluate.labels:
+        from safecomm.judging.labels import Labelled  # brings scipy, for which a plan would wait
+
+        with _placed("evaluate.labels"):
+            Labelled.read(Path(evaluate.labels))
+
+
+def elsewhere(sweep: Sweep) -> list[str]:
+    """Returns the benchmarks that would first have to be fetched from where they are published."""
+    refs = [ref for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind)]
+    sources = {ref.name: DATASETS[ref.name].source for ref in refs if not ref.path}
+    return [name for name, source in sources.items() if source and not source.is_here]
+
+
+def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetRef) -> None:
+    with _placed(key):
+        if not loader(ref):
+            raise DataError(f"{ref.name} has no usable rows; `safecomm data show {ref.name}` says why")
+
+
+@contextmanager
+def _placed(key: str) -> Iterator[None]:
+    """Leads what is wrong with a file by its place in the sweep."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
+
+
+@functools.cache
+def examples(ref: DatasetRef) -> tuple[Example, ...]:
+    """Returns the examples of a training set."""
+    return tuple(load_examples(ref.name, ref.path, ref.limit).rows)
+
+
+@functools.cache
+def _prompts(ref: DatasetRef, kind: Kind) -> tuple[Prompt, ...]:
+    return tuple(load_prompts(ref.name, ref.path, ref.limit, ref.columns, kind, ref.shuffle_options).rows)

@@ -1,0 +1,57 @@
+"""Whether the hub would give us a sweep's models, asked before anything is downloaded."""
+
+from pathlib import Path
+
+from safecomm.plan.checks import Finding
+from safecomm.serving.models import LAB
+from safecomm.spec import Sweep
+
+TIMEOUT_SECONDS = 10.0
+SET_TOKEN = "set HF_TOKEN (for a submitted job on the head node, before `ray start`)"
+
+
+def check_models(sweep: Sweep) -> list[Finding]:
+    """Asks the hub for the configuration's head of every model that is a hub id."""
+    named = {"model.base": sweep.model.base, "model.aligned": sweep.model.aligned}
+    named |= {f"judge {name}": model for name, model in sweep.evaluate.judge_models.items()}
+    references = {model: key for key, model in reversed(named.items()) if _is_hub_id(model)}
+    return [_check(model, key) for model, key in sorted(references.items(), key=lambda pair: pair[1])]
+
+
+def _is_hub_id(reference: str) -> bool:
+    is_path = reference.startswith((".", "/", "~", LAB)) or reference.count("/") != 1
+    return not is_path and not Path(reference).is_dir()
+
+
+def _check(model: str, key: str) -> Finding:
+    from httpx import HTTPError
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    cached = isinstance(try_to_load_from_cache(model, "config.json"), str)
+    if constants.HF_HUB_OFFLINE:
+        return _without_hub(model, key, cached, "HF_HUB_OFFLINE is set")
+    try:
+        get_hf_file_metadata(hf_hub_url(model, "config.json"), timeout=TIMEOUT_SECONDS)
+    except GatedRepoError:
+        mend = "your HF_TOKEN has no access yet: ask for it on the model's page" if _has_token() else SET_TOKEN
+        return Finding(key, "ok" if cached else "problem", f"{model} is behind a gate; {mend}, or give a folder")
+    except RepositoryNotFoundError:
+        return Finding(
+            key, "problem", f"{model}: neither a folder nor on the hub, or private; check the name, HF_TOKEN"
+        )
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        return _without_hub(model, key, cached, f"the hub can't be reached ({type(error).__name__})")
+    return Finding(key, "ok", f"{model} is to be had from the hub")
+
+
+def _without_hub(model: str, key: str, cached: bool, why: str) -> Finding:
+    if cached:
+        return Finding(key, "ok", f"{model} is in the hub's cache; {why}")
+    return Finding(key, "problem", f"{model}: {why}, and it is not in the cache; give a folder")
+
+
+def _has_token() -> bool:
+    from huggingface_hub import get_token
+
+    return get_token() is not None

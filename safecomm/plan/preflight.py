@@ -1,0 +1,68 @@
+"""The checks that a run makes before its first fine-tune."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from safecomm.cluster.node import Asked
+from safecomm.cluster.nodes import ask_nodes
+from safecomm.cluster.reach import ClusterError
+from safecomm.cluster.submit import EXPECTED
+from safecomm.plan.checks import (
+    Finding,
+    check_engines,
+    check_keys,
+    check_models_seen,
+    check_storage,
+    check_versions,
+)
+from safecomm.plan.hub import check_models
+from safecomm.spec import Sweep
+from safecomm.storage import shared
+
+
+def check_hub(sweep: Sweep) -> None:
+    """Refuses a sweep whose models the hub would not give, before gigabytes of another are downloaded.
+
+    Raises:
+        ClusterError: with a line for each.
+    """
+    _refuse(check_models(sweep))
+
+
+def check_cluster(sweep: Sweep, models: Sequence[Path], on_gpu: bool, say: Callable[[str], object]) -> None:
+    """Looks at every node of the cluster that this process is connected to.
+
+    Args:
+        sweep: the sweep.
+        models: the folders that its nodes must see.
+        on_gpu: whether engines and fine-tunes go to GPUs.
+        say: told of what may go wrong.
+
+    Raises:
+        ClusterError: with a line for each thing that will.
+    """
+    seen = [str(model) for model in models if not shared.is_copy(model)]  # a copy is fetched where it is used
+    nodes, silent = ask_nodes(Asked(storage=shared.folder_of_all(sweep.storage), models=seen))
+    findings = [
+        *check_versions(nodes),
+        *check_storage(nodes, sweep.storage),
+        *check_engines(nodes, sweep.evaluate.engine, on_gpu),
+        *check_models_seen(nodes),
+        *check_keys(nodes, sweep, expected_secrets()),
+        *(Finding("node", "warning", f"{name} did not answer") for name in silent),
+    ]
+    for finding in findings:
+        if finding.level == "warning":
+            say(f"{finding.subject}: {finding.text}")
+    _refuse(findings)
+
+
+def expected_secrets() -> list[str]:
+    """Returns the names of the secrets that are set where this job was submitted."""
+    return [name for name in os.environ.get(EXPECTED, "").split(",") if name]
+
+
+def _refuse(findings: Sequence[Finding]) -> None:
+    if problems := [f"{finding.subject}: {finding.text}" for finding in findings if finding.level == "problem"]:
+        raise ClusterError("\n".join(problems))

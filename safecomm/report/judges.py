@@ -1,0 +1,26 @@
+"""How far a run's judges agree with people, as `judges.json` says."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from safecomm.report.summary import read_json
+from safecomm.statistics.comparisons import Accuracy
+from safecomm.statistics.metrics import Rate
+from safecomm.storage.names import JUDGES
+
+
+def read_judges(run: Path) -> dict[str, Accuracy]:
+    """Returns judge -> how far it agrees with people, the deciding one first; nothing where none was measured.
+
+    Raises:
+        UsageError: where `judges.json` is broken.
+    """
+    if not (run / JUDGES).is_file():
+        return {}
+    found: dict[str, dict[str, Any]] = read_json(run, JUDGES)["judges"]
+    return {name: Accuracy(**{part: _rate(one) for part, one in rates.items()}) for name, rates in found.items()}
+
+
+def _rate(values: dict[str, Any]) -> Rate:
+    return Rate(**values | {"value": math.nan if values["value"] is None else values["value"]})

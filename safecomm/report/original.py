@@ -1,0 +1,45 @@
+"""The trials beside the original model, prompt by prompt: what they refuse more often, and what less."""
+
+import math
+
+import pandas as pd
+
+from safecomm.report.points import BESIDE_ORIGINAL, ORIGINAL, Point, rows_of
+from safecomm.statistics.metrics import METRICS
+from safecomm.storage.names import ROWS
+from safecomm.storage.store import Store
+
+
+def beside_original(trials: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """Returns the trials with the columns `BESIDE_ORIGINAL`; NaN where a trial or the original was not measured.
+
+    Both count harmless prompts that the same split asked of the original, with the same seed. Where a prompt is asked
+    several times, the shares of its refusals are compared.
+    """
+    done = [row for row in rows_of(trials) if row["status"] == "done"]
+    originals = {(row["split"], row["seed"]): row["evaluation"] for row in done if row["arm"] == ORIGINAL}
+    refusals = {key: _refusals(store, key) for key in {row["evaluation"] for row in done}}
+    unknown = pd.Series(dtype=float)
+
+    def counts(row: Point) -> list[float]:
+        ours = refusals.get(row.get("evaluation", ""), unknown)
+        theirs = refusals.get(originals.get((row["split"], row["seed"]), ""), unknown)
+        if ours.empty or theirs.empty:
+            return [math.nan, math.nan]
+        difference = ours - theirs
+        return [float((difference > 0).sum()), float((difference < 0).sum())]
+
+    columns = pd.DataFrame([counts(row) for row in rows_of(trials)], columns=list(BESIDE_ORIGINAL), index=trials.index)
+    return pd.concat([trials, columns], axis=1)
+
+
+def _refusals(store: Store, evaluation: str) -> "pd.Series[float]":
+    """Returns the share of refusals among a harmless prompt's answers, by benchmark and prompt."""
+    metric = METRICS["over_refusal"]
+    folder = store.find("evaluation", evaluation)
+    if folder is None:
+        return pd.Series(dtype=float)
+    rows = pd.read_parquet(folder / ROWS, columns=["benchmark", "prompt_id", "kind", "verdict"])
+    harmless = rows[rows["kind"] == "over_refusal"]
+    refused = harmless["verdict"].map({metric.hit: 1.0, metric.miss: 0.0}).astype(float)
+    return refused.groupby([harmless["benchmark"], harmless["prompt_id"]]).mean()

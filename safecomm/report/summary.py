@@ -1,0 +1,83 @@
+"""What a finished sweep found, in its folder: the Pareto front, the recommended point, every arm's best.
+
+The report split is for publishing the rates of what was chosen.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from safecomm.errors import UsageError
+from safecomm.report.choice import best_of_arms, recommend
+from safecomm.report.pareto import hypervolume, pareto_front
+from safecomm.report.points import ORIGINAL, pooled, rate_in, read_trials, rows_of
+from safecomm.statistics.metrics import BETTER
+from safecomm.storage.names import PARETO, SWEEP
+from safecomm.storage.store import write_json
+
+
+def read_json(run: Path, name: str) -> Any:
+    """Reads one of a run folder's JSON files.
+
+    Raises:
+        UsageError: where the file is missing or broken.
+    """
+    try:
+        return json.loads((run / name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{run}: {name} can't be read; give the folder of a run, <storage>/<name>") from error
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{run}: {name} is not valid JSON; run the sweep again to write it anew") from error
+
+
+def summarise(points: pd.DataFrame, search: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what `pareto.json` holds.
+
+    Args:
+        points: what `pooled` returns.
+        search: the `search` section of the resolved sweep.
+
+    Returns:
+        `objectives` (name -> min or max), `target_asr`, `front` (points with their rates on the search split),
+        `hypervolume` (see there), `recommended` (see `recommend`) and `best` (arm -> point).
+    """
+    on_search = points[points["split"] == "search"]
+    original = on_search[on_search["arm"] == ORIGINAL]
+    front = pareto_front(points, search["objectives"])
+    return {
+        "objectives": {name: BETTER[name] for name in search["objectives"]},
+        "target_asr": search["target_asr"],
+        "front": [
+            {"arm": row["arm"], "point": row["point"]}
+            | {name: asdict(rate_in(row, name)) for name in search["objectives"]}
+            for row in rows_of(front)
+        ],
+        "hypervolume": hypervolume(points, search["objectives"]),
+        "recommended": recommend(on_search, search["target_asr"], rows_of(original)[0] if len(original) else None),
+        "best": best_of_arms(on_search, search["target_asr"]),
+    }
+
+
+def write_pareto(run: Path) -> Path:
+    """Writes a run's `pareto.json` from its `sweep.json` and `trials.parquet`; unknown rates are null."""
+    found = summarise(pooled(read_trials(run)), read_json(run, SWEEP)["search"])
+    for place in [*found["front"], *filter(None, [found["recommended"]])]:
+        place["point"] = json.loads(place["point"])
+    found["best"] = {arm: json.loads(point) for arm, point in found["best"].items()}
+    path = run / PARETO
+    write_json(path, without_nan(found))
+    return path
+
+
+def without_nan(value: Any) -> Any:
+    """Returns a JSON-able value with null for NaN, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,1 +1,0 @@
-"""What a sweep found: its points, the trade-off among them, the recommended one."""

@@ -1,0 +1,1 @@
+"""From prompts to answers: the engines that all adapters share, and the answers that are kept."""

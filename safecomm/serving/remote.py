@@ -1,0 +1,90 @@
+"""Judges behind an OpenAI-compatible server."""
+
+import asyncio
+import os
+import re
+from typing import Any
+
+import pandas as pd
+
+from safecomm.serving.engine import PLACES, Answer, Question, failed
+from safecomm.serving.responses import Ask, Questions
+from safecomm.serving.stream import ID
+
+AT_ONCE = 32
+"""Requests in flight."""
+TIMEOUT_SECONDS = 300.0
+RETRIES = 5
+"""With growing pauses, by the openai client."""
+_MARK = re.compile(r"<(?=[|/]?\w[^<>]*>)|\[(?=/?INST\])")
+"""The opening of what some tokenizer takes for a special token, e.g. `<|eot_id|>`, `</s>`, `[INST]`."""
+_VERDICT = re.compile(r'\s*\{\s*"verdict"\s*:\s*"(.*)"\s*\}\s*')
+
+
+def remote_ask(url: str, model: str, max_tokens: int) -> Ask:
+    """Returns what asks a server; a question that fails, after retries, gets an `error` and disturbs no other.
+
+    The server tokenizes what it is sent, so text that looks like a special token is broken up by a space.
+
+    Args:
+        url: the server's root, e.g. `http://host:8000/v1`. Its key is in OPENAI_API_KEY.
+        model: the server's name of the model.
+        max_tokens: longest answer.
+    """
+
+    def ask(questions: Questions) -> list[pd.DataFrame]:
+        answers = asyncio.run(_all(questions, url, model, max_tokens))
+        return [pd.DataFrame([{ID: name, **answer} for name, answer in zip(questions, answers, strict=True)])]
+
+    return ask
+
+
+async def _all(questions: Questions, url: str, model: str, max_tokens: int) -> list[Answer]:
+    from openai import AsyncOpenAI
+
+    turn = asyncio.Semaphore(AT_ONCE)
+    key = os.environ.get("OPENAI_API_KEY", "none")
+    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=RETRIES, timeout=TIMEOUT_SECONDS) as client:
+
+        async def one(question: Question) -> Answer:
+            async with turn:
+                return await _answer(client, question, model, max_tokens)
+
+        return await asyncio.gather(*(one(question) for question in questions.values()))
+
+
+async def _answer(client: Any, question: Question, model: str, max_tokens: int) -> Answer:
+    from openai import OpenAIError
+
+    how = {"model": model, "temperature": 0, "max_tokens": max_tokens, "seed": 0}
+    messages = [turn | {"content": _MARK.sub(r"\g<0> ", turn["content"])} for turn in question["messages"]]
+    try:
+        if template := question.get("template"):
+            contents = {f"{{{name}}}": turn["content"] for name, turn in zip(PLACES, messages, strict=False)}
+            places = "|".join(map(re.escape, contents))
+            prompt = re.sub(places, lambda found: contents[found[0]], template)
+            choice = (await client.completions.create(prompt=prompt, **how)).choices[0]
+            return _said(choice.text, choice.finish_reason)
+        choice = (await client.chat.completions.create(messages=messages, **how, **_held_to(question))).choices[0]
+    except OpenAIError as error:
+        return failed(f"{type(error).__name__}: {error}".replace(client.api_key, "***"))
+    said = choice.message.content or ""
+    return _said(_VERDICT.sub(r"\1", said) if question["options"] else said, choice.finish_reason)
+
+
+def _held_to(question: Question) -> dict[str, Any]:
+    """Returns what holds a server to the question's options: JSON of the form `{"verdict": OPTION}`."""
+    if not question["options"]:
+        return {}
+    schema = {
+        "type": "object",
+        "properties": {"verdict": {"type": "string", "enum": question["options"]}},
+        "required": ["verdict"],
+        "additionalProperties": False,
+    }
+    wanted = {"name": "verdict", "schema": schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+
+
+def _said(text: str, finish_reason: str) -> Answer:
+    return Answer(response=text, finish_reason=finish_reason, scores=[], error="")

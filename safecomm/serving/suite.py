@@ -1,0 +1,61 @@
+"""A suite's prompts as questions for a model, and its answers as rows."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from safecomm.data.rows import Prompt
+from safecomm.serving.engine import Question
+from safecomm.serving.stream import ID
+from safecomm.storage.store import digest
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How prompts are put to a model: all that decides an answer but the model and the prompt."""
+
+    engine: str
+    max_new_tokens: int
+    max_model_len: int
+    system_prompt: str | None = None
+    sampling: Literal["greedy", "safecomm"] = "greedy"
+    """`safecomm`: sampled at temperature 1, top-p 1, without top-k, as in the study."""
+    samples: int = 1
+    """Answers to each prompt that is answered in words."""
+    seed: int = 0
+    """Of the sampling."""
+    multiple_choice: Literal["likelihood", "generation"] = "likelihood"
+    """Whether the likeliest letter counts, or the one that the model writes."""
+
+    def as_key(self) -> dict[str, Any]:
+        """Returns what answers depend on; more samples only ask for more of the same."""
+        return {name: value for name, value in asdict(self).items() if name != "samples"}
+
+    def questions(self, prompts: Sequence[Prompt]) -> dict[str, Question]:
+        """Returns question id -> question."""
+        return {name: self._question(prompt, name) for prompt in prompts for name in self._names(prompt)}
+
+    def rows(self, prompts: Sequence[Prompt], answers: pd.DataFrame) -> pd.DataFrame:
+        """Returns a row an answer, in their order: the prompt's own fields, the answer's, and `question_id`."""
+        asked = [{ID: name, **prompt.as_row()} for prompt in prompts for name in self._names(prompt)]
+        return answers.merge(pd.DataFrame(asked).drop_duplicates(ID), on=ID, how="left", validate="one_to_one")
+
+    def _names(self, prompt: Prompt) -> list[str]:
+        if self.sampling == "greedy" or self._is_compared(prompt):
+            return [prompt.prompt_id]
+        return [f"{prompt.prompt_id}#{number}" for number in range(self.samples)]
+
+    def _is_compared(self, prompt: Prompt) -> bool:
+        return bool(prompt.options) and self.multiple_choice == "likelihood"
+
+    def _question(self, prompt: Prompt, name: str) -> Question:
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        messages = [*system, {"role": "user", "content": prompt.text}]
+        if self._is_compared(prompt):
+            return Question(messages=messages, options=list(prompt.options))
+        if self.sampling == "greedy":
+            return Question(messages=messages, options=[])
+        # A seed of its own for each answer: it depends on nothing that is asked beside it.
+        return Question(messages=messages, options=[], seed=int(digest([self.seed, name])[:8], 16))

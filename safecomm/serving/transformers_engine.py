@@ -1,0 +1,120 @@
+"""Answers prompts with transformers and PEFT, for machines where vLLM has no build."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+from safecomm.data.lab.precision import cpu_dtype
+from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, too_long
+
+BATCH = 32
+Numbered = list[tuple[int, list[int]]]
+"""Places of questions with their prompts."""
+
+
+class TransformersEngine:
+    """Owns one model of transformers, with the adapters that have been asked for."""
+
+    def __init__(self, model: str, settings: EngineSettings):
+        """Loads the model.
+
+        Args:
+            model: its folder.
+            settings: lengths; the adapter rank and the tensor-parallel size don't matter here.
+        """
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        self._settings = settings
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        stored = AutoConfig.from_pretrained(model).dtype
+        dtype = cpu_dtype(stored) if self._device == "cpu" else stored or "auto"
+        self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(self._device).eval()
+        self._adapters: dict[str, str] = {}
+        self._turn = asyncio.Lock()
+
+    async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
+        """Answers in batches, one call at a time, since switching the adapter switches it for the whole model."""
+        async with self._turn:
+            return await asyncio.to_thread(self._answer_all, questions, adapter)
+
+    async def check_health(self) -> None:
+        """Is healthy as long as its process lives."""
+
+    def _answer_all(self, questions: list[Question], adapter: str | None) -> list[Answer]:
+        self._switch(adapter)
+        answers: dict[int, Answer] = {}
+        to_write: Numbered = []
+        for index, question in enumerate(questions):
+            prompt = chat_ids(self._tokenizer, question)
+            if len(prompt) + self._settings.max_new_tokens > self._settings.max_model_len:
+                answers[index] = too_long()
+            elif question["options"]:
+                scores = self._score(prompt, question["options"])
+                answers[index] = Answer(response="", finish_reason="compared", scores=scores, error="")
+            else:
+                to_write.append((index, prompt))
+        for seed, batch in _batches(to_write, questions):
+            for (index, _), answer in zip(batch, self._write([prompt for _, prompt in batch], seed), strict=True):
+                answers[index] = answer
+        return [answers[index] for index in range(len(questions))]
+
+    def _write(self, prompts: list[list[int]], seed: int | None) -> list[Answer]:
+        import torch
+
+        batch = self._tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(self._device)
+        sampling = {"do_sample": False} if seed is None else {"do_sample": True, "top_k": 0}
+        with torch.inference_mode(), torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            output = self._model.generate(
+                **batch,
+                **sampling,
+                max_new_tokens=self._settings.max_new_tokens,
+                min_new_tokens=self._settings.max_new_tokens if self._settings.ignore_eos else None,
+                pad_token_id=self._tokenizer.pad_token_id,
+            )
+        written = output[:, batch["input_ids"].shape[1] :]
+        ends = [bool((row == self._tokenizer.eos_token_id).any()) for row in written]
+        texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [
+            Answer(response=text, finish_reason="stop" if end else "length", scores=[], error="")
+            for text, end in zip(texts, ends, strict=True)
+        ]
+
+    def _score(self, prompt: list[int], options: list[str]) -> list[float]:
+        import torch
+
+        tails = [self._tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
+        rows = [prompt + tail for tail in tails]
+        batch = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
+        with torch.inference_mode():
+            logits = self._model(**batch).logits[:, :-1].float()
+        chosen = torch.log_softmax(logits, -1).gather(-1, batch["input_ids"][:, 1:, None])[..., 0]
+        return [float(row[-len(tail) :].mean()) for row, tail in zip(chosen, tails, strict=True)]
+
+    def _switch(self, adapter: str | None) -> None:
+        """Makes the model answer with an adapter, or without any; loads it when it is asked for first."""
+        model: Any = self._model
+        if adapter is None:
+            if self._adapters:
+                model.disable_adapters()
+            return
+        if adapter not in self._adapters:
+            self._adapters[adapter] = f"adapter{len(self._adapters)}"
+            model.load_adapter(adapter, adapter_name=self._adapters[adapter])
+        model.enable_adapters()
+        model.set_adapter(self._adapters[adapter])
+
+
+def _batches(prompts: Numbered, questions: list[Question]) -> Iterator[tuple[int | None, Numbered]]:
+    """Yields the prompts in batches with their seed; what is sampled comes alone, so that its seed is its own."""
+    for index, prompt in prompts:
+        if "seed" in questions[index]:
+            yield questions[index]["seed"], [(index, prompt)]
+    greedy = [(index, prompt) for index, prompt in prompts if "seed" not in questions[index]]
+    for start in range(0, len(greedy), BATCH):
+        yield None, greedy[start : start + BATCH]

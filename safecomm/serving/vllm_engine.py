@@ -1,0 +1,151 @@
+"""Answers prompts with vLLM, many adapters on one loaded model."""
+
+import asyncio
+import itertools
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safecomm.data.lab.precision import cpu_dtype
+from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, failed, too_long
+from safecomm.serving.lora_slots import lora_arguments
+
+CPU_KV_CACHE_GIB = 1
+CPU_WORKER = "safecomm.serving.cpu_lora.Worker"
+
+
+class VllmEngine:
+    """Owns one vLLM AsyncLLM."""
+
+    def __init__(self, model: str, settings: EngineSettings):
+        """Loads the model.
+
+        Args:
+            model: its folder.
+            settings: lengths, the largest adapter rank and the tensor-parallel size.
+        """
+        arguments = engine_arguments(model, settings)
+        from transformers import AutoTokenizer
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        # The context decides how much vLLM does at a time: as for its offline interface, two to eight times what it
+        # would do otherwise.
+        context = UsageContext.LLM_CLASS
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=context)
+        self._tokenizer = AutoTokenizer.from_pretrained(model)
+        whole = partial(SamplingParams, output_kind=RequestOutputKind.FINAL_ONLY)
+        self._write = partial(whole, max_tokens=settings.max_new_tokens, ignore_eos=settings.ignore_eos)
+        self._compare = partial(whole, temperature=0, max_tokens=1)
+        self._longest = settings.max_model_len
+        self._adapters: dict[str, int] = {}
+        self._names = itertools.count()
+
+    async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
+        """Answers all questions at once; vLLM batches them with whatever else it is asked."""
+        lora = self._lora(adapter)
+        return await asyncio.gather(*(self._answer(question, lora) for question in questions))
+
+    async def check_health(self) -> None:
+        """Raises when vLLM's engine process is gone."""
+        await self._engine.check_health()
+
+    async def _answer(self, question: Question, lora: Any) -> Answer:
+        prompt = chat_ids(self._tokenizer, question)
+        options = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in question["options"]]
+        if len(prompt) + max(map(len, options), default=0) >= self._longest:
+            return too_long()
+        try:
+            if options:
+                scores = await self._compared(prompt, options, lora)
+                return Answer(response="", finish_reason="compared", scores=scores, error="")
+            sampled = {"temperature": 1, "seed": question["seed"]} if "seed" in question else {"temperature": 0}
+            output = (await self._run(prompt, self._write(**sampled), lora)).outputs[0]
+        except ValueError as error:  # vLLM won't take the request
+            return failed(str(error))
+        return Answer(response=output.text, finish_reason=output.finish_reason or "", scores=[], error="")
+
+    async def _compared(self, prompt: list[int], options: list[list[int]], lora: Any) -> list[float]:
+        """Returns every option's mean log-probability per token; the prompt is read once where each is one token."""
+        if max(map(len, options)) > 1:
+            return list(await asyncio.gather(*(self._score(prompt, tokens, lora) for tokens in options)))
+        ids = [token for (token,) in options]
+        output = await self._run(prompt, self._compare(logprob_token_ids=ids), lora)
+        first = output.outputs[0].logprobs[0]
+        return [float(first[token].logprob) for token in ids]
+
+    async def _score(self, prompt: list[int], tokens: list[int], lora: Any) -> float:
+        output = await self._run(prompt + tokens, self._compare(prompt_logprobs=0), lora)
+        places = output.prompt_logprobs[len(prompt) :]
+        return float(sum(place[token].logprob for place, token in zip(places, tokens, strict=True)) / len(tokens))
+
+    async def _run(self, prompt: list[int], sampling: Any, lora: Any) -> Any:
+        final = None
+        stream = self._engine.generate(
+            {"prompt_token_ids": prompt}, sampling, f"{next(self._names)}", lora_request=lora
+        )
+        async for output in stream:
+            final = output
+        return final
+
+    def _lora(self, adapter: str | None) -> Any:
+        if adapter is None:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        number = self._adapters.setdefault(adapter, len(self._adapters) + 1)
+        return LoRARequest(adapter, number, adapter)
+
+
+def engine_arguments(model: str, settings: EngineSettings) -> dict[str, Any]:
+    """Returns vLLM's arguments; without a GPU, the environment of its engine process is set as well."""
+    if not settings.on_gpu:
+        _set_up_cpu()
+    return {
+        "model": model,
+        "max_model_len": settings.max_model_len,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "pipeline_parallel_size": settings.pipeline_parallel,
+        "distributed_executor_backend": "ray" if settings.gpus > 1 else "uni",
+        # Without a GPU compiling costs more than it saves; with one, CUDA graphs halve the time of a LoRA step.
+        "enforce_eager": not settings.on_gpu,
+        **({} if settings.on_gpu else _on_cpu(model, settings)),
+        **lora_arguments(Path(model), settings, _gpu_bytes() if settings.on_gpu else None),
+    }
+
+
+def _gpu_bytes() -> int:
+    """Returns a GPU's memory as vLLM reads it, which unlike torch takes none of it for a context of this process."""
+    from vllm.platforms import current_platform
+
+    return int(current_platform.get_device_total_memory())
+
+
+def _on_cpu(model: str, settings: EngineSettings) -> dict[str, Any]:
+    """Returns what is different without a GPU.
+
+    Left to itself, vLLM runs a float32 model in bfloat16, whose answers would depend on the processor.
+
+    With seeds no prompt may be read in several steps: vLLM then sets a generator back by an offset, which those of CPUs
+    don't have, and its engine dies of it.
+    """
+    from transformers import AutoConfig
+
+    dtype = cpu_dtype(AutoConfig.from_pretrained(model).dtype)
+    whole: dict[str, Any] = {"enable_chunked_prefill": False} if settings.sampled else {}
+    return {"worker_cls": CPU_WORKER, "dtype": dtype, **whole}
+
+
+def _set_up_cpu() -> None:
+    """Prepares the environment that vLLM's engine process is started in.
+
+    On CPUs vLLM would put the model into a third process, which takes its number of threads from vLLM, and have the
+    engine's process spin for each of its answers: half of all processor time. Without `multiprocessing` the model
+    runs in the engine's own process; AsyncLLM keeps that apart from ours all the same.
+    """
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE_GIB))
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) - 1))

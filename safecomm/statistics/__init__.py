@@ -1,0 +1,1 @@
+"""Pure numbers: rates with their intervals, paired tests, and which modules a setting selects."""

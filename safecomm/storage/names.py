@@ -1,0 +1,37 @@
+"""What the files of a run folder, of a stage's folder and of an adapter's folder are called."""
+
+# In a run folder, `<storage>/<sweep>/`:
+SWEEP = "sweep.json"
+"""The sweep with all its defaults."""
+PLAN = "plan.json"
+"""What the sweep was to take."""
+JOURNAL = "optuna.journal"
+"""Optuna's studies."""
+TRIALS = "trials.parquet"
+"""A row per trial and split."""
+PARETO = "pareto.json"
+"""The Pareto front, every arm's best point and the recommended one."""
+JUDGES = "judges.json"
+"""How far the judges agree with people."""
+REPORT = "report.html"
+"""The page."""
+
+# In a stage's folder, `<storage>/store/<stage>/<key>/`:
+LINEAGE = "lineage.json"
+"""What the stage was made from; also beside an adapter that is written elsewhere."""
+TRAIN_DATA = "train.jsonl"
+"""Of the stage `data`: prompts and responses."""
+TRAINING = "training.json"
+"""Of `finetune`: steps, loss, seconds, curve."""
+PROFILE = "profile.json"
+"""Of `profile`: the figures of every module."""
+PROJECTED = "projected.safetensors"
+"""Of `profile`: the projected factors."""
+MODULES = "modules.json"
+"""Of `realign`: the modules that the defense acted on."""
+ROWS = "rows.parquet"
+"""Of `evaluation`: a row per answer with its verdicts."""
+
+# In an adapter's folder, as PEFT calls them:
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"

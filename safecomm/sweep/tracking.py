@@ -1,0 +1,233 @@
+"""Weights & Biases: one run per trial and one for the sweep, in one group, all written by the driver.
+
+Offline unless the user is logged in or sets WANDB_MODE; `wandb sync` uploads an offline run later. Run ids are fixed by
+the sweep and the trial, so that a sweep which goes on adds to its runs instead of making new ones.
+Tracking that fails never fails the sweep.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pandas as pd
+import wandb
+from ray.tune import Callback
+
+from safecomm.report.plots import trade_off
+from safecomm.report.run import read_run
+from safecomm.search.arms import Trial
+from safecomm.search.run_folder import RunFolder
+from safecomm.spec import Sweep
+from safecomm.storage import shared
+from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE, PARETO, ROWS, TRIALS
+from safecomm.storage.store import Store, digest, here
+from safecomm.sweep.driver import DriverOnly
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["online", "offline", "disabled", "shared"]
+SAMPLES = 12
+"""Responses that a trial's table shows."""
+INIT_SECONDS = 20.0
+"""How long a server may take to open a run before tracking goes on offline."""
+FINISH_SECONDS = 120.0
+"""How long a run's last uploads may take; what was not uploaded is on disk."""
+
+
+def wandb_mode() -> Mode:
+    """Returns what WANDB_MODE says, else `online` for a user who is logged in, else `offline`."""
+    if mode := os.environ.get("WANDB_MODE"):
+        return cast(Mode, mode)
+    return "online" if _api_key() else "offline"
+
+
+class TrackedRun:
+    """One W&B run of the sweep, opened or gone on with. Whatever goes wrong with it never reaches the sweep.
+
+    A run that can't be opened online is opened offline, as all later ones of this process; where that fails too, as on
+    a full disk, tracking is switched off. Either is told in one line.
+    """
+
+    def __init__(self, sweep: Sweep, folder: RunFolder, name: str, job_type: str, config: Mapping[str, Any]):
+        assert sweep.tracking.wandb is not None, "callers ask only where tracking is on"
+        settings = {
+            "project": sweep.tracking.wandb.project,
+            "entity": sweep.tracking.wandb.entity,
+            "group": sweep.name,
+            "name": name,
+            "id": digest([shared.address(folder.path), name]),
+            "job_type": job_type,
+            "config": dict(config),
+            "dir": str(folder.path),
+        }
+        self._run, self._mode = _opened(settings)
+
+    def do(self, action: Callable[[Any], object]) -> None:
+        """Does something with W&B's run, unless it failed before or tracking is switched off."""
+        if self._mode == "disabled" or wandb_mode() == "disabled":
+            return
+        try:
+            action(self._run)
+        except Exception as error:  # W&B, its service and the disk have many, and none is worth a sweep
+            self._give_up(error)
+
+    def finish(self, exit_code: int) -> None:
+        """Closes the run, also where tracking was switched off meanwhile."""
+        try:
+            self._run.finish(exit_code=exit_code)
+        except Exception as error:  # as above; what was not uploaded in time is on disk
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        _fall_back(self._mode, error)
+        self._mode = "disabled"
+
+
+def _opened(settings: Mapping[str, Any]) -> tuple[Any, Mode]:
+    while (mode := wandb_mode()) != "disabled":
+        try:
+            return _init(settings, mode), mode
+        except Exception as error:  # no network, a wrong key, an unknown entity, a full disk, W&B's own faults
+            _fall_back(mode, error)
+            # W&B's service holds the id of a run that it could not open to be in use.
+            settings = {**settings, "id": f"{settings['id']}-offline"}
+    return _init(settings, mode), mode
+
+
+def _init(settings: Mapping[str, Any], mode: Mode) -> Any:
+    return wandb.init(
+        **settings,
+        mode=mode,
+        resume="allow",
+        reinit="create_new",
+        settings=wandb.Settings(
+            # No console, git remote or host statistics: they can hold secrets, and cost a process each.
+            **{"console": "off", "silent": True, "disable_git": True, "disable_code": True, "x_disable_stats": True},
+            init_timeout=INIT_SECONDS,
+            finish_timeout=FINISH_SECONDS,
+            finish_timeout_raises=True,
+        ),
+    )
+
+
+def _fall_back(failed: Mode, error: Exception) -> None:
+    """Has the rest of this process track in a mode that needs less than the one that failed; says so the first time."""
+    if failed == "disabled" or wandb_mode() != failed:  # said before
+        return
+    mode, outcome = (
+        ("disabled", "is switched off")
+        if failed == "offline"
+        else ("offline", "goes on offline, for `wandb sync` later")
+    )
+    cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if key := _api_key():
+        cause = cause.replace(key, "***")
+    logger.warning("W&B failed (%s); tracking %s, and the sweep goes on", cause, outcome)
+    os.environ["WANDB_MODE"] = mode
+
+
+def _api_key() -> str | None:
+    """Returns the key of a user who is logged in: of the environment, or of `wandb login`."""
+    from requests.utils import get_netrc_auth
+
+    if key := os.environ.get("WANDB_API_KEY"):
+        return key
+    login = get_netrc_auth(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    return login[1] if login else None
+
+
+class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
+    """Writes every trial into a W&B run of its own."""
+
+    def __init__(self, sweep: Sweep, folder: RunFolder):
+        self._sweep = sweep
+        self._folder = folder
+        self._store = Store.of(sweep.storage)
+        self._runs: dict[str, TrackedRun] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Opens the trial's run with its configuration; one that is tried again has it open."""
+        if trial.trial_id in self._runs:
+            return
+        ours = Trial.of(trial.config["trial"])
+        name = f"{ours.arm}-{ours.id}-{ours.split}"
+        config = {"sweep": self._sweep.resolved(), **ours.as_config()}
+        self._runs[trial.trial_id] = TrackedRun(self._sweep, self._folder, name, "trial", config)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Logs the training curve as it comes, and the rates at the end."""
+        run = self._runs[trial.trial_id]
+        if "status" in result:
+            run.do(lambda run: self._log_outcome(run, result))
+        else:
+            run.do(lambda run: run.log({key: value for key, value in result.items() if key.startswith("train/")}))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Closes the trial's run."""
+        self._runs.pop(trial.trial_id).finish(int((trial.last_result or {}).get("status", "failed") == "failed"))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Closes the run of a trial whose process died."""
+        self._runs.pop(trial.trial_id).finish(1)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """Closes the runs of an experiment that was interrupted."""
+        for run in self._runs.values():
+            run.finish(1)
+        self._runs.clear()
+
+    def _log_outcome(self, run: Any, result: Mapping[str, Any]) -> None:
+        shown = ("status", "reason", "error", "finetune", "profile", "evaluation", "adapter")
+        run.summary.update({key: result[key] for key in shown if key in result})
+        run.log({key: value for key, value in result.items() if _is_rate(key, result)})
+        if result["status"] == "done" and "evaluation" in result:  # which a fine-tune lacks
+            run.log({"samples": sample_table(here(self._store.folder("evaluation", result["evaluation"])))})
+            if result["adapter_path"]:
+                run.log_artifact(adapter_artifact(here(Path(result["adapter_path"])), result["adapter"]))
+
+
+def tracking_callbacks(sweep: Sweep, folder: RunFolder) -> list[Callback]:
+    """Returns the callbacks that a sweep's `tracking` section asks for."""
+    return [WandbTrials(sweep, folder)] if sweep.tracking.wandb else []
+
+
+def log_sweep(sweep: Sweep, folder: RunFolder) -> None:
+    """Writes the sweep's own W&B run: the table of trials, the trade-off plot, the recommended point."""
+    if not sweep.tracking.wandb:
+        return
+    run = TrackedRun(sweep, folder, "sweep", "sweep", sweep.resolved())
+    run.do(lambda run: _log_results(run, folder.path))
+    run.finish(0)
+
+
+def _log_results(run: Any, folder: Path) -> None:
+    trials = pd.read_parquet(folder / TRIALS)
+    pareto = json.loads((folder / PARETO).read_text(encoding="utf-8"))
+    run.log({"trials": wandb.Table(dataframe=trials), "tradeoff": wandb.Plotly(trade_off(read_run(folder)))})
+    run.summary.update({"recommended": pareto["recommended"], "best": pareto["best"]})
+
+
+def sample_table(evaluation: Path) -> Any:
+    """Returns a few responses of every kind of benchmark, the same prompts for every trial."""
+    rows = pd.read_parquet(evaluation / ROWS)
+    shown = rows.sort_values("prompt_id").groupby("benchmark").head(SAMPLES // max(1, rows["benchmark"].nunique()))
+    return wandb.Table(dataframe=shown[["benchmark", "category", "text", "response", "verdict"]])
+
+
+def adapter_artifact(folder: Path, content: str) -> Any:
+    """Returns the adapter as a W&B artifact named by its content, with the lineage as metadata."""
+    lineage = json.loads((folder / LINEAGE).read_text(encoding="utf-8"))
+    artifact = wandb.Artifact(f"adapter-{content}", type="model", metadata=lineage)
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE):
+        artifact.add_file(str(folder / name), policy="immutable", skip_cache=True)
+    return artifact
+
+
+def _is_rate(key: str, result: Mapping[str, Any]) -> bool:
+    metrics = ("asr", "accuracy", "over_refusal")
+    return key.startswith(metrics) and isinstance(result[key], int | float)

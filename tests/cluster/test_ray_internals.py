@@ -1,0 +1,21 @@
+"""Ray still has what the project uses of it beside its public API."""
+
+import pytest
+import ray
+from ray import serve
+
+from safecomm.cluster.ray_internals import live_jobs, serve_is_running
+
+
+@pytest.mark.ray
+def test_this_job_is_alive_and_one_that_never_was_is_not(ray_session: None) -> None:
+    job = ray.get_runtime_context().get_job_id()
+    assert live_jobs([job, "fe000000"]) == {job}
+
+
+@pytest.mark.ray
+def test_ray_serve_is_seen_where_it_runs(ray_session: None) -> None:
+    serve.start(proxy_location="Disabled")
+    assert serve_is_running()
+    serve.shutdown()
+    assert not serve_is_running()

@@ -1,0 +1,17 @@
+"""What the engines' tests share."""
+
+from safecomm.data.rows import Prompt
+from safecomm.serving.engine import EngineSettings, Question
+from safecomm.serving.suite import Protocol
+
+TARGETS = ("q_proj", "v_proj")
+PROTOCOL = Protocol("vllm", max_new_tokens=12, max_model_len=128)
+SETTINGS = EngineSettings(max_new_tokens=12, max_model_len=128, max_lora_rank=4, lora_targets=TARGETS)
+
+
+def questions(prompts: tuple[Prompt, ...]) -> list[Question]:
+    """Returns the prompts as an engine is asked them."""
+    return [
+        Question(messages=[{"role": "user", "content": prompt.text}], options=list(prompt.options))
+        for prompt in prompts
+    ]

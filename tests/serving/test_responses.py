@@ -1,0 +1,159 @@
+"""What was answered once is not asked again; what failed is."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from serving_helpers import PROTOCOL
+
+from safecomm.data.rows import Prompt
+from safecomm.judging.judges import PhraseJudge
+from safecomm.judging.verdicts import judged
+from safecomm.serving.engine import Question
+from safecomm.serving.responses import Questions, Responses, answers_of
+from safecomm.serving.stream import ID
+from safecomm.storage.store import Store
+
+
+class Model:
+    """Answers, and remembers what it was asked; a prompt may fail a few times first."""
+
+    def __init__(self, failing: str = "", times: int = 99) -> None:
+        self.asked: list[list[str]] = []
+        self.failing, self.times = failing, times
+
+    def __call__(self, questions: Questions) -> list[pd.DataFrame]:
+        self.asked.append([question["messages"][-1]["content"] for question in questions.values()])
+        failing = self.failing if len(self.asked) <= self.times else ""
+        return [pd.DataFrame([self._answer(name, question, failing)]) for name, question in questions.items()]
+
+    def _answer(self, name: str, question: Question, failing: str) -> dict[str, object]:
+        text = question["messages"][-1]["content"]
+        scores = [0.5, 0.1] if question["options"] else []
+        error = "too long" if text == failing else ""
+        return {ID: name, "response": f"Sure: {text}", "scores": scores, "finish_reason": "stop", "error": error}
+
+
+def harm(*texts: str) -> dict[str, Question]:
+    return PROTOCOL.questions([Prompt("own", "red_team", text) for text in texts])
+
+
+def test_only_what_is_missing_is_asked(tmp_path: Path) -> None:
+    model, inputs = Model(), {"model": "m", "adapter": ""}
+    Responses(Store(tmp_path), inputs).of(harm("a", "b"), model)
+    rows = Responses(Store(tmp_path), inputs).of(harm("b", "c", "a"), model)
+    assert model.asked == [["a", "b"], ["c"]]
+    assert sorted(rows["response"]) == ["Sure: a", "Sure: b", "Sure: c"]
+    assert rows[ID].is_monotonic_increasing
+    assert Responses(Store(tmp_path), inputs).missing(harm("a", "d")) == harm("d")
+
+
+def test_another_way_of_asking_has_answers_of_its_own(tmp_path: Path) -> None:
+    model = Model()
+    Responses(Store(tmp_path), {"model": "m", "adapter": ""}).of(harm("a"), model)
+    Responses(Store(tmp_path), {"model": "m", "adapter": "other"}).of(harm("a"), model)
+    assert model.asked == [["a"], ["a"]]
+
+
+def test_a_prompt_that_failed_is_asked_again_at_once_and_the_others_are_not(tmp_path: Path) -> None:
+    model = Model(failing="b", times=1)
+    rows = Responses(Store(tmp_path), {}).of(harm("a", "b"), model)
+    assert model.asked == [["a", "b"], ["b"]]
+    assert (rows["error"] == "").all() and not rows[ID].duplicated().any()
+
+
+def test_a_prompt_without_an_answer_is_told_and_asked_again(tmp_path: Path) -> None:
+    responses = Responses(Store(tmp_path), {})
+    rows = responses.of(harm("a", "b"), Model(failing="b"))
+    assert sorted(rows["error"]) == ["", "too long"]
+    again = Model()
+    assert (responses.of(harm("a", "b"), again)["error"] == "").all()
+    assert again.asked == [["b"]]
+
+
+def test_kept_answers_are_judged_as_fresh_ones(tmp_path: Path) -> None:
+    prompts = [
+        Prompt("own", "red_team", "a"),
+        Prompt("own", "over_refusal", "b"),
+        Prompt("own", "telecom", "c", options=("A", "B"), answer=0),
+        Prompt("own", "telecom", "d", reference="5", grading="boxed-number"),
+    ]
+    responses, model = Responses(Store(tmp_path), {}), Model()
+
+    def verdicts() -> dict[str, str]:
+        rows = PROTOCOL.rows(prompts, responses.of(PROTOCOL.questions(prompts), model))
+        return dict(judged(rows, [PhraseJudge("refusal")]).set_index("text")["verdict"])
+
+    fresh, kept = verdicts(), verdicts()
+    assert fresh == kept == {"a": "unsafe", "b": "answered", "c": "right", "d": "wrong"}
+    assert len(model.asked) == 1
+
+
+def test_models_of_one_content_are_asked_once(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def ask(missing: Mapping[str, Questions]) -> Iterator[tuple[str, pd.DataFrame]]:
+        asked.append(sorted(missing))
+        return ((name, rows) for name, questions in missing.items() for rows in Model()(questions))
+
+    one, twin, other = (Responses(Store(tmp_path), {"adapter": content}) for content in ("x", "x", "y"))
+    found = answers_of({"one": one, "twin": twin, "other": other}, harm("a", "b"), ask)
+    assert len(asked) == 1 and len(asked[0]) == 2
+    assert found["one"].equals(found["twin"]) and len(found["other"]) == 2
+
+
+def test_answers_are_kept_while_others_are_still_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("safecomm.serving.responses.KEEP_SECONDS", 0.0)
+
+    def dying(questions: Questions) -> Iterator[pd.DataFrame]:
+        yield Model()(questions)[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Responses(Store(tmp_path), {}).of(harm("a", "b"), dying)
+    again = Model()
+    Responses(Store(tmp_path), {}).of(harm("a", "b"), again)
+    assert len(again.asked) == 1 and len(again.asked[0]) == 1
+
+
+def halve(part: Path) -> None:
+    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+
+
+def alter(part: Path) -> None:
+    part.write_bytes(part.read_bytes().replace(b"Sure: a", b"Sure: z"))
+
+
+def empty(part: Path) -> None:
+    part.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [halve, alter, empty])
+def test_the_answers_of_a_damaged_file_are_asked_for_again_and_the_others_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+) -> None:
+    store, model = Store(tmp_path), Model()
+    Responses(store, {}).of(harm("a"), model)
+    (part,) = tmp_path.rglob("*.parquet")
+    Responses(store, {}).of(harm("b"), model)
+    before = part.read_bytes()
+    damage(part)
+    assert part.read_bytes() != before
+    rows = Responses(store, {}).of(harm("a", "b"), model)
+    assert model.asked == [["a"], ["b"], ["a"]]
+    assert sorted(rows["response"]) == ["Sure: a", "Sure: b"]
+    assert str(part) in caplog.text
+    assert list((tmp_path / "scratch").glob(f"damaged-*/{part.name}"))
+
+
+def test_answers_of_before_file_names_had_digests_are_used_unless_they_can_not_be_read(tmp_path: Path) -> None:
+    store, model = Store(tmp_path), Model()
+    Responses(store, {}).of(harm("a"), model)
+    (part,) = tmp_path.rglob("*.parquet")
+    old = part.rename(part.with_name("0123456789abcdef.parquet"))
+    Responses(store, {}).of(harm("a"), model)
+    assert model.asked == [["a"]]
+    halve(old)
+    Responses(store, {}).of(harm("a"), model)
+    assert model.asked == [["a"], ["a"]]

@@ -1,0 +1,73 @@
+"""Prompts become questions with names and seeds of their own, and answers become rows."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from serving_helpers import PROTOCOL
+
+from safecomm.data.rows import Prompt
+from safecomm.errors import DataError
+from safecomm.judging.verdicts import check_gradable, judged
+from safecomm.serving.stream import ID
+
+HARM = Prompt("own", "red_team", "Jam it?")
+CHOICE = Prompt("exam", "telecom", "Which?", options=("A", "B"), answer=1)
+SAMPLED = replace(PROTOCOL, sampling="safecomm", samples=3)
+
+
+def test_samples_are_asked_of_what_is_answered_in_words() -> None:
+    questions = SAMPLED.questions([HARM, CHOICE])
+    assert len(questions) == 4
+    seeds = [question["seed"] for question in questions.values() if not question["options"]]
+    assert len(set(seeds)) == 3
+    assert not any("seed" in question for question in PROTOCOL.questions([HARM, CHOICE]).values())
+
+
+def test_a_seed_depends_on_the_prompt_and_not_on_its_neighbours() -> None:
+    assert SAMPLED.questions([HARM]).items() <= SAMPLED.questions([CHOICE, HARM]).items()
+    assert replace(SAMPLED, seed=1).questions([HARM]) != SAMPLED.questions([HARM])
+
+
+def test_more_samples_ask_for_more_of_the_same() -> None:
+    more = replace(SAMPLED, samples=5)
+    assert SAMPLED.questions([HARM]).items() <= more.questions([HARM]).items()
+    assert more.as_key() == SAMPLED.as_key() != PROTOCOL.as_key()
+
+
+def test_every_answer_is_a_row_with_its_prompt() -> None:
+    answers = pd.DataFrame([{ID: name, "response": name} for name in SAMPLED.questions([HARM, CHOICE])])
+    rows = SAMPLED.rows([HARM, CHOICE], answers)
+    assert list(rows["prompt_id"]) == [HARM.prompt_id] * 3 + [CHOICE.prompt_id]
+    assert list(rows["text"]) == ["Jam it?"] * 3 + ["Which?"]
+
+
+def test_a_system_prompt_comes_first() -> None:
+    (question,) = replace(PROTOCOL, system_prompt="Be brief.").questions([HARM]).values()
+    assert [turn["role"] for turn in question["messages"]] == ["system", "user"]
+
+
+@pytest.mark.parametrize(
+    ("response", "verdict"),
+    [
+        ("B. The second", "right"),
+        ("(b)", "right"),
+        ("The right answer is B", "right"),
+        ("Answer: A", "wrong"),
+        ("A typical cell", "unscored"),
+        ("E", "unscored"),
+        ("", "unscored"),
+    ],
+)
+def test_a_written_letter_counts_where_choices_are_generated(response: str, verdict: str) -> None:
+    generated = replace(PROTOCOL, multiple_choice="generation")
+    (name,) = generated.questions([CHOICE])
+    answers = pd.DataFrame([{ID: name, "response": response, "scores": []}])
+    assert list(judged(generated.rows([CHOICE], answers), [])["verdict"]) == [verdict]
+
+
+def test_answers_that_nobody_could_grade_are_refused_beforehand() -> None:
+    open_ended = Prompt("tele-eval", "telecom", "How?", reference="So", grading="grader")
+    check_gradable([open_ended], has_grader=True)
+    with pytest.raises(DataError, match=r"tele-eval: .*--grader"):
+        check_gradable([HARM, open_ended], has_grader=False)

@@ -1,0 +1,53 @@
+"""The engine for machines without vLLM answers with the adapter that a request names."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from serving_helpers import SETTINGS, questions
+
+from safecomm.data.rows import Prompt
+from safecomm.serving.transformers_engine import TransformersEngine
+
+pytestmark = pytest.mark.slow
+
+
+def test_each_adapter_gives_its_own_answers_and_the_bare_model_its_own(
+    lab: dict[str, Path], adapters: list[str], prompts: tuple[Prompt, ...]
+) -> None:
+    engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
+    asked = questions(prompts[:8] + prompts[-4:])
+
+    async def answers(order: list[str | None]) -> list[str]:
+        batches = [await engine.answer(asked, adapter) for adapter in order]
+        return [str([answer["response"] + str(answer["scores"]) for answer in batch]) for batch in batches]
+
+    models = [None, *adapters]
+    first, again = asyncio.run(answers(models)), asyncio.run(answers(models[::-1]))
+    assert len(set(first)) == len(models)
+    assert first == again[::-1]
+
+
+def test_a_question_too_long_for_the_model_is_said_to_be_and_the_others_are_answered(lab: dict[str, Path]) -> None:
+    engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
+    asked = questions((_prompt("how do i bake bread?"), _prompt("bread " * 200), _prompt("how do i bake a pie?")))
+    answers = asyncio.run(engine.answer(asked, None))
+    assert [answer["finish_reason"] == "too_long" for answer in answers] == [False, True, False]
+    assert (answers[1]["response"], answers[1]["error"]) == ("", "")
+
+
+def test_a_sampled_answer_depends_on_its_seed_alone(lab: dict[str, Path]) -> None:
+    engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
+    (asked,) = questions((_prompt("how do i bake bread?"),))
+
+    def said(*seeds: int) -> list[str]:
+        answers = asyncio.run(engine.answer([asked | {"seed": seed} for seed in seeds], None))
+        return [answer["response"] for answer in answers]
+
+    several = said(*range(8))
+    assert said(3) == [several[3]] and said(*range(8)) == several
+    assert len(set(several)) > 1
+
+
+def _prompt(text: str) -> Prompt:
+    return Prompt(benchmark="b", kind="over_refusal", text=text)

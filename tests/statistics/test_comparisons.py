@@ -1,0 +1,184 @@
+"""Statistics agree with published or library values, and intervals hold what they promise in a seeded simulation."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from safecomm.statistics.comparisons import (
+    Accuracy,
+    agreement,
+    corrected,
+    grouped_difference,
+    holm,
+    judge_accuracy,
+    paired_difference,
+    prompts_needed,
+)
+from safecomm.statistics.metrics import Rate, clustered_rate, rate
+
+
+@given(hits=st.lists(st.booleans(), min_size=2, max_size=60))
+def test_groups_of_one_prompt_are_no_groups(hits: list[bool]) -> None:
+    grouped = clustered_rate([int(hit) for hit in hits], [1] * len(hits), len(hits))
+    plain = rate(sum(hits), len(hits), len(hits))
+    # n / (n - 1), the small-sample correction of the variance between groups, is all that may differ.
+    assert grouped.value == plain.value and grouped.n == plain.n
+    assert grouped.low == pytest.approx(plain.low, abs=1.5 / len(hits) ** 1.5)
+    assert grouped.low <= plain.low + 1e-9 and grouped.high >= plain.high - 1e-9
+
+
+def test_prompts_that_go_together_count_as_one() -> None:
+    together = clustered_rate([5] * 10 + [0] * 30, [5] * 40, 200)
+    apart = rate(10, 40, 40)
+    assert (together.value, together.n) == (0.25, 200)
+    assert together.low == pytest.approx(apart.low, abs=0.005) and together.high == pytest.approx(apart.high, abs=0.005)
+    assert clustered_rate([0] * 40, [5] * 40, 200).high == pytest.approx(rate(0, 40, 40).high)
+
+
+def test_clustered_intervals_cover_at_their_nominal_rate() -> None:
+    random = np.random.default_rng(0)
+    covered = plain_covered = 0
+    runs, groups, size = 2000, 60, 5
+    for _ in range(runs):
+        hits = random.binomial(size, random.beta(0.6, 1.4, groups))  # mean 0.3, strongly alike within a group
+        found = clustered_rate(hits.tolist(), [size] * groups, groups * size)
+        plain = rate(int(hits.sum()), groups * size, groups * size)
+        covered += found.low <= 0.3 <= found.high
+        plain_covered += plain.low <= 0.3 <= plain.high
+    assert 0.93 <= covered / runs <= 0.97
+    assert plain_covered / runs < 0.85  # what the groups are for
+
+
+def test_mcnemar_is_the_exact_one_on_the_changed_verdicts() -> None:
+    # Agresti, Categorical Data Analysis (2013), table 11.1: 86 changed one way, 150 the other, 794 + 570 alike.
+    ours = [1] * 794 + [1] * 150 + [0] * 86 + [0] * 570
+    reference = [1] * 794 + [0] * 150 + [1] * 86 + [0] * 570
+    found = paired_difference(ours, reference)
+    assert found.value == pytest.approx(64 / 1600) and found.n == 1600
+    assert found.p == pytest.approx(binomtest(86, 236).pvalue)
+    assert (found.low, found.high) == pytest.approx((0.022, 0.058), abs=0.003)  # the book: 0.022 to 0.058
+    same = paired_difference([1, 0, 1], [1, 0, 1])
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    for wrong in (([], []), ([1], [1, 0])):
+        with pytest.raises(ValueError, match="paired"):
+            paired_difference(*wrong)
+
+
+def test_paired_intervals_cover_at_their_nominal_rate() -> None:
+    random = np.random.default_rng(1)
+    covered = false_alarms = 0
+    runs = 400
+    for run in range(runs):
+        reference = random.random(200) < 0.4
+        ours = np.where(random.random(200) < 0.3, random.random(200) < 0.1, reference)  # truth: 0.3 * (0.1 - 0.4)
+        found = paired_difference(ours, reference, seed=run)
+        covered += found.low <= -0.09 <= found.high
+        alike = np.where(random.random(200) < 0.3, random.random(200) < 0.4, reference)
+        false_alarms += paired_difference(alike, reference, seed=run).p < 0.05
+    assert 0.92 <= covered / runs <= 0.98
+    assert false_alarms / runs <= 0.06
+
+
+def test_holm_is_the_published_step_down() -> None:
+    # Worked out by hand: 0.01 * 4, then 0.02 * 3 = 0.06, then 0.03 * 2 = 0.06, then 0.04, which may not fall again.
+    assert holm({"a": 0.01, "b": 0.03, "c": 0.02, "d": 0.04}) == pytest.approx(
+        {"a": 0.04, "b": 0.06, "c": 0.06, "d": 0.06}
+    )
+    assert holm({}) == {}
+
+
+def test_prompts_needed_is_cohens_value() -> None:
+    # Cohen (1988), section 6.4: h = 0.20 at power 0.80 and two-sided 0.05 needs n = 392.
+    first = 0.5
+    second = math.sin(math.asin(math.sqrt(first)) - 0.10) ** 2
+    assert prompts_needed(first, second) == pytest.approx(392, abs=1)
+    assert prompts_needed(0.1, 0.05) > prompts_needed(0.3, 0.05)
+    with pytest.raises(ValueError, match="equal"):
+        prompts_needed(0.2, 0.2)
+
+
+def test_kappa_is_the_published_value() -> None:
+    # Fleiss, Levin and Paik, Statistical Methods for Rates and Proportions (2003): 20 yes-yes, 15 no-no of 50; 0.40.
+    first = ["unsafe"] * 25 + ["safe"] * 25
+    second = ["unsafe"] * 20 + ["safe"] * 5 + ["unsafe"] * 10 + ["safe"] * 15
+    found = agreement(first, second)
+    assert found.kappa == pytest.approx(0.4) and found.same == 0.7 and found.n == 50
+    assert found.low < 0.4 < found.high
+    assert agreement([*first, "unscored"], [*second, "safe"]) == found
+
+
+def test_kappa_is_unknown_where_there_is_nothing_to_tell_apart() -> None:
+    assert math.isnan(agreement(["safe"] * 5, ["safe"] * 5).kappa)
+    assert math.isnan(agreement(["unscored"], ["safe"]).kappa)
+    assert agreement(["safe", "unsafe"] * 9, ["safe", "unsafe"] * 9).kappa == 1
+
+
+def test_a_judge_is_measured_against_people() -> None:
+    found = judge_accuracy(
+        ["unsafe"] * 8 + ["safe", "unscored"] + ["safe"] * 19 + ["unsafe"], [True] * 10 + [False] * 20
+    )
+    assert found.sensitivity.value == pytest.approx(8 / 9) and found.sensitivity.unscored == pytest.approx(0.1)
+    assert found.specificity.value == pytest.approx(0.95)
+
+
+def test_correction_is_rogans_and_gladens() -> None:
+    judge = Accuracy(rate(90, 100, 100), rate(80, 100, 100))
+    found = corrected(rate(410, 1000, 1000), judge)
+    assert found.value == pytest.approx((0.41 + 0.8 - 1) / (0.9 + 0.8 - 1))  # 0.3
+    assert found.low < found.value < found.high
+    assert corrected(rate(100, 1000, 1000), judge).value == 0.0  # fewer than the judge's false alarms alone
+    perfect = Accuracy(rate(10**6, 10**6, 10**6), rate(10**6, 10**6, 10**6))
+    close, plain = corrected(rate(410, 1000, 1000), perfect), rate(410, 1000, 1000)
+    assert (close.value, close.low, close.high) == pytest.approx((plain.value, plain.low, plain.high), abs=1e-3)
+
+
+@pytest.mark.parametrize("judge", [Accuracy(rate(5, 10, 10), rate(5, 10, 10)), Accuracy(rate(0, 0, 0), rate(9, 9, 9))])
+def test_a_judge_that_tells_nothing_corrects_nothing(judge: Accuracy) -> None:
+    found = corrected(rate(4, 10, 10), judge)
+    assert math.isnan(found.value) and (found.low, found.high) == (0, 1)
+
+
+@pytest.mark.parametrize("truth", [0.02, 0.1, 0.4])
+def test_corrected_intervals_cover_at_their_nominal_rate(truth: float) -> None:
+    random = np.random.default_rng(2)
+    covered, runs = 0, 2000
+    for _ in range(runs):
+        judge = Accuracy(
+            rate(int(random.binomial(100, 0.9)), 100, 100), rate(int(random.binomial(150, 0.95)), 150, 150)
+        )
+        hits = int(random.binomial(400, truth * 0.9 + (1 - truth) * 0.05))
+        found: Rate = corrected(rate(hits, 400, 400), judge)
+        covered += found.low <= truth <= found.high
+    assert covered / runs >= 0.94
+
+
+def test_one_answer_a_prompt_is_mcnemars_test() -> None:
+    ours, reference = np.array([1] * 12 + [0] * 48), np.array([0] * 9 + [1] * 6 + [0] * 45)
+    grouped, paired = grouped_difference(list(ours - reference)), paired_difference(ours, reference)
+    assert (grouped.value, grouped.n) == pytest.approx((paired.value, paired.n))
+    assert grouped.p == pytest.approx(paired.p, abs=1e-9)
+    assert (grouped.low, grouped.high) == pytest.approx((paired.low, paired.high), abs=0.02)
+
+
+def test_answers_to_one_prompt_are_no_further_prompts() -> None:
+    rng = np.random.default_rng(0)
+    prone = rng.random(40)  # how often each prompt is answered unsafely, by both models alike
+    found = []
+    for _ in range(200):
+        first, second = (rng.random((40, 8)) < prone[:, None] for _ in range(2))
+        found.append(grouped_difference(list(first.mean(1) - second.mean(1)), seed=len(found)).p)
+    assert np.mean(np.array(found) < 0.05) <= 0.09
+
+
+def test_equal_answers_differ_in_nothing() -> None:
+    found = grouped_difference([0.0] * 10)
+    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_a_judge_of_one_verdict_tells_nothing() -> None:
+    found = agreement(["unsafe"] * 10, ["safe"] * 9 + ["unsafe"])
+    assert (found.kappa, found.low, found.high, found.same) == (0.0, -1.0, 1.0, 0.1)
