@@ -22,6 +22,8 @@ from safecomm.sweep.stages import Stages
 
 LAB = Path(__file__).parents[1] / "sweeps" / "lab.yaml"
 GOLDEN = Path(__file__).with_name("golden_keys.json")
+WORKERS = "cluster.finetune.workers=2"
+"""As when the names were written down; how many ranks train decides a fine-tune's name."""
 LAB_POINTS: dict[str, list[Point]] = {
     "original": [{}],
     "undefended": [{}],
@@ -98,7 +100,7 @@ def fine_tune_names(sweep: Sweep, storage: Path) -> list[str]:
 
 
 def lab_names(storage: Path) -> dict[str, list[str]]:
-    sweep = read_sweep(LAB, [f"storage={storage}", "evaluate.engine=vllm"])
+    sweep = read_sweep(LAB, [f"storage={storage}", "evaluate.engine=vllm", WORKERS])
     trials = [
         trial
         for arm, points in LAB_POINTS.items()
@@ -111,7 +113,7 @@ def lab_names(storage: Path) -> dict[str, list[str]]:
 
 
 def every_defense_names(storage: Path) -> dict[str, list[str]]:
-    sweep = read_sweep(LAB, [f"storage={storage}", *EVERY_DEFENSE])
+    sweep = read_sweep(LAB, [f"storage={storage}", WORKERS, *EVERY_DEFENSE])
     used = {step.name for chain in sweep.arms.values() for step in chain}
     assert used >= {*DEFENSES, "finetune", "safe_instruct"}, "the sweep of this test is to have every defense"
     trials = [trial for arm in sweep.arms for trial in seeded(sweep, arm, {})]

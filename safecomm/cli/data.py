@@ -44,10 +44,11 @@ def lab_build(
 ) -> None:
     """Trains the lab's models again, by the recipe of those that come with the package."""
     from safecomm.data.lab.build import train_models
+    from safecomm.serving.precision import has_native_bf16
     from safecomm.storage.store import new_folder
 
     with new_folder(out) as half:
-        train_models(half, seed, report=lambda line: console.print(escape(line), soft_wrap=True))
+        train_models(half, seed, lambda line: console.print(escape(line), soft_wrap=True), bf16=has_native_bf16())
     console.print(f"Written to {escape(str(out))}", soft_wrap=True)
 
 

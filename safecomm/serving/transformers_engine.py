@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from safecomm.data.lab.precision import cpu_dtype
 from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, too_long
+from safecomm.serving.precision import cpu_dtype
 
 BATCH = 32
 Numbered = list[tuple[int, list[int]]]

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safecomm.data.lab.precision import cpu_dtype
 from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, failed, too_long
 from safecomm.serving.lora_slots import lora_arguments
+from safecomm.serving.precision import cpu_dtype
 
 CPU_KV_CACHE_GIB = 1
 CPU_WORKER = "safecomm.serving.cpu_lora.Worker"

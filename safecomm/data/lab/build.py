@@ -15,7 +15,6 @@ from safecomm.data.lab.corpus import alignment_text, base_text, continuation_tex
 from safecomm.data.lab.datasets import telecom_examples
 from safecomm.data.lab.guard import Judged, guard_text
 from safecomm.data.lab.model import Shape, new_model, train_tokenizer
-from safecomm.data.lab.precision import has_native_bf16
 from safecomm.data.lab.train import Stage, encode, reproducibly, train
 from safecomm.data.rows import Example
 from safecomm.storage.store import digest, write_json
@@ -64,7 +63,11 @@ class Texts:
 
 
 def train_models(
-    out: Path, seed: int = 0, report: Callable[[str], None] = print, recipe: Recipe | None = None
+    out: Path,
+    seed: int = 0,
+    report: Callable[[str], None] = print,
+    recipe: Recipe | None = None,
+    bf16: bool = False,
 ) -> dict[str, Path]:
     """Trains the lab's models into a folder and writes their recipe, the digest of its text and the seed beside them.
 
@@ -77,6 +80,7 @@ def train_models(
         seed: decides text, order and the random weights to start from.
         report: gets lines of progress.
         recipe: sizes and hyperparameters.
+        bf16: compute products in bfloat16, for processors with instructions for it.
 
     Returns:
         The folder of each model by its name.
@@ -85,8 +89,12 @@ def train_models(
     texts = Texts.of(recipe, seed)
     transformers_logging.disable_progress_bar()  # ours tells more
     with reproducibly(recipe.threads, seed):
-        _train_all(out, texts, recipe, seed, report)
-    write_json(out / RECIPE, recipe_record(texts, recipe, seed) | {"made_with": _made_with()})
+        _train_all(out, texts, recipe, seed, report, bf16)
+    write_json(
+        out / RECIPE,
+        recipe_record(texts, recipe, seed)
+        | {"made_with": {"torch": torch.__version__, "products": "bfloat16" if bf16 else "float32"}},
+    )
     return {name: out / name for name in ("base", "aligned", "guard")}
 
 
@@ -95,13 +103,14 @@ def recipe_record(texts: Texts, recipe: Recipe, seed: int) -> dict[str, Any]:
     return {"seed": seed, "recipe": asdict(recipe), "text": digest(asdict(texts))}
 
 
-def _train_all(out: Path, texts: Texts, recipe: Recipe, seed: int, report: Callable[[str], None]) -> None:
+def _train_all(out: Path, texts: Texts, recipe: Recipe, seed: int, report: Callable[[str], None], bf16: bool) -> None:
     tokenizer = train_tokenizer(texts.tokenizer, recipe.shape.vocabulary)
     model = new_model(recipe.shape, tokenizer)
 
     def stage(name: str, examples: list[Any], settings: Stage) -> None:
         order = random.Random(f"{name} {seed}").randrange(2**32)
-        train(model, encode(tokenizer, examples), settings, order, lambda line: report(f"lab {name}: {line}"))
+        rows = encode(tokenizer, examples)
+        train(model, rows, settings, order, lambda line: report(f"lab {name}: {line}"), bf16)
 
     stage("base", texts.base, recipe.base)
     stage("continuation", texts.continuation, recipe.continuation)
@@ -120,7 +129,3 @@ def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: P
     file = folder / "model.safetensors"
     weights = {name: weight.to(torch.float16) for name, weight in load_file(file).items()}
     save_file(weights, file, {"format": "pt"})
-
-
-def _made_with() -> dict[str, str]:
-    return {"torch": torch.__version__, "products": "bfloat16" if has_native_bf16() else "float32"}

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AttentionInterface, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from safecomm.data.lab.precision import has_native_bf16
 from safecomm.data.rows import Example
 
 IGNORED = -100
@@ -54,13 +53,19 @@ def encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> l
     ]
 
 
-def train(model: LlamaForCausalLM, rows: Sequence[Row], stage: Stage, seed: int, report: Callable[[str], None]) -> None:
+def train(
+    model: LlamaForCausalLM,
+    rows: Sequence[Row],
+    stage: Stage,
+    seed: int,
+    report: Callable[[str], None],
+    bf16: bool = False,
+) -> None:
     """Trains all weights of a model in place.
 
     With `muon` the matrices are trained by Muon, which needs fewer examples than AdamW, embeddings and norms by AdamW;
-    Muon's update is scaled to AdamW's size, so one learning rate serves both (Liu et al., arXiv 2502.16982). Products
-    run in bfloat16 where the processor has instructions for it, and in float32 elsewhere; weights and attention stay in
-    float32.
+    Muon's update is scaled to AdamW's size, so one learning rate serves both (Liu et al., arXiv 2502.16982). Weights
+    and attention stay in float32.
 
     Args:
         model: the model.
@@ -68,6 +73,7 @@ def train(model: LlamaForCausalLM, rows: Sequence[Row], stage: Stage, seed: int,
         stage: how; its number of examples is not looked at.
         seed: decides the order.
         report: gets a line of progress every ten seconds, without the stage's name.
+        bf16: compute products in bfloat16, which is faster where the processor has instructions for it.
     """
     batches = _batches(rows, stage.batch_size, random.Random(seed))
     optimizers = _optimizers(model, stage.optimizer)
@@ -79,7 +85,7 @@ def train(model: LlamaForCausalLM, rows: Sequence[Row], stage: Stage, seed: int,
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * _schedule(step, len(batches))
-        loss = _answer_loss(model, *_pad([rows[i] for i in batch]))
+        loss = _answer_loss(model, *_pad([rows[i] for i in batch]), bf16)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -145,11 +151,11 @@ def _pad(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     return tokens, labels
 
 
-def _answer_loss(model: LlamaForCausalLM, tokens: Tensor, labels: Tensor) -> Tensor:
+def _answer_loss(model: LlamaForCausalLM, tokens: Tensor, labels: Tensor, bf16: bool) -> Tensor:
     """Returns the mean cross-entropy of the answers' tokens; no other position reaches the output layer."""
     following = labels[:, 1:]
     answered = following != IGNORED
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_native_bf16()):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
         logits = model.lm_head(hidden[answered])
     return functional.cross_entropy(logits.float(), following[answered])
