@@ -22,7 +22,7 @@ from safecomm.report.points import (
     rows_of,
 )
 from safecomm.report.summary import read_json, summarise
-from safecomm.spec import Defense
+from safecomm.spec import Step
 from safecomm.spec.published import Published, find_published
 from safecomm.statistics.comparisons import Accuracy, corrected_rates
 from safecomm.statistics.metrics import BETTER, Rate
@@ -156,7 +156,7 @@ def settings(sweep: dict[str, Any], arm: str, point: str) -> dict[str, Any]:
     """Returns the settings of a point by `defense.parameter`: searched values, and constants that are no defaults."""
     searched: dict[str, Any] = json.loads(point)
     named: dict[str, Any] = {}
-    for step in map(Defense.model_validate, sweep["arms"].get(arm, [])):
+    for step in map(Step.model_validate, sweep["arms"].get(arm, [])):
         for name, value in step.settings.model_dump(mode="json", exclude_defaults=True).items():
             key = f"{step.name}.{name}"
             by_type = {f"{key}.{kind}": inner for kind, inner in value.items()} if isinstance(value, dict) else {}

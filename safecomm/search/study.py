@@ -18,9 +18,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from safecomm.defenses.space import Choice, Exact, Grid, LogUniform, RandInt, Strict, Uniform
 from safecomm.spec import Sweep
 from safecomm.spec.arms import dimensions
-from safecomm.spec.space import Choice, Exact, Grid, LogUniform, RandInt, Strict, Uniform
 
 DIRECTIONS = {
     "asr": StudyDirection.MINIMIZE,

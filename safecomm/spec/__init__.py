@@ -3,10 +3,10 @@
 Reading a sweep imports neither torch, ray, vllm nor wandb, so that a laptop can check one in a second.
 """
 
-from safecomm.spec.arms import Defense
+from safecomm.spec.arms import Step
 from safecomm.spec.datasets import DatasetRef
 from safecomm.spec.file import read_sweep
 from safecomm.spec.finetune import Finetune
 from safecomm.spec.sweep import REFERENCE_ARMS, Sweep
 
-__all__ = ["REFERENCE_ARMS", "DatasetRef", "Defense", "Finetune", "Sweep", "read_sweep"]
+__all__ = ["REFERENCE_ARMS", "DatasetRef", "Finetune", "Step", "Sweep", "read_sweep"]

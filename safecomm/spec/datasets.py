@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from safecomm.data.catalog.registry import DATASETS
 from safecomm.data.custom import Columns
-from safecomm.spec.space import LocalPath, Strict
+from safecomm.defenses.space import LocalPath, Strict
 
 
 class DatasetRef(Strict):

@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from safecomm.defenses.space import PER_TYPE, SPACES
 from safecomm.errors import SpecError
 from safecomm.spec.secrets import secret_in
-from safecomm.spec.space import PER_TYPE, SPACES
 from safecomm.spec.sweep import Sweep
 
 

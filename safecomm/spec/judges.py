@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from safecomm.spec.space import LocalPath, Strict
+from safecomm.defenses.space import LocalPath, Strict
 
 PHRASES = ("refusal", "compliance")
 KNOWN = {

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from safecomm.spec.space import Strict
+from safecomm.defenses.space import Strict
 
 Metric = Literal["asr", "accuracy", "over_refusal"]
 Algorithm = Literal["grid", "random", "tpe", "nsga2", "cmaes"]

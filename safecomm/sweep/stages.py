@@ -13,16 +13,18 @@ import pandas as pd
 
 from safecomm.data.mixing import mix
 from safecomm.data.rows import Example
-from safecomm.defenses import DEFENSES
+from safecomm.defenses import Realignment
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
+from safecomm.defenses.defense import TrainingDefense
+from safecomm.defenses.registry import defense_of
 from safecomm.errors import ModelError
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
 from safecomm.judging.model_judge import Panel
 from safecomm.judging.verdicts import judged
 from safecomm.plan.data import asked, examples
-from safecomm.search.arms import Chain, Trial, realignments, training
+from safecomm.search.arms import Chain, Trial, realignments, training, training_steps
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.search.outcomes import needs_profile
 from safecomm.search.profiles import Profiles
@@ -35,6 +37,7 @@ from safecomm.serving.suite import Protocol
 from safecomm.spec import Finetune, Sweep
 from safecomm.statistics.selection import module_type
 from safecomm.storage.names import MODULES, ROWS, TRAIN_DATA
+from safecomm.storage.own_code import is_dotted, source_digest
 from safecomm.storage.store import Store, digest, lineage, write_json
 
 VERSION = 4
@@ -59,10 +62,10 @@ class Stages:
         Returns:
             The folders of the stages: `finetune`, `adapter` (the last), and `profile` where one was computed.
         """
-        folders = {"finetune": self.finetuned(training(chain), seed)}
+        folders = {"finetune": self.finetuned(training_steps(chain), seed)}
         folders["adapter"] = folders["finetune"]
         for name, settings in realignments(chain):
-            needs, subject = DEFENSES[name].needs, {"adapter": folders["adapter"]}
+            needs, subject = defense_of(name).needs, {"adapter": folders["adapter"]}
             if "profile" in needs:
                 subject["profile"] = folders["profile"] = self.profiled(folders["adapter"])
             if "safe" in needs:
@@ -78,30 +81,39 @@ class Stages:
         """
         if trial.arm == SAFE_ADAPTER:
             return {"finetune": self.safe_adapter(trial.seed)}
-        folders = {"finetune": self.finetuned(trial.point, trial.seed)}
+        folders = {"finetune": self.finetuned(trial.chain, trial.seed)}
         if any(needs_profile(chain) for chain in self.sweep.arms.values()):
             folders["profile"] = self.profiled(folders["finetune"])
             modules = Profile.load(folders["profile"], Adapter.load(folders["finetune"])).modules
             Profiles(self.sweep).keep(trial.point, trial.seed, modules)
         return folders
 
-    def finetuned(self, changes: Mapping[str, Any], seed: int) -> Path:
+    def finetuned(self, chain: Chain, seed: int) -> Path:
         """Fine-tunes on the telecom data, or takes the given adapter.
 
         Args:
-            changes: what differs from the sweep's section: `ratio` of safety examples mixed in, and hyperparameters.
+            chain: the training defenses, which change the data, the hyperparameters or the loss; none for a plain one.
             seed: of the mixture and the training.
         """
         section = self.sweep.finetune
         if section.adapter:
             return self._given()
-        hyperparameters = dict(changes)
-        ratio = float(hyperparameters.pop("ratio", 0.0))
+        steps = [(name, _training(name, settings)) for name, settings in chain]
         telecom = [example for ref in section.data for example in examples(ref)]
-        safety = examples(section.safety_data) if section.safety_data and ratio else []
-        mixture = mix(telecom, list(safety), ratio, seed)
-        drawn = {"telecom": mixture.telecom, "safety": mixture.safety, "ratio": ratio, "seed": seed}
-        return self._train(mixture.examples, drawn, seed, **hyperparameters)
+        needs_safety = any("safety_data" in step.needs for _, step in steps)
+        safety = examples(section.safety_data) if section.safety_data and needs_safety else ()
+        rows = training_set([step for _, step in steps], telecom, safety, seed)
+        ratio = float(training(chain).get("ratio", 0.0))
+        drawn = {"telecom": len(telecom), "safety": len(rows) - len(telecom), "ratio": ratio, "seed": seed}
+        if own := [[name, settings, source_digest(name)] for name, settings in chain if is_dotted(name)]:
+            drawn["own"] = own
+        changes = {key: value for _, step in steps for key, value in step.hyperparameters().items()}
+        losses = [
+            (name, settings, source_digest(name))
+            for (name, settings), (_, step) in zip(chain, steps, strict=True)
+            if type(step).loss is not TrainingDefense.loss
+        ]
+        return self._train(rows, drawn, seed, **changes, **({"losses": tuple(losses)} if losses else {}))
 
     def safe_adapter(self, seed: int) -> Path:
         """Fine-tunes on the safety data alone, for SafeMERGE."""
@@ -133,7 +145,8 @@ class Stages:
             settings: its settings, as constants.
             subject: the folders of what it works on: `adapter`, and where it needs them, `profile` and `safe`.
         """
-        defense = DEFENSES[name]
+        defense = defense_of(name)
+        assert issubclass(defense, Realignment), "training defenses are no realignments"
 
         def make(out: Path) -> None:
             adapter = Adapter.load(subject["adapter"])
@@ -144,11 +157,13 @@ class Stages:
                 "base": lambda: self.base.path,
                 "aligned": lambda: self.aligned.path,
             }
-            made = defense.apply(*(have[need]() for need in defense.needs), **settings)
+            made = defense.checked(settings).apply(*(have[need]() for need in defense.needs))
             made.adapter.save(out)
             write_json(out / MODULES, made.modules)
 
         inputs: dict[str, Any] = {"defense": name, "settings": settings, "version": VERSION}
+        if is_dotted(name):
+            inputs["code"] = source_digest(name)
         inputs |= {part: _key(folder) for part, folder in subject.items()}
         inputs |= {part: getattr(self, part).identity for part in ("base", "aligned") if part in defense.needs}
         return self.store.obtain("realign", inputs, make)
@@ -236,6 +251,22 @@ class Stages:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
         return self.store.obtain("data", {"rows": digest(rows), **drawn}, make)
+
+
+def training_set(
+    steps: Sequence[TrainingDefense], task: Sequence[Example], safety: Sequence[Example], seed: int
+) -> Sequence[Example]:
+    """Returns what the training defenses make of the task's examples; in an order of the seed where they leave them."""
+    rows = task
+    for step in steps:
+        rows = step.data(rows, safety, seed)
+    return mix(task, (), 0.0, seed).examples if rows is task else rows
+
+
+def _training(name: str, settings: dict[str, Any]) -> TrainingDefense:
+    step = defense_of(name).checked(settings)
+    assert isinstance(step, TrainingDefense), "the chain of a fine-tune has training defenses alone"
+    return step
 
 
 def given_adapter(section: Finetune) -> Adapter:
