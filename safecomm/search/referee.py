@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from safecomm.search.racing import Hits, Rule, verdicts
+from safecomm.search.racing import Hits, StoppingRule, verdicts
 from safecomm.storage.names import ROWS
 from safecomm.storage.store import here
 
@@ -18,7 +18,7 @@ class Referee:
     Those after it never stop it. As the order is shuffled, few points are better than all before them.
     """
 
-    def __init__(self, rule: Rule):
+    def __init__(self, rule: StoppingRule):
         """Takes the rule of the race."""
         self._rule = rule
         self._verdicts: dict[int, dict[str, pd.Series[float]]] = {}

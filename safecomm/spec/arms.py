@@ -19,8 +19,7 @@ from pydantic_core import CoreSchema
 from safecomm.defenses.defense import Defense
 from safecomm.defenses.registry import DEFENSES, defense_of
 from safecomm.defenses.space import Strict, searched
-from safecomm.errors import UsageError
-from safecomm.storage.own_code import is_dotted
+from safecomm.storage.own_code import as_value_error, is_dotted
 
 
 class Step(Strict):
@@ -45,10 +44,8 @@ class Step(Strict):
                 f"there is no defense {reference!r}; each step names one of {', '.join(DEFENSES)}, or one of the "
                 "sweep's own `defenses`"
             )
-        try:
+        with as_value_error():
             section = _sections({reference: defense_of(reference)})
-        except UsageError as error:
-            raise ValueError(str(error)) from error
         return {"reference": reference, "settings": getattr(section.model_validate(value), reference)}
 
     @model_serializer(mode="plain")

@@ -7,7 +7,6 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from safecomm.defenses.registry import DEFENSES, defense_of
 from safecomm.defenses.space import Exact, Grid, LocalPath, Strict
-from safecomm.errors import UsageError
 from safecomm.spec.arms import Step, by_own_names, dimensions
 from safecomm.spec.datasets import Dataset, with_role
 from safecomm.spec.engine import available_engine
@@ -15,7 +14,7 @@ from safecomm.spec.finetune import Finetune
 from safecomm.spec.judges import Grader, Judge, JudgeRef
 from safecomm.spec.published import find_published
 from safecomm.spec.search import PUBLISHED, Search
-from safecomm.storage.own_code import is_dotted, source_digest
+from safecomm.storage.own_code import as_value_error, is_dotted, source_digest
 
 REFERENCE_ARMS = ("original", "undefended")
 
@@ -226,10 +225,8 @@ class Sweep(Strict):
                 raise ValueError(
                     f"{reference}: write your own defense as MODULE:CLASS; those of safecomm need no entry"
                 )
-            try:
+            with as_value_error():
                 names.append(defense_of(reference).name)
-            except UsageError as error:
-                raise ValueError(str(error)) from error
         if len(set(names)) < len(names):
             raise ValueError(f"two defenses have the same name; there are {', '.join(names)}")
         return defenses
@@ -320,9 +317,13 @@ class Sweep(Strict):
 
     @property
     def own_code(self) -> dict[str, str]:
-        """The user's own code that the sweep runs: dotted name -> digest of its file."""
-        steps = {step.reference for chain in self.arms.values() for step in chain if is_dotted(step.reference)}
-        return {name: source_digest(name) for name in sorted(steps)}
+        """The user's own code that results depend on: dotted name -> digest of its file."""
+        finetune, evaluate = self.finetune, self.evaluate
+        data = [*finetune.data, finetune.safety_data, finetune.safe_adapter and finetune.safe_adapter.data]
+        data += [*evaluate.red_team, *evaluate.over_refusal, *evaluate.telecom]
+        own = {step.reference for chain in self.arms.values() for step in chain if is_dotted(step.reference)}
+        own |= {ref.own for ref in [*data, *evaluate.judges] if ref and ref.own}
+        return {name: source_digest(name) for name in sorted(own)}
 
     def resolved(self) -> dict[str, Any]:
         """Returns the whole sweep as JSON-able values; reading them gives the same sweep."""

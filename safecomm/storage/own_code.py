@@ -9,6 +9,8 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +47,23 @@ def load(name: str) -> Any:
     return found
 
 
+def short_name(name: str) -> str:
+    """Returns what code is called where nothing else is said: the last part of its dotted name."""
+    return re.split("[.:]", name)[-1]
+
+
 def refuse(name: str, problem: str) -> UsageError:
     """Returns the error for code that does not follow the protocol of its kind, with its file."""
     return UsageError(f"{name} ({_file(sys.modules[name.partition(':')[0]])}): {problem}")
+
+
+@contextmanager
+def as_value_error() -> Iterator[None]:
+    """Lets pydantic report what is wrong with a user's own code, at the code's place in the sweep."""
+    try:
+        yield
+    except UsageError as error:
+        raise ValueError(str(error)) from error
 
 
 def source_digest(name: str) -> str:
