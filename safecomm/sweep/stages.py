@@ -104,7 +104,12 @@ class Stages:
         safety = examples(section.safety_data) if section.safety_data and needs_safety else ()
         rows = training_set([step for _, step in steps], telecom, safety, seed)
         ratio = float(training(chain).get("ratio", 0.0))
-        drawn = {"telecom": len(telecom), "safety": len(rows) - len(telecom), "ratio": ratio, "seed": seed}
+        drawn: dict[str, Any] = {
+            "telecom": len(telecom),
+            "safety": len(rows) - len(telecom),
+            "ratio": ratio,
+            "seed": seed,
+        }
         if own := [[name, settings, source_digest(name)] for name, settings in chain if is_dotted(name)]:
             drawn["own"] = own
         changes = {key: value for _, step in steps for key, value in step.hyperparameters().items()}
