@@ -74,7 +74,7 @@ def _sections(defenses: dict[str, type[Defense]], default: Any = ...) -> type[Ba
         name: (defense if default is ... else defense | None, Field(default, description=_first_line(defense)))
         for name, defense in defenses.items()
     }
-    return create_model("Step", __base__=Strict, __doc__=Step.__doc__, **fields)
+    return create_model("Defenses", __base__=Strict, __doc__=Step.__doc__, **fields)
 
 
 def _first_line(defense: type[Defense]) -> str:

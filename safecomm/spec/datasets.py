@@ -10,6 +10,8 @@ from safecomm.data.dataset import Dataset as Entry
 from safecomm.defenses.space import LocalPath, Strict
 from safecomm.storage.own_code import as_value_error, is_dotted, short_name
 
+COLUMNS = {"prompt", "category", "choices", "answer", "first_option", "reference"}
+
 
 class DatasetRef(Strict):
     """A dataset of `safecomm data list`, from where it lives or from a local copy; or a benchmark of your own.
@@ -62,7 +64,7 @@ class DatasetRef(Strict):
         return self
 
     def _own_is_a_dataset(self, own: str) -> Self:
-        if given := sorted(self.model_fields_set - {"name", "own", "path", "limit", "shuffle_options"}):
+        if given := sorted(self.model_dump(exclude_defaults=True).keys() & COLUMNS):
             raise ValueError(
                 f"{given[0]} is for files of your own; a dataset of your own code reads its columns itself"
             )

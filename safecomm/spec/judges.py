@@ -79,7 +79,7 @@ class JudgeRef(ModelRef):
         return self
 
     def _own_is_a_judge(self, own: str) -> Self:
-        if given := sorted(self.model_fields_set - {"name", "own"}):
+        if given := sorted(self.model_dump(exclude_defaults=True).keys() - {"name", "own"}):
             raise ValueError(f"{given[0]} is for judges that are models; a judge of your own takes no settings")
         if self.name in PHRASES:
             raise ValueError(f"{self.name} is a judge of safecomm; give your own another name")

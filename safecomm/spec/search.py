@@ -27,9 +27,7 @@ def _known(kind: str, names: tuple[str, ...]) -> AfterValidator:
     def check(name: str) -> str:
         if not is_dotted(name):
             if name not in names:
-                raise ValueError(
-                    f"there is no {kind} {name!r}; take one of {', '.join(names)}, or MODULE:NAME for your own"
-                )
+                raise ValueError(f"there is no {kind} {name!r}; take {', '.join(names)}, or MODULE:NAME for your own")
             return name
         with as_value_error():
             if not callable(load(name)):
