@@ -4,41 +4,34 @@ Each reads what the ones before it wrote and is found in the store when it was m
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from safecomm.data.mixing import mix
-from safecomm.data.rows import Example
+from safecomm.data.rows import Example, Prompt
 from safecomm.defenses import DEFENSES
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
 from safecomm.errors import ModelError
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
+from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel
-from safecomm.judging.verdicts import judged
 from safecomm.plan.data import asked, examples
 from safecomm.search.arms import Chain, Trial, realignments, training
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.search.outcomes import needs_profile
 from safecomm.search.profiles import Profiles
 from safecomm.search.racing import first
-from safecomm.serving.fleet import wait_for_fleet
 from safecomm.serving.models import ModelFolder
-from safecomm.serving.responses import Questions, Responses
-from safecomm.serving.stream import Request, stream
 from safecomm.serving.suite import Protocol
 from safecomm.spec import Finetune, Sweep
 from safecomm.statistics.selection import module_type
 from safecomm.storage.names import MODULES, ROWS, TRAIN_DATA
 from safecomm.storage.store import Store, digest, lineage, write_json
-
-VERSION = 4
-"""Raise it when a change to a stage changes what it makes of the same inputs."""
+from safecomm.storage.versions import version
 
 
 @dataclass(frozen=True)
@@ -121,7 +114,7 @@ class Stages:
             "base": self.base.identity,
             "aligned": self.aligned.identity,
             "adapter": _key(adapter),
-            "version": VERSION,
+            "version": version("profile"),
         }
         return self.store.obtain("profile", inputs, make)
 
@@ -148,7 +141,7 @@ class Stages:
             made.adapter.save(out)
             write_json(out / MODULES, made.modules)
 
-        inputs: dict[str, Any] = {"defense": name, "settings": settings, "version": VERSION}
+        inputs: dict[str, Any] = {"defense": name, "settings": settings, "version": version("realign")}
         inputs |= {part: _key(folder) for part, folder in subject.items()}
         inputs |= {part: getattr(self, part).identity for part in ("base", "aligned") if part in defense.needs}
         return self.store.obtain("realign", inputs, make)
@@ -164,40 +157,31 @@ class Stages:
         Returns:
             The folder of `rows.parquet`, and the adapter's content hash ("" without an adapter).
         """
-        evaluate = self.sweep.evaluate
-        prompts = tuple(first(asked(self.sweep, split), share))
-        content = Adapter.load(adapter).digest() if adapter else ""
-
-        protocol = Protocol(
-            system_prompt=self.sweep.model.system_prompt,
-            **{one.name: getattr(evaluate, one.name) for one in fields(Protocol) if one.name != "system_prompt"},
-        )
-        way = {"model": self.aligned.identity, "adapter": content, "version": VERSION, **protocol.as_key()}
-
-        def ask(missing: Questions) -> Iterator[pd.DataFrame]:
-            wait_for_fleet()
-            return (rows for _, rows in stream({"": Request(missing, str(adapter) if adapter else None)}))
+        subject = Subject(adapter, Adapter.load(adapter).digest() if adapter else "")
+        measurement = self._measurement(first(asked(self.sweep, split), share))
 
         def make(out: Path) -> None:
-            answers = Responses(self.store, way).of(protocol.questions(prompts), ask)
-            judged(protocol.rows(prompts, answers), *panel.seated(self.store, protocol.engine)).to_parquet(out / ROWS)
+            measure(measurement, {"": subject})[""].to_parquet(out / ROWS)
 
-        panel = Panel(evaluate.judges, evaluate.grader, self.judge_models)
-        key = {
-            "prompts": digest([prompt.as_row() for prompt in prompts]),
-            "samples": protocol.samples,
-            "judges": panel.as_key(),
-        }
-        return self.store.obtain("evaluation", way | key, make), content
+        return self.store.obtain("evaluation", measurement.key(subject), make), subject.content
 
     @property
     def judges(self) -> list[str]:
         """The judges' names, the deciding one first."""
         return [judge.name for judge in self.sweep.evaluate.judges]
 
+    def _measurement(self, prompts: Sequence[Prompt]) -> Measurement:
+        evaluate = self.sweep.evaluate
+        protocol = Protocol(
+            system_prompt=self.sweep.model.system_prompt,
+            **{one.name: getattr(evaluate, one.name) for one in fields(Protocol) if one.name != "system_prompt"},
+        )
+        panel = Panel(evaluate.judges, evaluate.grader, self.judge_models)
+        return Measurement(self.aligned, prompts, panel, protocol, self.store)
+
     def _given(self) -> Path:
         adapter = given_adapter(self.sweep.finetune)
-        inputs = {"given": adapter.digest(), "version": VERSION}
+        inputs = {"given": adapter.digest(), "version": version("finetune")}
         return self.store.obtain("finetune", inputs, adapter.save)
 
     def _train(self, examples: Sequence[Example], drawn: dict[str, Any], seed: int, **changes: Any) -> Path:
@@ -225,7 +209,12 @@ class Stages:
                 spread=workers.spread,
             )
 
-        inputs = {"model": self.aligned.identity, "data": _key(data), "version": VERSION, **job.hyperparameters}
+        inputs = {
+            "model": self.aligned.identity,
+            "data": _key(data),
+            "version": version("finetune"),
+            **job.hyperparameters,
+        }
         return self.store.obtain("finetune", inputs, make)
 
     def _written(self, examples: Sequence[Example], drawn: dict[str, Any]) -> Path:
