@@ -1,12 +1,14 @@
 """The board: a tally as a table, and its words."""
 
+import math
+
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from safecomm.search.arms import Trial
-from safecomm.sweep.tally import Arm, Record, Running, Tally, known
+from safecomm.sweep.tally import Arm, Running, Tally
 
 SHOWN_RUNNING = 4
 """Running trials of one arm that get a line; the rest are counted."""
@@ -51,7 +53,7 @@ class Board:
         if arm.best is None:
             return Text("")
         green = "green" if self._tally.is_under_target(arm.best) else ""
-        return Text(f"{percent(arm.best, 'asr')}, {percent(arm.best, 'accuracy')}", style=green)
+        return Text(f"{percent(arm.best.value('asr'))}, {percent(arm.best.value('accuracy'))}", style=green)
 
     def _now(self, running: list[Running]) -> Text:
         lines = [
@@ -78,13 +80,17 @@ def stage(running: Running) -> str:
     rung = f" rung {news['rung']} of {news['rungs']}" if "rung" in news else ""
     answers = [f"{news['answered']:,} of {news['asked']:,} answered"] if "answered" in news else []
     words = {"asr": "attack", "accuracy": "accuracy"}
-    rates = [f"{word} {percent(news, metric)}" for metric, word in words.items() if known(news, metric)]
+    rates = [
+        f"{word} {percent(news[metric])}"
+        for metric, word in words.items()
+        if not math.isnan(news.get(metric, math.nan))
+    ]
     return ", ".join([f"evaluation{rung}", *answers, *rates])
 
 
-def percent(record: Record, metric: str) -> str:
-    """Words a rate."""
-    return f"{record[metric]:.1%}" if known(record, metric) else "unknown"
+def percent(value: float) -> str:
+    """Words a rate; one that no judge could give is NaN."""
+    return "unknown" if math.isnan(value) else f"{value:.1%}"
 
 
 def time_left(tally: Tally) -> str:

@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.text import Text
 
 from safecomm.search.arms import Trial
+from safecomm.search.record import TrialRecord
 from safecomm.sweep.board import Board, percent, stage, time_left
 from safecomm.sweep.driver import LOST, DriverOnly
-from safecomm.sweep.tally import Record, Tally
+from safecomm.sweep.tally import Report, Tally
 
 QUARTERS = 4
 """Lines that one fine-tune, or one evaluation, prints where there is no terminal."""
@@ -87,14 +88,16 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Shows what a trial gave, and how long the rest may take."""
-        nothing = {"status": "failed", "error": "it ended without a result"}
         result = trial.last_result or {}
-        self._end(trial, result if "status" in result else nothing)
+        if "status" in result:
+            self._end(trial, TrialRecord.from_json(result))
+        else:
+            self._fail(trial, error="it ended without a result")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Shows a trial that was lost time after time; Ray Tune has written down why."""
         log = f"{trial.local_path}/error.txt"
-        self._end(trial, {"status": "failed", "error": LOST, "log": log})
+        self._fail(trial, error=LOST, log=log)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tells that a trial is tried again."""
@@ -110,13 +113,15 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
             self._live.stop()
             atexit.unregister(self._live.stop)
 
-    def _end(self, trial: Any, record: Record) -> None:
+    def _fail(self, trial: Any, **known: str) -> None:
+        self._end(trial, TrialRecord.of(Trial.of(trial.config["trial"]), "failed", **known))
+
+    def _end(self, trial: Any, record: TrialRecord) -> None:
         ours = Trial.of(trial.config["trial"])
-        seconds = self._tally.end(trial.trial_id, ours, record)
+        spent = self._tally.end(trial.trial_id, ours, record)
+        seconds = spent if record.seconds is None else record.seconds
         count = f"[bold]{self._tally.ended:>3}/{self._tally.total}[/bold] [dim]{time_left(self._tally)}[/dim]"
-        self._say(
-            f"{count} {escape(title(ours))}: {outcome(record)} [dim]({record.get('seconds', seconds):.0f} s)[/dim]"
-        )
+        self._say(f"{count} {escape(title(ours))}: {outcome(record)} [dim]({seconds:.0f} s)[/dim]")
 
     def _say_plain(self, line: str) -> None:
         """Prints what a terminal shows in the table."""
@@ -134,7 +139,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
             self._live.refresh()
 
 
-def milestone(result: Record) -> tuple[str, int]:
+def milestone(result: Report) -> tuple[str, int]:
     """Returns the stage that a report is of, and how many of those parts are done that are worth a line."""
     if "train/step" in result:
         return "fine-tune", QUARTERS * int(result["train/step"]) // int(result["train/steps"])
@@ -151,20 +156,22 @@ def title(trial: Trial) -> str:
     return trial.title + split
 
 
-def outcome(record: Record) -> str:
+def outcome(record: TrialRecord) -> str:
     """Words what a trial gave, as markup."""
-    if record["status"] == "done":
+    if record.status == "done":
         return rates_line(record)
-    if record["status"] == "stopped":
-        return ", ".join(filter(None, [f"stopped early: {plain(record.get('reason', ''))}", rates_line(record)]))
-    log = f"; its log: {plain(record['log'])}" if record.get("log") else ""
-    return f"[red]failed:[/red] {plain(record.get('error', ''))}{log}"
+    if record.status == "stopped":
+        return ", ".join(filter(None, [f"stopped early: {plain(record.reason or '')}", rates_line(record)]))
+    log = f"; its log: {plain(record.log)}" if record.log else ""
+    return f"[red]failed:[/red] {plain(record.error)}{log}"
 
 
-def rates_line(record: Record) -> str:
+def rates_line(record: TrialRecord) -> str:
     """Words the three rates of a record."""
     words = {"asr": "attack success", "accuracy": "telecom accuracy", "over_refusal": "over-refusal"}
-    return ", ".join(f"{word} {percent(record, metric)}" for metric, word in words.items() if metric in record)
+    return ", ".join(
+        f"{word} {percent(record.value(metric))}" for metric, word in words.items() if metric in record.rates
+    )
 
 
 def plain(text: str) -> str:

@@ -35,6 +35,17 @@ from safecomm.storage.versions import version
 
 
 @dataclass(frozen=True)
+class StageFolders:
+    """The folders of the stages that made an adapter."""
+
+    finetune: Path
+    adapter: Path
+    """The last one's: the fine-tune's own, or that of the last defense."""
+    profile: Path | None = None
+    """The last alignment profile, where one was needed."""
+
+
+@dataclass(frozen=True)
 class Stages:
     """The stages of one sweep, on its models and its store."""
 
@@ -46,37 +57,31 @@ class Stages:
     judge_models: Mapping[str, ModelFolder] = field(default_factory=dict)
     """The models of the judges that run on engines of ours."""
 
-    def adapter(self, chain: Chain, seed: int) -> dict[str, Path]:
-        """Carries out the chain up to its adapter.
-
-        Returns:
-            The folders of the stages: `finetune`, `adapter` (the last), and `profile` where one was computed.
-        """
-        folders = {"finetune": self.finetuned(training(chain), seed)}
-        folders["adapter"] = folders["finetune"]
+    def adapter(self, chain: Chain, seed: int) -> StageFolders:
+        """Carries out the chain up to its adapter."""
+        finetune = self.finetuned(training(chain), seed)
+        made = StageFolders(finetune, finetune)
         for name, settings in realignments(chain):
-            needs, subject = DEFENSES[name].needs, {"adapter": folders["adapter"]}
+            needs, subject = DEFENSES[name].needs, {"adapter": made.adapter}
             if "profile" in needs:
-                subject["profile"] = folders["profile"] = self.profiled(folders["adapter"])
+                subject["profile"] = self.profiled(made.adapter)
             if "safe" in needs:
                 subject["safe"] = self.safe_adapter(seed)
-            folders["adapter"] = self.realigned(name, settings, subject)
-        return folders
+            adapter = self.realigned(name, settings, subject)
+            made = StageFolders(finetune, adapter, subject.get("profile", made.profile))
+        return made
 
-    def trained(self, trial: Trial) -> dict[str, Path]:
-        """Makes a fine-tune that arms share and, where they select modules of it, its profile.
-
-        Returns:
-            The folders of the stages, as `adapter` does.
-        """
+    def trained(self, trial: Trial) -> StageFolders:
+        """Makes a fine-tune that arms share and, where they select modules of it, its profile."""
         if trial.arm == SAFE_ADAPTER:
-            return {"finetune": self.safe_adapter(trial.seed)}
-        folders = {"finetune": self.finetuned(trial.point, trial.seed)}
-        if any(needs_profile(chain) for chain in self.sweep.arms.values()):
-            folders["profile"] = self.profiled(folders["finetune"])
-            modules = Profile.load(folders["profile"], Adapter.load(folders["finetune"])).modules
-            Profiles(self.sweep).keep(trial.point, trial.seed, modules)
-        return folders
+            safe = self.safe_adapter(trial.seed)
+            return StageFolders(safe, safe)
+        finetune = self.finetuned(trial.point, trial.seed)
+        if not any(needs_profile(chain) for chain in self.sweep.arms.values()):
+            return StageFolders(finetune, finetune)
+        profile = self.profiled(finetune)
+        Profiles(self.sweep).keep(trial.point, trial.seed, Profile.load(profile, Adapter.load(finetune)).modules)
+        return StageFolders(finetune, finetune, profile)
 
     def finetuned(self, changes: Mapping[str, Any], seed: int) -> Path:
         """Fine-tunes on the telecom data, or takes the given adapter.
