@@ -1,5 +1,7 @@
 # make demo   the lab sweep, end to end          make test   every test
 # make check  format, lint and types             make clean  forget the demo's results
+# make check-install  resolve every platform's lock against the public package index
+# make lock   make the locks again, with the versions that still fit; UPGRADE=1 takes the newest
 # make test-faults  sweeps, jobs, their parts and their nodes that are killed; W&B that fails
 # make bench  time the alignment profile on the shapes of real models (40 GB of disk)
 PYTHON ?=
@@ -7,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-faults check bench format clean
+.PHONY: demo test test-faults check check-install lock bench format clean
 
 demo: $(READY)
 	$(BIN)/safecomm run sweeps/lab.yaml
@@ -22,6 +24,12 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+check-install: $(READY)
+	$(BIN)/python scripts/check_install.py
+
+lock: $(READY)
+	$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/realign.py

