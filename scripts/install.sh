@@ -17,7 +17,7 @@ stop() {
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; }
 
 find_python() {
-  local name names=(python3 python3.13 python3.12 python3.11)
+  local found name names=(python3 python3.13 python3.12 python3.11)
   [ -z "${PYTHON:-}" ] || names=("$PYTHON")
   for name in "${names[@]}"; do
     if command -v "$name" >/dev/null && fits "$name"; then
@@ -25,8 +25,8 @@ find_python() {
       return
     fi
   done
-  name=${names[0]}
-  stop "safecomm needs Python 3.11, 3.12 or 3.13; $name is $("$name" --version 2>/dev/null || echo missing). Install one, or set PYTHON=/path/to/python3.12."
+  found=$("${names[0]}" --version 2>/dev/null | head -n 1) || true
+  stop "safecomm needs Python 3.11, 3.12 or 3.13; ${names[0]} is ${found:-missing}. Install one, or set PYTHON=/path/to/python3.12."
 }
 
 has_gpu() {
