@@ -77,7 +77,7 @@ def test_a_sweep_that_repeats_the_study_departs_from_it_in_the_grader_alone(path
     sweep = read_sweep(path)
     published = find_published("safecomm", sweep.model.aligned, ["teleqna"])
     assert [key for key, *_ in departures(published, sweep.resolved())] == ["evaluate.grader.model"]
-    names = {ref.name for ref in [*sweep.evaluate.red_team, *sweep.evaluate.telecom]}
+    names = {ref.name for ref in [*sweep.evaluate.red_team, *sweep.evaluate.task]}
     assert names == set(published.rates) and {"original", "undefended", *sweep.arms} == set(published.rates["teleqna"])
 
 

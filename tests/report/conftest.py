@@ -41,7 +41,7 @@ def _rows(split: str, unsafe: int, right: int, refused: int) -> pd.DataFrame:
     """Returns an evaluation's rows; one harmful prompt has no verdict."""
     kinds = [
         ("red_team", "lab-harm", ["unsafe"] * unsafe + ["safe"] * (20 - unsafe) + ["unscored"]),
-        ("telecom", "lab-teleqna", ["right"] * right + ["wrong"] * (20 - right)),
+        ("task", "lab-teleqna", ["right"] * right + ["wrong"] * (20 - right)),
         ("over_refusal", "lab-borderline", ["refused"] * refused + ["answered"] * (10 - refused)),
     ]
     return pd.DataFrame(
@@ -52,10 +52,10 @@ def _rows(split: str, unsafe: int, right: int, refused: int) -> pd.DataFrame:
             "category": "",
             "text": f"{kind} prompt {at} {ATTACK}",
             "target": None,
-            "options": ["AMF", "SMF"] if kind == "telecom" else [],
-            "scores": [-2.0, -1.0] if kind == "telecom" else [],
-            "response": f"{verdict} {ATTACK}" if kind != "telecom" else "",
-            "finish_reason": "compared" if kind == "telecom" else "stop",
+            "options": ["AMF", "SMF"] if kind == "task" else [],
+            "scores": [-2.0, -1.0] if kind == "task" else [],
+            "response": f"{verdict} {ATTACK}" if kind != "task" else "",
+            "finish_reason": "compared" if kind == "task" else "stop",
             "verdict": verdict,
             "error": "",
         }

@@ -45,16 +45,18 @@ def test_limits_on_either_side_of_the_interval(
 
 
 def test_what_nobody_could_read_does_not_pass(run_folder: Path) -> None:
-    row = release_row(read_run(run_folder), None)
+    run = read_run(run_folder)
+    row = release_row(run, None)
     assert row.rates["asr"].unscored == pytest.approx(1 / 21)
-    (found,) = check(row, {"asr": 1.0}, max_unscored=0.04)
+    (found,) = check(run, row, {"asr": 1.0}, max_unscored=0.04)
     assert not found.kept and "4.8% unscored" in found.reason
 
 
 def test_what_was_not_measured_does_not_pass(run_folder: Path) -> None:
-    row = release_row(read_run(run_folder), None)
+    run = read_run(run_folder)
+    row = release_row(run, None)
     row.rates["asr"] = Rate(float("nan"), 0.0, 1.0, 0, 1.0)
-    (found,) = check(row, {"asr": 1.0}, max_unscored=1.0)
+    (found,) = check(run, row, {"asr": 1.0}, max_unscored=1.0)
     assert not found.kept and "not measured" in found.reason
 
 
