@@ -91,6 +91,8 @@ def _override(raw: dict[str, Any], text: str) -> str | None:
             return f"--set {text}: {name} is no position in the list before it"
         if isinstance(node, dict) and not isinstance(node.get(step), dict | list):
             node[step] = {}
+        if isinstance(node, list) and isinstance(step, int) and isinstance(node[step], str):
+            node[step] = {"name": node[step]}  # what a bare name in a list is short for
         node = node[step]
     try:
         parsed = yaml.safe_load(value)

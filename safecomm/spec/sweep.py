@@ -13,6 +13,7 @@ from safecomm.spec.judges import Grader, Judge, JudgeRef
 from safecomm.spec.published import find_published
 from safecomm.spec.search import PUBLISHED, Search
 from safecomm.spec.space import Exact, Grid, LocalPath, Strict
+from safecomm.statistics.domain import NAME as DOMAIN_NAME
 from safecomm.statistics.domain import TELECOM, domain_of
 
 ORIGINAL, UNDEFENDED = REFERENCE_ARMS = ("original", "undefended")
@@ -186,7 +187,7 @@ class Sweep(Strict):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Names the run folder and the W&B group."""
-    domain: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 -]{0,39}$")] = TELECOM.name
+    domain: Annotated[str, Field(pattern=DOMAIN_NAME)] = TELECOM.name
     """What the fine-tune teaches, in any word.
 
     `medical` gives "Medical accuracy" in tables and figures, the tag `medical` in model cards, and "a medical question"

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9 -]{0,39}$"
+"""What a domain may be called."""
+
+
 @dataclass(frozen=True, slots=True)
 class Domain:
     """The subject of a sweep's task data."""
