@@ -12,7 +12,7 @@ from rich.markup import escape
 from safecomm.cli.console import console
 from safecomm.errors import UsageError
 from safecomm.spec.engine import available_engine, engine_description
-from safecomm.statistics.domain import NAME, TELECOM, Domain, domain_of
+from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, Domain, domain_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,7 +76,7 @@ def evaluate(
     """Measures a model, bare and with each adapter; asks only what has not been answered before."""
     if samples > 1 and sampling == "greedy":
         raise UsageError("--samples: greedy decoding gives one answer a prompt; several need --sampling safecomm")
-    if not re.match(NAME, domain):
+    if not re.match(DOMAIN_NAME, domain):
         raise UsageError(f"--domain {domain}: give up to 40 letters, digits, blanks and hyphens, e.g. medical")
     refs = _judges(judge or ["refusal"])
     from safecomm.cli.tables import comparison_tables

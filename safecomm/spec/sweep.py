@@ -13,8 +13,7 @@ from safecomm.spec.judges import Grader, Judge, JudgeRef
 from safecomm.spec.published import find_published
 from safecomm.spec.search import PUBLISHED, Search
 from safecomm.spec.space import Exact, Grid, LocalPath, Strict
-from safecomm.statistics.domain import NAME as DOMAIN_NAME
-from safecomm.statistics.domain import TELECOM, domain_of
+from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, domain_of
 
 ORIGINAL, UNDEFENDED = REFERENCE_ARMS = ("original", "undefended")
 """The aligned model as it is, and fine-tuned without a defense."""

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9 -]{0,39}$"
+DOMAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9 -]{0,39}$"
 """What a domain may be called."""
 
 
