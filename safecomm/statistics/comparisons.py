@@ -15,6 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_effectsize
 
+from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import Rate, rate
 
 RESAMPLES = 10_000
@@ -205,7 +206,7 @@ def corrected_rates(
         judges: the judges' names, the deciding one first.
         trusted: judge -> how far it agrees with people, for those of whom it is known.
     """
-    names = {judge: "asr" if place == 0 else f"asr@{judge}" for place, judge in enumerate(judges)}
+    names = {judge: ASR.name if place == 0 else f"{ASR.name}@{judge}" for place, judge in enumerate(judges)}
     return {
         name: corrected(one, trusted[judge])
         for judge, metric in names.items()
