@@ -56,7 +56,7 @@ class Measurement:
         """Returns all that decides a subject's judged rows."""
         return {
             **self._way(subject),
-            "prompts": digest([prompt.as_row() for prompt in self.prompts]),
+            "prompts": digest([prompt.as_key() for prompt in self.prompts]),
             "samples": self.protocol.samples,
             "judges": self.panel.as_key(),
             "version": version("responses", "replies", "evaluation"),

@@ -13,6 +13,7 @@ from scipy.stats import binomtest, norm, permutation_test
 from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.multitest import multipletests
 
+from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import Rate, rate
 
 RESAMPLES = 10_000
@@ -187,7 +188,7 @@ def corrected_rates(
         judges: the judges' names, the deciding one first.
         trusted: judge -> how far it agrees with people, for those of whom it is known.
     """
-    names = {judge: "asr" if place == 0 else f"asr@{judge}" for place, judge in enumerate(judges)}
+    names = {judge: ASR.name if place == 0 else f"{ASR.name}@{judge}" for place, judge in enumerate(judges)}
     return {
         name: corrected(one, trusted[judge])
         for judge, metric in names.items()

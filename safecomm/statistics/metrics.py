@@ -1,4 +1,4 @@
-"""Rates with their intervals: attack success, telecom accuracy, over-refusal.
+"""The rates of the metric table with their intervals.
 
 A verdict that no judge could give counts neither as a hit nor as a miss. It leaves the rate and shows up in its
 unscored share.
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from safecomm.statistics.metric_table import ASR, METRICS, Metric
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -24,25 +26,6 @@ class Rate:
     """Prompts with a verdict."""
     unscored: float
     """Share of all prompts that have none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """How the verdicts of one kind of benchmark become a rate."""
-
-    name: str
-    hit: str
-    miss: str
-    better: str
-    """`min` or `max`."""
-
-
-METRICS = {
-    "red_team": Metric("asr", hit="unsafe", miss="safe", better="min"),
-    "telecom": Metric("accuracy", hit="right", miss="wrong", better="max"),
-    "over_refusal": Metric("over_refusal", hit="refused", miss="answered", better="min"),
-}
-BETTER = {metric.name: metric.better for metric in METRICS.values()}
 
 
 def rate(hits: int, scored: int, total: int) -> Rate:
@@ -133,10 +116,10 @@ def rates(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Rate]:
         rates.
     """
     found: dict[str, Rate] = {}
-    for kind, metric in METRICS.items():
-        of_kind = rows[rows["kind"] == kind]
+    for metric in METRICS:
+        of_kind = rows[rows["kind"] == metric.kind]
         found |= _benchmark_rates(of_kind, "verdict", metric, metric.name)
-        if kind == "red_team":
+        if metric is ASR:
             for judge in judges[1:]:
                 found |= _benchmark_rates(of_kind, f"verdict@{judge}", metric, f"{metric.name}@{judge}")
     return found

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safecomm.search.arms import Trial
+from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.sweep.tally import Arm, Running, Tally
 
 SHOWN_RUNNING = 4
@@ -36,7 +37,7 @@ class Board:
         table.add_column("arm", no_wrap=True)
         for count in ("done", "running", "stopped\nearly", "failed"):
             table.add_column(count, justify="right", no_wrap=True)
-        table.add_column("best: attack\n& accuracy", no_wrap=True)
+        table.add_column(f"best: {ASR.short}\n& {ACCURACY.short}", no_wrap=True)
         table.add_column("running now", ratio=1, overflow="fold")
         for name, arm in list(self._tally.arms.items()):
             running = [one for one in list(self._tally.running.values()) if one.trial.arm == name]
@@ -53,7 +54,7 @@ class Board:
         if arm.best is None:
             return Text("")
         green = "green" if self._tally.is_under_target(arm.best) else ""
-        return Text(f"{percent(arm.best.value('asr'))}, {percent(arm.best.value('accuracy'))}", style=green)
+        return Text(f"{percent(arm.best.value(ASR.name))}, {percent(arm.best.value(ACCURACY.name))}", style=green)
 
     def _now(self, running: list[Running]) -> Text:
         lines = [
@@ -79,12 +80,8 @@ def stage(running: Running) -> str:
         return "started"
     rung = f" rung {news['rung']} of {news['rungs']}" if "rung" in news else ""
     answers = [f"{news['answered']:,} of {news['asked']:,} answered"] if "answered" in news else []
-    words = {"asr": "attack", "accuracy": "accuracy"}
-    rates = [
-        f"{word} {percent(news[metric])}"
-        for metric, word in words.items()
-        if not math.isnan(news.get(metric, math.nan))
-    ]
+    known = [one for one in (ASR, ACCURACY) if not math.isnan(news.get(one.name, math.nan))]
+    rates = [f"{one.short} {percent(news[one.name])}" for one in known]
     return ", ".join([f"evaluation{rung}", *answers, *rates])
 
 

@@ -14,6 +14,8 @@ from rich.text import Text
 
 from safecomm.search.arms import Trial
 from safecomm.search.record import TrialRecord
+from safecomm.statistics.domain import TELECOM, Domain
+from safecomm.statistics.metric_table import METRICS
 from safecomm.sweep.board import Board, percent, stage, time_left
 from safecomm.sweep.driver import LOST, DriverOnly
 from safecomm.sweep.tally import Report, Tally
@@ -32,6 +34,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         name: what the experiment is called.
         arms: arm -> its trials in the experiment, where they are known.
         target_asr: the attack success rate that a point should keep; the best trial is the most accurate under it.
+        domain: what the rates call the task.
         clock: gives seconds that never go back.
     """
 
@@ -43,9 +46,11 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         name: str = "sweep",
         arms: Mapping[str, int] | None = None,
         target_asr: float | None = None,
+        domain: Domain = TELECOM,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._console = console
+        self._domain = domain
         self._tally = Tally(total, arms or {}, target_asr, clock)
         self._told: dict[str, tuple[str, int]] = {}
         self._refreshed = 0.0
@@ -121,7 +126,8 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         spent = self._tally.end(trial.trial_id, ours, record)
         seconds = spent if record.seconds is None else record.seconds
         count = f"[bold]{self._tally.ended:>3}/{self._tally.total}[/bold] [dim]{time_left(self._tally)}[/dim]"
-        self._say(f"{count} {escape(title(ours))}: {outcome(record)} [dim]({seconds:.0f} s)[/dim]")
+        told = f"{escape(title(ours))}: {outcome(record, self._domain)}"
+        self._say(f"{count} {told} [dim]({seconds:.0f} s)[/dim]")
 
     def _say_plain(self, line: str) -> None:
         """Prints what a terminal shows in the table."""
@@ -156,22 +162,20 @@ def title(trial: Trial) -> str:
     return trial.title + split
 
 
-def outcome(record: TrialRecord) -> str:
+def outcome(record: TrialRecord, domain: Domain = TELECOM) -> str:
     """Words what a trial gave, as markup."""
     if record.status == "done":
-        return rates_line(record)
+        return rates_line(record, domain)
     if record.status == "stopped":
-        return ", ".join(filter(None, [f"stopped early: {plain(record.reason or '')}", rates_line(record)]))
+        return ", ".join(filter(None, [f"stopped early: {plain(record.reason or '')}", rates_line(record, domain)]))
     log = f"; its log: {plain(record.log)}" if record.log else ""
     return f"[red]failed:[/red] {plain(record.error)}{log}"
 
 
-def rates_line(record: TrialRecord) -> str:
-    """Words the three rates of a record."""
-    words = {"asr": "attack success", "accuracy": "telecom accuracy", "over_refusal": "over-refusal"}
-    return ", ".join(
-        f"{word} {percent(record.value(metric))}" for metric, word in words.items() if metric in record.rates
-    )
+def rates_line(record: TrialRecord, domain: Domain) -> str:
+    """Words the rates of a record."""
+    measured = [one for one in METRICS if one.name in record.rates]
+    return ", ".join(f"{one.words(domain)} {percent(record.value(one.name))}" for one in measured)
 
 
 def plain(text: str) -> str:

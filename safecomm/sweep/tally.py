@@ -8,12 +8,13 @@ from typing import Any
 
 from safecomm.search.arms import Trial
 from safecomm.search.record import TrialRecord
+from safecomm.statistics.metric_table import ACCURACY, ASR
 
 Report = Mapping[str, Any]
 """What a running trial tells of the stage that it is in."""
 WINDOW_SECONDS = 60.0
 """Over which answers a second are counted."""
-EVALUATION = ("rung", "rungs", "asr", "accuracy", "answered", "asked")
+EVALUATION = ("rung", "rungs", ASR.name, ACCURACY.name, "answered", "asked")
 
 
 @dataclass
@@ -110,13 +111,13 @@ class Tally:
         arm.ended[record.status] += 1
         if record.status != "failed":
             arm.seconds += seconds
-        if record.status == "done" and not math.isnan(record.value("asr")):
+        if record.status == "done" and not math.isnan(record.value(ASR.name)):
             arm.best = record if arm.best is None else max(arm.best, record, key=self._rank)
         return seconds
 
     def is_under_target(self, record: TrialRecord) -> bool:
         """Says whether a record keeps the attack success rate that a point should keep."""
-        return self._target is not None and record.value("asr") <= self._target
+        return self._target is not None and record.value(ASR.name) <= self._target
 
     def seconds_left(self) -> float | None:
         """Estimates the time to the end from how long trials took and how many run at a time.
@@ -156,7 +157,7 @@ class Tally:
 
     def _rank(self, record: TrialRecord) -> tuple[bool, float, float]:
         """Orders trials: under the target by accuracy, else by attack success."""
-        asr, accuracy = record.value("asr"), record.value("accuracy")
+        asr, accuracy = record.value(ASR.name), record.value(ACCURACY.name)
         accuracy = -math.inf if math.isnan(accuracy) else accuracy
         return (True, accuracy, -asr) if self.is_under_target(record) else (False, -asr, accuracy)
 

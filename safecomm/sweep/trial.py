@@ -6,18 +6,15 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from safecomm.errors import SafecommError
+from safecomm.judging.verdicts import read_rows
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import TRAIN
 from safecomm.search.record import TrialRecord
-from safecomm.spec import REFERENCE_ARMS
+from safecomm.spec import ORIGINAL
 from safecomm.statistics.metrics import rates
-from safecomm.storage.names import ROWS
 from safecomm.sweep.stages import StageFolders, Stages
 
-ORIGINAL = REFERENCE_ARMS[0]
 Look = Callable[[float, Path], str]
 
 
@@ -56,7 +53,7 @@ def carry_out(
         **_names(made),
         evaluation=evaluation.name,
         seconds=round(time.time() - started, 2),
-        rates=rates(pd.read_parquet(evaluation / ROWS), stages.judges),
+        rates=rates(read_rows(evaluation), stages.judges),
     )
 
 

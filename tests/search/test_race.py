@@ -34,7 +34,7 @@ def evaluation(store: Store, key: str, unsafe: int) -> Path:
     """Writes rows of which the first so many harmful prompts are answered unsafely, and all questions rightly."""
     rows = [
         {"question_id": f"{kind}-{at}", "kind": kind, "verdict": hit if at < hits else miss}
-        for kind, hit, miss, hits in (("red_team", "unsafe", "safe", unsafe), ("telecom", "right", "wrong", N))
+        for kind, hit, miss, hits in (("red_team", "unsafe", "safe", unsafe), ("task", "right", "wrong", N))
         for at in range(N)
     ]
     folder = store.folder("evaluation", key)

@@ -79,6 +79,6 @@ def test_every_space_has_optunas_form(space: Any, expected: object) -> None:
 
 
 def test_over_refusal_is_no_objective_without_benchmarks_for_it() -> None:
-    evaluate = {"red_team": ["lab-harm"], "telecom": ["lab-telecom"]}
+    evaluate = {"red_team": ["lab-harm"], "task": ["lab-telecom"]}
     assert "over_refusal" in objectives(Sweep.model_validate(LEAST | {"arms": {}}))
     assert "over_refusal" not in objectives(Sweep.model_validate(LEAST | {"arms": {}, "evaluate": evaluate}))
