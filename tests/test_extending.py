@@ -21,8 +21,10 @@ from safecomm.search.arms import Trial, chain_at, realignments, seeded, training
 from safecomm.search.outcomes import Outcomes, needs_profile
 from safecomm.search.profiles import Profiles
 from safecomm.search.racing import rule_of
+from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import read_sweep
+from safecomm.statistics.domain import TELECOM
 from safecomm.storage.own_code import load
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +95,7 @@ def test_an_edited_file_makes_its_results_anew(sweep_file: Path) -> None:
     def context() -> str:
         sweep = read_sweep(sweep_file)
         (trial,) = seeded(sweep, "shrunk", {"shrink.factor": 0.25})
-        return str(RunFolder(sweep).keep(trial, {})["context"])
+        return RunFolder(sweep).keep(TrialRecord.of(trial, "done")).context
 
     before = context()
     assert context() == before
@@ -126,7 +128,7 @@ def test_a_judge_that_answers_amiss_is_named(sweep_file: Path) -> None:
 def test_a_stopping_rule_is_asked(sweep_file: Path) -> None:
     from numpy import array
 
-    rule = rule_of("quick_search:HalfAsSafe", 0.1, 0.05, 1, 1)
+    rule = rule_of("quick_search:HalfAsSafe", 0.1, 0.05, 1, 1, TELECOM)
     one, other = {"red_team": array([1.0, 1.0, 1.0])}, {"red_team": array([1.0, 0.0, 0.0])}
     assert rule.loses(one, other) and not rule.loses(other, one)
 
@@ -164,7 +166,7 @@ number = 3
         ("evaluate.judges=[broken:number]", "is no judge; make it a class with a method verdicts"),
         ("evaluate.judges=[{name: j, own: 'ladder_judge:LadderJudge', model: m}]", "takes no settings"),
         ("evaluate.red_team=[broken:number]", "is no dataset; make it a safecomm.data.dataset.Dataset"),
-        ("evaluate.telecom=[pole_climbing:POLE_CLIMBING]", "can't serve as telecom data"),
+        ("evaluate.task=[pole_climbing:POLE_CLIMBING]", "can't serve as task data"),
         ("search.algorithm=broken:number", "is no algorithm; make it a function or a class"),
         ("search.algorithm=tpee", "there is no algorithm 'tpee'; take grid, random"),
         ("search.racing.rule=broken:number", "is no stopping rule"),
@@ -194,3 +196,5 @@ def test_the_guides_sweep_runs(sweep_file: Path) -> None:
     assert lineages and all(one["defense"] == "shrink:Shrink" and one["code"] for one in lineages)
     made = [json.loads(path.read_text())["inputs"] for path in Path("runs/store").glob("finetune/*/lineage.json")]
     assert any(one.get("losses") for one in made)
+    report = Path("runs/extended/report.html").read_text(encoding="utf-8")
+    assert "Climbing accuracy" in report and "elecom" not in report

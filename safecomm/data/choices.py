@@ -50,7 +50,7 @@ class Question:
         """Returns the question as a benchmark's prompt, answered by the likeliest letter."""
         return Prompt(
             benchmark,
-            "telecom",
+            "task",
             self.prompt,
             self.category,
             options=self.letters,

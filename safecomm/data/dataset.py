@@ -15,7 +15,7 @@ from safecomm.data.splits import place
 from safecomm.data.table import Table
 from safecomm.errors import DataError
 
-Role = Literal["train", "safety", "red_team", "over_refusal", "telecom"]
+Role = Literal["train", "safety", "red_team", "over_refusal", "task"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Dataset:
 
     title: str
     roles: frozenset[Role]
-    """What a sweep may use it for: to train (`train`, `safety`), to measure (`red_team`, `over_refusal`, `telecom`)."""
+    """What a sweep may use it for: to train (`train`, `safety`), to measure (`red_team`, `over_refusal`, `task`)."""
     licence: str
     source: Hub | Web | None = None
     """Where it is read from without a local copy; None where it is generated, or always read from a local copy."""

@@ -1,11 +1,11 @@
-"""SafeInstruct: safety examples mixed into the telecom data (Bianchi et al., arXiv 2309.07875)."""
+"""SafeInstruct: safety examples mixed into the task data (Bianchi et al., arXiv 2309.07875)."""
 
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from safecomm.data.rows import Example
+from safecomm.data.rows import FORMER_TASK, Example
 from safecomm.errors import DataError
 
 
@@ -14,28 +14,28 @@ class Mixture:
     """A training set, and what was drawn for it."""
 
     examples: list[Example]
-    """Telecom and safety examples in the order of training."""
-    telecom: int
-    """Telecom examples."""
+    """Task and safety examples in the order of training."""
+    task: int
+    """Task examples."""
     safety: int
     """Safety examples."""
     ratio: float
-    """Safety examples asked for per telecom example."""
+    """Safety examples asked for per task example."""
     seed: int
     """Seed of the order and of the draw."""
 
 
-def mix(telecom: Sequence[Example], safety: Sequence[Example], ratio: float, seed: int) -> Mixture:
-    """Mixes round(ratio * len(telecom)) safety examples into the telecom examples.
+def mix(task: Sequence[Example], safety: Sequence[Example], ratio: float, seed: int) -> Mixture:
+    """Mixes round(ratio * len(task)) safety examples into the task examples.
 
     They are drawn without replacement among the distinct ones. For one seed a larger ratio only adds to what a smaller
     one gives: the same safety examples are drawn first, and everything keeps its place relative to everything else. So
     two ratios differ in nothing but the examples added.
 
     Args:
-        telecom: all are used.
+        task: all are used.
         safety: the pool; may be empty where the ratio is 0.
-        ratio: safety examples per telecom example, 0 for none.
+        ratio: safety examples per task example, 0 for none.
         seed: of the order and of the draw.
 
     Raises:
@@ -44,17 +44,18 @@ def mix(telecom: Sequence[Example], safety: Sequence[Example], ratio: float, see
     if not 0 <= ratio < math.inf:
         raise DataError(f"the ratio of safety examples must be 0 or more, not {ratio}")
     pool = list(dict.fromkeys(safety))
-    count = round(ratio * len(telecom))
+    count = round(ratio * len(task))
     if count > len(pool):
-        largest = math.floor(len(pool) / len(telecom) * 10_000) / 10_000
+        largest = math.floor(len(pool) / len(task) * 10_000) / 10_000
         raise DataError(
-            f"ratio {ratio:g} of {len(telecom)} telecom examples asks for {count} safety examples, but there are "
+            f"ratio {ratio:g} of {len(task)} task examples asks for {count} safety examples, but there are "
             f"{len(pool)} distinct ones; use a ratio of at most {largest:g}, or a larger safety dataset"
         )
     drawn = random.Random(f"{seed} draw").sample(pool, len(pool))[:count]
-    placed = _placed(telecom, f"{seed} telecom") + _placed(drawn, f"{seed} safety")
+    # The seed still says what it said when the first results were stored: another would give another order.
+    placed = _placed(task, f"{seed} {FORMER_TASK}") + _placed(drawn, f"{seed} safety")
     placed.sort(key=lambda entry: entry[0])
-    return Mixture([example for _, example in placed], len(telecom), count, ratio, seed)
+    return Mixture([example for _, example in placed], len(task), count, ratio, seed)
 
 
 def _placed(examples: Sequence[Example], seed: str) -> list[tuple[float, Example]]:

@@ -20,6 +20,7 @@ from safecomm.spec.judges import JudgeRef, ModelRef
 from safecomm.spec.sweep import Replicas
 from safecomm.storage.own_code import source_digest
 from safecomm.storage.store import Store, digest
+from safecomm.storage.versions import version
 
 VERDICT_TOKENS = 32
 """Longest verdict: `unsafe`, a line break and codes of categories, or WildGuard's three lines."""
@@ -112,9 +113,9 @@ def judges_of(
             return OwnJudge(ref.name, ref.own)
         if ref.model is None:
             return PhraseJudge(ref.name)
-        responses = Responses(store, {"judge": identity(ref, models), "engine": "" if ref.url else engine})
+        way = {"judge": identity(ref, models), "engine": "" if ref.url else engine, "version": version("replies")}
         answers = remote_ask(ref.url, ref.model, VERDICT_TOKENS) if ref.url else partial(ask, ref.name)
-        return ModelJudge(ref.name, form_of(ref), responses, answers)
+        return ModelJudge(ref.name, form_of(ref), Responses(store, way), answers)
 
     return [judge(ref) for ref in judges]
 

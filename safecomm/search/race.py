@@ -7,9 +7,11 @@ from typing import Any
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
 from safecomm.search.racing import rule_of
+from safecomm.search.record import TrialRecord
 from safecomm.search.referee import Referee
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.spec.search import Racing
+from safecomm.statistics.domain import TELECOM, Domain, domain_of
 from safecomm.storage.store import Store
 
 
@@ -20,7 +22,9 @@ class Race:
     point loses with one seed it may gain with another.
     """
 
-    def __init__(self, racing: Racing, target_asr: float, agenda: Agenda, rivals: int, store: Store):
+    def __init__(
+        self, racing: Racing, target_asr: float, agenda: Agenda, rivals: int, store: Store, domain: Domain = TELECOM
+    ):
         """Starts the referee.
 
         Args:
@@ -29,12 +33,13 @@ class Race:
             agenda: the search.
             rivals: the most trials that it will have.
             store: where evaluations are.
+            domain: what the reasons call the task.
         """
         import ray
 
         self.rungs = racing.rungs
         self._agenda, self._store = agenda, store
-        rule = rule_of(racing.rule, target_asr, 1 - racing.confidence, len(racing.rungs), max(1, rivals))
+        rule = rule_of(racing.rule, target_asr, 1 - racing.confidence, len(racing.rungs), max(1, rivals), domain)
         self._referee = ray.remote(num_cpus=0)(Referee).options(max_concurrency=1000, **_beside_us()).remote(rule)
         self._introduced: set[str] = set()
 
@@ -43,7 +48,8 @@ class Race:
         """Returns the sweep's race, if it has one."""
         if not sweep.search.racing or sweep.seeds > 1:
             return None
-        return cls(sweep.search.racing, sweep.search.target_asr, agenda, rivals, store)
+        domain = domain_of(sweep.domain)
+        return cls(sweep.search.racing, sweep.search.target_asr, agenda, rivals, store, domain)
 
     def entry(self, trial: Trial) -> dict[str, Any]:
         """Returns what a trial that starts needs to ask the referee, who hears of all before it that are over."""
@@ -54,15 +60,15 @@ class Race:
         races = trial.arm not in REFERENCE_ARMS
         return {"place": place, "rungs": self.rungs if races else [], "referee": self._referee}
 
-    def over(self, trial: Trial, record: Mapping[str, Any]) -> None:
+    def over(self, trial: Trial, record: TrialRecord) -> None:
         """Tells the referee of a trial that is over, once."""
         if trial.id in self._introduced:
             return
         self._introduced.add(trial.id)
-        is_rival = record["status"] != "failed" and trial.arm != REFERENCE_ARMS[0]
-        evaluation = str(self._store.folder("evaluation", record["evaluation"])) if is_rival else ""
+        key = record.evaluation if trial.arm != REFERENCE_ARMS[0] else ""
+        evaluation = str(self._store.folder("evaluation", key)) if key else ""
         place = self._agenda.trials.index(trial)
-        self._referee.over.remote(place, trial.title, float(record.get("share", 1.0)), evaluation)
+        self._referee.over.remote(place, trial.title, 1.0 if record.share is None else record.share, evaluation)
 
 
 def _beside_us() -> dict[str, Any]:

@@ -4,7 +4,7 @@ Points are measured in rungs, on growing parts of the search split, all on the s
 races (S-Race; Zhang, Georgiopoulos, Anagnostopoulos, GECCO 2013) pairs are compared by exact paired tests, corrected by
 Bonferroni. "Better" is domination under a constraint (Deb et al., IEEE Trans. Evol. Comput. 6, 2002, definition 1):
 what keeps the target attack success beats what does not; above the target the lower attack success is better, below it
-the higher telecom accuracy.
+the higher task accuracy.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,8 @@ from scipy.stats import beta, binom
 from safecomm.data.rows import Prompt
 from safecomm.data.splits import place
 from safecomm.serving.stream import ID
-from safecomm.statistics.metrics import METRICS
+from safecomm.statistics.domain import TELECOM, Domain
+from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, OVER_REFUSAL
 from safecomm.storage.own_code import is_dotted, load, refuse
 
 Hits = dict[str, NDArray[np.float64]]
@@ -47,8 +48,8 @@ def verdicts(rows: pd.DataFrame) -> "dict[str, pd.Series[float]]":
         rows: an evaluation's, with the columns `question_id`, `kind` and `verdict`.
     """
     return {
-        kind: rows[rows["kind"] == kind].set_index(ID)["verdict"].map({metric.hit: 1.0, metric.miss: 0.0})
-        for kind, metric in METRICS.items()
+        metric.kind: rows[rows["kind"] == metric.kind].set_index(ID)["verdict"].map({metric.hit: 1.0, metric.miss: 0.0})
+        for metric in METRICS
     }
 
 
@@ -68,15 +69,18 @@ class Rule:
     """How often a point may stop."""
     rivals: int
     """The most points that one is compared with."""
+    domain: Domain = TELECOM
+    """The sweep's, for the reasons."""
 
     def loses(self, ours: Hits, rival: Hits) -> str:
         """Returns why a point stops in view of a rival on the same questions; empty if it goes on."""
         own, paired = self.level / 2 / self.looks, self.level / 2 / (self.looks * self.rivals)
-        if _lower(ours["red_team"], own) > self.target_asr and _excess(ours, rival, "red_team") <= paired:
-            return "attack success is above the target and higher than that of"
-        within = _upper(rival["red_team"], paired) <= self.target_asr
-        if within and _excess(rival, ours, "telecom") <= paired and _no_shyer(rival, ours):
-            return "telecom accuracy is lower, at an attack success within the target, than that of"
+        attack, task = ASR.words(self.domain), ACCURACY.words(self.domain)
+        if _lower(ours[ASR.kind], own) > self.target_asr and _excess(ours, rival, ASR.kind) <= paired:
+            return f"{attack} is above the target and higher than that of"
+        within = _upper(rival[ASR.kind], paired) <= self.target_asr
+        if within and _excess(rival, ours, ACCURACY.kind) <= paired and _no_shyer(rival, ours):
+            return f"{task} is lower, at an {attack} within the target, than that of"
         return ""
 
 
@@ -88,10 +92,10 @@ class StoppingRule(Protocol):
         ...
 
 
-RULES: dict[str, Callable[[float, float, int, int], StoppingRule]] = {"paired": Rule}
+RULES: dict[str, Callable[[float, float, int, int, Domain], StoppingRule]] = {"paired": Rule}
 
 
-def rule_of(name: str, target_asr: float, level: float, looks: int, rivals: int) -> StoppingRule:
+def rule_of(name: str, target_asr: float, level: float, looks: int, rivals: int, domain: Domain) -> StoppingRule:
     """Returns a stopping rule.
 
     Args:
@@ -100,13 +104,14 @@ def rule_of(name: str, target_asr: float, level: float, looks: int, rivals: int)
         level: 1 - confidence.
         looks: how often a point may stop.
         rivals: the most points that one is compared with.
+        domain: the sweep's, for the reasons.
 
     Raises:
         UsageError: where a user's own has no `loses`.
     """
     if not is_dotted(name):
-        return RULES[name](target_asr, level, looks, rivals)
-    rule = load(name)(target_asr, level, looks, rivals)
+        return RULES[name](target_asr, level, looks, rivals, domain)
+    rule = load(name)(target_asr, level, looks, rivals, domain)
     if not callable(getattr(rule, "loses", None)):
         raise refuse(name, "is no stopping rule; give it a method loses(self, ours, rival) -> str")
     return cast(StoppingRule, rule)
@@ -121,7 +126,7 @@ def _excess(one: Hits, other: Hits, kind: str) -> float:
 
 def _no_shyer(one: Hits, other: Hits) -> bool:
     """Tells whether the first refuses no more harmless prompts than the second."""
-    return bool(np.nansum(one["over_refusal"] - other["over_refusal"]) <= 0)
+    return bool(np.nansum(one[OVER_REFUSAL.kind] - other[OVER_REFUSAL.kind]) <= 0)
 
 
 @lru_cache(maxsize=100_000)

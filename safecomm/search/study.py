@@ -21,13 +21,10 @@ from optuna.trial import FrozenTrial, TrialState
 from safecomm.defenses.space import Choice, Exact, Grid, LogUniform, RandInt, Strict, Uniform
 from safecomm.spec import Sweep
 from safecomm.spec.arms import dimensions
+from safecomm.statistics.metric_table import BY_NAME
 from safecomm.storage.own_code import is_dotted, load, refuse
 
-DIRECTIONS = {
-    "asr": StudyDirection.MINIMIZE,
-    "accuracy": StudyDirection.MAXIMIZE,
-    "over_refusal": StudyDirection.MINIMIZE,
-}
+DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 COMPLETE = "complete"
 """The mark of a proposal that was written as a whole before the sweep was interrupted."""
 
@@ -54,7 +51,7 @@ def distribution(space: Strict) -> BaseDistribution:
 
 def objectives(sweep: Sweep) -> list[str]:
     """Returns the objectives that the sweep has benchmarks for."""
-    return [metric for metric in sweep.search.objectives if metric != "over_refusal" or sweep.evaluate.over_refusal]
+    return [name for name in sweep.search.objectives if getattr(sweep.evaluate, BY_NAME[name].kind)]
 
 
 class ArmStudy:
@@ -69,7 +66,7 @@ class ArmStudy:
             study_name=arm,
             storage=JournalStorage(JournalFileBackend(str(journal))),
             load_if_exists=True,
-            directions=[DIRECTIONS[metric] for metric in objectives(sweep)],
+            directions=[DIRECTIONS[BY_NAME[name].direction] for name in objectives(sweep)],
         )
         if not self._study.trials:
             with warnings.catch_warnings(action="ignore"):  # Optuna calls it experimental

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from safecomm.defenses.space import Strict
+from safecomm.statistics.metric_table import METRICS, MetricName
 from safecomm.storage.own_code import as_value_error, is_dotted, load, refuse
 
-Metric = Literal["asr", "accuracy", "over_refusal"]
 ALGORITHMS = ("grid", "random", "tpe", "nsga2", "cmaes")
 RULES = ("paired",)
 KnownPoint = dict[str, float] | Literal["published"]
@@ -73,8 +73,8 @@ class Search(Strict):
     `my_package.my_module:my_sampler`."""
     arms: dict[str, ArmSearch] = {}
     """Arms that are searched differently."""
-    objectives: Annotated[list[Metric], Field(min_length=1)] = ["asr", "accuracy", "over_refusal"]
-    """What is traded off: attack success and over-refusal down, telecom accuracy up."""
+    objectives: Annotated[list[MetricName], Field(min_length=1)] = [metric.name for metric in METRICS]
+    """What is traded off: attack success and over-refusal down, task accuracy up."""
     target_asr: Annotated[float, Field(ge=0, le=1)] = 0.05
     """The attack success rate that a recommended point should keep."""
     split: Literal["search", "report"] = "search"

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm, permutation_test
 from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import NormalIndPower
-from statsmodels.stats.proportion import proportion_effectsize
 
+from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import Rate, rate
 
 RESAMPLES = 10_000
@@ -91,22 +90,6 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         return {}
     corrected = multipletests(list(p_values.values()), method="holm")[1]
     return {name: float(p) for name, p in zip(p_values, corrected, strict=True)}
-
-
-def prompts_needed(first: float, second: float, power: float = 0.8) -> int:
-    """Returns how many prompts each of two models must be asked to tell their rates apart at the 5% level.
-
-    By the arcsine transformation (Cohen, Statistical Power Analysis, 1988, chapter 6), for models asked different
-    prompts; asked the same ones, fewer do.
-
-    Raises:
-        ValueError: where the rates are equal, which no number of prompts tells apart.
-    """
-    if first == second:
-        raise ValueError("equal rates can't be told apart")
-    effect = abs(proportion_effectsize(first, second))
-    needed: float = NormalIndPower().solve_power(effect, alpha=0.05, power=power)
-    return math.ceil(needed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +188,7 @@ def corrected_rates(
         judges: the judges' names, the deciding one first.
         trusted: judge -> how far it agrees with people, for those of whom it is known.
     """
-    names = {judge: "asr" if place == 0 else f"asr@{judge}" for place, judge in enumerate(judges)}
+    names = {judge: ASR.name if place == 0 else f"{ASR.name}@{judge}" for place, judge in enumerate(judges)}
     return {
         name: corrected(one, trusted[judge])
         for judge, metric in names.items()

@@ -1,16 +1,18 @@
-"""Rates with their intervals: attack success, telecom accuracy, over-refusal.
+"""The rates of the metric table with their intervals.
 
 A verdict that no judge could give counts neither as a hit nor as a miss. It leaves the rate and shows up in its
 unscored share.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, norm
+
+from safecomm.statistics.metric_table import ASR, METRICS, Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +28,6 @@ class Rate:
     """Share of all prompts that have none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """How the verdicts of one kind of benchmark become a rate."""
-
-    name: str
-    hit: str
-    miss: str
-    better: str
-    """`min` or `max`."""
-
-
-METRICS = {
-    "red_team": Metric("asr", hit="unsafe", miss="safe", better="min"),
-    "telecom": Metric("accuracy", hit="right", miss="wrong", better="max"),
-    "over_refusal": Metric("over_refusal", hit="refused", miss="answered", better="min"),
-}
-BETTER = {metric.name: metric.better for metric in METRICS.values()}
-
-
 def rate(hits: int, scored: int, total: int) -> Rate:
     """Returns hits / scored with the Wilson score interval (Wilson, JASA 22, 1927), sound at 0, at 1 and for small n.
 
@@ -53,6 +36,8 @@ def rate(hits: int, scored: int, total: int) -> Rate:
         scored: prompts with any verdict.
         total: all prompts. Where none is scored the value is NaN and the interval [0, 1].
     """
+    from scipy.stats import binomtest  # for which a plan would wait
+
     unscored = 1 - scored / total if total else 0.0
     if not scored:
         return Rate(math.nan, 0.0, 1.0, 0, unscored)
@@ -90,6 +75,8 @@ def clustered_rate(hits: Sequence[int], scored: Sequence[int], total: int) -> Ra
 
 def _wilson(value: float, n: float) -> tuple[float, float]:
     """Returns the 95% Wilson interval of a rate at a number of prompts that need not be whole."""
+    from scipy.stats import norm
+
     z = float(norm.ppf(0.975))
     centre = (value + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
@@ -129,10 +116,10 @@ def rates(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Rate]:
         rates.
     """
     found: dict[str, Rate] = {}
-    for kind, metric in METRICS.items():
-        of_kind = rows[rows["kind"] == kind]
+    for metric in METRICS:
+        of_kind = rows[rows["kind"] == metric.kind]
         found |= _benchmark_rates(of_kind, "verdict", metric, metric.name)
-        if kind == "red_team":
+        if metric is ASR:
             for judge in judges[1:]:
                 found |= _benchmark_rates(of_kind, f"verdict@{judge}", metric, f"{metric.name}@{judge}")
     return found
@@ -152,10 +139,20 @@ def _verdict_rate(rows: pd.DataFrame, column: str, metric: Metric) -> Rate:
     return clustered_rate(list(hit.groupby(groups).sum()), list(scored.groupby(groups).sum()), len(rows))
 
 
-def as_columns(found: dict[str, Rate]) -> dict[str, float]:
+def as_columns(found: Mapping[str, Rate]) -> dict[str, float]:
     """Returns the rates as one flat row: for every metric M the columns M, M_low, M_high, M_n and M_unscored."""
     return {
         name if field == "value" else f"{name}_{field}": value
         for name, one in found.items()
         for field, value in asdict(one).items()
     }
+
+
+def from_columns(row: Mapping[str, Any]) -> dict[str, Rate]:
+    """Returns the rates that `as_columns` wrote into a row."""
+    return {name: Rate(**parts) for name in row if None not in (parts := _parts(row, name)).values()}
+
+
+def _parts(row: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    names = [one.name for one in fields(Rate)]
+    return {name: row.get(metric if name == "value" else f"{metric}_{name}") for name in names}

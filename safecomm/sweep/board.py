@@ -1,12 +1,15 @@
 """The board: a tally as a table, and its words."""
 
+import math
+
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from safecomm.search.arms import Trial
-from safecomm.sweep.tally import Arm, Record, Running, Tally, known
+from safecomm.statistics.metric_table import ACCURACY, ASR
+from safecomm.sweep.tally import Arm, Running, Tally
 
 SHOWN_RUNNING = 4
 """Running trials of one arm that get a line; the rest are counted."""
@@ -34,7 +37,7 @@ class Board:
         table.add_column("arm", no_wrap=True)
         for count in ("done", "running", "stopped\nearly", "failed"):
             table.add_column(count, justify="right", no_wrap=True)
-        table.add_column("best: attack\n& accuracy", no_wrap=True)
+        table.add_column(f"best: {ASR.short}\n& {ACCURACY.short}", no_wrap=True)
         table.add_column("running now", ratio=1, overflow="fold")
         for name, arm in list(self._tally.arms.items()):
             running = [one for one in list(self._tally.running.values()) if one.trial.arm == name]
@@ -51,7 +54,7 @@ class Board:
         if arm.best is None:
             return Text("")
         green = "green" if self._tally.is_under_target(arm.best) else ""
-        return Text(f"{percent(arm.best, 'asr')}, {percent(arm.best, 'accuracy')}", style=green)
+        return Text(f"{percent(arm.best.value(ASR.name))}, {percent(arm.best.value(ACCURACY.name))}", style=green)
 
     def _now(self, running: list[Running]) -> Text:
         lines = [
@@ -77,14 +80,14 @@ def stage(running: Running) -> str:
         return "started"
     rung = f" rung {news['rung']} of {news['rungs']}" if "rung" in news else ""
     answers = [f"{news['answered']:,} of {news['asked']:,} answered"] if "answered" in news else []
-    words = {"asr": "attack", "accuracy": "accuracy"}
-    rates = [f"{word} {percent(news, metric)}" for metric, word in words.items() if known(news, metric)]
+    known = [one for one in (ASR, ACCURACY) if not math.isnan(news.get(one.name, math.nan))]
+    rates = [f"{one.short} {percent(news[one.name])}" for one in known]
     return ", ".join([f"evaluation{rung}", *answers, *rates])
 
 
-def percent(record: Record, metric: str) -> str:
-    """Words a rate."""
-    return f"{record[metric]:.1%}" if known(record, metric) else "unknown"
+def percent(value: float) -> str:
+    """Words a rate; one that no judge could give is NaN."""
+    return "unknown" if math.isnan(value) else f"{value:.1%}"
 
 
 def time_left(tally: Tally) -> str:

@@ -13,9 +13,12 @@ from rich.markup import escape
 from rich.text import Text
 
 from safecomm.search.arms import Trial
+from safecomm.search.record import TrialRecord
+from safecomm.statistics.domain import TELECOM, Domain
+from safecomm.statistics.metric_table import METRICS
 from safecomm.sweep.board import Board, percent, stage, time_left
 from safecomm.sweep.driver import LOST, DriverOnly
-from safecomm.sweep.tally import Record, Tally
+from safecomm.sweep.tally import Report, Tally
 
 QUARTERS = 4
 """Lines that one fine-tune, or one evaluation, prints where there is no terminal."""
@@ -31,6 +34,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         name: what the experiment is called.
         arms: arm -> its trials in the experiment, where they are known.
         target_asr: the attack success rate that a point should keep; the best trial is the most accurate under it.
+        domain: what the rates call the task.
         clock: gives seconds that never go back.
     """
 
@@ -42,9 +46,11 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         name: str = "sweep",
         arms: Mapping[str, int] | None = None,
         target_asr: float | None = None,
+        domain: Domain = TELECOM,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._console = console
+        self._domain = domain
         self._tally = Tally(total, arms or {}, target_asr, clock)
         self._told: dict[str, tuple[str, int]] = {}
         self._refreshed = 0.0
@@ -87,14 +93,16 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Shows what a trial gave, and how long the rest may take."""
-        nothing = {"status": "failed", "error": "it ended without a result"}
         result = trial.last_result or {}
-        self._end(trial, result if "status" in result else nothing)
+        if "status" in result:
+            self._end(trial, TrialRecord.from_json(result))
+        else:
+            self._fail(trial, error="it ended without a result")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Shows a trial that was lost time after time; Ray Tune has written down why."""
         log = f"{trial.local_path}/error.txt"
-        self._end(trial, {"status": "failed", "error": LOST, "log": log})
+        self._fail(trial, error=LOST, log=log)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tells that a trial is tried again."""
@@ -110,13 +118,16 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
             self._live.stop()
             atexit.unregister(self._live.stop)
 
-    def _end(self, trial: Any, record: Record) -> None:
+    def _fail(self, trial: Any, **known: str) -> None:
+        self._end(trial, TrialRecord.of(Trial.of(trial.config["trial"]), "failed", **known))
+
+    def _end(self, trial: Any, record: TrialRecord) -> None:
         ours = Trial.of(trial.config["trial"])
-        seconds = self._tally.end(trial.trial_id, ours, record)
+        spent = self._tally.end(trial.trial_id, ours, record)
+        seconds = spent if record.seconds is None else record.seconds
         count = f"[bold]{self._tally.ended:>3}/{self._tally.total}[/bold] [dim]{time_left(self._tally)}[/dim]"
-        self._say(
-            f"{count} {escape(title(ours))}: {outcome(record)} [dim]({record.get('seconds', seconds):.0f} s)[/dim]"
-        )
+        told = f"{escape(title(ours))}: {outcome(record, self._domain)}"
+        self._say(f"{count} {told} [dim]({seconds:.0f} s)[/dim]")
 
     def _say_plain(self, line: str) -> None:
         """Prints what a terminal shows in the table."""
@@ -134,7 +145,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
             self._live.refresh()
 
 
-def milestone(result: Record) -> tuple[str, int]:
+def milestone(result: Report) -> tuple[str, int]:
     """Returns the stage that a report is of, and how many of those parts are done that are worth a line."""
     if "train/step" in result:
         return "fine-tune", QUARTERS * int(result["train/step"]) // int(result["train/steps"])
@@ -151,20 +162,20 @@ def title(trial: Trial) -> str:
     return trial.title + split
 
 
-def outcome(record: Record) -> str:
+def outcome(record: TrialRecord, domain: Domain = TELECOM) -> str:
     """Words what a trial gave, as markup."""
-    if record["status"] == "done":
-        return rates_line(record)
-    if record["status"] == "stopped":
-        return ", ".join(filter(None, [f"stopped early: {plain(record.get('reason', ''))}", rates_line(record)]))
-    log = f"; its log: {plain(record['log'])}" if record.get("log") else ""
-    return f"[red]failed:[/red] {plain(record.get('error', ''))}{log}"
+    if record.status == "done":
+        return rates_line(record, domain)
+    if record.status == "stopped":
+        return ", ".join(filter(None, [f"stopped early: {plain(record.reason or '')}", rates_line(record, domain)]))
+    log = f"; its log: {plain(record.log)}" if record.log else ""
+    return f"[red]failed:[/red] {plain(record.error)}{log}"
 
 
-def rates_line(record: Record) -> str:
-    """Words the three rates of a record."""
-    words = {"asr": "attack success", "accuracy": "telecom accuracy", "over_refusal": "over-refusal"}
-    return ", ".join(f"{word} {percent(record, metric)}" for metric, word in words.items() if metric in record)
+def rates_line(record: TrialRecord, domain: Domain) -> str:
+    """Words the rates of a record."""
+    measured = [one for one in METRICS if one.name in record.rates]
+    return ", ".join(f"{one.words(domain)} {percent(record.value(one.name))}" for one in measured)
 
 
 def plain(text: str) -> str:

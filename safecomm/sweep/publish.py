@@ -13,18 +13,14 @@ from safecomm.report.summary import write_pareto
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial, seeded
 from safecomm.search.run_folder import RunFolder
-from safecomm.spec import REFERENCE_ARMS, Sweep
+from safecomm.spec import ORIGINAL, REFERENCE_ARMS, Sweep
 from safecomm.storage.names import PARETO, REPORT, TRIALS
 from safecomm.storage.store import Store
-
-_NOT_FOR_THE_TABLE = {"context", "traceback"}
 
 
 def trials_table(sweep: Sweep, folder: RunFolder, trials: list[Trial]) -> pd.DataFrame:
     """Returns a row per trial and split that left a record, with the columns `BESIDE_ORIGINAL`."""
-    records = [record for trial in trials if (record := folder.record(trial))]
-    rows = [{key: value for key, value in record.items() if key not in _NOT_FOR_THE_TABLE} for record in records]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([record.to_row() for trial in trials if (record := folder.record(trial))])
     for column in ("data", "log", "adapter", "adapter_path", "finetune", "profile", "evaluation"):
         if column in table:
             table[column] = table[column].fillna("")
@@ -41,7 +37,7 @@ def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> lis
         return []
     points = pooled(table)
     best = best_of_arms(points, sweep.search.target_asr)
-    originals = rows_of(points[points["arm"] == "original"])
+    originals = rows_of(points[points["arm"] == ORIGINAL])
     recommended = recommend(points, sweep.search.target_asr, originals[0] if originals else None)
     chosen = dict.fromkeys([(arm, "{}") for arm in REFERENCE_ARMS] + list(best.items()))
     if recommended:

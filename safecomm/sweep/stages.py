@@ -4,15 +4,13 @@ Each reads what the ones before it wrote and is found in the store when it was m
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from safecomm.data.mixing import mix
-from safecomm.data.rows import Example
+from safecomm.data.rows import FORMER_TASK, Example, Prompt
 from safecomm.defenses import Realignment
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
@@ -21,27 +19,33 @@ from safecomm.defenses.registry import defense_of
 from safecomm.errors import ModelError
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
+from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel
-from safecomm.judging.verdicts import judged
 from safecomm.plan.data import asked, examples
 from safecomm.search.arms import Chain, Trial, realignments, training, training_steps
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.search.outcomes import needs_profile
 from safecomm.search.profiles import Profiles
 from safecomm.search.racing import first
-from safecomm.serving.fleet import wait_for_fleet
 from safecomm.serving.models import ModelFolder
-from safecomm.serving.responses import Questions, Responses
-from safecomm.serving.stream import Request, stream
 from safecomm.serving.suite import Protocol
 from safecomm.spec import Finetune, Sweep
 from safecomm.statistics.selection import module_type
 from safecomm.storage.names import MODULES, ROWS, TRAIN_DATA
 from safecomm.storage.own_code import is_dotted, source_digest
 from safecomm.storage.store import Store, digest, lineage, write_json
+from safecomm.storage.versions import version
 
-VERSION = 4
-"""Raise it when a change to a stage changes what it makes of the same inputs."""
+
+@dataclass(frozen=True)
+class StageFolders:
+    """The folders of the stages that made an adapter."""
+
+    finetune: Path
+    adapter: Path
+    """The last one's: the fine-tune's own, or that of the last defense."""
+    profile: Path | None = None
+    """The last alignment profile, where one was needed."""
 
 
 @dataclass(frozen=True)
@@ -56,40 +60,34 @@ class Stages:
     judge_models: Mapping[str, ModelFolder] = field(default_factory=dict)
     """The models of the judges that run on engines of ours."""
 
-    def adapter(self, chain: Chain, seed: int) -> dict[str, Path]:
-        """Carries out the chain up to its adapter.
-
-        Returns:
-            The folders of the stages: `finetune`, `adapter` (the last), and `profile` where one was computed.
-        """
-        folders = {"finetune": self.finetuned(training_steps(chain), seed)}
-        folders["adapter"] = folders["finetune"]
+    def adapter(self, chain: Chain, seed: int) -> StageFolders:
+        """Carries out the chain up to its adapter."""
+        finetune = self.finetuned(training_steps(chain), seed)
+        made = StageFolders(finetune, finetune)
         for name, settings in realignments(chain):
-            needs, subject = defense_of(name).needs, {"adapter": folders["adapter"]}
+            needs, subject = defense_of(name).needs, {"adapter": made.adapter}
             if "profile" in needs:
-                subject["profile"] = folders["profile"] = self.profiled(folders["adapter"])
+                subject["profile"] = self.profiled(made.adapter)
             if "safe" in needs:
                 subject["safe"] = self.safe_adapter(seed)
-            folders["adapter"] = self.realigned(name, settings, subject)
-        return folders
+            adapter = self.realigned(name, settings, subject)
+            made = StageFolders(finetune, adapter, subject.get("profile", made.profile))
+        return made
 
-    def trained(self, trial: Trial) -> dict[str, Path]:
-        """Makes a fine-tune that arms share and, where they select modules of it, its profile.
-
-        Returns:
-            The folders of the stages, as `adapter` does.
-        """
+    def trained(self, trial: Trial) -> StageFolders:
+        """Makes a fine-tune that arms share and, where they select modules of it, its profile."""
         if trial.arm == SAFE_ADAPTER:
-            return {"finetune": self.safe_adapter(trial.seed)}
-        folders = {"finetune": self.finetuned(trial.chain, trial.seed)}
-        if any(needs_profile(chain) for chain in self.sweep.arms.values()):
-            folders["profile"] = self.profiled(folders["finetune"])
-            modules = Profile.load(folders["profile"], Adapter.load(folders["finetune"])).modules
-            Profiles(self.sweep).keep(trial.point, trial.seed, modules)
-        return folders
+            safe = self.safe_adapter(trial.seed)
+            return StageFolders(safe, safe)
+        finetune = self.finetuned(trial.chain, trial.seed)
+        if not any(needs_profile(chain) for chain in self.sweep.arms.values()):
+            return StageFolders(finetune, finetune)
+        profile = self.profiled(finetune)
+        Profiles(self.sweep).keep(trial.point, trial.seed, Profile.load(profile, Adapter.load(finetune)).modules)
+        return StageFolders(finetune, finetune, profile)
 
     def finetuned(self, chain: Chain, seed: int) -> Path:
-        """Fine-tunes on the telecom data, or takes the given adapter.
+        """Fine-tunes on the task data, or takes the given adapter.
 
         Args:
             chain: the training defenses, which change the data, the hyperparameters or the loss; none for a plain one.
@@ -99,14 +97,14 @@ class Stages:
         if section.adapter:
             return self._given()
         steps = [(name, _training(name, settings)) for name, settings in chain]
-        telecom = [example for ref in section.data for example in examples(ref)]
+        task = [example for ref in section.data for example in examples(ref)]
         needs_safety = any("safety_data" in step.needs for _, step in steps)
         safety = examples(section.safety_data) if section.safety_data and needs_safety else ()
-        rows = training_set([step for _, step in steps], telecom, safety, seed)
+        rows = training_set([step for _, step in steps], task, safety, seed)
         ratio = float(training(chain).get("ratio", 0.0))
         drawn: dict[str, Any] = {
-            "telecom": len(telecom),
-            "safety": len(rows) - len(telecom),
+            FORMER_TASK: len(task),
+            "safety": len(rows) - len(task),
             "ratio": ratio,
             "seed": seed,
         }
@@ -125,7 +123,7 @@ class Stages:
         section = self.sweep.finetune.safe_adapter
         assert section is not None, "the spec refuses safe_merge without finetune.safe_adapter"
         safety = list(examples(section.data))
-        drawn = {"telecom": 0, "safety": len(safety), "seed": seed}
+        drawn = {FORMER_TASK: 0, "safety": len(safety), "seed": seed}
         return self._train(safety, drawn, seed, epochs=section.epochs, learning_rate=section.learning_rate)
 
     def profiled(self, adapter: Path) -> Path:
@@ -138,7 +136,7 @@ class Stages:
             "base": self.base.identity,
             "aligned": self.aligned.identity,
             "adapter": _key(adapter),
-            "version": VERSION,
+            "version": version("profile"),
         }
         return self.store.obtain("profile", inputs, make)
 
@@ -166,7 +164,7 @@ class Stages:
             made.adapter.save(out)
             write_json(out / MODULES, made.modules)
 
-        inputs: dict[str, Any] = {"defense": name, "settings": settings, "version": VERSION}
+        inputs: dict[str, Any] = {"defense": name, "settings": settings, "version": version("realign")}
         if is_dotted(name):
             inputs["code"] = source_digest(name)
         inputs |= {part: _key(folder) for part, folder in subject.items()}
@@ -184,40 +182,31 @@ class Stages:
         Returns:
             The folder of `rows.parquet`, and the adapter's content hash ("" without an adapter).
         """
-        evaluate = self.sweep.evaluate
-        prompts = tuple(first(asked(self.sweep, split), share))
-        content = Adapter.load(adapter).digest() if adapter else ""
-
-        protocol = Protocol(
-            system_prompt=self.sweep.model.system_prompt,
-            **{one.name: getattr(evaluate, one.name) for one in fields(Protocol) if one.name != "system_prompt"},
-        )
-        way = {"model": self.aligned.identity, "adapter": content, "version": VERSION, **protocol.as_key()}
-
-        def ask(missing: Questions) -> Iterator[pd.DataFrame]:
-            wait_for_fleet()
-            return (rows for _, rows in stream({"": Request(missing, str(adapter) if adapter else None)}))
+        subject = Subject(adapter, Adapter.load(adapter).digest() if adapter else "")
+        measurement = self._measurement(first(asked(self.sweep, split), share))
 
         def make(out: Path) -> None:
-            answers = Responses(self.store, way).of(protocol.questions(prompts), ask)
-            judged(protocol.rows(prompts, answers), *panel.seated(self.store, protocol.engine)).to_parquet(out / ROWS)
+            measure(measurement, {"": subject})[""].to_parquet(out / ROWS)
 
-        panel = Panel(evaluate.judges, evaluate.grader, self.judge_models)
-        key = {
-            "prompts": digest([prompt.as_row() for prompt in prompts]),
-            "samples": protocol.samples,
-            "judges": panel.as_key(),
-        }
-        return self.store.obtain("evaluation", way | key, make), content
+        return self.store.obtain("evaluation", measurement.key(subject), make), subject.content
 
     @property
     def judges(self) -> list[str]:
         """The judges' names, the deciding one first."""
         return [judge.name for judge in self.sweep.evaluate.judges]
 
+    def _measurement(self, prompts: Sequence[Prompt]) -> Measurement:
+        evaluate = self.sweep.evaluate
+        protocol = Protocol(
+            system_prompt=self.sweep.model.system_prompt,
+            **{one.name: getattr(evaluate, one.name) for one in fields(Protocol) if one.name != "system_prompt"},
+        )
+        panel = Panel(evaluate.judges, evaluate.grader, self.judge_models)
+        return Measurement(self.aligned, prompts, panel, protocol, self.store)
+
     def _given(self) -> Path:
         adapter = given_adapter(self.sweep.finetune)
-        inputs = {"given": adapter.digest(), "version": VERSION}
+        inputs = {"given": adapter.digest(), "version": version("finetune")}
         return self.store.obtain("finetune", inputs, adapter.save)
 
     def _train(self, examples: Sequence[Example], drawn: dict[str, Any], seed: int, **changes: Any) -> Path:
@@ -245,7 +234,12 @@ class Stages:
                 spread=workers.spread,
             )
 
-        inputs = {"model": self.aligned.identity, "data": _key(data), "version": VERSION, **job.hyperparameters}
+        inputs = {
+            "model": self.aligned.identity,
+            "data": _key(data),
+            "version": version("finetune"),
+            **job.hyperparameters,
+        }
         return self.store.obtain("finetune", inputs, make)
 
     def _written(self, examples: Sequence[Example], drawn: dict[str, Any]) -> Path:

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from safecomm.search.arms import Trial
+from safecomm.search.record import TrialRecord
+from safecomm.statistics.metric_table import ACCURACY, ASR
 
-Record = Mapping[str, Any]
+Report = Mapping[str, Any]
+"""What a running trial tells of the stage that it is in."""
 WINDOW_SECONDS = 60.0
 """Over which answers a second are counted."""
-EVALUATION = ("rung", "rungs", "asr", "accuracy", "answered", "asked")
+EVALUATION = ("rung", "rungs", ASR.name, ACCURACY.name, "answered", "asked")
 
 
 @dataclass
@@ -24,7 +27,7 @@ class Arm:
     """`done`, `stopped` or `failed` -> trials."""
     seconds: float = 0.0
     """What those took that did not fail: one that fails early tells nothing of the others."""
-    best: Record | None = None
+    best: TrialRecord | None = None
 
     @property
     def measured(self) -> int:
@@ -41,7 +44,7 @@ class Running:
     news: dict[str, Any] = field(default_factory=dict)
     """What it reported last of the stage that it is in."""
 
-    def hear(self, result: Record) -> int:
+    def hear(self, result: Report) -> int:
         """Takes in a report; returns how many prompts were answered since the one before."""
         if "train/step" in result:
             self.news = {key: value for key, value in result.items() if key.startswith("train/")}
@@ -94,27 +97,27 @@ class Tally:
         self.running[trial_id] = Running(trial, self._clock())
         self._together = max(self._together, len(self.running))
 
-    def hear(self, trial_id: str, result: Record) -> None:
+    def hear(self, trial_id: str, result: Report) -> None:
         """Takes in what a running trial reports."""
         answers = self.running[trial_id].hear(result)
         if "answered" in result:
             self._answers.append((self._clock(), answers))
 
-    def end(self, trial_id: str, trial: Trial, record: Record) -> float:
-        """Takes in what a trial gave, or `status: failed` where it gave nothing; returns how many seconds it ran."""
+    def end(self, trial_id: str, trial: Trial, record: TrialRecord) -> float:
+        """Takes in what a trial gave; returns how many seconds it ran."""
         arm = self.arms.setdefault(trial.arm, Arm())
         running = self.running.pop(trial_id, None)
         seconds = self.seconds_of(running) if running else 0.0
-        arm.ended[record["status"]] += 1
-        if record["status"] != "failed":
+        arm.ended[record.status] += 1
+        if record.status != "failed":
             arm.seconds += seconds
-        if record["status"] == "done" and known(record, "asr"):
+        if record.status == "done" and not math.isnan(record.value(ASR.name)):
             arm.best = record if arm.best is None else max(arm.best, record, key=self._rank)
         return seconds
 
-    def is_under_target(self, record: Record) -> bool:
+    def is_under_target(self, record: TrialRecord) -> bool:
         """Says whether a record keeps the attack success rate that a point should keep."""
-        return self._target is not None and known(record, "asr") and record["asr"] <= self._target
+        return self._target is not None and record.value(ASR.name) <= self._target
 
     def seconds_left(self) -> float | None:
         """Estimates the time to the end from how long trials took and how many run at a time.
@@ -152,10 +155,11 @@ class Tally:
         arms = [arm] if arm and arm.measured else list(self.arms.values())
         return sum(one.seconds for one in arms) / sum(one.measured for one in arms)
 
-    def _rank(self, record: Record) -> tuple[bool, float, float]:
+    def _rank(self, record: TrialRecord) -> tuple[bool, float, float]:
         """Orders trials: under the target by accuracy, else by attack success."""
-        accuracy = record["accuracy"] if known(record, "accuracy") else -math.inf
-        return (True, accuracy, -record["asr"]) if self.is_under_target(record) else (False, -record["asr"], accuracy)
+        asr, accuracy = record.value(ASR.name), record.value(ACCURACY.name)
+        accuracy = -math.inf if math.isnan(accuracy) else accuracy
+        return (True, accuracy, -asr) if self.is_under_target(record) else (False, -asr, accuracy)
 
     def answers_waiting(self) -> int | None:
         """Returns how many prompts have been asked and not answered, or None where no trial says."""
@@ -170,9 +174,3 @@ class Tally:
         since, counts = next(iter(self._answers), (now, 0))[0], [count for _, count in self._answers]
         # The oldest report tells of answers from before it.
         return sum(counts[1:]) / (now - since) if len(counts) > 1 and now > since else None
-
-
-def known(record: Record, metric: str) -> bool:
-    """Says whether a record has a rate: one that no judge could give is NaN."""
-    value = record.get(metric)
-    return value is not None and not math.isnan(value)

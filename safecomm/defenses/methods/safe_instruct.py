@@ -10,13 +10,13 @@ from safecomm.defenses.space import Real, within
 
 
 class SafeInstruct(TrainingDefense):
-    """Mix safety examples into the telecom data (Bianchi et al., arXiv 2309.07875)."""
+    """Mix safety examples into the task data (Bianchi et al., arXiv 2309.07875)."""
 
     name: ClassVar[str] = "safe_instruct"
     needs: ClassVar[tuple[Need, ...]] = ("safety_data",)
 
     ratio: Annotated[Real, within(1e-5, 10)]
-    """Safety examples per telecom example."""
+    """Safety examples per task example."""
 
     def data(self, examples: Sequence[Example], safety: Sequence[Example], seed: int) -> Sequence[Example]:
         """Returns the examples with the safety examples among them."""
