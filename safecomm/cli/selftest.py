@@ -1,14 +1,19 @@
 """`safecomm selftest`: whether this machine or a cluster can do what a sweep needs."""
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from safecomm.cli.console import console
-from safecomm.errors import UsageError
+from safecomm.errors import StoppedError, UsageError
+
+MEMORY = (
+    "memory: the most that a process of the check held of its GPU or, on a node without one, of the node's memory; "
+    "planned: what `safecomm plan` reckons with, which is for GPUs"
+)
 
 
 def selftest(
@@ -32,18 +37,20 @@ def selftest(
     def say(line: str) -> None:
         console.print(f"[{time.monotonic() - started:4.0f} s] {line}", soft_wrap=True, markup=False, highlight=False)
 
-    records = run(address, folder, say)
+    try:
+        records = run(address, folder, say)
+    except KeyboardInterrupt as error:
+        raise StoppedError("the self-test was stopped; its files and engines are removed") from error
     if json:
         write_records(json.expanduser().absolute(), records)
     console.print(table(records))
-    failed = [record for record in records if record.status == "failed"]
-    console.print(escape(f"{len(records)} checks in {time.monotonic() - started:.0f} s, {len(failed)} failed"))
+    console.print(f"\n{MEMORY}")
+    ok = sum(record.status == "ok" for record in records)
+    console.print(f"{ok} of {len(records)} checks are ok, after {time.monotonic() - started:.0f} s")
     raise typer.Exit(int(not all_ok(records)))
 
 
 def _folder(storage: str | None, address: str | None) -> Path | None:
-    import os
-
     if storage and "://" in storage:
         raise UsageError(f"--storage {storage}: is a bucket; the self-test needs a folder that every node sees")
     if not storage and (address or os.environ.get("RAY_ADDRESS")):

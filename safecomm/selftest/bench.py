@@ -40,8 +40,6 @@ class Bench:
     node: Node
     sizes: Sizes
     files: Files
-    store: Path
-    """Where the lab's models may lie."""
     say: Callable[[str], None]
     device: Device | None = None
     reference: dict[str, list[Answer]] = field(default_factory=dict)
@@ -87,10 +85,11 @@ class Bench:
         task = ray.remote(**options)(work).remote(*arguments)
         try:
             found: Result = ray.get(task, timeout=PATIENCE)
-        except GetTimeoutError as error:
+        except (GetTimeoutError, KeyboardInterrupt) as error:
+            ray.cancel(task, force=True)  # not where it has ended: Ray 2.60 then kills the driver
+            if isinstance(error, KeyboardInterrupt):
+                raise
             raise EvaluationError(f"did not come to an end within {PATIENCE:g} s") from error
-        finally:
-            ray.cancel(task, force=True)
         return found
 
     def fleet(self, name: str, size: Replicas | None = None) -> Fleet:

@@ -43,7 +43,7 @@ def device(bench: Bench) -> Outcome:
 
 def models(bench: Bench) -> Outcome:
     """Makes or copies what the other checks work with."""
-    bench.on_node(make_models, bench.files, bench.sizes, bench.store)
+    bench.on_node(make_models, bench.files, bench.sizes)
     if bench.is_roomy:  # as in a sweep, the engines start while an adapter is trained
         bench.start(bench.fleet(TARGET))
         bench.start(guard_fleet(bench))
@@ -82,7 +82,8 @@ def engine(bench: Bench) -> Outcome:
     bench.wait(TARGET)
     serving = Serving(_shape(bench), Replicas(), bench.sizes.context, bench.sizes.merged_rank, TARGETS)
     how = "with CUDA graphs" if bench.on_gpu else "on CPUs"
-    return Outcome(f"vLLM, {how}", _engine_memory(bench), fleet_memory(serving, bench.memory).total)
+    when = ", started beside the fine-tune" if bench.is_roomy else ""
+    return Outcome(f"vLLM, {how}{when}", _engine_memory(bench), fleet_memory(serving, bench.memory).total)
 
 
 def answers(bench: Bench) -> Outcome:
@@ -135,7 +136,7 @@ def _compared(bench: Bench, fleet: str) -> Outcome:
     started = time.monotonic()
     again = bench.ask(fleet, questions, subjects)
     rate = tokens_written(bench.files.aligned, chain.from_iterable(again.values())) / (time.monotonic() - started)
-    text = f"log-probabilities within {worst:.3f} of transformers', {alike:.0%} of the texts alike"
+    text = f"as transformers: log-probabilities to {worst:.3f}, {alike:.0%} of the text"
     return Outcome(text, tokens_per_second=rate)
 
 

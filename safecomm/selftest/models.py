@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safecomm.errors import StorageError
 from safecomm.selftest.sizes import TARGETS, Shape, Sizes
 
+GIB = 1 << 30
 TOKENS = 1536
 """Of the tokenizer; a vocabulary may be larger, as those of real models are."""
 ALIGNMENT_RANK, ALIGNMENT_SHARE = 16, 0.2
@@ -73,19 +75,18 @@ class Files:
         return {"the bare model": None, **{f"adapter {folder.name}": folder for folder in there}}
 
 
-def make_models(files: Files, sizes: Sizes, store: Path) -> None:
+def make_models(files: Files, sizes: Sizes) -> None:
     """Makes the models, three random adapters, of which one is the safe one, and the training data.
 
-    Args:
-        files: where they go.
-        sizes: how large they are.
-        store: where the lab's models may lie already.
+    Raises:
+        StorageError: where this node does not see the folder, or it has too little room.
     """
+    _check_room(files.folder, sizes.disk)
     if sizes.shape:
         make_random_pair(files, sizes.shape)
         files.guard.symlink_to(files.base.name)
     else:
-        _copy_lab(files, store)
+        _copy_lab(files)
     for seed, folder in enumerate((files.safe, files.adapters / "second", files.adapters / "third")):
         make_adapter(files.aligned, sizes.rank, seed, folder)
     with files.data.open("w", encoding="utf-8") as file:
@@ -95,7 +96,8 @@ def make_models(files: Files, sizes: Sizes, store: Path) -> None:
 def make_random_pair(files: Files, shape: Shape) -> None:
     """Makes a Llama with random weights and one that differs from it by a matrix of low rank in every linear module.
 
-    The weights are bf16. Tokens that the tokenizer lacks have an embedding of zero, so that none is ever written.
+    The weights are bf16. Special tokens, and those that the tokenizer lacks, have an embedding of zero, which is the
+    output head's as well: none is ever written, so that every answer is text and as long as it may be.
     """
     import torch
     from transformers import LlamaForCausalLM
@@ -109,6 +111,7 @@ def make_random_pair(files: Files, shape: Shape) -> None:
         torch.manual_seed(0)
         model = LlamaForCausalLM(_config(shape, tokenizer)).to(torch.bfloat16)
         model.model.embed_tokens.weight[len(tokenizer) :] = 0
+        model.model.embed_tokens.weight[tokenizer.all_special_ids] = 0
         for folder in (files.base, files.aligned):
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
@@ -151,13 +154,23 @@ def low_rank(like: Any, rank: int, share: float) -> Any:
     return (share * torch.linalg.matrix_norm(like.float()) / torch.linalg.matrix_norm(change) * change).to(like.dtype)
 
 
-def _copy_lab(files: Files, store: Path) -> None:
+def _check_room(folder: Path, needed: int) -> None:
+    if not folder.is_dir():
+        raise StorageError(f"{folder.parent}: this node does not see it; give --storage a folder that every node sees")
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise StorageError(
+            f"{folder.parent}: has {free / GIB:.1f} GiB free, and {needed / GIB:.1f} are needed; give --storage a "
+            "folder with more room"
+        )
+
+
+def _copy_lab(files: Files) -> None:
     """Copies the lab's models to where every process of the test finds them, whatever node it runs on."""
     from safecomm.models import LAB, model_folder
     from safecomm.storage.store import Store
 
     for folder in (files.base, files.aligned, files.guard):
-        shutil.copytree(model_folder(LAB + folder.name, Store(store), lambda line: None), folder)
+        shutil.copytree(model_folder(LAB + folder.name, Store(files.folder / "store"), lambda line: None), folder)
 
 
 def _config(shape: Shape, tokenizer: Any) -> Any:
