@@ -141,7 +141,7 @@ def _compared(bench: Bench, fleet: str) -> Outcome:
 
 
 CHECKS = (
-    Check("device", device),
+    Check("device", device, gpus=1),
     Check("models", models, ("device",)),
     Check("fine-tune", fine_tune, ("models",), gpus=1),
     Check("fine-tune on two ranks", two_ranks, ("models",), gpus=2),

@@ -55,6 +55,9 @@ def examine(bench: Bench, checks: Sequence[Check] = CHECKS) -> list[Record]:
             record = Record(node, check.name, "skipped", reason) if reason else _carry_out(check, node, bench)
             bench.say(f"  {check.name}: {record.result}" + ("" if reason else f" ({record.seconds:.0f} s)"))
             records[check.name] = record
+    except KeyboardInterrupt:
+        bench.say("stopped; ending the engines and removing the files")
+        raise
     finally:
         bench.stop()
     return list(records.values())

@@ -98,7 +98,7 @@ ONE_BILLION = Sizes(
     new_tokens=32,
     context=2048,
     tolerance=0.1,
-    agreement=0.4,
+    agreement=0.25,
     disk=8 << 30,
 )
 """For GPUs: the shape of Llama-3.2-1B. Random weights have many near ties, so greedy answers part earlier."""

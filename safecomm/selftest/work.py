@@ -133,12 +133,9 @@ def ask_transformers(
     model: Path, settings: EngineSettings, questions: list[Question], adapters: dict[str, Path | None]
 ) -> tuple[dict[str, list[Answer]], Measured]:
     """Has transformers and PEFT answer with each adapter."""
-    import torch
-
     from safecomm.evaluate.transformers_engine import TransformersEngine
     from safecomm.finetune.memory import peak_bytes
 
-    torch.set_num_threads(os.cpu_count() or 1)
     engine = TransformersEngine(str(model), settings)
     started = time.monotonic()
     answers = {
@@ -188,7 +185,8 @@ def _replica(app: str) -> Any:
     """Returns the newest process of an application's replica, None where there is none."""
     import psutil
 
-    named = [one for one in psutil.process_iter(["name"]) if one.info["name"].startswith(f"ray::ServeReplica:{app}")]
+    start = f"ray::ServeReplica:{app}"
+    named = [one for one in psutil.process_iter(["name"]) if (one.info["name"] or "").startswith(start)]
     return max(named, key=lambda process: float(process.create_time()), default=None)
 
 
