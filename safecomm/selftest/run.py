@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 
 from safecomm.errors import SafecommError, UsageError
 from safecomm.ray_session import ray_session
@@ -18,6 +19,8 @@ from safecomm.selftest.report import Record
 from safecomm.selftest.sizes import sizes_for
 
 Say = Callable[[str], None]
+LONGEST_REASON = 300
+"""Characters."""
 
 
 def selftest(address: str | None, storage: Path | None, say: Say) -> list[Record]:
@@ -67,10 +70,11 @@ def reason_of(error: BaseException) -> str:
     """Returns in one line why something failed, without what Ray wraps around it."""
     while isinstance(cause := getattr(error, "cause", None), BaseException):
         error = cause
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     if isinstance(error, SafecommError):
         return lines[-1]
-    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+    is_rays = type(error).__module__.startswith("ray.")  # whose messages end with advice
+    return shorten(f"{type(error).__name__}: {lines[0 if is_rays else -1]}".removesuffix(": "), LONGEST_REASON)
 
 
 def _reason_to_skip(check: Check, node: Node, records: dict[str, Record]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from ray.exceptions import OutOfMemoryError
 
 from safecomm.cli import app
 from safecomm.defenses.adapter import Adapter
@@ -235,6 +236,8 @@ def test_a_reason_is_the_innermost_cause_in_one_line() -> None:
     assert reason_of(WrapperError("much text")) == "ValueError: the real cause"
     assert reason_of(StorageError("a: is full")) == "a: is full"
     assert reason_of(KeyError()) == "KeyError"
+    killed = OutOfMemoryError("Task was killed due to the node running low on memory.\n\nRefer to the documentation")
+    assert reason_of(killed) == "OutOfMemoryError: Task was killed due to the node running low on memory."
 
 
 @pytest.mark.parametrize(
