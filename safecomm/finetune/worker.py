@@ -12,6 +12,7 @@ from safecomm.errors import TrainingError
 from safecomm.finetune.checkpoints import newest, publishing_callback
 from safecomm.finetune.deepspeed_internals import reduce_with_gloo
 from safecomm.finetune.job import FinetuneJob
+from safecomm.finetune.memory import peak_bytes
 from safecomm.finetune.model import load_model
 from safecomm.finetune.zero import deepspeed_config
 from safecomm.storage import shared
@@ -30,7 +31,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
             or have copies of).
 
     Returns:
-        `steps`, `loss` (mean over the run), `seconds` and `curve`, what was logged as it went.
+        `steps`, `loss` (mean over the run), `seconds`, `peak_bytes` (rank 0's) and `curve`, what was logged as it went.
 
     Raises:
         TrainingError: at the first step whose loss is not finite, and for settings that this machine can't follow.
@@ -56,6 +57,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         "loss": result.training_loss,
         "seconds": round(time.time() - started, 2),
         "ranks": ray.train.get_context().get_world_size(),
+        "peak_bytes": peak_bytes(),
         "curve": [entry for entry in trainer.state.log_history if "loss" in entry],
     }
 

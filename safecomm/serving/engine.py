@@ -77,6 +77,11 @@ class Engine(Protocol):
         """Raises where the engine is dead, so that Ray Serve starts another in its place."""
         ...
 
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that its KV cache has room for; 0 where it makes one for each batch."""
+        ...
+
 
 def too_long() -> Answer:
     """Returns the answer of a question that is longer than the model reads: none, and asking again gives no other."""

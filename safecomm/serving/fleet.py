@@ -57,6 +57,10 @@ class Replica:
         """Lets Ray Serve replace a replica whose engine is dead."""
         await self._engine.check_health()
 
+    async def cache_tokens(self) -> int:
+        """Returns how many tokens the engine's KV cache has room for."""
+        return self._engine.cache_tokens
+
 
 @dataclass(frozen=True)
 class Fleet:

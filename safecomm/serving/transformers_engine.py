@@ -44,6 +44,11 @@ class TransformersEngine:
     async def check_health(self) -> None:
         """Is healthy as long as its process lives."""
 
+    @property
+    def cache_tokens(self) -> int:
+        """None: each batch has a cache of its own."""
+        return 0
+
     def _answer_all(self, questions: list[Question], adapter: str | None) -> list[Answer]:
         self._switch(adapter)
         answers: dict[int, Answer] = {}

@@ -53,6 +53,11 @@ class VllmEngine:
         """Raises when vLLM's engine process is gone."""
         await self._engine.check_health()
 
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that vLLM's KV cache has room for."""
+        return int(self._engine.vllm_config.cache_config.kv_cache_size_tokens or 0)
+
     async def _answer(self, question: Question, lora: Any) -> Answer:
         prompt = chat_ids(self._tokenizer, question)
         options = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in question["options"]]
