@@ -30,7 +30,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from safecomm.plan.data import asked
+from safecomm.plan.data import split_prompts
 from safecomm.serving.suite import Protocol
 from safecomm.spec import Sweep
 
@@ -100,7 +100,7 @@ def records(sweep: Sweep, point: dict[str, Any], answers: pd.DataFrame) -> dict[
     from safecomm.judging.verdicts import judged
     from safecomm.statistics.metrics import as_columns, rates
 
-    rows = judged(protocol().rows(asked(sweep, "search"), answers), [PhraseJudge("compliance")])
+    rows = judged(protocol().rows(split_prompts(sweep, "search"), answers), [PhraseJudge("compliance")])
     return {"arm": ARM, "point": json.dumps(point), "status": "done", **as_columns(rates(rows, ["compliance"]))}
 
 
@@ -133,7 +133,7 @@ def plain(storage: Path, sweep: Sweep, points: list[dict[str, Any]], report: Cal
 
     (base, aligned), (telecom, safe) = models(storage), adapters(storage)
     settings = EngineSettings(TOKENS, 256, 32, tuple(sweep.finetune.lora.targets))
-    questions = protocol().questions(asked(sweep, "search"))
+    questions = protocol().questions(split_prompts(sweep, "search"))
     with ray_session(None), Fleet("vllm", str(aligned), settings, 1).running():
         for point in points:
             measured = profile(base, aligned, Adapter.load(telecom))
@@ -183,7 +183,7 @@ def answer(model: Path, sweep: Sweep, point: dict[str, Any], report: Callable[[A
     llm = LLM(str(model), max_model_len=256)
     tokenizer = llm.get_tokenizer()
     found: dict[str, Answer] = {}
-    questions = protocol().questions(asked(sweep, "search"))
+    questions = protocol().questions(split_prompts(sweep, "search"))
     written = {name: question for name, question in questions.items() if not question["options"]}
     prompts = [{"prompt_token_ids": chat_ids(tokenizer, question)} for question in written.values()]
     outputs = llm.generate(prompts, SamplingParams(temperature=0, max_tokens=TOKENS), use_tqdm=False)
@@ -253,7 +253,7 @@ def main() -> None:
         storage = (given.storage or Path(scratch)).resolve()
         prepare(storage)
         sweep = Sweep.model_validate(study(storage))
-        each = len(asked(sweep, "search"))
+        each = len(split_prompts(sweep, "search"))
         times = {}
         if given.only in (None, "safecomm"):
             times["safecomm"], answered, point = whole(storage, Path(scratch) / "fresh")

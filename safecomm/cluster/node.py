@@ -25,12 +25,12 @@ _PIN = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==([0-9.]+?)(?:\.\*)?(?:$|;)
 
 
 @dataclass(frozen=True)
-class Asked:
+class NodeQuery:
     """What a node is to look at."""
 
     storage: str | None = None
-    """The sweep's storage; a folder of ours in it, `mark`, is looked for."""
-    mark: str = ""
+    """The sweep's storage; a folder of ours in it, `probe`, is looked for."""
+    probe: str = ""
     models: Sequence[str] = ()
     """Folders of models that it must see."""
     imports: bool = False
@@ -57,12 +57,12 @@ class Node:
     has_key: bool = False
 
 
-def look(name: str, asked: Asked) -> Node:
+def inspect_node(name: str, query: NodeQuery) -> Node:
     """Looks at the machine that this runs on.
 
     Args:
         name: what the node is called.
-        asked: what to look at.
+        query: what to look at.
     """
     shm = Path("/dev/shm")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -74,9 +74,9 @@ def look(name: str, asked: Asked) -> Node:
         memory_gib=memory / GIB,
         shm_gib=shutil.disk_usage(shm).total / GIB if shm.is_dir() else 0.0,
         disk_gib=shutil.disk_usage("/tmp").free / GIB,
-        faults={module: fault for module in ("vllm", "deepspeed") if (fault := _fault(module, asked.imports))},
-        storage_fault=_storage_fault(Path(asked.storage), asked.mark) if asked.storage else "",
-        unseen_models=[model for model in asked.models if not (Path(model) / "config.json").is_file()],
+        faults={module: fault for module in ("vllm", "deepspeed") if (fault := _fault(module, query.imports))},
+        storage_fault=_storage_fault(Path(query.storage), query.probe) if query.storage else "",
+        unseen_models=[model for model in query.models if not (Path(model) / "config.json").is_file()],
         has_key=bool(os.environ.get(KEY)),
     )
 
@@ -90,18 +90,18 @@ def pins() -> dict[str, str]:
     return {match[1]: match[2] for match in found if match}
 
 
-def leave_mark(storage: Path) -> str:
+def leave_probe(storage: Path) -> str:
     """Makes a folder in the storage, for nodes to find and to write into; the caller removes it.
 
     Raises:
         ClusterError: where the driver itself can't write there.
     """
-    mark = f".seen-{uuid.uuid4().hex}"
+    probe = f".seen-{uuid.uuid4().hex}"
     try:
-        (storage / mark).mkdir(parents=True)
+        (storage / probe).mkdir(parents=True)
     except OSError as error:
         raise ClusterError(f"storage: {storage}: can't be written to here ({error.strerror})") from error
-    return mark
+    return probe
 
 
 def _versions() -> dict[str, str]:
@@ -138,11 +138,11 @@ def _fault(module: str, imports: bool) -> str:
     return "" if done.returncode == 0 else f"can't be imported: {done.stderr.strip().splitlines()[-1]}"
 
 
-def _storage_fault(storage: Path, mark: str) -> str:
-    if not (storage / mark).is_dir():
+def _storage_fault(storage: Path, probe: str) -> str:
+    if not (storage / probe).is_dir():
         return "does not see what the driver wrote there"
     try:
-        (storage / mark / uuid.uuid4().hex).write_text("seen", encoding="utf-8")
+        (storage / probe / uuid.uuid4().hex).write_text("seen", encoding="utf-8")
     except OSError as error:
         return f"can't write there: {error.strerror}"
     return ""

@@ -45,7 +45,7 @@ def ray_session(address: str | None) -> Iterator[Resources]:
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(FEWEST_CPUS))
     import ray
 
-    from safecomm.cluster.keeper import keep_watch
+    from safecomm.cluster.cleanup import start_cleanup
 
     address = address or os.environ.get("RAY_ADDRESS")
     joined = ray.is_initialized()
@@ -54,7 +54,7 @@ def ray_session(address: str | None) -> Iterator[Resources]:
     try:
         with _sigterm_as_sigint():
             if address and not joined:
-                keep_watch()
+                start_cleanup()
             yield _resources()
     finally:
         if not joined:

@@ -69,7 +69,7 @@ def check_storage(sweep: Sweep) -> None:
     Raises:
         UsageError: with what to set.
     """
-    if shared.folder_of_all(sweep.storage) and not Path(sweep.storage).expanduser().is_absolute():
+    if shared.mounted_folder(sweep.storage) and not Path(sweep.storage).expanduser().is_absolute():
         raise UsageError(
             f"storage: {sweep.storage} is a folder in the job's own copy of this directory, which Ray deletes; give "
             "--storage a folder that every node sees, e.g. /mnt/safecomm/runs"

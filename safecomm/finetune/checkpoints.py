@@ -76,7 +76,7 @@ def publishing_callback(checkpoints: Path) -> Any:
                 write_json(checkpoints / NEWEST, {"name": name})
                 shared.publish(checkpoints / NEWEST)
                 if before and before != name:
-                    shared.withdraw(checkpoints / before)
+                    shared.unpublish(checkpoints / before)
 
     return Publish()
 

@@ -87,8 +87,8 @@ def finetune(
     Adapter.load(out).check_trained()
     for folder in (checkpoints, *(runs / f"{out.name}-{number}" for number in range(1, attempt + 1))):
         shutil.rmtree(folder, ignore_errors=True)
-        shared.withdraw(folder)
-    shared.withdraw(out)
+        shared.unpublish(folder)
+    shared.unpublish(out)
 
 
 def _trainer(

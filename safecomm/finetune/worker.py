@@ -15,7 +15,7 @@ from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.model import load_model
 from safecomm.finetune.zero import deepspeed_config
 from safecomm.storage import shared
-from safecomm.storage.store import here
+from safecomm.storage.store import local_copy
 
 LOGS_PER_RUN = 50
 STEPS_PER_REPORT = 100
@@ -39,7 +39,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     job, out, checkpoints = FinetuneJob(**settings["job"]), Path(settings["out"]), Path(settings["checkpoints"])
-    job = replace(job, model=str(here(Path(job.model))), data=str(here(Path(job.data))))
+    job = replace(job, model=str(local_copy(Path(job.model))), data=str(local_copy(Path(job.data))))
     trainer = make_trainer(job, str(checkpoints))
     trainer.add_callback(_reporting_callback())
     trainer.add_callback(publishing_callback(checkpoints))

@@ -13,17 +13,17 @@ from safecomm.judging.verdicts import check_gradable
 from safecomm.spec import DatasetRef, Sweep
 
 
-def suite(sweep: Sweep) -> list[Prompt]:
+def all_prompts(sweep: Sweep) -> list[Prompt]:
     """Returns all prompts that the sweep measures with."""
     return [
         prompt for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind) for prompt in _prompts(ref, kind)
     ]
 
 
-def asked(sweep: Sweep, split: str) -> list[Prompt]:
+def split_prompts(sweep: Sweep, split: str) -> list[Prompt]:
     """Returns the prompts of a split's trials: `search`, where settings are chosen, or `report`."""
     side = sweep.search.split if split == "search" else split
-    return [prompt for prompt in suite(sweep) if prompt.side == side]
+    return [prompt for prompt in all_prompts(sweep) if prompt.side == side]
 
 
 def check_data(sweep: Sweep) -> None:
@@ -43,7 +43,7 @@ def check_data(sweep: Sweep) -> None:
     for kind in get_args(Kind):
         for place, ref in enumerate(getattr(evaluate, kind)):
             _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
-    check_gradable(suite(sweep), evaluate.grader is not None)
+    check_gradable(all_prompts(sweep), evaluate.grader is not None)
     if evaluate.labels:
         from safecomm.judging.labels import Labelled  # brings scipy, for which a plan would wait
 
@@ -51,7 +51,7 @@ def check_data(sweep: Sweep) -> None:
             Labelled.read(Path(evaluate.labels))
 
 
-def elsewhere(sweep: Sweep) -> list[str]:
+def datasets_to_download(sweep: Sweep) -> list[str]:
     """Returns the benchmarks that would first have to be fetched from where they are published."""
     refs = [ref for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind)]
     sources = {ref.name: DATASETS[ref.name].source for ref in refs if not ref.path}

@@ -2,8 +2,8 @@
 
 import os
 
-from safecomm.cluster.node import Asked, Node, look
-from safecomm.cluster.nodes import ask_nodes
+from safecomm.cluster.node import Node, NodeQuery, inspect_node
+from safecomm.cluster.nodes import inspect_nodes
 from safecomm.cluster.reach import token_state
 from safecomm.cluster.session import ray_session
 from safecomm.plan.checks import (
@@ -32,7 +32,7 @@ def examine(address: str | None, sweep: Sweep | None) -> list[Finding]:
     Raises:
         ClusterError: where the cluster does not answer.
     """
-    storage = shared.folder_of_all(sweep.storage) if sweep else None
+    storage = shared.mounted_folder(sweep.storage) if sweep else None
     nodes, silent, most = _nodes(address, storage)
     most = max(most, float(sweep.cluster.gpus)) if sweep else most
     findings = [
@@ -53,10 +53,10 @@ def examine(address: str | None, sweep: Sweep | None) -> list[Finding]:
 def _nodes(address: str | None, storage: str | None) -> tuple[list[Node], list[str], float]:
     """Returns the nodes that answered, the names of those that did not, and the most GPUs that there can be."""
     if address is None:
-        node = look("this machine", Asked(imports=True))
+        node = inspect_node("this machine", NodeQuery(imports=True))
         return [node], [], float(len(node.gpus))
     with ray_session(address) as resources:
-        return *ask_nodes(Asked(storage=storage, imports=True)), resources.gpus
+        return *inspect_nodes(NodeQuery(storage=storage, imports=True)), resources.gpus
 
 
 def _wandb_mode() -> str:

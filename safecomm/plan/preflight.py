@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from safecomm.cluster.node import Asked
-from safecomm.cluster.nodes import ask_nodes
+from safecomm.cluster.node import NodeQuery
+from safecomm.cluster.nodes import inspect_nodes
 from safecomm.cluster.reach import ClusterError
 from safecomm.cluster.submit import EXPECTED
 from safecomm.plan.checks import (
@@ -43,7 +43,7 @@ def check_cluster(sweep: Sweep, models: Sequence[Path], on_gpu: bool, say: Calla
         ClusterError: with a line for each thing that will.
     """
     seen = [str(model) for model in models if not shared.is_copy(model)]  # a copy is fetched where it is used
-    nodes, silent = ask_nodes(Asked(storage=shared.folder_of_all(sweep.storage), models=seen))
+    nodes, silent = inspect_nodes(NodeQuery(storage=shared.mounted_folder(sweep.storage), models=seen))
     findings = [
         *check_versions(nodes),
         *check_storage(nodes, sweep.storage),

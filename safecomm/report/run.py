@@ -27,7 +27,7 @@ from safecomm.spec.published import Published, find_published
 from safecomm.statistics.comparisons import Accuracy, corrected_rates
 from safecomm.statistics.metrics import BETTER, Rate
 from safecomm.storage.names import SWEEP
-from safecomm.storage.store import here
+from safecomm.storage.store import local_copy
 
 FLATTERED = (
     "The settings were chosen on the very prompts that these rates are from (search.split: report), so the rates are "
@@ -56,7 +56,7 @@ class Run:
         """Returns where a stage's output is on this node; its files may be gone."""
         folder = self.folder.parent / "store" / stage / key
         with suppress(StorageError):
-            return here(folder)
+            return local_copy(folder)
         return folder
 
     @property

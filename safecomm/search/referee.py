@@ -8,7 +8,7 @@ import pandas as pd
 
 from safecomm.search.racing import Hits, Rule, verdicts
 from safecomm.storage.names import ROWS
-from safecomm.storage.store import here
+from safecomm.storage.store import local_copy
 
 
 class Referee:
@@ -76,4 +76,4 @@ class Referee:
 
 
 def _rows(evaluation: Path) -> pd.DataFrame:
-    return pd.read_parquet(here(evaluation) / ROWS)
+    return pd.read_parquet(local_copy(evaluation) / ROWS)

@@ -23,7 +23,7 @@ class Canary:
         self._engine = engine
         self._found: dict[str, asyncio.Task[str]] = {}
 
-    async def silence(self, adapter: str) -> str:
+    async def check(self, adapter: str) -> str:
         """Returns why an adapter's answers can't count, empty where they can.
 
         Args:

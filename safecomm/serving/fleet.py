@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safecomm.cluster.keeper import app_of
+from safecomm.cluster.cleanup import app_name
 from safecomm.cluster.session import CPU_SHARE
 from safecomm.errors import EvaluationError
 from safecomm.serving.canary import Canary
 from safecomm.serving.engine import Answer, Engine, EngineSettings, Question, failed
 from safecomm.spec.sweep import Replicas
-from safecomm.storage.store import here
+from safecomm.storage.store import local_copy
 
 TARGET = "target"
 """The fleet of the model under study; judges have fleets of their own."""
@@ -42,14 +42,14 @@ class Replica:
     """One engine behind Ray Serve."""
 
     def __init__(self, engine: str, model: str, settings: dict[str, Any]):
-        self._engine = build_engine(engine, str(here(Path(model))), EngineSettings(**settings))
+        self._engine = build_engine(engine, str(local_copy(Path(model))), EngineSettings(**settings))
         self._canary = Canary(self._engine)
 
     async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
         """Answers a chunk of questions; with an adapter, once it is proved that the engine applies it."""
         if adapter and not Path(adapter).exists():
-            adapter = str(await asyncio.to_thread(here, Path(adapter)))
-        if adapter and (reason := await self._canary.silence(adapter)):
+            adapter = str(await asyncio.to_thread(local_copy, Path(adapter)))
+        if adapter and (reason := await self._canary.check(adapter)):
             return [failed(reason)] * len(questions)
         return await self._engine.answer(questions, adapter)
 
@@ -103,7 +103,7 @@ class Fleet:
         )
         serve.start(proxy_location="Disabled")
         app = serve.RunTarget(
-            deployment.bind(self.engine, self.model, asdict(self.settings)), name=app_of(self.name), route_prefix=None
+            deployment.bind(self.engine, self.model, asdict(self.settings)), name=app_name(self.name), route_prefix=None
         )
         serve.run_many([app], wait_for_applications_running=False)
 
@@ -140,7 +140,7 @@ def wait_for_fleet(seconds: float = START_SECONDS, fleet: str = TARGET) -> None:
 
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        app = serve.status().applications.get(app_of(fleet))
+        app = serve.status().applications.get(app_name(fleet))
         if app and app.status == ApplicationStatus.RUNNING:
             return
         # Not where it is unhealthy: Ray Serve is about to replace an engine that died.
@@ -155,4 +155,4 @@ def stop_fleet(fleet: str = TARGET) -> None:
     """Ends a fleet's engines, and nothing else that Ray Serve may run."""
     from ray import serve
 
-    serve.delete(app_of(fleet))
+    serve.delete(app_name(fleet))

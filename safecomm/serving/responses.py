@@ -13,7 +13,7 @@ from safecomm.serving.engine import Question
 from safecomm.serving.stream import ID
 from safecomm.storage import shared
 from safecomm.storage.checksums import file_digest
-from safecomm.storage.disk import disk_full_told
+from safecomm.storage.disk import report_disk_full
 from safecomm.storage.store import Store, digest, write_json
 
 ATTEMPTS = 3
@@ -72,7 +72,7 @@ class Responses:
             return
         write_json(self._folder / "inputs.json", self._inputs)
         half = self._folder / f"{digest(sorted(good[ID]))}.half"
-        with disk_full_told(self._folder):
+        with report_disk_full(self._folder):
             good.to_parquet(half)
             part = half.replace(self._folder / f"{PART}{file_digest(half)}.parquet")
         shared.publish(self._folder / "inputs.json")
@@ -86,7 +86,7 @@ class Responses:
             return pd.read_parquet(part)
         except (OSError, ValueError, pa.ArrowException) as error:
             shared.reject(part)
-            self._store.set_aside(part, str(error))
+            self._store.quarantine(part, str(error))
             return None
 
 
@@ -106,7 +106,7 @@ def answers_of(models: Mapping[str, Responses], questions: Questions, ask: AskAl
     failed = dict.fromkeys(models, pd.DataFrame({ID: []}))
     with ExitStack() as locks:
         for lock in sorted(distinct):  # whoever wants the same answers meanwhile waits for them, all in one order
-            locks.enter_context(shared.only_one(lock))
+            locks.enter_context(shared.exclusive(lock))
         for _ in range(ATTEMPTS):
             missing = {name: models[name].missing(questions) for name in distinct.values()}
             if not (wanted := {name: asked for name, asked in missing.items() if asked}):

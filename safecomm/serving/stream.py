@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from safecomm.cluster.keeper import app_of
+from safecomm.cluster.cleanup import app_name
 from safecomm.cluster.session import CPU_SHARE
 from safecomm.serving.engine import Answer, Question, failed
 from safecomm.serving.fleet import DEPLOYMENT, TARGET
@@ -77,7 +77,7 @@ def _ask(chunks: list[dict[str, Any]], fleet: str) -> Iterator[dict[str, list[st
     """Has chunks of questions answered, all at once. They come and go as JSON: Arrow wants one type a column."""
     from ray import serve
 
-    replica = serve.get_deployment_handle(DEPLOYMENT, app_of(fleet)).options(method_name="answer")
+    replica = serve.get_deployment_handle(DEPLOYMENT, app_name(fleet)).options(method_name="answer")
     responses = [replica.remote(list(chunk["questions"].values()), chunk["adapter"]) for chunk in chunks]
     for chunk, response in zip(chunks, responses, strict=True):
         answers = _answers(response, len(chunk["questions"]))

@@ -51,14 +51,14 @@ class Bucket:
         """Returns the names of all objects whose names begin with `prefix` and a slash."""
         import obstore
 
-        with self._errors_told():
+        with self._translated_errors():
             return [found["path"] for page in obstore.list(self._store, f"{prefix}/") for found in page]
 
     def files(self, prefix: str) -> dict[str, tuple[int, int]]:
         """Returns the objects directly below a prefix: last part of the name -> bytes and stamp (see `_stamp`)."""
         import obstore
 
-        with self._errors_told():
+        with self._translated_errors():
             found = obstore.list_with_delimiter(self._store, f"{prefix}/")["objects"]
         return {one["path"].rpartition("/")[2]: (one["size"], _stamp(one)) for one in found}
 
@@ -66,7 +66,7 @@ class Bucket:
         """Tells whether there is such an object."""
         import obstore
 
-        with self._errors_told():
+        with self._translated_errors():
             try:
                 obstore.head(self._store, name)
             except FileNotFoundError:
@@ -77,7 +77,7 @@ class Bucket:
         """Returns an object's bytes and when it was written (s); None where there is none."""
         import obstore
 
-        with self._errors_told():
+        with self._translated_errors():
             try:
                 found = obstore.get(self._store, name)
                 return bytes(found.bytes()), found.meta["last_modified"].timestamp()
@@ -88,7 +88,7 @@ class Bucket:
         """Writes an object, in the place of any of that name."""
         import obstore
 
-        with self._errors_told():
+        with self._translated_errors():
             obstore.put(self._store, name, content)
 
     def create(self, name: str, content: bytes) -> bool:
@@ -96,7 +96,7 @@ class Bucket:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
-        with self._errors_told():
+        with self._translated_errors():
             try:
                 obstore.put(self._store, name, content, mode="create")
             except AlreadyExistsError:
@@ -107,7 +107,7 @@ class Bucket:
         """Removes objects, those that there are."""
         import obstore
 
-        with self._errors_told():
+        with self._translated_errors():
             if names:
                 obstore.delete(self._store, list(names))
 
@@ -115,7 +115,7 @@ class Bucket:
         """Writes objects (name -> file), several at a time."""
         import obstore
 
-        with self._errors_told(), ThreadPoolExecutor(AT_ONCE) as threads:
+        with self._translated_errors(), ThreadPoolExecutor(AT_ONCE) as threads:
             list(threads.map(lambda item: obstore.put(self._store, item[0], item[1]), files.items()))
 
     def download(self, files: dict[str, Path]) -> None:
@@ -123,7 +123,7 @@ class Bucket:
 
         A file's time of change is its object's stamp. Objects that are gone meanwhile are left out.
         """
-        with self._errors_told(), ThreadPoolExecutor(AT_ONCE) as threads:
+        with self._translated_errors(), ThreadPoolExecutor(AT_ONCE) as threads:
             list(threads.map(lambda item: self._download(*item), files.items()))
 
     def _download(self, name: str, path: Path) -> None:
@@ -144,7 +144,7 @@ class Bucket:
             half.unlink(missing_ok=True)
 
     @contextmanager
-    def _errors_told(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         """Makes what the bucket's server or the network says one line that names the setting."""
         from obstore.exceptions import BaseError
 

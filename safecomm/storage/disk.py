@@ -14,7 +14,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def disk_full_told(folder: Path) -> Iterator[None]:
+def report_disk_full(folder: Path) -> Iterator[None]:
     """Makes a full disk a DiskFullError that names the folder and what its disk has left."""
     try:
         yield

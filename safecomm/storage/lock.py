@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from safecomm.errors import StorageError
-from safecomm.storage.marks import Marks
+from safecomm.storage.lease_records import LeaseRecords
 from safecomm.storage.owner import Owner
 
-BEAT = 10.0
+HEARTBEAT_SECONDS = 10.0
 """Seconds between two touches."""
-STALE = 60.0
+STALE_SECONDS = 60.0
 """Seconds without a touch after which a lock may be taken over."""
-POLL = 2.0
+POLL_SECONDS = 2.0
 """Seconds between two looks at a lock that one waits for."""
 
 
@@ -32,34 +32,34 @@ class HeldError(Exception):
 
 
 class Lock:
-    """The lock of some marks. `beat` must be called every `BEAT` seconds while it is held."""
+    """The lock of some records. `heartbeat` must be called every `HEARTBEAT_SECONDS` seconds while it is held."""
 
-    def __init__(self, marks: Marks):
+    def __init__(self, records: LeaseRecords):
         """Takes the lock; `taken_over` says in words from whom, if from anybody.
 
         Raises:
             HeldError: where another has it, or won it meanwhile.
         """
-        self._marks = marks
+        self._records = records
         self.is_lost = False
         newest = self._newest()
         self.taken_over = self._check_free(newest)
         self._number, self._text = newest + 1, Owner.this().written()
-        if not marks.create(self._number, self._text):
+        if not records.create(self._number, self._text):
             raise self._held(self._number, 0.0)
         if (newest := self._newest()) != self._number:  # two others came and went while we looked
-            marks.remove(self._number)
+            records.remove(self._number)
             raise self._held(newest, 0.0)
-        for old in marks.numbers():
+        for old in records.numbers():
             if old < self._number:
-                marks.remove(old)
+                records.remove(old)
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Shows that its holder goes on, or notices that another has taken the lock."""
         try:
             self.is_lost = self.is_lost or self._newest() != self._number
             if not self.is_lost:
-                self._marks.touch(self._number, self._text)
+                self._records.touch(self._number, self._text)
         except FileNotFoundError:
             self.is_lost = True
         except StorageError:  # a bucket that does not answer now may do so at the next beat
@@ -68,7 +68,7 @@ class Lock:
     def release(self) -> None:
         """Frees the lock, unless another has it."""
         if not self.is_lost:
-            self._marks.empty(self._number)
+            self._records.empty(self._number)
 
     @contextmanager
     def held(self, when_lost: Callable[[], object] = lambda: None) -> Iterator[None]:
@@ -76,8 +76,8 @@ class Lock:
         is_over = threading.Event()
 
         def keep() -> None:
-            while not is_over.wait(BEAT):
-                self.beat()
+            while not is_over.wait(HEARTBEAT_SECONDS):
+                self.heartbeat()
                 if self.is_lost:
                     when_lost()
                     return
@@ -92,7 +92,7 @@ class Lock:
             self.release()
 
     def _newest(self) -> int:
-        return max(self._marks.numbers(), default=0)
+        return max(self._records.numbers(), default=0)
 
     def _check_free(self, number: int) -> str:
         """Returns what to say of a lock that is taken over, "" where none is.
@@ -100,28 +100,28 @@ class Lock:
         Raises:
             HeldError: where another has the lock.
         """
-        found = self._marks.read(number) if number else None
+        found = self._records.read(number) if number else None
         if not found or not found[0]:
             return ""
-        owner, silent = Owner.read(found[0]), self._marks.now() - found[1]
+        owner, silent = Owner.read(found[0]), self._records.now() - found[1]
         is_dead = owner is not None and owner.is_dead
-        if not is_dead and silent <= STALE:
+        if not is_dead and silent <= STALE_SECONDS:
             raise HeldError(owner, silent)
         return f"{owner or 'a run'}, which {'is gone' if is_dead else f'gave no sign for {silent:.0f} s'}"
 
     def _held(self, number: int, silent: float) -> HeldError:
-        found = self._marks.read(number)
+        found = self._records.read(number)
         return HeldError(Owner.read(found[0]) if found else None, silent)
 
 
 @contextmanager
-def waiting_lock(marks: Marks) -> Iterator[None]:
+def waiting_lock(records: LeaseRecords) -> Iterator[None]:
     """Holds a lock, after waiting for whoever has it."""
     while True:
         try:
-            lock = Lock(marks)
+            lock = Lock(records)
             break
         except HeldError:
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
     with lock.held():
         yield

@@ -17,8 +17,8 @@ from filelock import FileLock
 
 from safecomm.errors import UsageError
 from safecomm.storage.bucket import SCHEMES, Bucket
+from safecomm.storage.lease_records import FileLeaseRecords, LeaseRecords, ObjectLeaseRecords
 from safecomm.storage.lock import waiting_lock
-from safecomm.storage.marks import FileMarks, Marks, ObjectMarks
 
 CACHE = "SAFECOMM_CACHE"
 """Names the folder of the copies, the same on every node, where `~/.cache/safecomm` will not do."""
@@ -43,7 +43,7 @@ def local_folder(storage: str | Path) -> Path:
     return cache / f"{scheme}@{bucket}" / prefix
 
 
-def folder_of_all(storage: str) -> str | None:
+def mounted_folder(storage: str) -> str | None:
     """Returns the folder that all nodes are to see; None where the storage is a bucket."""
     folder = local_folder(storage)  # which refuses what is neither
     return None if "://" in storage else str(folder)
@@ -110,7 +110,7 @@ def fetch_tree(folder: Path, into: Path) -> None:
         bucket.download({one: into / one.removeprefix(f"{name}/") for one in bucket.names(name)})
 
 
-def forget(folder: Path) -> None:
+def prune(folder: Path) -> None:
     """Removes the files of a folder that the bucket lacks: this node's copies of what somebody removed there."""
     if found := _object(folder):
         there = found[0].files(found[1])
@@ -118,7 +118,7 @@ def forget(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def withdraw(folder: Path) -> None:
+def unpublish(folder: Path) -> None:
     """Removes the published files below a folder; those on this node stay."""
     if found := _object(folder):
         found[0].remove(*found[0].names(found[1]))
@@ -134,20 +134,20 @@ def reject(path: Path) -> None:
 
 
 @contextmanager
-def only_one(lock: Path) -> Iterator[None]:
+def exclusive(lock: Path) -> Iterator[None]:
     """Waits until nobody else, on whatever node, is in such a block under the same path."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):  # the system frees it when its holder dies
         if not (found := _object(lock)):
             yield
             return
-        with waiting_lock(ObjectMarks(*found)):
+        with waiting_lock(ObjectLeaseRecords(*found)):
             yield
 
 
-def marks(lock: Path) -> Marks:
+def lease_records(lock: Path) -> LeaseRecords:
     """Returns where the marks of a lock lie that processes on all nodes can take."""
-    return ObjectMarks(*found) if (found := _object(lock)) else FileMarks(lock)
+    return ObjectLeaseRecords(*found) if (found := _object(lock)) else FileLeaseRecords(lock)
 
 
 def _object(path: Path) -> tuple[Bucket, str] | None:

@@ -22,7 +22,7 @@ from filelock import FileLock
 from safecomm.errors import StorageError, UsageError
 from safecomm.storage import shared
 from safecomm.storage.checksums import checksums, damage
-from safecomm.storage.disk import disk_full_told
+from safecomm.storage.disk import report_disk_full
 from safecomm.storage.names import LINEAGE
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def write_json(path: Path, value: object) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with disk_full_told(path.parent):
+        with report_disk_full(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             half.write_text(text, encoding="utf-8")
             half.replace(path)
@@ -111,12 +111,12 @@ class Store:
         key = digest(inputs)
         if found := self.find(stage, key):
             return found
-        with disk_full_told(self.root), shared.only_one(self.scratch / f"{stage}-{key}.lock"):
+        with report_disk_full(self.root), shared.exclusive(self.scratch / f"{stage}-{key}.lock"):
             if found := self.find(stage, key):
                 return found
             folder = self.folder(stage, key)
             if folder.is_dir():
-                self.set_aside(folder, _damage(folder, key) or "the bucket lacks it")
+                self.quarantine(folder, _damage(folder, key) or "the bucket lacks it")
                 if found := self.find(stage, key):  # only this node's copy was damaged
                     return found
             self._make(stage, inputs, make)
@@ -129,7 +129,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def set_aside(self, path: Path, reason: str) -> None:
+    def quarantine(self, path: Path, reason: str) -> None:
         """Moves a damaged folder or file of the store to its scratch folder, with a warning."""
         place = Path(tempfile.mkdtemp(prefix=f"damaged-{path.parent.name}-", dir=self.scratch))
         try:
@@ -144,7 +144,7 @@ class Store:
         key = digest(inputs)
         half = Path(tempfile.mkdtemp(prefix=f"{stage}-{key}-", dir=self.scratch))
         try:
-            with disk_full_told(self.root):  # before the half is removed, which gives room
+            with report_disk_full(self.root):  # before the half is removed, which gives room
                 started = time.time()
                 make(half)
                 made = {"stage": stage, "key": key, "inputs": dict(inputs), "seconds": round(time.time() - started, 2)}
@@ -162,7 +162,7 @@ def lineage(folder: Path) -> dict[str, Any]:
     return value
 
 
-def here(path: Path) -> Path:
+def local_copy(path: Path) -> Path:
     """Returns where a path in a finished stage is on this node, brought from the bucket if another node made it.
 
     Raises:

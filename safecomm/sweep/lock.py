@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safecomm.errors import SafecommError, StoppedError
-from safecomm.storage.disk import disk_full_told
-from safecomm.storage.lock import STALE, HeldError, Lock
-from safecomm.storage.shared import marks
+from safecomm.storage.disk import report_disk_full
+from safecomm.storage.lock import STALE_SECONDS, HeldError, Lock
+from safecomm.storage.shared import lease_records
 
 
 class RunLock(Lock):
@@ -26,8 +26,8 @@ class RunLock(Lock):
             SafecommError: where another run has it, or won it meanwhile.
         """
         try:
-            with disk_full_told(folder):
-                super().__init__(marks(folder / ".lock"))
+            with report_disk_full(folder):
+                super().__init__(lease_records(folder / ".lock"))
         except HeldError as error:
             raise SafecommError(
                 f"{folder}: another `safecomm run` is working here: {error.owner or 'its lock can not be read'}; its "
@@ -56,8 +56,8 @@ def only_run(folder: Path, say: Callable[[str], None]) -> Iterator[RunLock]:
         if not lock.is_lost:
             raise
         raise SafecommError(
-            f"{folder}: another `safecomm run` took this folder over, since this one gave no sign for {STALE:.0f} s; "
-            "this one stopped, and what it finished is kept"
+            f"{folder}: another `safecomm run` took over this folder because this one did not renew its lock for "
+            f"{STALE_SECONDS:.0f} s; this run stopped, and its finished work is kept"
         ) from error
     finally:
         signal.signal(signal.SIGINT, handler or signal.SIG_DFL)  # none where C code had set it

@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.text import Text
 
 from safecomm.search.arms import Trial
-from safecomm.sweep.board import Board, percent, stage, time_left
 from safecomm.sweep.driver import LOST, DriverOnly
-from safecomm.sweep.tally import Record, Tally
+from safecomm.sweep.progress_table import ProgressTable, percent, stage, time_left
+from safecomm.sweep.progress_tracker import ProgressTracker, Record
 
 QUARTERS = 4
 """Lines that one fine-tune, or one evaluation, prints where there is no terminal."""
@@ -45,14 +45,14 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         clock: Callable[[], float] = time.monotonic,
     ):
         self._console = console
-        self._tally = Tally(total, arms or {}, target_asr, clock)
+        self._tracker = ProgressTracker(total, arms or {}, target_asr, clock)
         self._told: dict[str, tuple[str, int]] = {}
         self._refreshed = 0.0
-        self._board = Board(self._tally, name)
+        self._table = ProgressTable(self._tracker, name)
         self._live: Live | None = None
         if console.is_interactive:
             # Refreshed from Ray Tune's loop and not by a thread: the table is drawn from what the loop changes.
-            self._live = Live(self._board, console=console, auto_refresh=False, redirect_stderr=sys.stderr.isatty())
+            self._live = Live(self._table, console=console, auto_refresh=False, redirect_stderr=sys.stderr.isatty())
 
     def setup(self, *args: Any, **info: Any) -> None:
         """Puts the table up. It is taken down at the end, or at the latest when Python exits, whatever went wrong."""
@@ -62,13 +62,13 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Keeps the table up to date while nothing happens."""
-        if self._tally.spent - self._refreshed >= REFRESH_SECONDS:
+        if self._tracker.spent - self._refreshed >= REFRESH_SECONDS:
             self._refresh()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Announces a trial."""
         ours = Trial.of(trial.config["trial"])
-        self._tally.start(trial.trial_id, ours)
+        self._tracker.start(trial.trial_id, ours)
         self._say_plain(f"[dim]          {escape(title(ours))} started[/dim]")
 
     def on_trial_result(
@@ -77,10 +77,10 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         """Shows how far a fine-tune or an evaluation is."""
         if "status" in result:
             return
-        self._tally.hear(trial.trial_id, result)
+        self._tracker.update(trial.trial_id, result)
         name, count = milestone(result)
         if count and (name, count) != self._told.get(trial.trial_id):
-            ours = self._tally.running[trial.trial_id]
+            ours = self._tracker.running[trial.trial_id]
             pace = f", {result['train/tokens_per_second']:,.0f} tokens/s" if "train/step" in result else ""
             self._say_plain(f"[dim]          {escape(title(ours.trial))}: {stage(ours)}{pace}[/dim]")
         self._told[trial.trial_id] = (name, count)
@@ -104,16 +104,16 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Takes the table down; its last state stays on the screen."""
-        self._board.is_over = True
-        self._tally.running.clear()  # what still ran was interrupted
+        self._table.is_over = True
+        self._tracker.running.clear()  # what still ran was interrupted
         if self._live:
             self._live.stop()
             atexit.unregister(self._live.stop)
 
     def _end(self, trial: Any, record: Record) -> None:
         ours = Trial.of(trial.config["trial"])
-        seconds = self._tally.end(trial.trial_id, ours, record)
-        count = f"[bold]{self._tally.ended:>3}/{self._tally.total}[/bold] [dim]{time_left(self._tally)}[/dim]"
+        seconds = self._tracker.end(trial.trial_id, ours, record)
+        count = f"[bold]{self._tracker.ended:>3}/{self._tracker.total}[/bold] [dim]{time_left(self._tracker)}[/dim]"
         self._say(
             f"{count} {escape(title(ours))}: {outcome(record)} [dim]({record.get('seconds', seconds):.0f} s)[/dim]"
         )
@@ -129,7 +129,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         self._console.print(line, soft_wrap=True, highlight=False)
 
     def _refresh(self) -> None:
-        self._refreshed = self._tally.spent
+        self._refreshed = self._tracker.spent
         if self._live:
             self._live.refresh()
 

@@ -21,7 +21,7 @@ from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
 from safecomm.judging.model_judge import Panel
 from safecomm.judging.verdicts import judged
-from safecomm.plan.data import asked, examples
+from safecomm.plan.data import examples, split_prompts
 from safecomm.search.arms import Chain, Trial, realignments, training
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.search.outcomes import needs_profile
@@ -165,7 +165,7 @@ class Stages:
             The folder of `rows.parquet`, and the adapter's content hash ("" without an adapter).
         """
         evaluate = self.sweep.evaluate
-        prompts = tuple(first(asked(self.sweep, split), share))
+        prompts = tuple(first(split_prompts(self.sweep, split), share))
         content = Adapter.load(adapter).digest() if adapter else ""
 
         protocol = Protocol(

@@ -23,7 +23,7 @@ from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
 from safecomm.storage import shared
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE, PARETO, ROWS, TRIALS
-from safecomm.storage.store import Store, digest, here
+from safecomm.storage.store import Store, digest, local_copy
 from safecomm.sweep.driver import DriverOnly
 
 logger = logging.getLogger(__name__)
@@ -186,9 +186,9 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         run.summary.update({key: result[key] for key in shown if key in result})
         run.log({key: value for key, value in result.items() if _is_rate(key, result)})
         if result["status"] == "done" and "evaluation" in result:  # which a fine-tune lacks
-            run.log({"samples": sample_table(here(self._store.folder("evaluation", result["evaluation"])))})
+            run.log({"samples": sample_table(local_copy(self._store.folder("evaluation", result["evaluation"])))})
             if result["adapter_path"]:
-                run.log_artifact(adapter_artifact(here(Path(result["adapter_path"])), result["adapter"]))
+                run.log_artifact(adapter_artifact(local_copy(Path(result["adapter_path"])), result["adapter"]))
 
 
 def tracking_callbacks(sweep: Sweep, folder: RunFolder) -> list[Callback]:

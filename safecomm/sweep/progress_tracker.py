@@ -1,4 +1,4 @@
-"""The tally: how far each arm of an experiment is, what runs now and how long the rest will take."""
+"""The tracker: how far each arm of an experiment is, what runs now and how long the rest will take."""
 
 import math
 from collections import Counter, deque
@@ -38,23 +38,23 @@ class Running:
 
     trial: Trial
     since: float
-    news: dict[str, Any] = field(default_factory=dict)
+    latest: dict[str, Any] = field(default_factory=dict)
     """What it reported last of the stage that it is in."""
 
-    def hear(self, result: Record) -> int:
+    def update(self, result: Record) -> int:
         """Takes in a report; returns how many prompts were answered since the one before."""
         if "train/step" in result:
-            self.news = {key: value for key, value in result.items() if key.startswith("train/")}
+            self.latest = {key: value for key, value in result.items() if key.startswith("train/")}
             return 0
-        before = self.news.get("answered", 0)
+        before = self.latest.get("answered", 0)
         # What a report leaves out still holds, but for the fine-tune, which is over.
-        of_evaluation = {**self.news, **result}
-        self.news = {key: of_evaluation[key] for key in EVALUATION if key in of_evaluation}
-        answered = int(self.news.get("answered", 0))
+        of_evaluation = {**self.latest, **result}
+        self.latest = {key: of_evaluation[key] for key in EVALUATION if key in of_evaluation}
+        answered = int(self.latest.get("answered", 0))
         return answered - before if answered >= before else answered
 
 
-class Tally:
+class ProgressTracker:
     """Counts an experiment's trials.
 
     Args:
@@ -71,7 +71,7 @@ class Tally:
         self._target = target_asr
         self._clock = clock
         self._started = clock()
-        self._together = 1
+        self._max_concurrent = 1
         self._answers: deque[tuple[float, int]] = deque()
 
     @property
@@ -92,11 +92,11 @@ class Tally:
         """Takes in that a trial runs."""
         self.arms.setdefault(trial.arm, Arm())
         self.running[trial_id] = Running(trial, self._clock())
-        self._together = max(self._together, len(self.running))
+        self._max_concurrent = max(self._max_concurrent, len(self.running))
 
-    def hear(self, trial_id: str, result: Record) -> None:
+    def update(self, trial_id: str, result: Record) -> None:
         """Takes in what a running trial reports."""
-        answers = self.running[trial_id].hear(result)
+        answers = self.running[trial_id].update(result)
         if "answered" in result:
             self._answers.append((self._clock(), answers))
 
@@ -132,7 +132,7 @@ class Tally:
         work = sum(running) + sum(self._mean(arm) * trials for arm, trials in waiting.items())
         if running and not work:
             return None
-        at_a_time = min(self._together, max(1, len(running) + sum(waiting.values())))
+        at_a_time = min(self._max_concurrent, max(1, len(running) + sum(waiting.values())))
         return max(work / at_a_time, *running, 0.0)
 
     def _waiting(self) -> dict[str, int]:
@@ -159,7 +159,7 @@ class Tally:
 
     def answers_waiting(self) -> int | None:
         """Returns how many prompts have been asked and not answered, or None where no trial says."""
-        asked = [one.news for one in list(self.running.values()) if "asked" in one.news]
+        asked = [one.latest for one in list(self.running.values()) if "asked" in one.latest]
         return sum(news["asked"] - news.get("answered", 0) for news in asked) if asked else None
 
     def answers_a_second(self) -> float | None:

@@ -15,7 +15,7 @@ from safecomm.storage.bucket import Bucket
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-class Marks(Protocol):
+class LeaseRecords(Protocol):
     """Where a lock's numbered marks lie. Times are those of the clock there, in seconds."""
 
     def numbers(self) -> list[int]:
@@ -40,8 +40,8 @@ class Marks(Protocol):
         """Removes a mark, if it is there."""
 
 
-class FileMarks:
-    """Marks as files `STEM.N`, also on a network file system."""
+class FileLeaseRecords:
+    """LeaseRecords as files `STEM.N`, also on a network file system."""
 
     def __init__(self, stem: Path):
         self._stem = stem
@@ -109,8 +109,8 @@ class FileMarks:
             mine.unlink(missing_ok=True)
 
 
-class ObjectMarks:
-    """Marks as objects `NAME/N` of a bucket."""
+class ObjectLeaseRecords:
+    """LeaseRecords as objects `NAME/N` of a bucket."""
 
     def __init__(self, bucket: Bucket, name: str):
         self._bucket, self._name = bucket, name

@@ -16,18 +16,18 @@ LOOK_SECONDS = 1.0
 """Time between two looks at the driver."""
 
 
-def app_of(fleet: str) -> str:
+def app_name(fleet: str) -> str:
     """Returns the name of a fleet's Ray Serve application, which this job alone has."""
     return f"{APPS}{fleet}-{_this_job()}"
 
 
-def keep_watch() -> None:
+def start_cleanup() -> None:
     """Has an actor on this node take down what this job leaves in Ray Serve, and what jobs that are over left."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     job, here = _this_job(), ray.get_runtime_context().get_node_id()
-    ray.remote(Keeper).options(
+    ray.remote(CleanupActor).options(
         name=job,
         namespace=NAMESPACE,
         lifetime="detached",
@@ -39,7 +39,7 @@ def keep_watch() -> None:
     ).remote(job)
 
 
-class Keeper:
+class CleanupActor:
     """Waits for a job's end."""
 
     def __init__(self, job: str):
@@ -97,6 +97,6 @@ def _shut_down_idle_serve(job: str) -> None:
     import ray
     from ray import serve
 
-    keepers = [actor["name"] for actor in ray.util.list_named_actors(True) if actor["namespace"] == NAMESPACE]
-    if keepers == [job] and not _apps():
+    cleaners = [actor["name"] for actor in ray.util.list_named_actors(True) if actor["namespace"] == NAMESPACE]
+    if cleaners == [job] and not _apps():
         serve.shutdown()

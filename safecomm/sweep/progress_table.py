@@ -1,4 +1,4 @@
-"""The board: a tally as a table, and its words."""
+"""The board: a tracker as a table, and its words."""
 
 from rich import box
 from rich.console import Group
@@ -6,26 +6,26 @@ from rich.table import Table
 from rich.text import Text
 
 from safecomm.search.arms import Trial
-from safecomm.sweep.tally import Arm, Record, Running, Tally, known
+from safecomm.sweep.progress_tracker import Arm, ProgressTracker, Record, Running, known
 
 SHOWN_RUNNING = 4
 """Running trials of one arm that get a line; the rest are counted."""
 
 
-class Board:
-    """The tally as a table, drawn anew each time that rich asks for it."""
+class ProgressTable:
+    """The tracker as a table, drawn anew each time that rich asks for it."""
 
-    def __init__(self, tally: Tally, name: str):
-        self._tally = tally
+    def __init__(self, tracker: ProgressTracker, name: str):
+        self._tracker = tracker
         self._name = name
         self.is_over = False
 
     def __rich__(self) -> Group:
         """Returns the board as it is now."""
-        tally = self._tally
-        spent, waiting, pace = duration(tally.spent), tally.answers_waiting(), tally.answers_a_second()
-        left = "" if self.is_over else f", {time_left(tally)}"
-        head = f"{self._name}: {tally.ended} of {tally.total} trials ended, {spent} spent{left}"
+        tracker = self._tracker
+        spent, waiting, pace = duration(tracker.spent), tracker.answers_waiting(), tracker.answers_a_second()
+        left = "" if self.is_over else f", {time_left(tracker)}"
+        head = f"{self._name}: {tracker.ended} of {tracker.total} trials ended, {spent} spent{left}"
         fleet = f"fleet: {'?' if pace is None else f'{pace:.1f}'} answers a second, {waiting or 0:,} waiting"
         return Group("", Text(head, style="bold"), self._table(), *([Text(fleet)] if waiting is not None else []))
 
@@ -36,8 +36,8 @@ class Board:
             table.add_column(count, justify="right", no_wrap=True)
         table.add_column("best: attack\n& accuracy", no_wrap=True)
         table.add_column("running now", ratio=1, overflow="fold")
-        for name, arm in list(self._tally.arms.items()):
-            running = [one for one in list(self._tally.running.values()) if one.trial.arm == name]
+        for name, arm in list(self._tracker.arms.items()):
+            running = [one for one in list(self._tracker.running.values()) if one.trial.arm == name]
             table.add_row(Text(name), *self._counts(arm, len(running)), self._best(arm), self._now(running))
         return table
 
@@ -50,12 +50,12 @@ class Board:
     def _best(self, arm: Arm) -> Text:
         if arm.best is None:
             return Text("")
-        green = "green" if self._tally.is_under_target(arm.best) else ""
+        green = "green" if self._tracker.is_under_target(arm.best) else ""
         return Text(f"{percent(arm.best, 'asr')}, {percent(arm.best, 'accuracy')}", style=green)
 
     def _now(self, running: list[Running]) -> Text:
         lines = [
-            ": ".join(filter(None, [point(one.trial), f"{stage(one)}, {duration(self._tally.seconds_of(one))}"]))
+            ": ".join(filter(None, [point(one.trial), f"{stage(one)}, {duration(self._tracker.seconds_of(one))}"]))
             for one in running[:SHOWN_RUNNING]
         ]
         more = [f"and {len(running) - SHOWN_RUNNING} more"] if len(running) > SHOWN_RUNNING else []
@@ -70,7 +70,7 @@ def point(trial: Trial) -> str:
 
 def stage(running: Running) -> str:
     """Words how far a running trial is."""
-    news = running.news
+    news = running.latest
     if "train/step" in news:
         return f"fine-tune step {news['train/step']} of {news['train/steps']}, loss {news['train/loss']:.3f}"
     if not news:
@@ -87,9 +87,9 @@ def percent(record: Record, metric: str) -> str:
     return f"{record[metric]:.1%}" if known(record, metric) else "unknown"
 
 
-def time_left(tally: Tally) -> str:
+def time_left(tracker: ProgressTracker) -> str:
     """Words an experiment's time to the end."""
-    seconds = tally.seconds_left()
+    seconds = tracker.seconds_left()
     return "? left" if seconds is None else f"~{duration(seconds)} left"
 
 
