@@ -1,4 +1,4 @@
-"""How a plan is printed."""
+"""Prints a plan."""
 
 from rich.markup import escape
 from rich.table import Table
@@ -7,7 +7,7 @@ from safecomm.plan.plan import Plan
 
 
 def plan_tables(plan: Plan) -> list[Table | str]:
-    """Returns the arms as a table, then what is asked and what it runs on, a line each."""
+    """Returns a table of the arms, followed by lines on prompts and placement."""
     return [_arms(plan), "", *_work(plan), *_placement(plan)]
 
 
@@ -32,8 +32,8 @@ def _prompts(plan: Plan) -> list[str]:
     if prompts.unknown:
         return [f"Prompts: not counted: {escape(prompts.unknown)}"]
     return [
-        f"Prompts: {prompts.search:,} per search trial, at most {remaining * prompts.search:,} in total (early stopping "
-        f"and the store reduce this), and {prompts.report:,} per published point.",
+        f"Prompts: {prompts.search:,} per search trial, at most {remaining * prompts.search:,} in total (less with "
+        f"early stopping and stored answers); {prompts.report:,} more per published point.",
         f"Judged: {prompts.judged:,} answers of each model on both splits, by every judge.",
     ]
 

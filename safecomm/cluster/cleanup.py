@@ -1,7 +1,7 @@
-"""Takes a job's engines down when its driver ends, however it ends.
+"""Shuts down a job's engines when its driver exits, even if it is killed.
 
-Ray Serve's applications outlive the driver that started them. One that is stopped has no time to wait for them, and one
-that is killed can't; so an actor that outlives the driver as well looks after it.
+Ray Serve applications outlive the driver that started them. A stopped driver has no time to shut them down, and a
+killed one can't. So a detached actor watches the driver and cleans up after it.
 """
 
 import threading
@@ -10,19 +10,19 @@ import time
 from safecomm.cluster.ray_internals import live_jobs, serve_is_running
 
 APPS = "safecomm-"
-"""What the names of our Ray Serve applications begin with."""
+"""Prefix of the names of our Ray Serve applications."""
 NAMESPACE = "safecomm"
 LOOK_SECONDS = 1.0
-"""Time between two looks at the driver."""
+"""Interval at which the actor checks the driver."""
 
 
 def app_name(fleet: str) -> str:
-    """Returns the name of a fleet's Ray Serve application, which this job alone has."""
+    """Returns the name of a fleet's Ray Serve application, which is unique to this job."""
     return f"{APPS}{fleet}-{_this_job()}"
 
 
 def start_cleanup() -> None:
-    """Has an actor on this node take down what this job leaves in Ray Serve, and what jobs that are over left."""
+    """Starts a detached actor on this node that deletes the Serve applications of this and other ended jobs."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -34,36 +34,36 @@ def start_cleanup() -> None:
         get_if_exists=True,
         num_cpus=0,
         max_restarts=-1,
-        # Elsewhere it would keep a node that the autoscaler could give back.
+        # On another node it would keep the autoscaler from removing that node.
         scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=here, soft=True),
     ).remote(job)
 
 
 class CleanupActor:
-    """Waits for a job's end."""
+    """Waits for a job to end, then cleans up."""
 
     def __init__(self, job: str):
-        threading.Thread(target=self._keep, args=[job], daemon=True).start()
+        threading.Thread(target=self._watch, args=[job], daemon=True).start()
 
-    def _keep(self, job: str) -> None:
+    def _watch(self, job: str) -> None:
         import ray
 
-        while not _tidied_up(job):
+        while not _cleaned_up(job):
             time.sleep(LOOK_SECONDS)
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
 
-def _tidied_up(job: str) -> bool:
-    """Takes down what jobs that are over left; returns whether this one is over, and nothing is left of it."""
+def _cleaned_up(job: str) -> bool:
+    """Deletes the applications of ended jobs; returns whether this job has ended and is cleaned up."""
     from ray.exceptions import RayError
 
     try:
         is_over = job not in live_jobs([job])
-        _delete_forsaken()
+        _delete_orphaned_apps()
         if is_over:
             _shut_down_idle_serve(job)
         return is_over
-    except RayError:  # the cluster's head, or Ray Serve, is restarting
+    except RayError:  # the head node or Ray Serve is restarting
         return False
 
 
@@ -75,14 +75,14 @@ def _this_job() -> str:
 
 
 def _apps() -> list[str]:
-    """Returns the names of all of Ray Serve's applications; without starting it."""
+    """Returns the names of all Ray Serve applications, without starting Ray Serve."""
     from ray import serve
 
     return list(serve.status().applications) if serve_is_running() else []
 
 
-def _delete_forsaken() -> None:
-    """Takes down the applications of jobs that are over."""
+def _delete_orphaned_apps() -> None:
+    """Deletes the applications of ended jobs."""
     from ray import serve
 
     jobs = {name: name.rpartition("-")[2] for name in _apps() if name.startswith(APPS)}
@@ -93,7 +93,7 @@ def _delete_forsaken() -> None:
 
 
 def _shut_down_idle_serve(job: str) -> None:
-    """Ends Ray Serve's own processes, unless somebody else has an application or another job of ours is about to."""
+    """Shuts down Ray Serve unless another application exists or another of our jobs may start one."""
     import ray
     from ray import serve
 

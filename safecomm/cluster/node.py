@@ -1,4 +1,4 @@
-"""What one node has, as that node sees it."""
+"""Inspects the node that this process runs on."""
 
 import os
 import platform
@@ -18,51 +18,51 @@ from safecomm.cluster.reach import ClusterError
 GIB = 1024**3
 IMPORT_SECONDS = 180.0
 ANSWER_SECONDS = 60.0
-"""Time for every node to look; a worker process starts in a second or two."""
+"""Timeout for all nodes to answer; starting a worker process takes a second or two."""
 KEY = "OPENAI_API_KEY"
-"""The one secret that trials use, on whatever node they run; the others are the driver's."""
+"""The only secret that trials need, on any node; the driver needs the others."""
 _PIN = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==([0-9.]+?)(?:\.\*)?(?:$|;)")
 
 
 @dataclass(frozen=True)
 class NodeQuery:
-    """What a node is to look at."""
+    """What to check on a node."""
 
     storage: str | None = None
-    """The sweep's storage; a folder of ours in it, `probe`, is looked for."""
+    """The sweep's storage; the node must see the driver's folder `probe` in it."""
     probe: str = ""
     models: Sequence[str] = ()
-    """Folders of models that it must see."""
+    """Model folders that the node must see."""
     imports: bool = False
-    """Import vLLM and DeepSpeed, which takes half a minute, instead of looking whether they are installed."""
+    """Whether to import vLLM and DeepSpeed (half a minute) instead of only checking that they are installed."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a node answered."""
+    """The state of a node."""
 
     name: str
     python: str
     versions: dict[str, str]
-    """Package -> version, of those that are pinned."""
+    """Package -> installed version, for pinned packages."""
     gpus: list[str]
     memory_gib: float
     shm_gib: float
     disk_gib: float
-    """Free, where Ray keeps what does not fit into memory."""
+    """Free space where Ray spills objects."""
     faults: dict[str, str] = field(default_factory=dict)
-    """`vllm` or `deepspeed` -> why it can't be used."""
+    """`vllm` or `deepspeed` -> why it is unusable."""
     storage_fault: str = ""
     unseen_models: list[str] = field(default_factory=list)
     has_key: bool = False
 
 
 def inspect_node(name: str, query: NodeQuery) -> Node:
-    """Looks at the machine that this runs on.
+    """Inspects the machine that this function runs on.
 
     Args:
-        name: what the node is called.
-        query: what to look at.
+        name: the node's name.
+        query: what to check.
     """
     shm = Path("/dev/shm")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -82,7 +82,7 @@ def inspect_node(name: str, query: NodeQuery) -> Node:
 
 
 def pins() -> dict[str, str]:
-    """Returns the packages that the project pins, with the beginning of the version; none where it is not installed."""
+    """Returns package -> pinned version prefix; empty if safecomm is not installed."""
     try:
         found = [_PIN.match(need.replace(" ", "")) for need in requires("safecomm") or []]
     except PackageNotFoundError:
@@ -91,23 +91,23 @@ def pins() -> dict[str, str]:
 
 
 def leave_probe(storage: Path) -> str:
-    """Makes a folder in the storage, for nodes to find and to write into; the caller removes it.
+    """Creates a folder in the storage for nodes to find and write to; the caller removes it.
 
     Raises:
-        ClusterError: where the driver itself can't write there.
+        ClusterError: if the driver can't write there.
     """
     probe = f".seen-{uuid.uuid4().hex}"
     try:
         (storage / probe).mkdir(parents=True)
     except OSError as error:
-        raise ClusterError(f"storage: {storage}: can't be written to here ({error.strerror})") from error
+        raise ClusterError(f"storage: {storage}: is not writable on the driver ({error.strerror})") from error
     return probe
 
 
 def _versions() -> dict[str, str]:
     installed = {}
     for package in pins():
-        for name in (package, f"{package}-cpu"):  # vLLM's build for machines without a GPU
+        for name in (package, f"{package}-cpu"):  # vLLM's CPU build
             try:
                 installed[package] = version(name)
             except PackageNotFoundError:
@@ -134,13 +134,13 @@ def _fault(module: str, imports: bool) -> str:
             [sys.executable, "-c", f"import {module}"], capture_output=True, text=True, timeout=IMPORT_SECONDS
         )
     except subprocess.TimeoutExpired:
-        return f"took more than {IMPORT_SECONDS:g} s to import"
+        return f"took longer than {IMPORT_SECONDS:g} s to import"
     return "" if done.returncode == 0 else f"can't be imported: {done.stderr.strip().splitlines()[-1]}"
 
 
 def _storage_fault(storage: Path, probe: str) -> str:
     if not (storage / probe).is_dir():
-        return "does not see what the driver wrote there"
+        return "does not see the driver's files there"
     try:
         (storage / probe / uuid.uuid4().hex).write_text("seen", encoding="utf-8")
     except OSError as error:

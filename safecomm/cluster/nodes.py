@@ -1,4 +1,4 @@
-"""Asks every node of the cluster what it has."""
+"""Inspects every node of the cluster."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from safecomm.cluster.node import ANSWER_SECONDS, IMPORT_SECONDS, Node, NodeQuer
 
 
 def inspect_nodes(query: NodeQuery) -> tuple[list[Node], list[str]]:
-    """Has a small task look at every node; the driver's own is looked at without one.
+    """Runs an inspection task on every node; inspects the driver's node directly.
 
     Returns:
         The nodes that answered, the driver's first, and the names of those that did not.
@@ -52,7 +52,7 @@ def _collect(answered: Sequence[Any], tasks: dict[Any, str]) -> tuple[list[Node]
 
 @contextmanager
 def _with_probe(query: NodeQuery) -> Iterator[NodeQuery]:
-    """Leaves the driver's probe in the storage while the nodes look for it."""
+    """Keeps a probe folder in the storage while the nodes look for it."""
     if query.storage is None:
         yield query
         return

@@ -1,8 +1,9 @@
-"""A lock that processes on several machines can have, one at a time, wherever its marks lie.
+"""A lease-based lock for processes on several machines.
 
-Whoever has it made the mark with the highest number, which says who that is, and touches it now and then. To take over
-a lock that nobody touches any more is to make the mark of the next number: of all who try, one can. The highest mark is
-never removed, an empty one is free. This needs no flock, which a network file system may not heed and a bucket lacks.
+The holder is the process that created the record with the highest number. The record names the holder, who renews it
+with a heartbeat. A process takes over an expired lock by creating the next record, which only one contender can do.
+The highest record is never removed; an empty one means that the lock is free. The lock needs no flock: network file
+systems may ignore it, and buckets have none.
 """
 
 import threading
@@ -15,30 +16,30 @@ from safecomm.storage.lease_records import LeaseRecords
 from safecomm.storage.owner import Owner
 
 HEARTBEAT_SECONDS = 10.0
-"""Seconds between two touches."""
+"""Interval between renewals."""
 STALE_SECONDS = 60.0
-"""Seconds without a touch after which a lock may be taken over."""
+"""Time without a renewal after which another process may take over the lock."""
 POLL_SECONDS = 2.0
-"""Seconds between two looks at a lock that one waits for."""
+"""Interval at which a waiting process checks the lock."""
 
 
 class HeldError(Exception):
-    """Somebody else has the lock."""
+    """Another process holds the lock."""
 
     def __init__(self, owner: Owner | None, silent: float):
         self.owner, self.silent = owner, max(0.0, silent)
-        """Who, None where that can't be read, and seconds since the last sign."""
-        super().__init__(f"{owner or 'somebody'} has the lock")
+        """The holder, None if unreadable, and the seconds since its last renewal."""
+        super().__init__(f"{owner or 'another process'} holds the lock")
 
 
 class Lock:
-    """The lock of some records. `heartbeat` must be called every `HEARTBEAT_SECONDS` seconds while it is held."""
+    """A held lock. The holder must call `heartbeat` every `HEARTBEAT_SECONDS`, or use `held`."""
 
     def __init__(self, records: LeaseRecords):
-        """Takes the lock; `taken_over` says in words from whom, if from anybody.
+        """Acquires the lock; `taken_over` describes the previous holder if its lease had expired.
 
         Raises:
-            HeldError: where another has it, or won it meanwhile.
+            HeldError: if another process holds the lock or acquires it first.
         """
         self._records = records
         self.is_lost = False
@@ -47,7 +48,7 @@ class Lock:
         self._number, self._text = newest + 1, Owner.this().written()
         if not records.create(self._number, self._text):
             raise self._held(self._number, 0.0)
-        if (newest := self._newest()) != self._number:  # two others came and went while we looked
+        if (newest := self._newest()) != self._number:  # others acquired and released it between our read and create
             records.remove(self._number)
             raise self._held(newest, 0.0)
         for old in records.numbers():
@@ -55,39 +56,43 @@ class Lock:
                 records.remove(old)
 
     def heartbeat(self) -> None:
-        """Shows that its holder goes on, or notices that another has taken the lock."""
+        """Renews the lease, or sets `is_lost` if another process has taken over."""
         try:
             self.is_lost = self.is_lost or self._newest() != self._number
             if not self.is_lost:
                 self._records.touch(self._number, self._text)
         except FileNotFoundError:
             self.is_lost = True
-        except StorageError:  # a bucket that does not answer now may do so at the next beat
+        except StorageError:  # the bucket may respond again at the next heartbeat
             return
 
     def release(self) -> None:
-        """Frees the lock, unless another has it."""
+        """Releases the lock unless it was lost."""
         if not self.is_lost:
             self._records.empty(self._number)
 
     @contextmanager
-    def held(self, when_lost: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Beats in a thread of its own, and frees the lock at last."""
-        is_over = threading.Event()
+    def held(self, on_lost: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Renews the lease in a background thread; releases the lock on exit.
 
-        def keep() -> None:
-            while not is_over.wait(HEARTBEAT_SECONDS):
+        Args:
+            on_lost: called in that thread if another process takes over.
+        """
+        done = threading.Event()
+
+        def renew() -> None:
+            while not done.wait(HEARTBEAT_SECONDS):
                 self.heartbeat()
                 if self.is_lost:
-                    when_lost()
+                    on_lost()
                     return
 
-        thread = threading.Thread(target=keep, name="lock", daemon=True)
+        thread = threading.Thread(target=renew, name="lock", daemon=True)
         thread.start()
         try:
             yield
         finally:
-            is_over.set()
+            done.set()
             thread.join()
             self.release()
 
@@ -95,10 +100,10 @@ class Lock:
         return max(self._records.numbers(), default=0)
 
     def _check_free(self, number: int) -> str:
-        """Returns what to say of a lock that is taken over, "" where none is.
+        """Returns a description of the expired holder, or "" if the lock was free.
 
         Raises:
-            HeldError: where another has the lock.
+            HeldError: if another process holds the lock.
         """
         found = self._records.read(number) if number else None
         if not found or not found[0]:
@@ -107,7 +112,7 @@ class Lock:
         is_dead = owner is not None and owner.is_dead
         if not is_dead and silent <= STALE_SECONDS:
             raise HeldError(owner, silent)
-        return f"{owner or 'a run'}, which {'is gone' if is_dead else f'gave no sign for {silent:.0f} s'}"
+        return f"{owner or 'a run'}, which {'has died' if is_dead else f'was silent for {silent:.0f} s'}"
 
     def _held(self, number: int, silent: float) -> HeldError:
         found = self._records.read(number)
@@ -116,7 +121,7 @@ class Lock:
 
 @contextmanager
 def waiting_lock(records: LeaseRecords) -> Iterator[None]:
-    """Holds a lock, after waiting for whoever has it."""
+    """Waits for the lock and holds it."""
     while True:
         try:
             lock = Lock(records)

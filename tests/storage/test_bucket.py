@@ -230,7 +230,7 @@ def test_a_lock_of_another_machine_holds_as_long_as_it_gives_signs(
 def test_a_silent_lock_is_taken_over_by_one(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     marks = of_elsewhere(bucket, 2 * STALE_SECONDS, monkeypatch)
     first = Lock(marks)
-    assert "gave no sign" in first.taken_over
+    assert "was silent" in first.taken_over
     first.heartbeat()
     assert not first.is_lost
     create = ObjectLeaseRecords.create
@@ -253,7 +253,7 @@ def test_a_silent_lock_is_taken_over_by_one(bucket: str, monkeypatch: pytest.Mon
 
 
 def test_a_bucket_that_does_not_exist_is_one_line_that_names_the_setting(bucket: str) -> None:
-    with pytest.raises(StorageError, match="storage: s3://no-such-bucket: there is no such bucket") as error:
+    with pytest.raises(StorageError, match="storage: s3://no-such-bucket: the bucket does not exist") as error:
         Store.of("s3://no-such-bucket/runs").obtain("stage", {}, make_weights)
     assert "\n" not in str(error.value)
 
@@ -296,7 +296,7 @@ def test_files_of_any_size_arrive_as_they_are(bucket: str, move: Callable[[str],
     "storage", ["http://host/x", "s3://", "az://bucket/x", "s3://bucket/../x", "s3://key:word@bucket/x"]
 )
 def test_what_is_no_bucket_is_refused(storage: str) -> None:
-    with pytest.raises(UsageError, match="storage: give a folder, s3://BUCKET/PREFIX") as error:
+    with pytest.raises(UsageError, match="storage: must be a folder, s3://BUCKET/PREFIX") as error:
         Store.of(storage)
     assert "word" not in str(error.value)
 

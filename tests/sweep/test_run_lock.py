@@ -70,7 +70,7 @@ def test_a_second_run_is_refused_and_told_who_has_the_lock(tmp_path: Path) -> No
     silent_for(tmp_path, STALE_SECONDS / 2)
     tell(second)
     assert f"process {first.pid} of" in (line := said(second)) and "started 20" in line
-    assert f"last sign was {STALE_SECONDS / 2:.0f} s ago" in line
+    assert f"last renewed its lock {STALE_SECONDS / 2:.0f} s ago" in line
     tell(first)
     assert first.wait(timeout=30) == 0
     with only_run(tmp_path, pytest.fail):
@@ -85,7 +85,7 @@ def test_the_lock_of_a_killed_run_is_taken_over_at_once_with_a_line(tmp_path: Pa
     first.wait(timeout=30)
     lines: list[str] = []
     with only_run(tmp_path, lines.append):
-        assert len(lines) == 1 and f"process {first.pid}" in lines[0] and "is gone" in lines[0]
+        assert len(lines) == 1 and f"process {first.pid}" in lines[0] and "has died" in lines[0]
 
 
 def test_a_lock_of_another_machine_is_taken_over_when_it_gave_no_sign_for_long(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_lock_of_another_machine_is_taken_over_when_it_gave_no_sign_for_long(t
     silent_for(tmp_path, STALE_SECONDS + HEARTBEAT_SECONDS)
     lines: list[str] = []
     RunLock(tmp_path, lines.append)
-    assert len(lines) == 1 and "gave no sign for 1" in lines[0]
+    assert len(lines) == 1 and "was silent for 1" in lines[0]
 
 
 def test_the_number_of_a_dead_run_may_be_another_process_now(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_of_many_that_take_over_one_lock_at_once_one_wins(tmp_path: Path) -> Non
     heard = []
     for run in runs:
         line = said(run)
-        heard.append(said(run) if "going on in the place" in line else line)
+        heard.append(said(run) if "taking over from" in line else line)
     assert heard.count("holds") == 1
     assert sum(line.startswith("refused") for line in heard) == 5
     tell(runs[heard.index("holds")])
@@ -168,7 +168,7 @@ def test_a_run_that_lost_its_lock_stops_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: Any
 ) -> None:
     monkeypatch.setattr("safecomm.storage.lock.HEARTBEAT_SECONDS", 0.01)
-    with pytest.raises(SafecommError, match="took this folder over"), only_run(tmp_path, pytest.fail):
+    with pytest.raises(SafecommError, match="took over this folder"), only_run(tmp_path, pytest.fail):
         (tmp_path / f"{lock_file(tmp_path).name}9").write_text("{}")
         threading.Event().wait(5)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -186,14 +186,14 @@ def test_the_beat_shows_that_a_run_goes_on(tmp_path: Path) -> None:
     lock = RunLock(tmp_path, pytest.fail)
     silent_for(tmp_path, 2 * STALE_SECONDS)
     lock.heartbeat()
-    with pytest.raises(SafecommError, match="last sign was 0 s ago"):
+    with pytest.raises(SafecommError, match="last renewed its lock 0 s ago"):
         RunLock(tmp_path, pytest.fail)
 
 
 def test_a_lock_that_a_power_cut_left_unreadable_holds_until_it_is_old(tmp_path: Path) -> None:
     RunLock(tmp_path, pytest.fail)
     lock_file(tmp_path).write_text('{"host"')
-    with pytest.raises(SafecommError, match="can not be read"):
+    with pytest.raises(SafecommError, match="owner unknown"):
         RunLock(tmp_path, pytest.fail)
     silent_for(tmp_path, 2 * STALE_SECONDS)
     RunLock(tmp_path, lambda line: None)
