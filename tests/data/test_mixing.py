@@ -56,7 +56,7 @@ def test_safety_examples_are_spread_over_the_whole():
 
 
 def test_a_repeated_safety_example_is_no_second_one():
-    with pytest.raises(DataError, match=r"asks for 40 safety examples, but there are 30 distinct .* at most 0\.75"):
+    with pytest.raises(DataError, match=r"needs 40 safety examples, but there are only 30 distinct .* at most 0\.75"):
         mix(TELECOM, SAFETY * 2, 1.0, 0)
 
 

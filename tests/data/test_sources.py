@@ -78,7 +78,7 @@ def test_a_file_is_downloaded_once(server: Server, cache: Path):
 def test_an_unsound_file_does_not_stay_in_the_cache(server: Server, cache: Path):
     source = Web(f"{server.url}/rows.csv", page="https://example.org")
     server.csv = b'goal\n"never closed'
-    with pytest.raises(DataError, match="no sound CSV"):
+    with pytest.raises(DataError, match="not valid CSV"):
         source.table()
     server.csv = CSV
     assert len(source.table().rows) == 1
