@@ -55,7 +55,7 @@ def datasets_to_download(sweep: Sweep) -> list[str]:
     """Returns the benchmarks that would first have to be fetched from where they are published."""
     refs = [ref for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind)]
     sources = {ref.name: DATASETS[ref.name].source for ref in refs if not ref.path}
-    return [name for name, source in sources.items() if source and not source.is_here]
+    return [name for name, source in sources.items() if source and not source.is_local]
 
 
 def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetRef) -> None:

@@ -42,7 +42,7 @@ def test_nodes_that_are_alike_are_well(node: Node) -> None:
 def test_another_python_and_another_version_of_a_package_are_named(node: Node) -> None:
     other = replace(node, name="10.0.0.2", python="3.12.1", versions=node.versions | {"ray": "2.55.1"})
     python, packages = problems(checks.check_versions([node, other]))
-    assert "10.0.0.2 has 3.12.1, 10.0.0.1 3.11.7" in python
+    assert "10.0.0.2 has 3.12.1, 10.0.0.1 has 3.11.7" in python
     assert f"10.0.0.2 has ray 2.55.1 (10.0.0.1: {node.versions['ray']})" in packages and "transformers" not in packages
 
 
