@@ -62,7 +62,7 @@ def test_a_repeated_safety_example_is_no_second_one():
 
 def test_the_ratio_named_as_the_largest_works():
     telecom = TELECOM[:7]
-    with pytest.raises(DataError, match=r"at most 0\.4285,"):
+    with pytest.raises(DataError, match=r"at most 0\.4285 "):
         mix(telecom, SAFETY[:3], 0.6, 0)
     assert mix(telecom, SAFETY[:3], 0.4285, 0).safety == 3
 

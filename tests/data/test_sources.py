@@ -123,7 +123,7 @@ def test_a_gated_dataset_names_the_page_where_access_is_asked_for(server: Server
     message = run(REFUSED, cache, HF_ENDPOINT=server.url)
     assert "xstest: hf://datasets/Paul/XSTest/train can't be loaded" in message
     assert "gated" in message
-    assert "access to it, at https://huggingface.co/datasets/Paul/XSTest" in message and "path:" in message
+    assert "request access at https://huggingface.co/datasets/Paul/XSTest" in message and "path:" in message
 
 
 def test_offline_mode_without_a_cached_copy(cache: Path):
