@@ -15,7 +15,5 @@ def test_this_job_is_alive_and_one_that_never_was_is_not(ray_session: None) -> N
 
 @pytest.mark.ray
 def test_ray_serve_is_seen_where_it_runs(ray_session: None) -> None:
-    serve.start(proxy_location="Disabled")
+    serve.start(proxy_location="Disabled")  # and left running, as the fleets of other tests need it
     assert serve_is_running()
-    serve.shutdown()
-    assert not serve_is_running()
