@@ -1,4 +1,4 @@
-"""The board: a tracker as a table, and its words."""
+"""The progress table shown in a terminal, and its text formatting."""
 
 from rich import box
 from rich.console import Group
@@ -9,11 +9,11 @@ from safecomm.search.arms import Trial
 from safecomm.sweep.progress_tracker import Arm, ProgressTracker, Record, Running, known
 
 SHOWN_RUNNING = 4
-"""Running trials of one arm that get a line; the rest are counted."""
+"""Running trials listed per arm; further ones are only counted."""
 
 
 class ProgressTable:
-    """The tracker as a table, drawn anew each time that rich asks for it."""
+    """The experiment's progress as a table; rich renders it on every refresh."""
 
     def __init__(self, tracker: ProgressTracker, name: str):
         self._tracker = tracker
@@ -21,12 +21,12 @@ class ProgressTable:
         self.is_over = False
 
     def __rich__(self) -> Group:
-        """Returns the board as it is now."""
+        """Renders the current state."""
         tracker = self._tracker
-        spent, waiting, pace = duration(tracker.spent), tracker.answers_waiting(), tracker.answers_a_second()
+        spent, waiting, pace = duration(tracker.spent), tracker.answers_waiting(), tracker.answers_per_second()
         left = "" if self.is_over else f", {time_left(tracker)}"
         head = f"{self._name}: {tracker.ended} of {tracker.total} trials ended, {spent} spent{left}"
-        fleet = f"fleet: {'?' if pace is None else f'{pace:.1f}'} answers a second, {waiting or 0:,} waiting"
+        fleet = f"fleet: {'?' if pace is None else f'{pace:.1f}'} answers/s, {waiting or 0:,} waiting"
         return Group("", Text(head, style="bold"), self._table(), *([Text(fleet)] if waiting is not None else []))
 
     def _table(self) -> Table:
@@ -63,38 +63,38 @@ class ProgressTable:
 
 
 def point(trial: Trial) -> str:
-    """Names a trial within its arm."""
+    """Formats a trial's settings and seed."""
     settings = [f"{key.rpartition('.')[2]}={value:.4g}" for key, value in trial.point.items()]
     return " ".join(settings + ([f"seed {trial.seed}"] if trial.seed else []))
 
 
 def stage(running: Running) -> str:
-    """Words how far a running trial is."""
-    news = running.latest
-    if "train/step" in news:
-        return f"fine-tune step {news['train/step']} of {news['train/steps']}, loss {news['train/loss']:.3f}"
-    if not news:
+    """Formats the stage and progress of a running trial."""
+    latest = running.latest
+    if "train/step" in latest:
+        return f"fine-tune step {latest['train/step']} of {latest['train/steps']}, loss {latest['train/loss']:.3f}"
+    if not latest:
         return "started"
-    rung = f" rung {news['rung']} of {news['rungs']}" if "rung" in news else ""
-    answers = [f"{news['answered']:,} of {news['asked']:,} answered"] if "answered" in news else []
+    rung = f" rung {latest['rung']} of {latest['rungs']}" if "rung" in latest else ""
+    answers = [f"{latest['answered']:,} of {latest['asked']:,} answered"] if "answered" in latest else []
     words = {"asr": "attack", "accuracy": "accuracy"}
-    rates = [f"{word} {percent(news, metric)}" for metric, word in words.items() if known(news, metric)]
+    rates = [f"{word} {percent(latest, metric)}" for metric, word in words.items() if known(latest, metric)]
     return ", ".join([f"evaluation{rung}", *answers, *rates])
 
 
 def percent(record: Record, metric: str) -> str:
-    """Words a rate."""
+    """Formats a rate."""
     return f"{record[metric]:.1%}" if known(record, metric) else "unknown"
 
 
 def time_left(tracker: ProgressTracker) -> str:
-    """Words an experiment's time to the end."""
+    """Formats an experiment's remaining time."""
     seconds = tracker.seconds_left()
     return "? left" if seconds is None else f"~{duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:
-    """Words a time as exactly as it is worth knowing."""
+    """Formats a duration with sensible precision."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
