@@ -1,7 +1,7 @@
-# make demo   the lab sweep, end to end          make test   every test
-# make check  format, lint and types             make clean  forget the demo's results
-# make test-faults  sweeps, jobs, their parts and their nodes that are killed; W&B that fails
-# make bench  time the alignment profile on the shapes of real models (40 GB of disk)
+# make demo         run the lab sweep end to end      make test   run all tests
+# make check        check format, lint and types      make clean  delete the demo's results
+# make test-faults  run the fault-injection tests: killed sweeps, jobs, processes and nodes; failing W&B
+# make bench        time the alignment profile on real model shapes (needs 40 GB of disk)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
