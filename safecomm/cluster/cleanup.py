@@ -12,7 +12,7 @@ from safecomm.cluster.ray_internals import live_jobs, serve_is_running
 APPS = "safecomm-"
 """Prefix of the names of our Ray Serve applications."""
 NAMESPACE = "safecomm"
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """Interval at which the actor checks the driver."""
 
 
@@ -49,7 +49,7 @@ class CleanupActor:
         import ray
 
         while not _cleaned_up(job):
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
 

@@ -31,8 +31,8 @@ def inspect_nodes(query: NodeQuery) -> tuple[list[Node], list[str]]:
             if node != here
         }
         own = inspect_node(names[here], probing)
-        patience = ANSWER_SECONDS + 2 * IMPORT_SECONDS * query.imports
-        answered, silent = ray.wait(list(tasks), num_returns=len(tasks), timeout=patience) if tasks else ([], [])
+        timeout = ANSWER_SECONDS + 2 * IMPORT_SECONDS * query.imports
+        answered, silent = ray.wait(list(tasks), num_returns=len(tasks), timeout=timeout) if tasks else ([], [])
         found, lost = _collect(answered, tasks)
     return [own, *found], lost + [tasks[task] for task in silent]
 

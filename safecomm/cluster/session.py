@@ -11,7 +11,7 @@ from types import FrameType
 
 from safecomm.errors import SafecommError
 
-FEWEST_CPUS = 8
+MIN_CPUS = 8
 """Minimum CPU count reported to Ray: Ray Data reserves a whole CPU for each stage of each trial, busy or idle."""
 CPU_SHARE = 0.05
 """CPUs that a trial, a training rank or a replica reserves in Ray. These are scheduling units, not cores: with whole
@@ -42,7 +42,7 @@ def ray_session(address: str | None) -> Iterator[Resources]:
         SafecommError: if the address does not answer or rejects our token.
     """
     # By default Ray limits concurrent worker starts to the core count and warns about each one beyond it.
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(FEWEST_CPUS))
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(MIN_CPUS))
     import ray
 
     from safecomm.cluster.cleanup import start_cleanup
@@ -70,7 +70,7 @@ def _connect(address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
         # Keep the dashboard: Ray Train queries its API to see whether a fine-tune still runs.
-        ray.init(address="local", num_cpus=max(FEWEST_CPUS, os.cpu_count() or 1), **quiet)
+        ray.init(address="local", num_cpus=max(MIN_CPUS, os.cpu_count() or 1), **quiet)
         return
     check_ray_address(address)
     try:

@@ -16,7 +16,7 @@ EXCLUDES = (
 )
 """Excluded files: data, results, weights other than the lab's, secrets and tool caches. `.rayignore` has the same list
 for `ray job submit`."""
-MOST_BYTES = 100 * 1024**2
+MAX_BYTES = 100 * 1024**2
 """Upload limit. Code is smaller than this, and Ray keeps uploads in the head node's memory."""
 SHOWN = 3
 """Number of large files that the error message lists."""
@@ -38,7 +38,7 @@ def pack(folder: Path, target: Path) -> int:
     zip_working_directory(folder, target, EXCLUDES, logging.getLogger(__name__))
     with zipfile.ZipFile(target) as package:
         files = package.infolist()
-        if (size := target.stat().st_size) > MOST_BYTES:
+        if (size := target.stat().st_size) > MAX_BYTES:
             largest = sorted(files, key=lambda file: file.file_size, reverse=True)[:SHOWN]
             named = ", ".join(f"{file.filename} ({file.file_size / 1e6:.0f} MB)" for file in largest)
             raise ClusterError(

@@ -16,7 +16,7 @@ from safecomm.storage.store import digest
 
 GITHUB = "https://github.com"
 RAW = "https://raw.githubusercontent.com"
-PATIENCE = 10
+TIMEOUT_SECONDS = 10
 """Timeout for a server, in seconds."""
 
 
@@ -111,7 +111,7 @@ class Web:
 
 def _answers(url: str) -> bool:
     try:
-        urllib.request.urlopen(url, timeout=PATIENCE).close()
+        urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError:
         return True
     except OSError:
@@ -126,7 +126,7 @@ def _cache() -> Path:
 
 def _download(url: str) -> bytes:
     try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
             content: bytes = answer.read()
     except (OSError, http.client.HTTPException) as error:
         raise DataError(f"{url} can't be downloaded: {error}") from error

@@ -14,8 +14,8 @@ from safecomm.spec import Sweep
 
 Level = Literal["ok", "warning", "problem"]
 FIX = "run scripts/install.sh there"
-LEAST_DISK_GIB = 10.0
-LEAST_SHM_GIB = 2.0
+MIN_DISK_GIB = 10.0
+MIN_SHM_GIB = 2.0
 """With less, NCCL and Ray's object store fail with obscure errors."""
 
 
@@ -137,8 +137,8 @@ def check_room(nodes: Sequence[Node]) -> list[Finding]:
         Finding(subject, "warning", f"{node.name}: {have:.1f} GiB of {what}; below {least:g} GiB {consequence}")
         for node in nodes
         for subject, have, least, what, consequence in (
-            ("/dev/shm", node.shm_gib, LEAST_SHM_GIB, "/dev/shm", "start containers with --shm-size"),
-            ("disk", node.disk_gib, LEAST_DISK_GIB, "free disk in /tmp", "Ray can't spill"),
+            ("/dev/shm", node.shm_gib, MIN_SHM_GIB, "/dev/shm", "start containers with --shm-size"),
+            ("disk", node.disk_gib, MIN_DISK_GIB, "free disk in /tmp", "Ray can't spill"),
         )
         if have < least
     ]

@@ -14,14 +14,14 @@ from safecomm.spec import DatasetRef, Sweep
 
 
 def all_prompts(sweep: Sweep) -> list[Prompt]:
-    """Returns all prompts that the sweep measures with."""
+    """Returns the prompts of all benchmarks of a sweep."""
     return [
         prompt for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind) for prompt in _prompts(ref, kind)
     ]
 
 
 def split_prompts(sweep: Sweep, split: str) -> list[Prompt]:
-    """Returns the prompts of a split's trials: `search`, where settings are chosen, or `report`."""
+    """Returns the prompts for the trials of a split (`search` or `report`)."""
     side = sweep.search.split if split == "search" else split
     return [prompt for prompt in all_prompts(sweep) if prompt.side == side]
 
@@ -52,7 +52,7 @@ def check_data(sweep: Sweep) -> None:
 
 
 def datasets_to_download(sweep: Sweep) -> list[str]:
-    """Returns the benchmarks that would first have to be fetched from where they are published."""
+    """Returns the names of the benchmarks that are not available locally."""
     refs = [ref for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind)]
     sources = {ref.name: DATASETS[ref.name].source for ref in refs if not ref.path}
     return [name for name, source in sources.items() if source and not source.is_local]

@@ -13,16 +13,16 @@ from safecomm.spec.sweep import Replicas
 
 USABLE = 0.9
 """A fine-tune fits if its estimate is at most this share of a GPU."""
-MOST_WORKERS = 64
+MAX_WORKERS = 64
 NODE_GPUS = 8
 """GPUs per node, the limit for tensor parallelism."""
-MOST_STAGES = 8
-SHORTEST = 256
+MAX_STAGES = 8
+MIN_LENGTH = 256
 """Shortest text length in tokens that the advice suggests."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Fit:
     """Whether something fits, and why."""
 
     fits: Literal["yes", "perhaps", "no"]
@@ -31,7 +31,7 @@ class Verdict:
     """The memory needed, the memory available and, unless it fits, what to change."""
 
 
-def check_finetune(shape: ModelShape, finetune: Finetune, workers: int, gpu_bytes: int) -> Verdict:
+def check_finetune(shape: ModelShape, finetune: Finetune, workers: int, gpu_bytes: int) -> Fit:
     """Checks whether the workers of a fine-tune fit their GPUs and, if not, which changes would make them fit.
 
     Args:
@@ -47,12 +47,12 @@ def check_finetune(shape: ModelShape, finetune: Finetune, workers: int, gpu_byte
     text = f"each of {workers} fine-tuning workers needs {_sum(memory)} on a GPU with {_gib(gpu_bytes)}"
     text += _host(shape, finetune, workers)
     if memory.total <= usable:
-        return Verdict("yes", text)
+        return Fit("yes", text)
     changes = _finetune_changes(shape, finetune, workers, usable)
-    return Verdict("no" if memory.certain > gpu_bytes else "perhaps", text + _advice(changes, _finetune_key))
+    return Fit("no" if memory.certain > gpu_bytes else "perhaps", text + _advice(changes, _finetune_key))
 
 
-def check_fleet(serving: Serving, gpu_bytes: int, section: str = "cluster.target") -> Verdict:
+def check_fleet(serving: Serving, gpu_bytes: int, section: str = "cluster.target") -> Fit:
     """Checks whether an engine fits its GPUs and, if not, which changes would make it fit.
 
     Args:
@@ -76,10 +76,10 @@ def check_fleet(serving: Serving, gpu_bytes: int, section: str = "cluster.target
     text = f"each GPU of {section} needs {_sum(needed)} of the {_gib(usable)} that vLLM uses of {_gib(gpu_bytes)}"
     if needed.total <= usable:
         at_once = f"{needed.sequences(gpu_bytes)} sequences of {serving.max_model_len} tokens run concurrently"
-        return Verdict("yes", f"{text}; {at_once}")
-    cuts = [{"max_model_len": cut} for cut in _halves(serving.max_model_len, SHORTEST)]
+        return Fit("yes", f"{text}; {at_once}")
+    cuts = [{"max_model_len": cut} for cut in _halves(serving.max_model_len, MIN_LENGTH)]
     found = [_first(ways, fits) for ways in (_splits(serving.shape, serving.size), cuts)]
-    return Verdict("no" if needed.certain > usable else "perhaps", text + _advice(found, name))
+    return Fit("no" if needed.certain > usable else "perhaps", text + _advice(found, name))
 
 
 def _finetune_changes(shape: ModelShape, finetune: Finetune, workers: int, usable: int) -> list[dict[str, Any]]:
@@ -94,11 +94,11 @@ def _finetune_changes(shape: ModelShape, finetune: Finetune, workers: int, usabl
     smaller = [way for way in _smaller_batches(finetune, workers) if way]
     wider = [
         shard | {"workers": count, **way}
-        for count in _doubles(workers, MOST_WORKERS)
+        for count in _doubles(workers, MAX_WORKERS)
         for way in _smaller_batches(finetune, count)
     ]
     smallest = smaller[-1] if smaller else {}
-    shorter = [shard | {**smallest, "max_length": cut} for cut in _halves(finetune.max_length, SHORTEST)]
+    shorter = [shard | {**smallest, "max_length": cut} for cut in _halves(finetune.max_length, MIN_LENGTH)]
     offloaded = [shard | {"offload": "cpu", **way} for way in [{}, *smaller]] if shard else []
     for kinds in ([[shard], smaller], [[shard | way for way in smaller]], [wider, shorter, offloaded]):
         if found := [way for ways in kinds if (way := _first(ways, fits))]:
@@ -130,7 +130,7 @@ def _splits(shape: ModelShape, size: Replicas) -> list[dict[str, int]]:
     """Returns ways to split an engine over more GPUs, within one node first; heads must divide evenly."""
     wider = [way for way in _doubles(size.tensor_parallel, NODE_GPUS) if shape.heads % way == 0]
     widest = max([size.tensor_parallel, *wider])
-    stages = [way for way in _doubles(size.pipeline_parallel, MOST_STAGES) if way <= shape.layers]
+    stages = [way for way in _doubles(size.pipeline_parallel, MAX_STAGES) if way <= shape.layers]
     return [{"tensor_parallel": way} for way in wider] + [
         {"tensor_parallel": widest, "pipeline_parallel": way} for way in stages
     ]

@@ -34,7 +34,7 @@ class ArmPlan:
     trials: int
     """Those that come to something of their own, as far as it is known; at most so many are measured."""
     done: int
-    """Trials that are over already."""
+    """Trials that are already finished."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Plan:
     finetunes: int | None
     """Distinct fine-tunes; None where a range leaves it to the search."""
     finetunes_done: int
-    """Those of them that are made already."""
+    """Fine-tunes that already exist."""
     prompts: Prompts
     fleet_gpus: int
     finetune_gpus: int
@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def trials_remaining(self) -> int:
-        """Those that are not over."""
+        """Trials that are not finished yet."""
         return sum(arm.trials - arm.done for arm in self.arms.values())
 
     def as_dict(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ TARGET = "target"
 """The fleet of the model under test; judges have separate fleets."""
 DEPLOYMENT = "engine"
 START_SECONDS = 1800.0
-CHUNKS_AT_ONCE = 16
+CONCURRENT_CHUNKS = 16
 """Concurrent chunks of prompts per replica."""
 IDLE_SECONDS = 60.0
 """Idle time after which an engine with `scale_to_zero` is shut down."""
@@ -99,7 +99,7 @@ class Fleet:
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         deployment = serve.deployment(Replica, name=DEPLOYMENT).options(
-            max_ongoing_requests=CHUNKS_AT_ONCE, **self._number(), **self._resources()
+            max_ongoing_requests=CONCURRENT_CHUNKS, **self._number(), **self._resources()
         )
         serve.start(proxy_location="Disabled")
         app = serve.RunTarget(

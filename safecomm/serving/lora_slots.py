@@ -17,9 +17,9 @@ GPU_SHARE = 0.05
 """Share of GPU memory for adapters; the rest is for weights and KV cache."""
 CPU_BYTES = 1 << 30
 """Memory for adapters without a GPU."""
-MOST_ON_GPU = 16
-MOST_ON_CPU = 8
-OF_UNKNOWN_SIZE = 4
+MAX_ON_GPU = 16
+MAX_ON_CPU = 8
+DEFAULT_SLOTS = 4
 PACKED = (frozenset({"q_proj", "k_proj", "v_proj"}), frozenset({"gate_proj", "up_proj"}))
 """Modules that vLLM fuses into one layer; an adapter on one of them allocates slots for all."""
 
@@ -61,7 +61,7 @@ def adapters_at_once(
 
 def slots_within(slot: float, gpu_bytes: int | None) -> int:
     """Returns how many slots of a given size in bytes fit into the memory reserved for adapters."""
-    budget, most = (CPU_BYTES, MOST_ON_CPU) if gpu_bytes is None else (GPU_SHARE * gpu_bytes, MOST_ON_GPU)
+    budget, most = (CPU_BYTES, MAX_ON_CPU) if gpu_bytes is None else (GPU_SHARE * gpu_bytes, MAX_ON_GPU)
     return min(most, max(1, int(budget / slot)))
 
 
@@ -76,7 +76,7 @@ def lora_arguments(model: Path, settings: EngineSettings, gpu_bytes: int | None)
         shapes, itemsize = _modules(Weights(model), set(settings.lora_targets))
         at_once = adapters_at_once(shapes, rank, itemsize, settings, gpu_bytes)
     except ModelError:  # a quantized checkpoint, which vLLM can still serve
-        at_once = OF_UNKNOWN_SIZE
+        at_once = DEFAULT_SLOTS
     return {
         "enable_lora": True,
         "max_lora_rank": rank,

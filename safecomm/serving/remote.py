@@ -11,7 +11,7 @@ from safecomm.serving.engine import PLACES, Answer, Question, failed
 from safecomm.serving.responses import Ask, Questions
 from safecomm.serving.stream import ID
 
-AT_ONCE = 32
+CONCURRENCY = 32
 """Concurrent requests."""
 TIMEOUT_SECONDS = 300.0
 RETRIES = 5
@@ -43,7 +43,7 @@ def remote_ask(url: str, model: str, max_tokens: int) -> Ask:
 async def _all(questions: Questions, url: str, model: str, max_tokens: int) -> list[Answer]:
     from openai import AsyncOpenAI
 
-    turn = asyncio.Semaphore(AT_ONCE)
+    turn = asyncio.Semaphore(CONCURRENCY)
     key = os.environ.get("OPENAI_API_KEY", "none")
     async with AsyncOpenAI(base_url=url, api_key=key, max_retries=RETRIES, timeout=TIMEOUT_SECONDS) as client:
 

@@ -17,7 +17,7 @@ from typing import Any
 from safecomm.errors import StorageError, UsageError
 
 SCHEMES = ("s3", "gs")
-AT_ONCE = 8
+CONCURRENCY = 8
 """Concurrent transfers."""
 CHUNK = 16 << 20
 RETRIES: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
@@ -119,7 +119,7 @@ class Bucket:
         """Uploads files (object name -> file) concurrently."""
         import obstore
 
-        with self._translated_errors(), ThreadPoolExecutor(AT_ONCE) as threads:
+        with self._translated_errors(), ThreadPoolExecutor(CONCURRENCY) as threads:
             list(threads.map(lambda item: obstore.put(self._store, item[0], item[1]), files.items()))
 
     def download(self, files: dict[str, Path]) -> None:
@@ -127,7 +127,7 @@ class Bucket:
 
         A file's modification time is set to its object's stamp. Objects deleted in the meantime are skipped.
         """
-        with self._translated_errors(), ThreadPoolExecutor(AT_ONCE) as threads:
+        with self._translated_errors(), ThreadPoolExecutor(CONCURRENCY) as threads:
             list(threads.map(lambda item: self._download(*item), files.items()))
 
     def _download(self, name: str, path: Path) -> None:

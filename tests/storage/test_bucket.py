@@ -209,27 +209,27 @@ def test_of_several_nodes_that_want_a_stage_one_makes_it(bucket: str, tmp_path: 
 def of_elsewhere(url: str, silent: float, monkeypatch: pytest.MonkeyPatch) -> ObjectLeaseRecords:
     """LeaseRecords of a lock that somebody on another machine took and then did not touch for some seconds."""
     objects, prefix = bucket_of(url)
-    marks = ObjectLeaseRecords(objects, f"{prefix}/lock")
-    Lock(marks)
-    found = marks.read(1)
+    records = ObjectLeaseRecords(objects, f"{prefix}/lock")
+    Lock(records)
+    found = records.read(1)
     assert found
-    marks.touch(1, json.dumps(json.loads(found[0]) | {"host": "elsewhere"}))
+    records.touch(1, json.dumps(json.loads(found[0]) | {"host": "elsewhere"}))
     now = ObjectLeaseRecords.now
     monkeypatch.setattr(ObjectLeaseRecords, "now", lambda self: now(self) + silent)
-    return marks
+    return records
 
 
 def test_a_lock_of_another_machine_holds_as_long_as_it_gives_signs(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marks = of_elsewhere(bucket, STALE_SECONDS / 2, monkeypatch)
+    records = of_elsewhere(bucket, STALE_SECONDS / 2, monkeypatch)
     with pytest.raises(HeldError, match="on elsewhere"):
-        Lock(marks)
+        Lock(records)
 
 
 def test_a_silent_lock_is_taken_over_by_one(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    marks = of_elsewhere(bucket, 2 * STALE_SECONDS, monkeypatch)
-    first = Lock(marks)
+    records = of_elsewhere(bucket, 2 * STALE_SECONDS, monkeypatch)
+    first = Lock(records)
     assert "was silent" in first.taken_over
     first.heartbeat()
     assert not first.is_lost
@@ -239,13 +239,13 @@ def test_a_silent_lock_is_taken_over_by_one(bucket: str, monkeypatch: pytest.Mon
     def late(self: ObjectLeaseRecords, number: int, text: str) -> bool:
         """Another takes it over between one's look and its try."""
         monkeypatch.setattr(ObjectLeaseRecords, "create", create)
-        winners.append(Lock(marks))
+        winners.append(Lock(records))
         return create(self, number, text)
 
     monkeypatch.setattr(ObjectLeaseRecords, "create", late)
     monkeypatch.setattr("safecomm.storage.owner.Owner.is_dead", True)
     with pytest.raises(HeldError):
-        Lock(marks)
+        Lock(records)
     winners[0].heartbeat()
     assert not winners[0].is_lost
     first.heartbeat()
