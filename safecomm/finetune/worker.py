@@ -61,10 +61,10 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
-    """Returns this rank's SFTTrainer, in a process that knows its rank, with the model loaded and sharded.
+    """Returns this rank's SFTTrainer with the model loaded and sharded; needs the distributed environment to be set.
 
     Raises:
-        TrainingError: for settings that this machine can't follow.
+        TrainingError: if this machine does not support the settings.
     """
     import deepspeed
     import torch
@@ -73,10 +73,10 @@ def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
 
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
-        # More threads than cores wait for each other in busy loops, which makes a step ten times as long.
+        # With more threads than cores, OpenMP threads busy-wait for each other and a step takes ten times as long.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // (job.workers * TRIALS_WITHOUT_GPU)))
     reduce_with_gloo()
-    # Before the model is loaded: ZeRO-3 must know how many ranks share the weights.
+    # Must run before the model is loaded: ZeRO-3 needs the number of ranks to shard the weights.
     deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo")
     set_seed(job.seed)
     bf16 = job.precision == "bf16" or (job.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())

@@ -23,7 +23,7 @@ REFRESH_SECONDS = 0.5
 
 
 class Progress(DriverOnly, Callback):  # type: ignore[misc]
-    """Shows trials as they start, train, are evaluated, end and fail.
+    """Shows the start, progress and result of every trial.
 
     Args:
         console: the output console.

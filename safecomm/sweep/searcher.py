@@ -1,4 +1,4 @@
-"""The agenda as a Ray Tune searcher."""
+"""A Ray Tune searcher that follows the agenda."""
 
 from typing import Any
 

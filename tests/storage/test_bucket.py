@@ -207,7 +207,7 @@ def test_of_several_nodes_that_want_a_stage_one_makes_it(bucket: str, tmp_path: 
 
 
 def of_elsewhere(url: str, silent: float, monkeypatch: pytest.MonkeyPatch) -> ObjectLeaseRecords:
-    """LeaseRecords of a lock that somebody on another machine took and then did not touch for some seconds."""
+    """Lease records of a lock that a process on another machine took and has not renewed for some seconds."""
     objects, prefix = bucket_of(url)
     records = ObjectLeaseRecords(objects, f"{prefix}/lock")
     Lock(records)
