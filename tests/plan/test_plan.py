@@ -17,6 +17,7 @@ from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep, read_sweep
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
+TWO_RANKS = "cluster.finetune.workers=2"
 LAPTOP = Resources(cpus=2, gpus=0)
 
 
@@ -44,13 +45,13 @@ def test_the_largest_rank_counts_the_safe_adapter_that_cat_appends() -> None:
 
 
 def test_trials_share_the_gpus_that_the_fleet_leaves() -> None:
-    sweep = read_sweep(SWEEPS / "lab.yaml", ["cluster.target={replicas: 2, tensor_parallel: 1}"])
+    sweep = read_sweep(SWEEPS / "lab.yaml", [TWO_RANKS, "cluster.target={replicas: 2, tensor_parallel: 1}"])
     plan = planned(sweep, Resources(cpus=64, gpus=8))
     assert (plan.fleet_gpus, plan.finetune_gpus, plan.concurrent_trials) == (2, 2, 3)
 
 
 def test_a_cluster_that_can_not_hold_fleet_and_fine_tune_is_refused_with_the_sum() -> None:
-    sweep = read_sweep(SWEEPS / "lab.yaml", ["cluster.target={replicas: 1, tensor_parallel: 2}"])
+    sweep = read_sweep(SWEEPS / "lab.yaml", [TWO_RANKS, "cluster.target={replicas: 1, tensor_parallel: 2}"])
     with pytest.raises(PlacementError, match=r"fleet needs 2 GPUs .* one fine-tune 2 .* together 4; there are 3"):
         planned(sweep, Resources(cpus=64, gpus=3))
 

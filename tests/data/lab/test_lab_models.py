@@ -132,7 +132,8 @@ def test_a_build_leaves_threads_and_random_numbers_as_they_were(tmp_path):
 def test_progress_names_stage_loss_and_time_left(tmp_path):
     lines: list[str] = []
     train_models(tmp_path, seed=3, report=lines.append, recipe=TINY)
-    assert [line.split(":")[0] for line in lines] == ["lab base", "lab continuation", "lab alignment", "lab guard"]
+    stages = dict.fromkeys(line.split(":")[0] for line in lines)  # on a slow machine a stage reports more than once
+    assert list(stages) == ["lab base", "lab continuation", "lab alignment", "lab guard"]
     assert all("loss" in line and "s left" in line for line in lines)
 
 
