@@ -19,7 +19,7 @@ GPU_UTILIZATION = 0.92
 SERVING_OVERHEAD = 3 * GIB // 2
 """CUDA context, NCCL buffers and CUDA graphs."""
 LARGE_GPU = 70 * GIB
-"""vLLM uses larger steps on GPUs of this size or more (except on the A100, where this is half too much)."""
+"""vLLM uses larger steps on GPUs of this size or more (except the A100, for which this overestimates by half)."""
 
 
 class Parts:

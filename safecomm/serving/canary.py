@@ -14,7 +14,7 @@ QUESTIONS = [Question(messages=[{"role": "user", "content": "Explain."}], option
 class Canary:
     """Compares the likelihoods of fixed texts with and without an adapter, once per adapter.
 
-    An engine that ignores an adapter answers like the base model, and the adapter would get the base model's scores.
+    An engine that ignores an adapter answers as without it, and the adapter would get the unadapted model's scores.
     """
 
     def __init__(self, engine: Engine):

@@ -67,7 +67,7 @@ class Engine(Protocol):
     """A model with a selectable adapter per request."""
 
     async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
-        """Returns answers in the order of the questions, with the adapter in a folder or with the base model.
+        """Returns answers in the order of the questions, with the adapter in a folder or without one.
 
         A question that fails gets an `error` and does not affect the others.
         """

@@ -30,7 +30,7 @@ class Request:
     questions: Mapping[str, Question]
     """id -> question."""
     adapter: str | None = None
-    """Folder of the adapter; None for the base model."""
+    """Folder of the adapter; None to use none."""
 
 
 def stream(
