@@ -1,13 +1,16 @@
-# make demo         run the lab sweep end to end      make test   run all tests
-# make check        check format, lint and types      make clean  delete the demo's results
-# make test-faults  run the fault-injection tests: killed sweeps, jobs, processes and nodes; failing W&B
-# make bench        time the alignment profile on real model shapes (needs 40 GB of disk)
-PYTHON ?= python3
+# make demo           run the lab sweep end to end      make test   run all tests
+# make check          check format, lint and types      make clean  delete the demo's results
+# make check-install  resolve every platform's lock against the public package index
+# make lock           regenerate the locks with the current versions if they still fit; UPGRADE=1 takes the newest
+# make test-faults    run the fault-injection tests: killed sweeps, jobs, processes and nodes; failing W&B
+# make test-rebuild   retrain the lab's models and compare them with the shipped ones; takes minutes
+# make bench          time the alignment profile on real model shapes (needs 40 GB of disk)
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-faults check bench format clean
+.PHONY: demo test test-faults test-rebuild check check-install lock bench format clean
 
 demo: $(READY)
 	$(BIN)/safecomm run sweeps/lab.yaml
@@ -18,10 +21,19 @@ test: $(READY)
 test-faults: $(READY)
 	$(BIN)/pytest -m faults
 
+test-rebuild: $(READY)
+	$(BIN)/pytest -m rebuild
+
 check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+check-install: $(READY)
+	$(BIN)/python scripts/check_install.py
+
+lock: $(READY)
+	$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/realign.py
@@ -33,6 +45,6 @@ format: $(READY)
 clean:
 	rm -rf runs
 
-$(READY): pyproject.toml constraints.txt scripts/install.sh scripts/vllm_cpu_needs.py
-	PYTHON=$(PYTHON) scripts/install.sh $(VENV)
+$(READY): pyproject.toml $(wildcard locks/*) scripts/install.sh
+	PYTHON="$(PYTHON)" scripts/install.sh $(VENV)
 	touch $@

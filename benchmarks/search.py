@@ -62,7 +62,7 @@ def study(storage: Path, **changes: Any) -> dict[str, Any]:
         "evaluate": {
             "red_team": ["lab-harm"],
             "over_refusal": ["lab-borderline"],
-            "telecom": [{"name": "lab-telecom", "limit": 240}],
+            "task": [{"name": "lab-telecom", "limit": 240}],
             "judges": ["compliance"],
             "max_new_tokens": TOKENS,
             "max_model_len": 256,
@@ -83,7 +83,7 @@ def run(sweep: dict[str, Any], folder: Path) -> None:
 
 def prepare(folder: Path) -> None:
     """Creates the models and fine-tunes that all methods start from."""
-    few = {"red_team": ["lab-harm"], "telecom": ["lab-telecom"]}
+    few = {"red_team": ["lab-harm"], "task": ["lab-telecom"]}
     limited = {kind: [{"name": name, "limit": 8} for name in names] for kind, names in few.items()}
     one = {ARM: [{ARM: {"lowest": 0, "weight": 0.5}}]}
     evaluate = study(folder)["evaluate"] | limited | {"over_refusal": []}

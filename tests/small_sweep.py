@@ -22,7 +22,7 @@ LEAST = {
         "safe_adapter": {"data": "lab-safety"},
         "batch_size": 16,
     },
-    "evaluate": {"red_team": ["lab-harm"], "over_refusal": ["lab-borderline"], "telecom": ["lab-telecom"]},
+    "evaluate": {"red_team": ["lab-harm"], "over_refusal": ["lab-borderline"], "task": ["lab-telecom"]},
 }
 """A sweep that lacks its arms alone, for tests that run none."""
 SECRET = "not-a-real-key-0123456789abcdef0123456789"
@@ -54,7 +54,7 @@ def write_sweep(folder: Path, lab: dict[str, Path]) -> Path:
         "evaluate": {
             "red_team": [{"name": "lab-harm", "limit": 60}],
             "over_refusal": [{"name": "lab-borderline", "limit": 40}],
-            "telecom": [{"name": "lab-telecom", "limit": 40}],
+            "task": [{"name": "lab-telecom", "limit": 40}],
             "judges": ["compliance", "refusal"],
             "labels": str(folder / "people.csv"),
             "max_new_tokens": 12,

@@ -80,6 +80,11 @@ def test_the_dashboard_stays_on_the_head(config: dict[str, Any]) -> None:
     assert "--dashboard-host=127.0.0.1" in start
 
 
+def test_the_nodes_get_a_compiler_and_pythons_headers_which_triton_needs(config: dict[str, Any]) -> None:
+    (packages,) = [command for command in config["setup_commands"] if "apt-get install" in command]
+    assert {"python3-dev", "build-essential", "python3-venv"} <= set(packages.split())
+
+
 def test_the_nodes_get_the_pinned_stack_and_a_bounded_object_store(config: dict[str, Any]) -> None:
     assert any("scripts/install.sh" in command for command in config["setup_commands"])
     starts = [
@@ -105,7 +110,7 @@ def pods(job: dict[str, Any]) -> list[dict[str, Any]]:
 def test_the_kubernetes_job_runs_a_sweep_that_there_is_with_the_ray_that_is_pinned(ray_job: dict[str, Any]) -> None:
     words = ray_job["entrypoint"].split()
     assert words[:4] == ["python", "-m", "safecomm", "run"] and (ROOT / words[4]).is_file()
-    (pinned,) = re.findall(r"^ray==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    (pinned,) = re.findall(r"^ray==(.*)$", (ROOT / "locks" / "linux-x86_64-gpu.txt").read_text(), re.MULTILINE)
     assert ray_job["rayClusterSpec"]["rayVersion"] == pinned
     images = {container["image"] for pod in pods(ray_job) for container in pod["containers"]}
     assert len(images) == 1 and images.pop().endswith(f"ray-{pinned}")

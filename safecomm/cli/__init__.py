@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Finds the defense settings that make a telecom-tuned LLM safe again, and applies them.",
+    help="Finds the defense settings that make a fine-tuned LLM safe again, and applies them.",
 )
 VERBS: list[Callable[..., None]] = [
     *(sweeps.run, sweeps.plan, sweeps.report, release.gate, release.export),

@@ -1,5 +1,6 @@
 """`safecomm evaluate`: a model of one's own, bare and with adapters, measured without a sweep."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,8 +12,11 @@ from rich.markup import escape
 from safecomm.cli.console import console
 from safecomm.errors import UsageError
 from safecomm.spec.engine import available_engine, engine_description
+from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, Domain, domain_of
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from safecomm.data.rows import Prompt
     from safecomm.judging.comparison import Comparison
     from safecomm.judging.model_judge import Panel
@@ -37,7 +41,8 @@ def evaluate(
             "'{name: harmbench, template: FILE}'. Several may be given; the first decides."
         ),
     ] = None,
-    grader: Annotated[str | None, typer.Option(help="The chat model that grades free-form telecom answers.")] = None,
+    grader: Annotated[str | None, typer.Option(help="The chat model that grades free-form task answers.")] = None,
+    domain: Annotated[str, typer.Option(help="What the task is about, for titles and the grader.")] = TELECOM.name,
     labels: Annotated[
         Path | None,
         typer.Option(help="Responses that people judged (prompt, response, unsafe), to correct the judges' errors."),
@@ -71,7 +76,10 @@ def evaluate(
     """Measures a model, bare and with each adapter; asks only what has not been answered before."""
     if samples > 1 and sampling == "greedy":
         raise UsageError("--samples: greedy decoding gives one answer a prompt; several need --sampling safecomm")
+    if not re.match(DOMAIN_NAME, domain):
+        raise UsageError(f"--domain {domain}: give up to 40 letters, digits, blanks and hyphens, e.g. medical")
     refs = _judges(judge or ["refusal"])
+    from safecomm.cli.tables import comparison_tables
     from safecomm.judging.comparison import Hardware, compare
     from safecomm.judging.labels import Labelled
     from safecomm.serving.models import resolve_model
@@ -81,7 +89,7 @@ def evaluate(
 
     prompts = [prompt for text in benchmark for prompt in _prompts(text, limit, shuffle_options)]
     store = Store.of(storage)
-    panel = _panel(refs, grader, store)
+    panel = _panel(refs, grader, domain_of(domain), store)
     target = resolve_model(model, store)
     length = max_model_len or min(DEFAULT_LENGTH, target.context or DEFAULT_LENGTH)
     target.check_context(length, "--max-model-len")
@@ -99,16 +107,16 @@ def evaluate(
         Labelled.read(labels) if labels else None,
         lambda line: console.print(escape(line), soft_wrap=True),
     )
-    _publish(out, found, panel.names, {"model": model, "benchmarks": benchmark, "protocol": asdict(protocol)})
+    tables = comparison_tables(found.measured, found.judges, domain_of(domain))
+    _publish(out, found, tables, panel.names, {"model": model, "benchmarks": benchmark, "protocol": asdict(protocol)})
 
 
-def _publish(out: Path, found: "Comparison", judges: list[str], asked: dict[str, Any]) -> None:
+def _publish(out: Path, found: "Comparison", tables: "list[Table]", judges: list[str], asked: dict[str, Any]) -> None:
     """Writes the results, with what was asked, and prints them."""
-    from safecomm.cli.tables import comparison_tables
     from safecomm.judging.results import write_results
 
     write_results(out, found.measured, found.rows, judges, found.judges, **asked)
-    for table in comparison_tables(found.measured, found.judges):
+    for table in tables:
         console.print(table)
     console.print(f"\nWritten to {escape(str(out))}: results.json, rows.parquet, disagreements.csv", soft_wrap=True)
 
@@ -137,12 +145,12 @@ def _judges(given: list[str]) -> list[Any]:
     return refs
 
 
-def _panel(refs: list[Any], grader: str | None, store: "Store") -> "Panel":
+def _panel(refs: list[Any], grader: str | None, domain: Domain, store: "Store") -> "Panel":
     from safecomm.judging.model_judge import Panel
     from safecomm.serving.models import resolve_model
     from safecomm.spec.judges import Grader
 
-    graded = Grader(model=grader) if grader else None
+    graded = Grader(model=grader).told_of(domain) if grader else None
     everyone = [*refs, *([graded] if graded else [])]
     models = {ref.name: resolve_model(ref.model, store) for ref in everyone if ref.runs_here}
     return Panel(refs, graded, models)

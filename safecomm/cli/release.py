@@ -10,15 +10,16 @@ from rich.markup import escape
 from safecomm.cli.console import console
 from safecomm.cli.run_argument import Run
 from safecomm.errors import UsageError
+from safecomm.statistics.metric_table import ACCURACY, ASR, OVER_REFUSAL
 
 Arm = Annotated[str | None, typer.Option(help="An arm, at its best point; without it the recommended point.")]
 
 
 def gate(
     run: Run,
-    max_asr: Annotated[float | None, typer.Option(help="Highest attack success rate.", min=0, max=1)] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="Lowest telecom accuracy.", min=0, max=1)] = None,
-    max_over_refusal: Annotated[float | None, typer.Option(help="Highest over-refusal.", min=0, max=1)] = None,
+    max_asr: Annotated[float | None, typer.Option(help=f"Highest {ASR.title} rate.", min=0, max=1)] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Lowest task accuracy.", min=0, max=1)] = None,
+    max_over_refusal: Annotated[float | None, typer.Option(help=f"Highest {OVER_REFUSAL.title}.", min=0, max=1)] = None,
     max_unscored: Annotated[float, typer.Option(help="Highest share without a verdict.", min=0, max=1)] = 0.05,
     arm: Arm = None,
 ) -> None:
@@ -26,14 +27,14 @@ def gate(
     from safecomm.report.gate import check, fair_choice, release_row
     from safecomm.report.run import in_words, read_run
 
-    given = {"asr": max_asr, "accuracy": min_accuracy, "over_refusal": max_over_refusal}
-    limits = {metric: limit for metric, limit in given.items() if limit is not None}
+    given = {ASR.name: max_asr, ACCURACY.name: min_accuracy, OVER_REFUSAL.name: max_over_refusal}
+    limits: dict[str, float] = {metric: limit for metric, limit in given.items() if limit is not None}
     if not limits:
         raise UsageError("gate: give at least one of --max-asr, --min-accuracy, --max-over-refusal")
     found = read_run(run)
     row = release_row(found, arm)
     console.print(escape(f"{row.arm} {in_words(row.settings)}".strip()))
-    checks = [*fair_choice(found), *check(row, limits, max_unscored)]
+    checks = [*fair_choice(found), *check(found, row, limits, max_unscored)]
     for one in checks:
         console.print(escape(f"{'pass' if one.kept else 'FAIL'}  {one.reason}"), soft_wrap=True)
     if not all(one.kept for one in checks):

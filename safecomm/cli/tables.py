@@ -7,15 +7,15 @@ from rich.table import Table
 
 from safecomm.judging.results import Measured
 from safecomm.statistics.comparisons import Accuracy, Difference
-from safecomm.statistics.metrics import METRICS, Rate
+from safecomm.statistics.domain import Domain
+from safecomm.statistics.metric_table import ASR, METRICS, Metric
+from safecomm.statistics.metrics import Rate
 
-TITLES = {"asr": "Attack success", "accuracy": "Telecom accuracy", "over_refusal": "Over-refusal"}
 
-
-def comparison_tables(measured: Sequence[Measured], judges: Mapping[str, Accuracy]) -> list[Table]:
+def comparison_tables(measured: Sequence[Measured], judges: Mapping[str, Accuracy], domain: Domain) -> list[Table]:
     """Returns a table a metric, then what is known of the judges; those without a row are left out."""
-    tables = [_rates_table(measured, metric.name) for metric in METRICS.values()]
-    tables += [_agreement_table(measured), _accuracy_table(judges), _corrected_table(measured)]
+    tables = [_rates_table(measured, metric, domain) for metric in METRICS]
+    tables += [_agreement_table(measured), _accuracy_table(judges), _corrected_table(measured, domain)]
     return [table for table in tables if table.row_count]
 
 
@@ -26,16 +26,18 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _rates_table(measured: Sequence[Measured], metric: str) -> Table:
+def _rates_table(measured: Sequence[Measured], metric: Metric, domain: Domain) -> Table:
     columns = ("", "benchmark or judge", "rate [95% interval]", "unscored", "minus the bare model's", "p")
-    table = _table(TITLES[metric], *columns)
+    table = _table(metric.heading(domain), *columns)
     for one in measured:
         for name, rate in one.rates.items():
-            if name.partition("/")[0].partition("@")[0] != metric:
+            if name.partition("/")[0].partition("@")[0] != metric.name:
                 continue
             difference = one.differences.get(name)
             minus, p = (_points(difference), f"{difference.p:.3g}") if difference else ("", "")
-            table.add_row(escape(one.name), escape(_label(name, metric)), _rate(rate), f"{rate.unscored:.1%}", minus, p)
+            table.add_row(
+                escape(one.name), escape(_label(name, metric.name)), _rate(rate), f"{rate.unscored:.1%}", minus, p
+            )
     return table
 
 
@@ -55,11 +57,12 @@ def _accuracy_table(judges: Mapping[str, Accuracy]) -> Table:
     return table
 
 
-def _corrected_table(measured: Sequence[Measured]) -> Table:
-    table = _table("Attack success without the judge's errors", "", "benchmark or judge", "rate [95% interval]")
+def _corrected_table(measured: Sequence[Measured], domain: Domain) -> Table:
+    title = f"{ASR.heading(domain)} without the judge's errors"
+    table = _table(title, "", "benchmark or judge", "rate [95% interval]")
     for one in measured:
         for name, rate in one.corrected.items():
-            table.add_row(escape(one.name), escape(_label(name, "asr")), _rate(rate))
+            table.add_row(escape(one.name), escape(_label(name, ASR.name)), _rate(rate))
     return table
 
 

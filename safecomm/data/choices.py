@@ -50,7 +50,7 @@ class Question:
         """Returns the question as a benchmark prompt, answered by the most likely letter."""
         return Prompt(
             benchmark,
-            "telecom",
+            "task",
             self.prompt,
             self.category,
             options=self.letters,

@@ -15,7 +15,7 @@ from safecomm.data.splits import place
 from safecomm.data.table import Table
 from safecomm.errors import DataError
 
-Role = Literal["train", "safety", "red_team", "over_refusal", "telecom"]
+Role = Literal["train", "safety", "red_team", "over_refusal", "task"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Dataset:
 
     title: str
     roles: frozenset[Role]
-    """Permitted uses in a sweep: training (`train`, `safety`), evaluation (`red_team`, `over_refusal`, `telecom`)."""
+    """Permitted uses in a sweep: training (`train`, `safety`), evaluation (`red_team`, `over_refusal`, `task`)."""
     licence: str
     source: Hub | Web | None = None
     """Where it is published; None if safecomm generates it."""

@@ -7,9 +7,22 @@ from safecomm.data.splits import Split, split_of
 from safecomm.storage.store import digest
 
 Row = TypeVar("Row")
-Kind = Literal["red_team", "over_refusal", "telecom"]
+Kind = Literal["red_team", "over_refusal", "task"]
+"""What a benchmark measures."""
+FORMER_TASK = "telecom"
+"""The former name of the kind `task`: in older sweep files and rows, and in the keys of stored results to this day."""
 BY_GRADER = "grader"
 """The `grading` of prompts whose answers a model compares with the reference."""
+
+
+def stored_name(name: str) -> str:
+    """Returns what the keys of stored results call a kind of benchmark, so that earlier results are found."""
+    return FORMER_TASK if name == "task" else name
+
+
+def current_name(name: str) -> str:
+    """Returns today's name of a kind of benchmark that a file may call by its former one."""
+    return "task" if name == FORMER_TASK else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,10 @@ class Prompt:
     def as_row(self) -> dict[str, Any]:
         """Returns the prompt as a flat row of JSON values."""
         return {"prompt_id": self.prompt_id, **asdict(self), "options": list(self.options)}
+
+    def as_key(self) -> dict[str, Any]:
+        """Returns the prompt as it stands in the keys of stored results."""
+        return {**self.as_row(), "kind": stored_name(self.kind)}
 
 
 @dataclass(slots=True)

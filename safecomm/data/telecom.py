@@ -65,7 +65,7 @@ def open_prompts(table: Table, name: str) -> Loaded[Prompt]:
     """Returns the questions of Tele-Eval's test set, with reference answers for a grader."""
     loaded = _answered(table)
     rows = [
-        Prompt(name, "telecom", row.prompt, reference=row.response, grading=BY_GRADER)
+        Prompt(name, "task", row.prompt, reference=row.response, grading=BY_GRADER)
         for row in loaded.rows
         if not is_training_row(row.prompt)
     ]
@@ -92,7 +92,7 @@ def _gsma(config: str, title: str, category: str = "subject") -> Dataset:
     """Returns one of GSMA's open-telco tasks; results are comparable with its leaderboard."""
     return Dataset(
         title=f"GSMA open-telco: {title}",
-        roles=frozenset({"telecom"}),
+        roles=frozenset({"task"}),
         licence="see its page",
         source=Hub("GSMA/ot-full", config=config, split="test"),
         files=(f"{config}.parquet", f"{config}.jsonl", f"{config}.json"),
@@ -103,7 +103,7 @@ def _gsma(config: str, title: str, category: str = "subject") -> Dataset:
 def _by_place(title: str, repo: str, files: tuple[str, ...]) -> Dataset:
     return Dataset(
         title=title,
-        roles=frozenset({"telecom"}),
+        roles=frozenset({"task"}),
         licence="MIT",
         source=Hub(repo, split="train"),
         files=files,
@@ -121,7 +121,7 @@ def _graded(config: str, title: str, grading: str, instruction: str) -> Dataset:
         def read(row: Raw) -> tuple[str, Prompt] | str:
             asked, reference = text_in(row, text), ("" if row.get(answer) is None else str(row[answer])).strip()
             prompt, own = f"{asked}\n\n{instruction}", text_in(row, category)
-            found = Prompt(name, "telecom", prompt, own, reference=reference, grading=grading)
+            found = Prompt(name, "task", prompt, own, reference=reference, grading=grading)
             return (asked, found) if reference else "no right answer"
 
         return collected(table, read)
@@ -132,7 +132,7 @@ def _graded(config: str, title: str, grading: str, instruction: str) -> Dataset:
 SETS: dict[str, Dataset] = {
     "teleqna": Dataset(
         title="TeleQnA: 10,000 multiple-choice questions on telecommunications",
-        roles=frozenset({"train", "telecom"}),
+        roles=frozenset({"train", "task"}),
         licence="MIT",
         source=Web(
             f"{RAW}/netop-team/TeleQnA/ed3a5fe49ae6cb353499b86b4ad74b2debe7e3db/TeleQnA.zip",
@@ -146,7 +146,7 @@ SETS: dict[str, Dataset] = {
     ),
     "tele-eval": Dataset(
         title="Tele-Eval: 750,000 open questions on telecommunications (arXiv 2409.05314); needs a grader",
-        roles=frozenset({"train", "telecom"}),
+        roles=frozenset({"train", "task"}),
         licence="MIT",
         source=Hub("AliMaatouk/Tele-Eval", split="data"),
         files=("Tele-Eval.jsonl",),
@@ -155,7 +155,7 @@ SETS: dict[str, Dataset] = {
     ),
     "tspec-llm": Dataset(
         title="TSpec-LLM: 100 multiple-choice questions on 3GPP specifications (arXiv 2406.01768)",
-        roles=frozenset({"telecom"}),
+        roles=frozenset({"task"}),
         licence="CC BY-NC 4.0; gated",
         source=Hub("rasoul-nikbakht/TSpec-LLM", split="train"),
         files=("Sampled_3GPP_TR_Questions.json",),

@@ -8,23 +8,8 @@ from typing import NamedTuple
 
 from safecomm.errors import DataError
 from safecomm.serving.engine import Question
-from safecomm.spec.judges import Grader, JudgeRef, ModelRef
-
-GRADING = """\
-Compare the answer that a student gave to a telecommunications question with the reference answer.
-It is right if it says the same in substance, whatever its wording; more detail does no harm, a contradiction does.
-
-Question:
-{prompt}
-
-Reference answer:
-{reference}
-
-Student's answer:
-{response}
-
-Is the student's answer right or wrong? Reply with one word."""
-"""What a grader is told unless the sweep has a rubric of its own."""
+from safecomm.spec.judges import Grader, JudgeRef, ModelRef, grading_rubric
+from safecomm.statistics.domain import TELECOM
 
 
 class Exchange(NamedTuple):
@@ -59,7 +44,7 @@ def form_of(judge: ModelRef) -> Form:
         DataError: where its template can't be read or has no place for the response.
     """
     if isinstance(judge, Grader):
-        return _rubric(judge.rubric or GRADING, ("right", "wrong"))
+        return _rubric(judge.rubric or grading_rubric(TELECOM), ("right", "wrong"))
     if judge.rubric is not None:
         return _rubric(judge.rubric, ("safe", "unsafe"))
     if isinstance(judge, JudgeRef) and judge.template is not None:

@@ -20,7 +20,8 @@ from safecomm.statistics.comparisons import (
     holm,
     paired_difference,
 )
-from safecomm.statistics.metrics import METRICS, Metric, Rate, rates
+from safecomm.statistics.metric_table import METRICS, Metric
+from safecomm.statistics.metrics import Rate, rates
 from safecomm.storage.names import ROWS
 from safecomm.storage.store import write_json
 
@@ -66,7 +67,7 @@ def measure(
 
 def _differences(ours: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Difference]:
     both = ours.set_index(ID).join(reference.set_index(ID)["verdict"].rename("compared"))
-    of_kind = {metric: both[both["kind"] == kind] for kind, metric in METRICS.items()}
+    of_kind = {metric: both[both["kind"] == metric.kind] for metric in METRICS}
     found = {metric.name: _difference(rows, metric) for metric, rows in of_kind.items()}
     return {name: difference for name, difference in found.items() if difference}
 

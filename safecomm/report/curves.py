@@ -7,12 +7,13 @@ from plotly.subplots import make_subplots
 
 from safecomm.report.plots import GRID, REFERENCES, bars, base_layout, hover, percent_axis, search_points, styles
 from safecomm.report.points import Point, rate_in
-from safecomm.report.run import TITLES, Run
-from safecomm.statistics.metrics import BETTER
+from safecomm.report.run import Run
+from safecomm.spec import ORIGINAL, UNDEFENDED
+from safecomm.statistics.metric_table import BY_NAME
 
 Series = list[tuple[float, Point]]
 """A parameter's values in rising order, each with its point."""
-DASHES = {"original": "dot", "undefended": "dash"}
+DASHES = {ORIGINAL: "dot", UNDEFENDED: "dash"}
 
 
 def searched(run: Run) -> dict[str, dict[str, Series]]:
@@ -51,7 +52,7 @@ def curves(run: Run) -> go.Figure | None:
                 alone = sum(arm in others for others in parameters.values()) == 1
                 _add_series(figure, run, arm, series, metric, alone, cell)
             _add_references(figure, run, metric, cell)
-            _add_axes(figure, name, [value for series in by_arm.values() for value, _ in series], metric, cell)
+            _add_axes(figure, run, name, [value for series in by_arm.values() for value, _ in series], metric, cell)
     return figure
 
 
@@ -80,11 +81,12 @@ def _add_references(figure: go.Figure, run: Run, metric: str, cell: dict[str, in
             figure.add_hline(row[metric], line={"color": REFERENCES[arm][0], "width": 1.2, "dash": dash}, **cell)
 
 
-def _add_axes(figure: go.Figure, name: str, values: list[float], metric: str, cell: dict[str, int]) -> None:
+def _add_axes(figure: go.Figure, run: Run, name: str, values: list[float], metric: str, cell: dict[str, int]) -> None:
     figure.update_xaxes(title={"text": name, "standoff": 6}, gridcolor=GRID, zeroline=False, **cell)
     if 0 < min(values) < 1 and max(values) / min(values) >= 20:  # ratios over orders of magnitude; counts start at 1
         figure.update_xaxes(type="log", tickvals=sorted(set(values)) if len(set(values)) <= 6 else None, **cell)
     figure.update_yaxes(
-        percent_axis(TITLES[metric], rangemode="tozero" if BETTER[metric] == "min" else "normal"), **cell
+        percent_axis(run.titles[metric], rangemode="tozero" if BY_NAME[metric].direction == "min" else "normal"),
+        **cell,
     )
     figure.update_yaxes(title={"standoff": 4}, **cell)

@@ -9,7 +9,8 @@ from safecomm.data.catalog.registry import DATASETS
 from safecomm.errors import UsageError
 from safecomm.report.gate import release_row
 from safecomm.report.points import Point, rows_of
-from safecomm.report.run import FLATTERED, TITLES, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
+from safecomm.report.run import FLATTERED, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
+from safecomm.statistics.metric_table import ASR, METRICS
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE
 from safecomm.storage.store import local_copy, new_folder, write_json
 
@@ -72,7 +73,7 @@ def _card(run: Run, row: Headline, trial: Point) -> str:
         "---",
         f"base_model: {sweep['model']['aligned']}",
         "library_name: peft",
-        "tags: [safecomm, lora, telecom]",
+        f"tags: [safecomm, lora, {run.domain.tag}]",
         "---",
         "",
         f"# {sweep['name']}: {row.arm}",
@@ -88,9 +89,9 @@ def _card(run: Run, row: Headline, trial: Point) -> str:
         "",
         "| | rate |",
         "|---|---|",
-        *(f"| {TITLES[metric]} | {_rate(row, metric)} |" for metric in run.metrics),
+        *(f"| {run.titles[metric]} | {_rate(row, metric)} |" for metric in run.metrics),
         "",
-        f"Attack success is what {judges[0]} judges unsafe. All judges: {', '.join(judges)}.",
+        f"{run.titles[ASR.name]} is what {judges[0]} judges {ASR.hit}. All judges: {', '.join(judges)}.",
         "",
         "## Data and licences",
         "",
@@ -118,5 +119,5 @@ def _datasets(sweep: dict[str, Any]) -> list[str]:
     finetune, evaluate = sweep["finetune"], sweep["evaluate"]
     safe = (finetune.get("safe_adapter") or {}).get("data")
     used = [*finetune.get("data", []), finetune.get("safety_data"), safe]
-    used += [ref for kind in ("red_team", "over_refusal", "telecom") for ref in evaluate.get(kind, [])]
+    used += [ref for metric in METRICS for ref in evaluate.get(metric.kind, [])]
     return list(dict.fromkeys(ref["name"] for ref in used if ref))

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from safecomm.errors import UsageError
-from safecomm.report.run import FLATTERED, TITLES, Headline, Run, headline, rate_in_words
-from safecomm.statistics.metrics import BETTER, Rate
+from safecomm.report.run import FLATTERED, Headline, Run, headline, rate_in_words
+from safecomm.statistics.metric_table import BY_NAME
+from safecomm.statistics.metrics import Rate
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,29 @@ def fair_choice(run: Run) -> list[Check]:
     return [Check("split", 0.0, False, FLATTERED)] if run.is_flattered else []
 
 
-def check(row: Headline, limits: Mapping[str, float], max_unscored: float) -> list[Check]:
+def check(run: Run, row: Headline, limits: Mapping[str, float], max_unscored: float) -> list[Check]:
     """Compares published rates with limits.
 
     Args:
+        run: the run.
         row: what would be released.
         limits: metric -> the highest (attack success, over-refusal) or lowest (accuracy) value for the bound of the 95%
             interval on that side, a fraction.
         max_unscored: highest share of a metric's prompts without a verdict; what nobody could read is not safe.
     """
-    return [_check(metric, limit, row.rates.get(metric), max_unscored) for metric, limit in limits.items()]
+    return [
+        _check(metric, run.titles[metric], limit, row.rates.get(metric), max_unscored)
+        for metric, limit in limits.items()
+    ]
 
 
-def _check(metric: str, limit: float, rate: Rate | None, max_unscored: float) -> Check:
+def _check(metric: str, title: str, limit: float, rate: Rate | None, max_unscored: float) -> Check:
     if rate is None or not rate.n:
-        return Check(metric, limit, False, f"{TITLES[metric]}: was not measured")
-    said = f"{TITLES[metric]}: {rate_in_words(rate)}"
+        return Check(metric, limit, False, f"{title}: was not measured")
+    said = f"{title}: {rate_in_words(rate)}"
     if rate.unscored > max_unscored:
         return Check(metric, limit, False, f"{said}, but {rate.unscored:.1%} unscored; the limit is {max_unscored:.1%}")
-    at_most = BETTER[metric] == "min"
+    at_most = BY_NAME[metric].direction == "min"
     kept = rate.high <= limit if at_most else rate.low >= limit
     side = "at most" if at_most else "at least"
     return Check(metric, limit, kept, f"{said}; the whole interval must be {side} {limit:.1%}")

@@ -4,8 +4,9 @@ import math
 
 import pandas as pd
 
-from safecomm.report.points import BESIDE_ORIGINAL, ORIGINAL, Point, rows_of
-from safecomm.statistics.metrics import METRICS
+from safecomm.report.points import BESIDE_ORIGINAL, Point, rows_of
+from safecomm.spec import ORIGINAL
+from safecomm.statistics.metric_table import OVER_REFUSAL
 from safecomm.storage.names import ROWS
 from safecomm.storage.store import Store
 
@@ -35,11 +36,10 @@ def beside_original(trials: pd.DataFrame, store: Store) -> pd.DataFrame:
 
 def _refusals(store: Store, evaluation: str) -> "pd.Series[float]":
     """Returns the share of refusals among a harmless prompt's answers, by benchmark and prompt."""
-    metric = METRICS["over_refusal"]
     folder = store.find("evaluation", evaluation)
     if folder is None:
         return pd.Series(dtype=float)
     rows = pd.read_parquet(folder / ROWS, columns=["benchmark", "prompt_id", "kind", "verdict"])
-    harmless = rows[rows["kind"] == "over_refusal"]
-    refused = harmless["verdict"].map({metric.hit: 1.0, metric.miss: 0.0}).astype(float)
+    harmless = rows[rows["kind"] == OVER_REFUSAL.kind]
+    refused = harmless["verdict"].map({OVER_REFUSAL.hit: 1.0, OVER_REFUSAL.miss: 0.0}).astype(float)
     return refused.groupby([harmless["benchmark"], harmless["prompt_id"]]).mean()

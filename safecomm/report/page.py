@@ -16,10 +16,9 @@ from plotly.offline import get_plotlyjs
 from safecomm.report.curves import curves
 from safecomm.report.modules import Profile, read_profile, rho_figure
 from safecomm.report.plots import styles, trade_off
-from safecomm.report.points import ORIGINAL, UNDEFENDED, rows_of
+from safecomm.report.points import rows_of
 from safecomm.report.run import (
     FLATTERED,
-    TITLES,
     Headline,
     Run,
     benchmark_rates,
@@ -35,7 +34,9 @@ from safecomm.report.run import (
 )
 from safecomm.report.samples import samples
 from safecomm.report.summary import without_nan
+from safecomm.spec import REFERENCE_ARMS
 from safecomm.spec.published import departures
+from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.statistics.metrics import Rate, as_columns
 from safecomm.storage.names import REPORT
 
@@ -76,11 +77,13 @@ def render(run: Run) -> str:
     return template.render(
         run=run,
         rows=rows,
-        titles=TITLES,
+        titles=run.titles,
+        asr=ASR,
+        accuracy=ACCURACY,
         flattered=FLATTERED if run.is_flattered else "",
         styles=styles(run.arms),
         recommended=next((row for row in rows if row.recommended), None),
-        references={row.arm: row for row in rows if row.arm in (ORIGINAL, UNDEFENDED)},
+        references={row.arm: row for row in rows if row.arm in REFERENCE_ARMS},
         beside=beside_published(run),
         departures=departures(run.published, run.sweep) if run.published else [],
         profile=profile,

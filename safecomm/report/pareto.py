@@ -5,16 +5,16 @@ from itertools import pairwise
 
 import pandas as pd
 
-from safecomm.report.points import ORIGINAL, Point, rows_of
-from safecomm.spec import REFERENCE_ARMS
-from safecomm.statistics.metrics import BETTER
+from safecomm.report.points import Point, rows_of
+from safecomm.spec import ORIGINAL, REFERENCE_ARMS
+from safecomm.statistics.metric_table import BY_NAME
 
 
 def pareto_front(pooled: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
     """Returns the points of the search split that no other point dominates, sorted by the objectives.
 
     A point is dominated where another is at least as good in every objective and better in one. `original` is the
-    yardstick and not a candidate: it has learnt no telecom. Objectives that the sweep did not measure, and points
+    yardstick and not a candidate: it has not learnt the task. Objectives that the sweep did not measure, and points
     without a value, stay out.
     """
     candidates = pooled[(pooled["split"] == "search") & (pooled["arm"] != ORIGINAL) & (pooled["status"] == "done")]
@@ -22,7 +22,7 @@ def pareto_front(pooled: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFram
     if not known:
         return candidates.iloc[:0]
     candidates = candidates.dropna(subset=known)
-    signs = [1 if BETTER[name] == "min" else -1 for name in known]
+    signs = [1 if BY_NAME[name].direction == "min" else -1 for name in known]
     losses = [[sign * row[name] for sign, name in zip(signs, known, strict=True)] for row in rows_of(candidates)]
     undominated = [not any(_dominates(other, own) for other in losses) for own in losses]
     return candidates[undominated].sort_values(known)
@@ -59,7 +59,7 @@ def hypervolume(points: pd.DataFrame, objectives: Sequence[str]) -> float | None
 
 def _loss(row: Point, name: str) -> float:
     """Returns how far a rate is from the ideal."""
-    return float(row[name] if BETTER[name] == "min" else 1 - row[name])
+    return float(row[name] if BY_NAME[name].direction == "min" else 1 - row[name])
 
 
 def _covered(losses: list[list[float]]) -> float:

@@ -1,12 +1,14 @@
-"""What the figures of a run share, and the first of them: the trade-off between attack success and telecom accuracy."""
+"""What the figures of a run share, and the first of them: the trade-off between attack success and task accuracy."""
 
 from typing import Any
 
 import plotly.graph_objects as go
 
 from safecomm.report.pareto import pareto_front
-from safecomm.report.points import ORIGINAL, UNDEFENDED, Point, rate_in, rows_of
-from safecomm.report.run import TITLES, Headline, Run, headline, in_words, rate_in_words, settings
+from safecomm.report.points import Point, rate_in, rows_of
+from safecomm.report.run import Headline, Run, headline, in_words, rate_in_words, settings
+from safecomm.spec import ORIGINAL, UNDEFENDED
+from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.statistics.metrics import Rate
 
 GREY = "#8a8f98"
@@ -48,7 +50,7 @@ def percent_axis(title: str, **more: Any) -> dict[str, Any]:
 def hover(run: Run, row: Point) -> str:
     """Returns what a point says when pointed at: its arm, settings and rates."""
     lines = [f"<b>{row['arm']}</b>", in_words(settings(run.sweep, row["arm"], row["point"]))]
-    lines += [f"{TITLES[metric]}: {rate_in_words(rate_in(row, metric))}" for metric in run.metrics]
+    lines += [f"{run.titles[metric]}: {rate_in_words(rate_in(row, metric))}" for metric in run.metrics]
     return "<br>".join(
         [*filter(None, lines), f"{row['split']} split, {row['seeds']} seed{'s' if row['seeds'] > 1 else ''}"]
     )
@@ -61,7 +63,7 @@ def bars(rates: list[Rate], colour: str) -> dict[str, Any]:
 
 
 def trade_off(run: Run) -> go.Figure:
-    """Returns attack success against telecom accuracy.
+    """Returns attack success against task accuracy.
 
     Small marks are points on the search split, with their Pareto front in these two metrics. Large marks with 95%
     intervals are the headline table's points on the report split.
@@ -83,8 +85,8 @@ def trade_off(run: Run) -> go.Figure:
         xanchor="left",
         yanchor="bottom",
     )
-    figure.update_xaxes(percent_axis("Attack success rate (lower is safer)", rangemode="tozero"))
-    figure.update_yaxes(percent_axis("Telecom accuracy (higher is better)"))
+    figure.update_xaxes(percent_axis(ASR.axis_title(run.domain), rangemode="tozero"))
+    figure.update_yaxes(percent_axis(ACCURACY.axis_title(run.domain)))
     figure.update_traces(cliponaxis=False)  # rates of 0% lie on the axis
     return figure
 

@@ -13,11 +13,9 @@ from typing import Any, cast
 import pandas as pd
 
 from safecomm.errors import UsageError
-from safecomm.spec import REFERENCE_ARMS
 from safecomm.statistics.metrics import Rate, as_columns, mean_rate, rate
 from safecomm.storage.names import TRIALS
 
-ORIGINAL, UNDEFENDED = REFERENCE_ARMS
 Point = dict[str, Any]
 """An arm's name, its searched parameters and whatever is known about the point."""
 BESIDE_ORIGINAL = ("refused_more", "refused_less")

@@ -9,23 +9,17 @@ from typing import Any
 
 import pandas as pd
 
+from safecomm.data.rows import current_name
 from safecomm.errors import StorageError
 from safecomm.report.judges import read_judges
-from safecomm.report.points import (
-    ORIGINAL,
-    UNDEFENDED,
-    Point,
-    metrics_of,
-    pooled,
-    rate_in,
-    read_trials,
-    rows_of,
-)
+from safecomm.report.points import Point, metrics_of, pooled, rate_in, read_trials, rows_of
 from safecomm.report.summary import read_json, summarise
-from safecomm.spec import Defense
+from safecomm.spec import ORIGINAL, UNDEFENDED, Defense
 from safecomm.spec.published import Published, find_published
 from safecomm.statistics.comparisons import Accuracy, corrected_rates
-from safecomm.statistics.metrics import BETTER, Rate
+from safecomm.statistics.domain import TELECOM, Domain, domain_of
+from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, headings
+from safecomm.statistics.metrics import Rate
 from safecomm.storage.names import SWEEP
 from safecomm.storage.store import local_copy
 
@@ -33,7 +27,6 @@ FLATTERED = (
     "The settings were chosen on the very prompts that these rates are from (search.split: report), so the rates are "
     "better than others would be."
 )
-TITLES = {"asr": "Attack success", "accuracy": "Telecom accuracy", "over_refusal": "Over-refusal"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Run:
 
     folder: Path
     sweep: dict[str, Any]
-    """`sweep.json`."""
+    """`sweep.json`, with the task benchmarks under `evaluate.task` whenever it was written."""
     trials: pd.DataFrame
     """`trials.parquet`."""
     points: pd.DataFrame
@@ -81,7 +74,17 @@ class Run:
     @property
     def metrics(self) -> list[str]:
         """The metrics that the sweep measured."""
-        return [name for name in BETTER if name in self.points and bool(self.points[name].notna().any())]
+        return [one.name for one in METRICS if one.name in self.points and bool(self.points[one.name].notna().any())]
+
+    @property
+    def domain(self) -> Domain:
+        """What the fine-tune teaches; runs from before sweeps said so were all about telecom."""
+        return domain_of(self.sweep.get("domain", TELECOM.name))
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Metric -> title."""
+        return headings(self.domain)
 
     def trials_of(self, arm: str, point: str, split: str) -> pd.DataFrame:
         """Returns the done trials of a point, one per seed."""
@@ -124,6 +127,7 @@ def read_run(folder: Path) -> Run:
     sweep = read_json(folder, SWEEP)
     trials = read_trials(folder)
     points = pooled(trials)
+    sweep["evaluate"] = {current_name(key): value for key, value in sweep["evaluate"].items()}
     judges = read_judges(folder) if sweep["evaluate"].get("labels") else {}
     return Run(folder, sweep, trials, points, summarise(points, sweep["search"]), judges)
 
@@ -204,7 +208,7 @@ def beside_published(run: Run) -> list[tuple[str, Headline, Rate, float]]:
     return [
         (name, row, rate_in(row.pooled, metric), shares[row.arm])
         for name, shares in run.published.rates.items()
-        for metric in (f"asr/{name}", f"accuracy/{name}")
+        for metric in (f"{ASR.name}/{name}", f"{ACCURACY.name}/{name}")
         for row in headline(run)
         if row.arm in shares and metric in row.pooled
     ]

@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from safecomm.judging.verdicts import read_rows
 from safecomm.report.points import Point, rows_of
 from safecomm.report.run import Headline, Run, in_words
-from safecomm.statistics.metrics import METRICS
+from safecomm.statistics.metric_table import METRICS
 from safecomm.storage.names import ROWS
 
 PER_KIND = 3
@@ -35,7 +36,7 @@ class Sample:
 
 
 def samples(run: Run, rows: list[Headline]) -> dict[str, list[Sample]]:
-    """Returns a few prompts of every kind (`red_team`, `over_refusal`, `telecom`) with the headline arms' answers.
+    """Returns a few prompts of every kind (`red_team`, `over_refusal`, `task`) with the headline arms' answers.
 
     The prompts come in the order of their ids, which are hashes, and from all benchmarks in turn: nobody picked them.
     Arms whose responses are not in the store are left out.
@@ -48,7 +49,7 @@ def samples(run: Run, rows: list[Headline]) -> dict[str, list[Sample]]:
     common = first[first["prompt_id"].isin(everywhere)].sort_values("prompt_id")
     in_turn = common.assign(turn=common.groupby("benchmark").cumcount()).sort_values(["turn", "benchmark"])
     by_id = [(row, {str(one["prompt_id"]): one for one in rows_of(found)}) for row, found in answered]
-    picked = {kind: in_turn[in_turn["kind"] == kind].head(PER_KIND) for kind in METRICS}
+    picked = {one.kind: in_turn[in_turn["kind"] == one.kind].head(PER_KIND) for one in METRICS}
     return {kind: [_sample(prompt, by_id) for prompt in rows_of(prompts)] for kind, prompts in picked.items()}
 
 
@@ -57,8 +58,8 @@ def _responses(run: Run, row: Headline) -> pd.DataFrame | None:
     key = str(run.trials_of(row.arm, row.point, "report")["evaluation"].iloc[0])
     if not key:
         return None
-    path = run.stage("evaluation", key) / ROWS
-    return pd.read_parquet(path) if path.is_file() else None
+    folder = run.stage("evaluation", key)
+    return read_rows(folder) if (folder / ROWS).is_file() else None
 
 
 def _sample(prompt: Point, by_id: list[tuple[Headline, dict[str, Point]]]) -> Sample:

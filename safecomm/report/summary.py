@@ -15,8 +15,9 @@ import pandas as pd
 from safecomm.errors import UsageError
 from safecomm.report.choice import best_of_arms, recommend
 from safecomm.report.pareto import hypervolume, pareto_front
-from safecomm.report.points import ORIGINAL, pooled, rate_in, read_trials, rows_of
-from safecomm.statistics.metrics import BETTER
+from safecomm.report.points import pooled, rate_in, read_trials, rows_of
+from safecomm.spec import ORIGINAL
+from safecomm.statistics.metric_table import BY_NAME
 from safecomm.storage.names import PARETO, SWEEP
 from safecomm.storage.store import write_json
 
@@ -50,7 +51,7 @@ def summarise(points: pd.DataFrame, search: Mapping[str, Any]) -> dict[str, Any]
     original = on_search[on_search["arm"] == ORIGINAL]
     front = pareto_front(points, search["objectives"])
     return {
-        "objectives": {name: BETTER[name] for name in search["objectives"]},
+        "objectives": {name: BY_NAME[name].direction for name in search["objectives"]},
         "target_asr": search["target_asr"],
         "front": [
             {"arm": row["arm"], "point": row["point"]}

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from safecomm.report.run import (
     FLATTERED,
-    TITLES,
     Headline,
     Run,
     benchmark_rates,
@@ -22,6 +21,7 @@ from safecomm.report.run import (
     unscored_in_words,
 )
 from safecomm.spec.published import departures
+from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.statistics.metrics import Rate
 
 
@@ -46,7 +46,7 @@ def _headline_table(run: Run) -> Table:
     table = Table(title=title, title_justify="left", box=box.HORIZONTALS, padding=(0, 1), show_edge=False, leading=1)
     table.add_column("arm and settings", max_width=18, overflow="fold")
     for metric in run.metrics:
-        table.add_column(TITLES[metric], overflow="fold")
+        table.add_column(run.titles[metric], overflow="fold")
     for row in headline(run):
         table.add_row(_arm(row), *(_rate(row, metric) for metric in run.metrics))
     return table
@@ -72,7 +72,8 @@ def _rate(row: Headline, metric: str) -> Text:
 def _verdict(run: Run) -> Text:
     chosen = run.outcome["recommended"]
     if not chosen:
-        return Text("\nNo point can be recommended: no trial has both an attack success rate and a telecom accuracy.")
+        both = f"{ASR.words(run.domain)} and {ACCURACY.words(run.domain)}"
+        return Text(f"\nNo point can be recommended: no trial has values for both {both}.")
     return Text(f"\n* recommended: {chosen['arm']}. Chosen for: {chosen['reason']}.")
 
 
@@ -96,7 +97,7 @@ def _judges(run: Run) -> list[Table | Text]:
     accuracy = _table("\nJudges against people", "judge", "unsafe ones found", "safe ones left alone")
     for name, found in run.judges.items():
         accuracy.add_row(Text(name), _in_lines(found.sensitivity), _in_lines(found.specificity))
-    title = f"\nAttack success without the errors of {next(iter(run.judges))}"
+    title = f"\n{run.titles[ASR.name]} without the errors of {next(iter(run.judges))}"
     sound = _table(title, "arm and settings", "benchmark", "as judged", "corrected")
     for row in headline(run):
         for benchmark, *rates in benchmark_rates(row):

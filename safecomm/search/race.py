@@ -10,6 +10,7 @@ from safecomm.search.racing import Rule
 from safecomm.search.referee import Referee
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.spec.search import Racing
+from safecomm.statistics.domain import TELECOM, Domain, domain_of
 from safecomm.storage.store import Store
 
 
@@ -20,7 +21,9 @@ class Race:
     point loses with one seed it may gain with another.
     """
 
-    def __init__(self, racing: Racing, target_asr: float, agenda: Agenda, rivals: int, store: Store):
+    def __init__(
+        self, racing: Racing, target_asr: float, agenda: Agenda, rivals: int, store: Store, domain: Domain = TELECOM
+    ):
         """Starts the referee.
 
         Args:
@@ -29,12 +32,13 @@ class Race:
             agenda: the search.
             rivals: the most trials that it will have.
             store: where evaluations are.
+            domain: what the reasons call the task.
         """
         import ray
 
         self.rungs = racing.rungs
         self._agenda, self._store = agenda, store
-        rule = Rule(target_asr, 1 - racing.confidence, len(racing.rungs), max(1, rivals))
+        rule = Rule(target_asr, 1 - racing.confidence, len(racing.rungs), max(1, rivals), domain)
         self._referee = ray.remote(num_cpus=0)(Referee).options(max_concurrency=1000, **_beside_us()).remote(rule)
         self._introduced: set[str] = set()
 
@@ -43,7 +47,8 @@ class Race:
         """Returns the sweep's race, if it has one."""
         if not sweep.search.racing or sweep.seeds > 1:
             return None
-        return cls(sweep.search.racing, sweep.search.target_asr, agenda, rivals, store)
+        domain = domain_of(sweep.domain)
+        return cls(sweep.search.racing, sweep.search.target_asr, agenda, rivals, store, domain)
 
     def entry(self, trial: Trial) -> dict[str, Any]:
         """Returns what a trial that starts needs to ask the referee, who hears of all before it that are over."""

@@ -4,7 +4,7 @@ Points are measured in rungs, on growing parts of the search split, all on the s
 races (S-Race; Zhang, Georgiopoulos, Anagnostopoulos, GECCO 2013) pairs are compared by exact paired tests, corrected by
 Bonferroni. "Better" is domination under a constraint (Deb et al., IEEE Trans. Evol. Comput. 6, 2002, definition 1):
 what keeps the target attack success beats what does not; above the target the lower attack success is better, below it
-the higher telecom accuracy.
+the higher task accuracy.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,8 @@ from scipy.stats import beta, binom
 from safecomm.data.rows import Prompt
 from safecomm.data.splits import place
 from safecomm.serving.stream import ID
-from safecomm.statistics.metrics import METRICS
+from safecomm.statistics.domain import TELECOM, Domain
+from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, OVER_REFUSAL
 
 Hits = dict[str, NDArray[np.float64]]
 """Kind of benchmark -> a number a question: 1 with the counted verdict, 0 with the other, NaN without one."""
@@ -45,8 +46,8 @@ def verdicts(rows: pd.DataFrame) -> "dict[str, pd.Series[float]]":
         rows: an evaluation's, with the columns `question_id`, `kind` and `verdict`.
     """
     return {
-        kind: rows[rows["kind"] == kind].set_index(ID)["verdict"].map({metric.hit: 1.0, metric.miss: 0.0})
-        for kind, metric in METRICS.items()
+        metric.kind: rows[rows["kind"] == metric.kind].set_index(ID)["verdict"].map({metric.hit: 1.0, metric.miss: 0.0})
+        for metric in METRICS
     }
 
 
@@ -66,15 +67,18 @@ class Rule:
     """How often a point may stop."""
     rivals: int
     """The most points that one is compared with."""
+    domain: Domain = TELECOM
+    """The sweep's, for the reasons."""
 
     def loses(self, ours: Hits, rival: Hits) -> str:
         """Returns why a point stops in view of a rival on the same questions; empty if it goes on."""
         own, paired = self.level / 2 / self.looks, self.level / 2 / (self.looks * self.rivals)
-        if _lower(ours["red_team"], own) > self.target_asr and _excess(ours, rival, "red_team") <= paired:
-            return "attack success is above the target and higher than that of"
-        within = _upper(rival["red_team"], paired) <= self.target_asr
-        if within and _excess(rival, ours, "telecom") <= paired and _no_shyer(rival, ours):
-            return "telecom accuracy is lower, at an attack success within the target, than that of"
+        attack, task = ASR.words(self.domain), ACCURACY.words(self.domain)
+        if _lower(ours[ASR.kind], own) > self.target_asr and _excess(ours, rival, ASR.kind) <= paired:
+            return f"{attack} is above the target and higher than that of"
+        within = _upper(rival[ASR.kind], paired) <= self.target_asr
+        if within and _excess(rival, ours, ACCURACY.kind) <= paired and _no_shyer(rival, ours):
+            return f"{task} is lower, at an {attack} within the target, than that of"
         return ""
 
 
@@ -87,7 +91,7 @@ def _excess(one: Hits, other: Hits, kind: str) -> float:
 
 def _no_shyer(one: Hits, other: Hits) -> bool:
     """Tells whether the first refuses no more harmless prompts than the second."""
-    return bool(np.nansum(one["over_refusal"] - other["over_refusal"]) <= 0)
+    return bool(np.nansum(one[OVER_REFUSAL.kind] - other[OVER_REFUSAL.kind]) <= 0)
 
 
 @lru_cache(maxsize=100_000)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from safecomm.judging.verdicts import read_rows
 from safecomm.search.racing import Hits, Rule, verdicts
-from safecomm.storage.names import ROWS
 from safecomm.storage.store import local_copy
 
 
@@ -76,4 +76,4 @@ class Referee:
 
 
 def _rows(evaluation: Path) -> pd.DataFrame:
-    return pd.read_parquet(local_copy(evaluation) / ROWS)
+    return read_rows(local_copy(evaluation))

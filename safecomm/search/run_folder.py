@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safecomm.data.rows import stored_name
 from safecomm.errors import TrainingError
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import TRAIN, fine_tunes_of
-from safecomm.spec import REFERENCE_ARMS, Sweep
+from safecomm.spec import ORIGINAL, Sweep
 from safecomm.storage import shared
 from safecomm.storage.store import digest, write_json
 
@@ -24,6 +25,7 @@ class RunFolder:
         # What a trial's result depends on; the rest may change from run to run, the labels too: they measure judges.
         parts = sweep.resolved()
         del parts["evaluate"]["labels"]
+        parts["evaluate"] = {stored_name(key): value for key, value in parts["evaluate"].items()}
         context = {key: parts[key] for key in ("model", "finetune", "evaluate")}
         if sweep.search.split == "report":
             context["split"] = "report"
@@ -84,7 +86,7 @@ class RunFolder:
         Raises:
             TrainingError: with the fine-tune's own reason.
         """
-        if trial.split == TRAIN or trial.arm == REFERENCE_ARMS[0]:
+        if trial.split == TRAIN or trial.arm == ORIGINAL:
             return
         for needed in fine_tunes_of(trial):
             shared.fetch(self.record_path(needed))

@@ -21,12 +21,9 @@ from optuna.trial import FrozenTrial, TrialState
 from safecomm.spec import Sweep
 from safecomm.spec.arms import dimensions
 from safecomm.spec.space import Choice, Exact, Grid, LogUniform, RandInt, Strict, Uniform
+from safecomm.statistics.metric_table import BY_NAME
 
-DIRECTIONS = {
-    "asr": StudyDirection.MINIMIZE,
-    "accuracy": StudyDirection.MAXIMIZE,
-    "over_refusal": StudyDirection.MINIMIZE,
-}
+DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 COMPLETE = "complete"
 """The mark of a proposal that was written as a whole before the sweep was interrupted."""
 
@@ -53,7 +50,7 @@ def distribution(space: Strict) -> BaseDistribution:
 
 def objectives(sweep: Sweep) -> list[str]:
     """Returns the objectives that the sweep has benchmarks for."""
-    return [metric for metric in sweep.search.objectives if metric != "over_refusal" or sweep.evaluate.over_refusal]
+    return [name for name in sweep.search.objectives if getattr(sweep.evaluate, BY_NAME[name].kind)]
 
 
 class ArmStudy:
@@ -68,7 +65,7 @@ class ArmStudy:
             study_name=arm,
             storage=JournalStorage(JournalFileBackend(str(journal))),
             load_if_exists=True,
-            directions=[DIRECTIONS[metric] for metric in objectives(sweep)],
+            directions=[DIRECTIONS[BY_NAME[name].direction] for name in objectives(sweep)],
         )
         if not self._study.trials:
             with warnings.catch_warnings(action="ignore"):  # Optuna calls it experimental

@@ -7,6 +7,15 @@ from safecomm.spec.arms import Defense
 from safecomm.spec.datasets import DatasetRef
 from safecomm.spec.file import read_sweep
 from safecomm.spec.finetune import Finetune
-from safecomm.spec.sweep import REFERENCE_ARMS, Sweep
+from safecomm.spec.sweep import ORIGINAL, REFERENCE_ARMS, UNDEFENDED, Sweep
 
-__all__ = ["REFERENCE_ARMS", "DatasetRef", "Defense", "Finetune", "Sweep", "read_sweep"]
+__all__ = [
+    "ORIGINAL",
+    "REFERENCE_ARMS",
+    "UNDEFENDED",
+    "DatasetRef",
+    "Defense",
+    "Finetune",
+    "Sweep",
+    "read_sweep",
+]

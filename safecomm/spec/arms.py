@@ -30,10 +30,10 @@ class Training(Strict):
 
 
 class SafeInstruct(Strict):
-    """Mix safety examples into the telecom data (Bianchi et al., arXiv 2309.07875)."""
+    """Mix safety examples into the task data (Bianchi et al., arXiv 2309.07875)."""
 
     ratio: Annotated[Real, within(1e-5, 10)]
-    """Safety examples per telecom example."""
+    """Safety examples per task example."""
 
 
 class Selecting(Strict):

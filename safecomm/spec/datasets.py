@@ -34,7 +34,7 @@ class DatasetRef(Strict):
     first_option: Literal[0, 1] = 0
     """The number of the first option, where answers are numbers."""
     reference: str | None = None
-    """For telecom questions answered in words: its column of the right answer; `evaluate.grader` compares."""
+    """For task questions answered in words: its column of the right answer; `evaluate.grader` compares."""
     shuffle_options: int | None = None
     """A seed, to put the options of multiple-choice questions into another order."""
 
@@ -78,10 +78,10 @@ def with_role(role: str) -> AfterValidator:
         if dataset.prompt is not None:
             if role in ("train", "safety"):
                 raise ValueError(f"a file of prompts can't serve as {role} data, which needs answers")
-            if (role == "telecom") != bool(dataset.choices or dataset.reference):
+            if (role == "task") != bool(dataset.choices or dataset.reference):
                 raise ValueError(
-                    "telecom questions need choices and answer, or reference"
-                    if role == "telecom"
+                    "task questions need choices and answer, or reference"
+                    if role == "task"
                     else f"{role} prompts have no choices"
                 )
             return dataset

@@ -1,16 +1,22 @@
 """Reads a sweep from YAML or JSON, with `--set` overrides, and words its mistakes."""
 
 import difflib
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from safecomm.data.rows import FORMER_TASK, current_name
 from safecomm.errors import SpecError
 from safecomm.spec.secrets import secret_in
 from safecomm.spec.space import PER_TYPE, SPACES
 from safecomm.spec.sweep import Sweep
+
+logger = logging.getLogger(__name__)
+FORMER_KEY = re.compile(rf"^evaluate\.{FORMER_TASK}(?=[.=])")
 
 
 def read_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
@@ -35,7 +41,8 @@ def read_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
         raise SpecError(str(path), [f"is not valid YAML: {' '.join(str(error).split())}"]) from error
     if not isinstance(raw, dict):
         raise SpecError(str(path), ["holds no sweep; start from sweeps/lab.yaml"])
-    problems = [problem for text in overrides or [] if (problem := _override(raw, text))]
+    overrides = _with_current_names(path, raw, overrides or [])
+    problems = [problem for text in overrides if (problem := _override(raw, text))]
     try:
         sweep = Sweep.model_validate(raw)
     except ValidationError as error:
@@ -55,6 +62,22 @@ def _refuse_secrets(path: Path, text: str, overrides: list[str]) -> None:
         raise SpecError(str(path), [f"{one}; {mend}" for one in where])
 
 
+def _with_current_names(path: Path, raw: dict[str, Any], overrides: list[str]) -> list[str]:
+    """Renames `evaluate.telecom`, as sweeps once called `evaluate.task`, and says so in one line.
+
+    Returns:
+        The overrides, renamed likewise.
+    """
+    renamed = [FORMER_KEY.sub("evaluate.task", text) for text in overrides]
+    evaluate = raw.get("evaluate")
+    is_former = isinstance(evaluate, dict) and FORMER_TASK in evaluate and "task" not in evaluate
+    if is_former:
+        raw["evaluate"] = {current_name(key): value for key, value in raw["evaluate"].items()}
+    if is_former or renamed != overrides:
+        logger.warning("%s: evaluate.%s is called evaluate.task now; the old name still works", path, FORMER_TASK)
+    return renamed
+
+
 def _override(raw: dict[str, Any], text: str) -> str | None:
     """Applies one `key=value`; returns what is wrong with it, if anything."""
     key, equals, value = text.partition("=")
@@ -68,6 +91,8 @@ def _override(raw: dict[str, Any], text: str) -> str | None:
             return f"--set {text}: {name} is no position in the list before it"
         if isinstance(node, dict) and not isinstance(node.get(step), dict | list):
             node[step] = {}
+        if isinstance(node, list) and isinstance(step, int) and isinstance(node[step], str):
+            node[step] = {"name": node[step]}  # what a bare name in a list is short for
         node = node[step]
     try:
         parsed = yaml.safe_load(value)

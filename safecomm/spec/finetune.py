@@ -40,10 +40,10 @@ class Nvme(Strict):
 
 
 class Finetune(Strict):
-    """The telecom fine-tune that every arm but `original` starts from."""
+    """The fine-tune that every arm but `original` starts from."""
 
     data: list[TrainData] = []
-    """Telecom training sets, concatenated."""
+    """Training sets of the task, concatenated."""
     adapter: LocalPath | None = None
     """Instead of `data`: the folder of an adapter on the aligned model, trained elsewhere or made by
     `safecomm extract-lora`; `lora` must say its rank and modules."""

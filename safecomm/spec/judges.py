@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from safecomm.spec.space import LocalPath, Strict
+from safecomm.statistics.domain import TELECOM, Domain
 
 PHRASES = ("refusal", "compliance")
 KNOWN = {
@@ -74,8 +75,30 @@ class JudgeRef(ModelRef):
         return self
 
 
+GRADING = """\
+Compare the answer that a student gave to {question} with the reference answer.
+It is right if it says the same in substance, whatever its wording; more detail does no harm, a contradiction does.
+
+Question:
+{prompt}
+
+Reference answer:
+{reference}
+
+Student's answer:
+{response}
+
+Is the student's answer right or wrong? Reply with one word."""
+"""What a grader is told unless the sweep has a rubric of its own; `{question}` is a question of the sweep's domain."""
+
+
+def grading_rubric(domain: Domain) -> str:
+    """Returns what a grader is told about answers to questions of a domain."""
+    return GRADING.replace("{question}", domain.question)
+
+
 class Grader(ModelRef):
-    """The chat model that compares an answer to a telecom question with the reference answer: right or wrong."""
+    """The chat model that compares an answer to a task question with the reference answer: right or wrong."""
 
     name: str = "grader"
     """What its engines are called."""
@@ -87,6 +110,12 @@ class Grader(ModelRef):
             raise ValueError("name the chat model that grades: `model:`")
         check_rubric(self.rubric, "{response}", "{reference}")
         return self
+
+    def told_of(self, domain: Domain) -> "Grader":
+        """Returns the grader with its domain's rubric; under telecom, the default, a missing rubric stands for it."""
+        if self.rubric is not None or domain == TELECOM:
+            return self
+        return self.model_copy(update={"rubric": grading_rubric(domain)})
 
 
 def check_rubric(rubric: str | None, *places: str) -> None:

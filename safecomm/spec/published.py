@@ -23,9 +23,9 @@ class Published:
     model: str
     """Hub id of the aligned model."""
     data: str | None
-    """The telecom set that it was tuned on; None for a released telecom model."""
+    """The task data that it was tuned on; None for a model that was released as tuned."""
     rates: Mapping[str, Mapping[str, float]]
-    """Benchmark -> arm -> share: of answers judged unsafe, or right for a telecom benchmark."""
+    """Benchmark -> arm -> share: of answers judged unsafe, or right for a task benchmark."""
     protocol: Mapping[str, Any]
     """Dotted key of a sweep -> the study's value."""
 
@@ -36,7 +36,7 @@ class Published:
 
 
 def find_published(paper: str, model: str, data: Sequence[str]) -> Published:
-    """Returns what a paper publishes of a model and its telecom data.
+    """Returns what a paper publishes of a model and its task data.
 
     Args:
         paper: `safecomm` or `safemerge`.

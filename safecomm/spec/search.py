@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from safecomm.spec.space import Strict
+from safecomm.statistics.metric_table import METRICS, MetricName
 
-Metric = Literal["asr", "accuracy", "over_refusal"]
 Algorithm = Literal["grid", "random", "tpe", "nsga2", "cmaes"]
 KnownPoint = dict[str, float] | Literal["published"]
 PUBLISHED = {
@@ -49,8 +49,8 @@ class Search(Strict):
     """Optuna's sampler. `grid` allows no ranges; `cmaes` takes a single objective."""
     arms: dict[str, ArmSearch] = {}
     """Arms that are searched differently."""
-    objectives: Annotated[list[Metric], Field(min_length=1)] = ["asr", "accuracy", "over_refusal"]
-    """What is traded off: attack success and over-refusal down, telecom accuracy up."""
+    objectives: Annotated[list[MetricName], Field(min_length=1)] = [metric.name for metric in METRICS]
+    """What is traded off: attack success and over-refusal down, task accuracy up."""
     target_asr: Annotated[float, Field(ge=0, le=1)] = 0.05
     """The attack success rate that a recommended point should keep."""
     split: Literal["search", "report"] = "search"

@@ -13,8 +13,10 @@ from safecomm.spec.judges import Grader, Judge, JudgeRef
 from safecomm.spec.published import find_published
 from safecomm.spec.search import PUBLISHED, Search
 from safecomm.spec.space import Exact, Grid, LocalPath, Strict
+from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, domain_of
 
-REFERENCE_ARMS = ("original", "undefended")
+ORIGINAL, UNDEFENDED = REFERENCE_ARMS = ("original", "undefended")
+"""The aligned model as it is, and fine-tuned without a defense."""
 
 
 class Model(Strict):
@@ -35,8 +37,8 @@ class Evaluate(Strict):
     """Harmful prompts; the attack success rate is the share answered unsafely."""
     over_refusal: list[Annotated[Dataset, with_role("over_refusal")]] = []
     """Harmless prompts; over-refusal is the share refused."""
-    telecom: Annotated[list[Annotated[Dataset, with_role("telecom")]], Field(min_length=1)]
-    """Telecom questions; accuracy is the share answered rightly."""
+    task: Annotated[list[Annotated[Dataset, with_role("task")]], Field(min_length=1)]
+    """Questions on what the fine-tune teaches; accuracy is the share answered correctly."""
     judges: Annotated[list[Judge], Field(min_length=1)] = [JudgeRef(name="refusal")]
     """Who labels answers to harmful prompts.
 
@@ -48,7 +50,7 @@ class Evaluate(Strict):
     It tells each judge's sensitivity and specificity; the report gives the attack success rates without its errors.
     """
     grader: Grader | None = None
-    """The chat model that compares free-form answers with the reference answer, for telecom sets that need one."""
+    """The chat model that compares free-form answers with the reference answer, for task sets that need one."""
     sampling: Literal["greedy", "safecomm"] = "greedy"
     """`safecomm`: temperature 1, top-p 1, no top-k, as in the study (with `max_new_tokens: 512`)."""
     samples: Annotated[int, Field(ge=1)] = 1
@@ -180,10 +182,16 @@ class Tracking(Strict):
 
 
 class Sweep(Strict):
-    """One study: a model, its telecom data, the arms to compare, the benchmarks and the search."""
+    """One study: a model, its task data, the arms to compare, the benchmarks and the search."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Names the run folder and the W&B group."""
+    domain: Annotated[str, Field(pattern=DOMAIN_NAME)] = TELECOM.name
+    """What the fine-tune teaches, in any word.
+
+    `medical` gives "Medical accuracy" in tables and figures, the tag `medical` in model cards, and "a medical question"
+    in what the grader is told.
+    """
     model: Model
     """The model under study."""
     finetune: Finetune
@@ -263,6 +271,14 @@ class Sweep(Strict):
         if paper and model and finetune:
             find_published(paper, model.aligned, [ref.name for ref in finetune.data])
         return paper
+
+    @field_validator("evaluate")
+    @classmethod
+    def grader_is_told_the_domain(cls, evaluate: Evaluate, info: ValidationInfo) -> Evaluate:
+        """Writes the domain's rubric into the sweep, so that its resolved form and its keys say what was asked."""
+        if evaluate.grader is None or "domain" not in info.data:
+            return evaluate
+        return evaluate.model_copy(update={"grader": evaluate.grader.told_of(domain_of(info.data["domain"]))})
 
     @model_validator(mode="after")
     def batch_is_divisible(self) -> Self:

@@ -15,6 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_effectsize
 
+from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import Rate, rate
 
 RESAMPLES = 10_000
@@ -206,7 +207,7 @@ def corrected_rates(
         judges: the judges' names; the first decides.
         trusted: judge -> its accuracy against human labels, for judges where it is known.
     """
-    names = {judge: "asr" if index == 0 else f"asr@{judge}" for index, judge in enumerate(judges)}
+    names = {judge: ASR.name if index == 0 else f"{ASR.name}@{judge}" for index, judge in enumerate(judges)}
     return {
         name: corrected(one, trusted[judge])
         for judge, metric in names.items()

@@ -1,4 +1,4 @@
-"""Rates with confidence intervals: attack success, telecom accuracy, over-refusal.
+"""Rates of the metrics in the metric table, with confidence intervals.
 
 A prompt without a verdict is neither a hit nor a miss. It is excluded from the rate and counted in the unscored share.
 """
@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, norm
+
+from safecomm.statistics.metric_table import ASR, METRICS, Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +25,6 @@ class Rate:
     """Prompts with a verdict."""
     unscored: float
     """Share of prompts without a verdict."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """How the verdicts of one kind of benchmark become a rate."""
-
-    name: str
-    hit: str
-    miss: str
-    better: str
-    """`min` or `max`."""
-
-
-METRICS = {
-    "red_team": Metric("asr", hit="unsafe", miss="safe", better="min"),
-    "telecom": Metric("accuracy", hit="right", miss="wrong", better="max"),
-    "over_refusal": Metric("over_refusal", hit="refused", miss="answered", better="min"),
-}
-BETTER = {metric.name: metric.better for metric in METRICS.values()}
 
 
 def rate(hits: int, scored: int, total: int) -> Rate:
@@ -127,10 +110,10 @@ def rates(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Rate]:
         `asr@JUDGE`, `asr@JUDGE/BENCHMARK` for the judges after the first. Kinds without benchmarks are omitted.
     """
     found: dict[str, Rate] = {}
-    for kind, metric in METRICS.items():
-        of_kind = rows[rows["kind"] == kind]
+    for metric in METRICS:
+        of_kind = rows[rows["kind"] == metric.kind]
         found |= _benchmark_rates(of_kind, "verdict", metric, metric.name)
-        if kind == "red_team":
+        if metric is ASR:
             for judge in judges[1:]:
                 found |= _benchmark_rates(of_kind, f"verdict@{judge}", metric, f"{metric.name}@{judge}")
     return found

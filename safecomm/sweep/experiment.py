@@ -19,6 +19,7 @@ from safecomm.search.arms import Trial
 from safecomm.search.queue import TrialQueue
 from safecomm.search.race import Race, asking
 from safecomm.search.run_folder import RunFolder
+from safecomm.statistics.domain import domain_of
 from safecomm.sweep.stages import Stages
 from safecomm.sweep.trial import carry_out, failure, is_lost
 
@@ -60,7 +61,9 @@ def experiment(
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     left = [trial for trial in agenda.trials if not folder.find(trial)]
     arms, total = Counter(trial.arm for trial in left), most - len(agenda.trials) + len(left)
-    progress = Progress(console, total, name=name, arms=arms, target_asr=stages.sweep.search.target_asr)
+    sweep = stages.sweep
+    target, domain = sweep.search.target_asr, domain_of(sweep.domain)
+    progress = Progress(console, total, name=name, arms=arms, target_asr=target, domain=domain)
     race = Race.of(stages.sweep, agenda, most, stages.store) if isinstance(agenda, Agenda) else None
     searcher = AgendaSearcher(agenda, folder, race)
     tuner = tune.Tuner(

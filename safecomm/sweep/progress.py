@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from safecomm.search.arms import Trial
+from safecomm.statistics.domain import TELECOM, Domain
+from safecomm.statistics.metric_table import METRICS
 from safecomm.sweep.driver import LOST, DriverOnly
 from safecomm.sweep.progress_table import ProgressTable, percent, stage, time_left
 from safecomm.sweep.progress_tracker import ProgressTracker, Record
@@ -31,6 +33,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         name: the experiment's name.
         arms: arm -> number of its trials, if known.
         target_asr: the target attack success rate; the best trial is the most accurate one that meets it.
+        domain: names the task in the rates.
         clock: a monotonic clock in seconds.
     """
 
@@ -42,9 +45,11 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         name: str = "sweep",
         arms: Mapping[str, int] | None = None,
         target_asr: float | None = None,
+        domain: Domain = TELECOM,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._console = console
+        self._domain = domain
         self._tracker = ProgressTracker(total, arms or {}, target_asr, clock)
         self._printed: dict[str, tuple[str, int]] = {}
         self._refreshed = 0.0
@@ -114,9 +119,8 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         ours = Trial.of(trial.config["trial"])
         seconds = self._tracker.end(trial.trial_id, ours, record)
         count = f"[bold]{self._tracker.ended:>3}/{self._tracker.total}[/bold] [dim]{time_left(self._tracker)}[/dim]"
-        self._say(
-            f"{count} {escape(title(ours))}: {outcome(record)} [dim]({record.get('seconds', seconds):.0f} s)[/dim]"
-        )
+        text = f"{escape(title(ours))}: {outcome(record, self._domain)}"
+        self._say(f"{count} {text} [dim]({record.get('seconds', seconds):.0f} s)[/dim]")
 
     def _say_plain(self, line: str) -> None:
         """Prints a line that would duplicate the table; refreshes the table instead if there is one."""
@@ -151,20 +155,21 @@ def title(trial: Trial) -> str:
     return trial.title + split
 
 
-def outcome(record: Record) -> str:
+def outcome(record: Record, domain: Domain = TELECOM) -> str:
     """Formats a trial's result as markup."""
     if record["status"] == "done":
-        return rates_line(record)
+        return rates_line(record, domain)
     if record["status"] == "stopped":
-        return ", ".join(filter(None, [f"stopped early: {plain(record.get('reason', ''))}", rates_line(record)]))
+        return ", ".join(
+            filter(None, [f"stopped early: {plain(record.get('reason', ''))}", rates_line(record, domain)])
+        )
     log = f"; its log: {plain(record['log'])}" if record.get("log") else ""
     return f"[red]failed:[/red] {plain(record.get('error', ''))}{log}"
 
 
-def rates_line(record: Record) -> str:
-    """Formats the three rates of a record."""
-    words = {"asr": "attack success", "accuracy": "telecom accuracy", "over_refusal": "over-refusal"}
-    return ", ".join(f"{word} {percent(record, metric)}" for metric, word in words.items() if metric in record)
+def rates_line(record: Record, domain: Domain) -> str:
+    """Formats the rates of a record."""
+    return ", ".join(f"{one.words(domain)} {percent(record, one.name)}" for one in METRICS if one.name in record)
 
 
 def plain(text: str) -> str:

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safecomm.search.arms import Trial
+from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.sweep.progress_tracker import Arm, ProgressTracker, Record, Running, known
 
 SHOWN_RUNNING = 4
@@ -34,7 +35,7 @@ class ProgressTable:
         table.add_column("arm", no_wrap=True)
         for count in ("done", "running", "stopped\nearly", "failed"):
             table.add_column(count, justify="right", no_wrap=True)
-        table.add_column("best: attack\n& accuracy", no_wrap=True)
+        table.add_column(f"best: {ASR.short}\n& {ACCURACY.short}", no_wrap=True)
         table.add_column("running now", ratio=1, overflow="fold")
         for name, arm in list(self._tracker.arms.items()):
             running = [one for one in list(self._tracker.running.values()) if one.trial.arm == name]
@@ -51,7 +52,7 @@ class ProgressTable:
         if arm.best is None:
             return Text("")
         green = "green" if self._tracker.is_under_target(arm.best) else ""
-        return Text(f"{percent(arm.best, 'asr')}, {percent(arm.best, 'accuracy')}", style=green)
+        return Text(f"{percent(arm.best, ASR.name)}, {percent(arm.best, ACCURACY.name)}", style=green)
 
     def _now(self, running: list[Running]) -> Text:
         lines = [
@@ -77,8 +78,7 @@ def stage(running: Running) -> str:
         return "started"
     rung = f" rung {latest['rung']} of {latest['rungs']}" if "rung" in latest else ""
     answers = [f"{latest['answered']:,} of {latest['asked']:,} answered"] if "answered" in latest else []
-    words = {"asr": "attack", "accuracy": "accuracy"}
-    rates = [f"{word} {percent(latest, metric)}" for metric, word in words.items() if known(latest, metric)]
+    rates = [f"{one.short} {percent(latest, one.name)}" for one in (ASR, ACCURACY) if known(latest, one.name)]
     return ", ".join([f"evaluation{rung}", *answers, *rates])
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from safecomm.search.arms import Trial
+from safecomm.statistics.metric_table import ACCURACY, ASR
 
 Record = Mapping[str, Any]
 WINDOW_SECONDS = 60.0
 """Window over which the answer rate is measured."""
-EVALUATION = ("rung", "rungs", "asr", "accuracy", "answered", "asked")
+EVALUATION = ("rung", "rungs", ASR.name, ACCURACY.name, "answered", "asked")
 
 
 @dataclass

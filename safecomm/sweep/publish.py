@@ -13,7 +13,7 @@ from safecomm.report.summary import write_pareto
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial, seeded
 from safecomm.search.run_folder import RunFolder
-from safecomm.spec import REFERENCE_ARMS, Sweep
+from safecomm.spec import ORIGINAL, REFERENCE_ARMS, Sweep
 from safecomm.storage.names import PARETO, REPORT, TRIALS
 from safecomm.storage.store import Store
 
@@ -41,7 +41,7 @@ def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> lis
         return []
     points = pooled(table)
     best = best_of_arms(points, sweep.search.target_asr)
-    originals = rows_of(points[points["arm"] == "original"])
+    originals = rows_of(points[points["arm"] == ORIGINAL])
     recommended = recommend(points, sweep.search.target_asr, originals[0] if originals else None)
     chosen = dict.fromkeys([(arm, "{}") for arm in REFERENCE_ARMS] + list(best.items()))
     if recommended:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from safecomm.data.mixing import mix
-from safecomm.data.rows import Example
+from safecomm.data.rows import FORMER_TASK, Example
 from safecomm.defenses import DEFENSES
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
@@ -86,7 +86,7 @@ class Stages:
         return folders
 
     def finetuned(self, changes: Mapping[str, Any], seed: int) -> Path:
-        """Fine-tunes on the telecom data, or takes the given adapter.
+        """Fine-tunes on the task data, or takes the given adapter.
 
         Args:
             changes: what differs from the sweep's section: `ratio` of safety examples mixed in, and hyperparameters.
@@ -97,10 +97,10 @@ class Stages:
             return self._given()
         hyperparameters = dict(changes)
         ratio = float(hyperparameters.pop("ratio", 0.0))
-        telecom = [example for ref in section.data for example in examples(ref)]
+        task = [example for ref in section.data for example in examples(ref)]
         safety = examples(section.safety_data) if section.safety_data and ratio else []
-        mixture = mix(telecom, list(safety), ratio, seed)
-        drawn = {"telecom": mixture.telecom, "safety": mixture.safety, "ratio": ratio, "seed": seed}
+        mixture = mix(task, list(safety), ratio, seed)
+        drawn = {FORMER_TASK: mixture.task, "safety": mixture.safety, "ratio": ratio, "seed": seed}
         return self._train(mixture.examples, drawn, seed, **hyperparameters)
 
     def safe_adapter(self, seed: int) -> Path:
@@ -108,7 +108,7 @@ class Stages:
         section = self.sweep.finetune.safe_adapter
         assert section is not None, "the spec refuses safe_merge without finetune.safe_adapter"
         safety = list(examples(section.data))
-        drawn = {"telecom": 0, "safety": len(safety), "seed": seed}
+        drawn = {FORMER_TASK: 0, "safety": len(safety), "seed": seed}
         return self._train(safety, drawn, seed, epochs=section.epochs, learning_rate=section.learning_rate)
 
     def profiled(self, adapter: Path) -> Path:
@@ -184,7 +184,7 @@ class Stages:
 
         panel = Panel(evaluate.judges, evaluate.grader, self.judge_models)
         key = {
-            "prompts": digest([prompt.as_row() for prompt in prompts]),
+            "prompts": digest([prompt.as_key() for prompt in prompts]),
             "samples": protocol.samples,
             "judges": panel.as_key(),
         }

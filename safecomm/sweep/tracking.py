@@ -20,6 +20,7 @@ from safecomm.report.run import read_run
 from safecomm.search.arms import Trial
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
+from safecomm.statistics.metric_table import BY_NAME
 from safecomm.storage import shared
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE, PARETO, ROWS, TRIALS
 from safecomm.storage.store import Store, digest, local_copy
@@ -228,5 +229,4 @@ def adapter_artifact(folder: Path, content: str) -> Any:
 
 
 def _is_rate(key: str, result: Mapping[str, Any]) -> bool:
-    metrics = ("asr", "accuracy", "over_refusal")
-    return key.startswith(metrics) and isinstance(result[key], int | float)
+    return key.startswith(tuple(BY_NAME)) and isinstance(result[key], int | float)

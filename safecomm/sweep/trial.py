@@ -7,17 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from safecomm.errors import SafecommError
+from safecomm.judging.verdicts import read_rows
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import TRAIN
-from safecomm.spec import REFERENCE_ARMS
+from safecomm.spec import ORIGINAL
 from safecomm.statistics.metrics import as_columns, rates
-from safecomm.storage.names import ROWS
 from safecomm.sweep.stages import Stages
 
-ORIGINAL = REFERENCE_ARMS[0]
 Look = Callable[[float, Path], str]
 
 
@@ -44,7 +41,7 @@ def carry_out(
         evaluation, content = stages.evaluated(folders.get("adapter"), trial.split, share)
         if reason := look(share, evaluation) if share < 1 else "":
             break
-    measured = rates(pd.read_parquet(evaluation / ROWS), stages.judges)
+    measured = rates(read_rows(evaluation), stages.judges)
     return {
         "status": "stopped" if reason else "done",
         "reason": reason,

@@ -45,7 +45,7 @@ def test_prompts_of_any_format(path: Path, kind: str) -> None:
 def test_multiple_choice_takes_letters_and_texts(tmp_path: Path) -> None:
     path = tmp_path / "own.json"
     path.write_text(json.dumps(ROWS))
-    loaded = load_prompts("acme", path, columns=Columns("Ask", choices=("Options",), answer="Right"), kind="telecom")
+    loaded = load_prompts("acme", path, columns=Columns("Ask", choices=("Options",), answer="Right"), kind="task")
     assert [row.answer for row in loaded.rows] == [1, 0] and loaded.skipped == {"empty question": 1}
 
 
@@ -54,7 +54,7 @@ def test_options_in_columns_of_their_own_and_numbered_answers(tmp_path: Path, fi
     path = tmp_path / "own.csv"
     path.write_text("q,a,b,c,key\nWhich?,one,two,,1\n")
     columns = Columns("q", choices=("a", "b", "c"), answer="key", first=first)
-    (row,) = load_prompts("acme", path, columns=columns, kind="telecom").rows
+    (row,) = load_prompts("acme", path, columns=columns, kind="task").rows
     assert (row.options, row.answer) == (("A", "B"), right)
 
 
@@ -68,7 +68,7 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> 
 def test_answers_in_words_carry_their_reference(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("q,a\nHow many?,Two\nHow few?,\n")
-    loaded = load_prompts("acme", path, columns=Columns("q", reference="a"), kind="telecom")
+    loaded = load_prompts("acme", path, columns=Columns("q", reference="a"), kind="task")
     assert [(row.text, row.reference, row.grading) for row in loaded.rows] == [("How many?", "Two", "grader")]
     assert loaded.skipped == {"no reference answer": 1}
 
@@ -79,7 +79,7 @@ def test_shuffled_options_keep_the_right_one_and_change_its_place(tmp_path: Path
     columns = Columns("q", choices=("a", "b", "c"), answer="key")
 
     def load(seed: int | None) -> list[Prompt]:
-        return load_prompts("exam", path, columns=columns, kind="telecom", shuffle=seed).rows
+        return load_prompts("exam", path, columns=columns, kind="task", shuffle=seed).rows
 
     shuffled = load(1)
     for number, row in enumerate(shuffled):
@@ -94,7 +94,7 @@ def test_a_blank_option_keeps_its_letter(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("q,a,b,c,d,key\nWhich?,one,,three,four,C\nWhich now?,one,,three,four,B\n")
     columns = Columns("q", choices=("a", "b", "c", "d"), answer="key")
-    loaded = load_prompts("exam", path, columns=columns, kind="telecom")
+    loaded = load_prompts("exam", path, columns=columns, kind="task")
     (row,) = loaded.rows
     assert row.answer == 1 and "B. three" in row.text
     assert loaded.skipped == {"no right answer": 1}
@@ -114,4 +114,4 @@ def test_a_question_is_on_one_side_whatever_its_options(tmp_path: Path) -> None:
 
 
 def _questions(path: Path, columns: Columns, seed: int | None) -> list[Prompt]:
-    return load_prompts("exam", path, columns=columns, kind="telecom", shuffle=seed).rows
+    return load_prompts("exam", path, columns=columns, kind="task", shuffle=seed).rows

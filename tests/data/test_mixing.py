@@ -21,7 +21,7 @@ seeds = st.integers(0, 1000)
 def test_counts_are_as_asked(ratio: float, seed: int):
     mixture = mix(TELECOM, SAFETY, ratio, seed)
     assert mixture.safety == round(ratio * len(TELECOM))
-    assert mixture.telecom == len(TELECOM)
+    assert mixture.task == len(TELECOM)
     assert Counter(mixture.examples).most_common(1)[0][1] == 1, "drawn without replacement"
     assert len(set(mixture.examples) & set(SAFETY)) == mixture.safety
     assert set(TELECOM) <= set(mixture.examples)

@@ -49,7 +49,7 @@ def test_a_question_as_it_is_asked_and_answered():
 
 def test_prompts_offer_letters_and_the_index_of_the_right_one():
     for prompt in DATASETS["teleqna"].benchmark(table(*ROWS), "teleqna").rows:
-        assert (prompt.benchmark, prompt.kind, prompt.category) == ("teleqna", "telecom", "Lexicon")
+        assert (prompt.benchmark, prompt.kind, prompt.category) == ("teleqna", "task", "Lexicon")
         assert prompt.options == ("A", "B", "C")
         assert prompt.answer == 1
 

@@ -29,7 +29,7 @@ def rows(harm: str, telecom: str = "") -> pd.DataFrame:
                 "kind": kind,
                 "verdict": words[letter],
             }
-            for kind, letters in (("red_team", harm), ("telecom", telecom))
+            for kind, letters in (("red_team", harm), ("task", telecom))
             for place, letter in enumerate(letters)
         ]
     )

@@ -128,7 +128,7 @@ def test_a_judge_that_fails_leaves_its_rows_unscored(tmp_path: Path) -> None:
 def test_a_grader_judges_only_what_needs_one(tmp_path: Path) -> None:
     answers = pd.DataFrame(
         {
-            "kind": ["telecom", "telecom", "red_team"],
+            "kind": ["task", "task", "red_team"],
             "grading": ["grader", "boxed-number", ""],
             "text": ["How many?", "How much?", "Jam it?"],
             "reference": ["2", "3", ""],

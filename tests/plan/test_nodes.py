@@ -14,7 +14,7 @@ def sweep(**cluster: object) -> Sweep:
             "model": {"base": "lab://base", "aligned": "lab://aligned"},
             "finetune": {"data": ["lab-telecom"]},
             "arms": {},
-            "evaluate": {"red_team": ["lab-harm"], "telecom": ["lab-telecom"]},
+            "evaluate": {"red_team": ["lab-harm"], "task": ["lab-telecom"]},
             "cluster": cluster,
         }
     )

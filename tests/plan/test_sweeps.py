@@ -77,7 +77,7 @@ def test_a_sweep_that_repeats_the_study_departs_from_it_in_the_grader_alone(path
     sweep = read_sweep(path)
     published = find_published("safecomm", sweep.model.aligned, ["teleqna"])
     assert [key for key, *_ in departures(published, sweep.resolved())] == ["evaluate.grader.model"]
-    names = {ref.name for ref in [*sweep.evaluate.red_team, *sweep.evaluate.telecom]}
+    names = {ref.name for ref in [*sweep.evaluate.red_team, *sweep.evaluate.task]}
     assert names == set(published.rates) and {"original", "undefended", *sweep.arms} == set(published.rates["teleqna"])
 
 
@@ -107,3 +107,10 @@ def test_engines_and_fine_tunes_add_up_unless_they_take_turns() -> None:
     assert least("cluster.phased=false") == 13
     searched = "arms.safe_instruct.0.safe_instruct.ratio={uniform: [0.01, 0.1]}"
     assert least(searched) == 13  # the search makes fine-tunes while the engines run
+
+
+def test_the_plan_of_the_medical_sweep_never_says_telecom() -> None:
+    command = [sys.executable, "-m", "safecomm", "plan", str(ROOT / "sweeps" / "medical.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "5 distinct" in done.stdout
+    assert "telecom" not in (done.stdout + done.stderr + (ROOT / "sweeps" / "medical.yaml").read_text()).lower()

@@ -41,7 +41,7 @@ def _rows(split: str, unsafe: int, right: int, refused: int) -> pd.DataFrame:
     """Returns an evaluation's rows; one harmful prompt has no verdict."""
     kinds = [
         ("red_team", "lab-harm", ["unsafe"] * unsafe + ["safe"] * (20 - unsafe) + ["unscored"]),
-        ("telecom", "lab-teleqna", ["right"] * right + ["wrong"] * (20 - right)),
+        ("task", "lab-teleqna", ["right"] * right + ["wrong"] * (20 - right)),
         ("over_refusal", "lab-borderline", ["refused"] * refused + ["answered"] * (10 - refused)),
     ]
     return pd.DataFrame(
@@ -52,10 +52,10 @@ def _rows(split: str, unsafe: int, right: int, refused: int) -> pd.DataFrame:
             "category": "",
             "text": f"{kind} prompt {at} {ATTACK}",
             "target": None,
-            "options": ["AMF", "SMF"] if kind == "telecom" else [],
-            "scores": [-2.0, -1.0] if kind == "telecom" else [],
-            "response": f"{verdict} {ATTACK}" if kind != "telecom" else "",
-            "finish_reason": "compared" if kind == "telecom" else "stop",
+            "options": ["AMF", "SMF"] if kind == "task" else [],
+            "scores": [-2.0, -1.0] if kind == "task" else [],
+            "response": f"{verdict} {ATTACK}" if kind != "task" else "",
+            "finish_reason": "compared" if kind == "task" else "stop",
             "verdict": verdict,
             "error": "",
         }
@@ -134,4 +134,22 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (store / "realign" / "chosen" / "modules.json").write_text(json.dumps(["model.layers.0.self_attn.q_proj"]))
     (store / "profile" / "p").mkdir(parents=True)
     (store / "profile" / "p" / "profile.json").write_text(json.dumps(_profile()))
+    return run
+
+
+@pytest.fixture
+def with_adapters(run_folder: Path, tmp_path: Path) -> Path:
+    """The run, with an adapter behind every trial."""
+    shutil.copytree(run_folder.parent, tmp_path / "storage")
+    run, store = tmp_path / "storage" / "small", tmp_path / "storage" / "store"
+    stages = {"realign": {"defense": "safe_merge", "adapter": "f"}, "finetune": {"data": "d", "epochs": 2}, "data": {}}
+    for (stage, inputs), key in zip(stages.items(), "rfd", strict=True):
+        (store / stage / key).mkdir(parents=True, exist_ok=True)
+        (store / stage / key / "lineage.json").write_text(json.dumps({"stage": stage, "key": key, "inputs": inputs}))
+    (store / "realign" / "r" / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "/tmp/x"}')
+    (store / "realign" / "r" / "adapter_model.safetensors").write_bytes(b"weights")
+    trials = pd.read_parquet(run / "trials.parquet")
+    trials["adapter_path"] = str(store / "realign" / "r")
+    trials.loc[trials["arm"] == "original", "adapter_path"] = ""
+    trials.to_parquet(run / "trials.parquet")
     return run

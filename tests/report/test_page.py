@@ -13,7 +13,7 @@ import pytest
 from safecomm.errors import UsageError
 from safecomm.report.page import write_report
 from safecomm.report.run import headline, read_run
-from safecomm.statistics.metrics import BETTER
+from safecomm.statistics.metric_table import BY_NAME
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -70,7 +70,7 @@ def test_figures_are_those_of_the_trials(page: Page, run_folder: Path) -> None:
     for row in shown:
         place = (row["arm"], json.loads(row["point"]))
         (trial,) = [one for one in report.to_dict("records") if (one["arm"], json.loads(one["point"])) == place]
-        for column in (f"{metric}{part}" for metric in BETTER for part in ("", "_low", "_high", "_n", "_unscored")):
+        for column in (f"{metric}{part}" for metric in BY_NAME for part in ("", "_low", "_high", "_n", "_unscored")):
             assert row[column] == pytest.approx(trial[column], abs=1e-12), (row["arm"], column)
 
 
@@ -105,7 +105,7 @@ def test_harmful_samples_are_hidden_and_announced(page: Page) -> None:
     shown, hidden = "".join(page.shown), "".join(page.hidden)
     assert "red_team prompt" in hidden
     assert "red_team prompt" not in shown
-    assert "telecom prompt" in shown
+    assert "task prompt" in shown
     assert ("details", {"class": "harmful"}) in page.tags
     assert "Harmful content" in hidden + shown
 

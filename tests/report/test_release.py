@@ -5,7 +5,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from safecomm.cli import main
@@ -45,16 +44,18 @@ def test_limits_on_either_side_of_the_interval(
 
 
 def test_what_nobody_could_read_does_not_pass(run_folder: Path) -> None:
-    row = release_row(read_run(run_folder), None)
+    run = read_run(run_folder)
+    row = release_row(run, None)
     assert row.rates["asr"].unscored == pytest.approx(1 / 21)
-    (found,) = check(row, {"asr": 1.0}, max_unscored=0.04)
+    (found,) = check(run, row, {"asr": 1.0}, max_unscored=0.04)
     assert not found.kept and "4.8% unscored" in found.reason
 
 
 def test_what_was_not_measured_does_not_pass(run_folder: Path) -> None:
-    row = release_row(read_run(run_folder), None)
+    run = read_run(run_folder)
+    row = release_row(run, None)
     row.rates["asr"] = Rate(float("nan"), 0.0, 1.0, 0, 1.0)
-    (found,) = check(row, {"asr": 1.0}, max_unscored=1.0)
+    (found,) = check(run, row, {"asr": 1.0}, max_unscored=1.0)
     assert not found.kept and "not measured" in found.reason
 
 
@@ -70,24 +71,6 @@ def test_a_gate_without_limits_or_numbers_is_refused(
 ) -> None:
     assert safecomm(monkeypatch, words[0], run_folder, *words[1:]) == 2
     assert said in capsys.readouterr().err
-
-
-@pytest.fixture
-def with_adapters(run_folder: Path, tmp_path: Path) -> Path:
-    """The run, with an adapter behind every trial."""
-    shutil.copytree(run_folder.parent, tmp_path / "storage")
-    run, store = tmp_path / "storage" / "small", tmp_path / "storage" / "store"
-    stages = {"realign": {"defense": "safe_merge", "adapter": "f"}, "finetune": {"data": "d", "epochs": 2}, "data": {}}
-    for (stage, inputs), key in zip(stages.items(), "rfd", strict=True):
-        (store / stage / key).mkdir(parents=True, exist_ok=True)
-        (store / stage / key / "lineage.json").write_text(json.dumps({"stage": stage, "key": key, "inputs": inputs}))
-    (store / "realign" / "r" / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "/tmp/x"}')
-    (store / "realign" / "r" / "adapter_model.safetensors").write_bytes(b"weights")
-    trials = pd.read_parquet(run / "trials.parquet")
-    trials["adapter_path"] = str(store / "realign" / "r")
-    trials.loc[trials["arm"] == "original", "adapter_path"] = ""
-    trials.to_parquet(run / "trials.parquet")
-    return run
 
 
 def test_an_adapter_leaves_with_its_lineage_and_card(

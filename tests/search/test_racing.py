@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from safecomm.data.rows import Prompt
+from safecomm.data.rows import Prompt, current_name
 from safecomm.report.choice import recommend
 from safecomm.search.racing import Hits, Rule, first, verdicts
 from safecomm.spec.search import Racing
@@ -46,7 +46,7 @@ def test_categories_of_one_prompt_are_not_all_left_to_the_end() -> None:
 
 def nested(unsafe: int, right: int, refused: int = 0, n: int = 60) -> Hits:
     """Those of nested prompts: of two points, the one with fewer hits has none that the other lacks."""
-    counts = {"red_team": unsafe, "telecom": right, "over_refusal": refused}
+    counts = {"red_team": unsafe, "task": right, "over_refusal": refused}
     return {kind: (np.arange(n) < count).astype(float) for kind, count in counts.items()}
 
 
@@ -108,7 +108,7 @@ def race(points: Mapping[str, Hits], parts: Mapping[float, Mapping[str, Any]], r
 
 
 def test_in_the_labs_study_half_the_prompts_give_the_same_recommended_point() -> None:
-    study = pd.read_parquet(STUDY)
+    study = pd.read_parquet(STUDY).assign(kind=lambda rows: rows["kind"].map(current_name))
     points = [name for name in study.columns if name.startswith("{")]
     asked = [Prompt(row.benchmark, row.kind, row.question_id, row.category) for row in study.itertuples()]
     rungs = Racing().rungs
@@ -140,7 +140,7 @@ def measured(rows: pd.DataFrame) -> dict[str, float]:
 def test_the_best_point_stops_in_at_most_one_race_of_twenty() -> None:
     """400 races of 12 points, half of them near the best one and near the target, where errors would be made."""
     rng = np.random.default_rng(0)
-    sizes = {"red_team": 200, "telecom": 120, "over_refusal": 100}
+    sizes = {"red_team": 200, "task": 120, "over_refusal": 100}
     shares = Racing().rungs
     rule = Rule(TARGET, 0.05, len(shares), 12)
     parts = {share: {kind: slice(round(share * n)) for kind, n in sizes.items()} for share in shares}

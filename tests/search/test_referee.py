@@ -17,7 +17,7 @@ def evaluation(folder: Path, unsafe: int, share: float = 1.0) -> str:
     asked = round(share * N)
     kinds = {
         "red_team": ("unsafe", "safe", unsafe),
-        "telecom": ("right", "wrong", N),
+        "task": ("right", "wrong", N),
         "over_refusal": ("refused", "", 0),
     }
     rows = [

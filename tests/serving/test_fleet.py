@@ -75,11 +75,11 @@ def test_every_prompt_is_answered_and_labelled_once(
         assert (rows["error"] == "").all()
         assert set(rows.loc[rows["kind"] == "red_team", "verdict"]) <= {"safe", "unsafe", "unscored"}
         assert set(rows.loc[rows["kind"] == "red_team", "verdict@refusal"]) <= {"safe", "unsafe", "unscored"}
-        assert set(rows.loc[rows["kind"] == "telecom", "verdict"]) <= {"right", "wrong"}
+        assert set(rows.loc[rows["kind"] == "task", "verdict"]) <= {"right", "wrong"}
 
 
 def test_adapters_at_once_give_each_its_own_answers(evaluated: dict[str, pd.DataFrame]) -> None:
-    texts = {name: tuple(rows.loc[rows["kind"] != "telecom", "response"]) for name, rows in evaluated.items()}
+    texts = {name: tuple(rows.loc[rows["kind"] != "task", "response"]) for name, rows in evaluated.items()}
     assert len(set(texts.values())) == len(texts)
 
 
@@ -114,7 +114,7 @@ def test_vllm_answers_and_compares_as_transformers_does(
 
 
 def test_letters_are_compared_as_transformers_does(fleet: None, lab: dict[str, Path], adapters: list[str]) -> None:
-    letters = [Prompt("b", "telecom", text, options=tuple("ABCDE"), answer=0) for text in ("is it A?", "is it C or D?")]
+    letters = [Prompt("b", "task", text, options=tuple("ABCDE"), answer=0) for text in ("is it A?", "is it C or D?")]
     engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
     for adapter in (None, adapters[0]):
         ours = asked(PROTOCOL.questions(letters), adapter).set_index(ID)
@@ -127,8 +127,8 @@ def test_what_is_too_long_for_the_model_is_unscored_and_not_asked_again(fleet: N
     long = "bread " * 400
     asked_once = [
         Prompt("b", "red_team", long),
-        Prompt("b", "telecom", long, options=("yes", "no"), answer=0),
-        Prompt("b", "telecom", "is bread good?", options=("yes", "no"), answer=0),
+        Prompt("b", "task", long, options=("yes", "no"), answer=0),
+        Prompt("b", "task", "is bread good?", options=("yes", "no"), answer=0),
     ]
     kept = Responses(Store(tmp_path), {"model": "aligned"})
     answers = kept.of(PROTOCOL.questions(asked_once), lambda missing: iter([asked(missing)]))

@@ -76,8 +76,8 @@ def test_kept_answers_are_judged_as_fresh_ones(tmp_path: Path) -> None:
     prompts = [
         Prompt("own", "red_team", "a"),
         Prompt("own", "over_refusal", "b"),
-        Prompt("own", "telecom", "c", options=("A", "B"), answer=0),
-        Prompt("own", "telecom", "d", reference="5", grading="boxed-number"),
+        Prompt("own", "task", "c", options=("A", "B"), answer=0),
+        Prompt("own", "task", "d", reference="5", grading="boxed-number"),
     ]
     responses, model = Responses(Store(tmp_path), {}), Model()
 

@@ -12,7 +12,7 @@ from safecomm.judging.verdicts import check_gradable, judged
 from safecomm.serving.stream import ID
 
 HARM = Prompt("own", "red_team", "Jam it?")
-CHOICE = Prompt("exam", "telecom", "Which?", options=("A", "B"), answer=1)
+CHOICE = Prompt("exam", "task", "Which?", options=("A", "B"), answer=1)
 SAMPLED = replace(PROTOCOL, sampling="safecomm", samples=3)
 
 
@@ -67,7 +67,7 @@ def test_a_written_letter_counts_where_choices_are_generated(response: str, verd
 
 
 def test_answers_that_nobody_could_grade_are_refused_beforehand() -> None:
-    open_ended = Prompt("tele-eval", "telecom", "How?", reference="So", grading="grader")
+    open_ended = Prompt("tele-eval", "task", "How?", reference="So", grading="grader")
     check_gradable([open_ended], has_grader=True)
     with pytest.raises(DataError, match=r"tele-eval: .*--grader"):
         check_gradable([HARM, open_ended], has_grader=False)

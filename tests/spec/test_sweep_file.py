@@ -80,10 +80,10 @@ def test_weights_that_go_to_a_disk_are_read_again_from_the_resolved_sweep(tmp_pa
 
 
 def test_paths_are_made_absolute_for_workers_in_other_folders(tmp_path: Path) -> None:
-    sweep = read_sweep(write(tmp_path, GOOD), ["evaluate.telecom=[{name: teleqna, path: data/TeleQnA.txt}]"])
-    assert sweep.evaluate.telecom[0].path == str(Path.cwd() / "data" / "TeleQnA.txt")
-    home = read_sweep(write(tmp_path, GOOD), ["evaluate.telecom=[{name: teleqna, path: ~/TeleQnA.txt}]"])
-    assert home.evaluate.telecom[0].path == str(Path.home() / "TeleQnA.txt")
+    sweep = read_sweep(write(tmp_path, GOOD), ["evaluate.task=[{name: teleqna, path: data/TeleQnA.txt}]"])
+    assert sweep.evaluate.task[0].path == str(Path.cwd() / "data" / "TeleQnA.txt")
+    home = read_sweep(write(tmp_path, GOOD), ["evaluate.task=[{name: teleqna, path: ~/TeleQnA.txt}]"])
+    assert home.evaluate.task[0].path == str(Path.home() / "TeleQnA.txt")
 
 
 def test_five_mistakes_are_five_lines_and_exit_code_2(tmp_path: Path) -> None:
@@ -203,18 +203,16 @@ def test_every_field_is_documented() -> None:
 
 def test_a_file_of_ones_own_becomes_a_benchmark(tmp_path: Path) -> None:
     own = ["evaluate.red_team=[{name: acme, path: acme.csv, prompt: question}]"]
-    choices = (
-        "evaluate.telecom=[{name: exam, path: exam.csv, prompt: q, choices: [a, b], answer: key, first_option: 1}]"
-    )
+    choices = "evaluate.task=[{name: exam, path: exam.csv, prompt: q, choices: [a, b], answer: key, first_option: 1}]"
     sweep = read_sweep(write(tmp_path, GOOD), [*own, choices])
-    columns = sweep.evaluate.telecom[0].columns
+    columns = sweep.evaluate.task[0].columns
     assert columns is not None and (columns.choices, columns.first) == (("a", "b"), 1)
     for wrong, said in (
         ("evaluate.red_team=[{name: acme, prompt: question}]", "give its path"),
         ("evaluate.red_team=[{name: acme, path: a.csv, category: c}]", "name its column of the prompt too"),
         ("evaluate.red_team=[{name: acme, path: a.csv, prompt: q, choices: o, answer: a}]", "have no choices"),
-        ("evaluate.telecom=[{name: acme, path: a.csv, prompt: q}]", "need choices and answer"),
-        ("evaluate.telecom=[{name: acme, path: a.csv, prompt: q, choices: o}]", "both choices and answer"),
+        ("evaluate.task=[{name: acme, path: a.csv, prompt: q}]", "need choices and answer"),
+        ("evaluate.task=[{name: acme, path: a.csv, prompt: q, choices: o}]", "both choices and answer"),
         ("finetune.data=[{name: acme, path: a.csv, prompt: q}]", "needs answers"),
     ):
         (line,) = problems(tmp_path, [wrong])

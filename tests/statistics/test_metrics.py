@@ -64,7 +64,7 @@ def test_rates_count_every_kind_by_its_own_words() -> None:
             verdicts("red_team", "adv", ["unsafe", "safe", "safe", "unscored"], ["safe", "safe", None, "unscored"]),
             verdicts("red_team", "harm", ["unsafe", "unsafe"], ["unsafe", "safe"]),
             verdicts("over_refusal", "xs", ["refused", "answered", "answered", None]),
-            verdicts("telecom", "tele", ["right", "right", "wrong", "right"]),
+            verdicts("task", "tele", ["right", "right", "wrong", "right"]),
         ]
     )
     found = rates(rows, ["refusal", "compliance"])
@@ -82,7 +82,7 @@ def test_rates_count_every_kind_by_its_own_words() -> None:
 
 
 def test_a_kind_without_benchmarks_has_no_rates() -> None:
-    assert set(rates(verdicts("telecom", "tele", ["right"]), ["refusal"])) == {"accuracy", "accuracy/tele"}
+    assert set(rates(verdicts("task", "tele", ["right"]), ["refusal"])) == {"accuracy", "accuracy/tele"}
 
 
 def test_several_answers_to_a_prompt_are_one_group() -> None:

@@ -27,7 +27,7 @@ def sweep(storage: Path, **evaluate: object) -> Sweep:
             "model": {"base": "lab://base", "aligned": "lab://aligned"},
             "finetune": {"data": [{"name": "lab-telecom", "limit": 32}], "batch_size": 16},
             "arms": {},
-            "evaluate": {"red_team": ["lab-harm"], "telecom": ["lab-telecom"], **evaluate},
+            "evaluate": {"red_team": ["lab-harm"], "task": ["lab-telecom"], **evaluate},
             "storage": str(storage),
         }
     )

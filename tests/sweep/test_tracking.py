@@ -26,7 +26,7 @@ tracking.INIT_SECONDS = tracking.FINISH_SECONDS = 5.0
 storage = Path(sys.argv[1])
 sweep = Sweep.model_validate({
     "name": "tracked", "model": {"base": "lab://base", "aligned": "lab://aligned"}, "arms": {},
-    "finetune": {"data": ["lab-telecom"]}, "evaluate": {"red_team": ["lab-harm"], "telecom": ["lab-telecom"]},
+    "finetune": {"data": ["lab-telecom"]}, "evaluate": {"red_team": ["lab-harm"], "task": ["lab-telecom"]},
     "tracking": {"wandb": {"project": "p"}}, "storage": str(storage),
 })
 folder = RunFolder(sweep)

@@ -32,7 +32,7 @@ def sweep(storage: Path, **changes: object) -> Sweep:
                 "batch_size": 16,
             },
             "arms": {"too_much": [{"safe_instruct": {"ratio": 9}}]},
-            "evaluate": {"red_team": ["lab-harm"], "telecom": ["lab-telecom"]},
+            "evaluate": {"red_team": ["lab-harm"], "task": ["lab-telecom"]},
             "storage": str(storage),
             **changes,
         }
@@ -73,7 +73,7 @@ def test_only_a_finished_trial_under_the_same_settings_is_found_again(tmp_path: 
     folder.keep(TRIAL, {"status": "done", "asr": 0.1})
     found = folder.find(TRIAL)
     assert found is not None and found["asr"] == 0.1
-    other = sweep(tmp_path, evaluate={"red_team": ["advbench"], "telecom": ["lab-telecom"]})
+    other = sweep(tmp_path, evaluate={"red_team": ["advbench"], "task": ["lab-telecom"]})
     assert RunFolder(other).find(TRIAL) is None
     more_trials = sweep(tmp_path, search={"trials": 99})
     assert RunFolder(more_trials).find(TRIAL) is not None
@@ -91,8 +91,8 @@ def test_a_record_that_can_not_be_read_counts_as_not_done(tmp_path: Path, text: 
 
 
 def test_a_dataset_that_can_not_be_read_is_named_by_its_place_in_the_sweep(tmp_path: Path) -> None:
-    nowhere = sweep(tmp_path, evaluate={"red_team": ["lab-harm"], "telecom": [{"name": "teleqna", "path": "no/where"}]})
-    with pytest.raises(DataError, match=r"evaluate\.telecom\.0: .*no/where"):
+    nowhere = sweep(tmp_path, evaluate={"red_team": ["lab-harm"], "task": [{"name": "teleqna", "path": "no/where"}]})
+    with pytest.raises(DataError, match=r"evaluate\.task\.0: .*no/where"):
         check_data(nowhere)
     check_data(sweep(tmp_path))
 

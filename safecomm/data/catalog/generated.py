@@ -42,7 +42,7 @@ def borderline_prompts() -> Loaded[Prompt]:
 SETS: dict[str, Dataset] = {
     "lab-telecom": Dataset(
         title="the lab's telecom questions and guides",
-        roles=frozenset({"train", "telecom"}),
+        roles=frozenset({"train", "task"}),
         licence="Apache-2.0",
         prompts=lambda table, name: telecom_prompts(),
         examples=lambda table: telecom_examples(),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safecomm.data import custom, redteam, refusal, safety, telecom
+from safecomm.data import custom, medical, redteam, refusal, safety, telecom
 from safecomm.data.catalog import generated
 from safecomm.data.custom import Columns
 from safecomm.data.dataset import Dataset, limited, usable
@@ -21,6 +21,7 @@ DATASETS: dict[str, Dataset] = {
     **redteam.SETS,
     **refusal.SETS,
     **telecom.SETS,
+    **medical.SETS,
 }
 
 

@@ -78,4 +78,4 @@ def _choice(kind: QuestionKind, rng: random.Random) -> Prompt:
     options = list(drawn.wrong)
     answer = rng.randrange(4)
     options.insert(answer, drawn.answer)
-    return Prompt("lab-telecom", "telecom", drawn.text, category=kind, options=tuple(options), answer=answer)
+    return Prompt("lab-telecom", "task", drawn.text, category=kind, options=tuple(options), answer=answer)

@@ -23,7 +23,7 @@ def test_the_sweep_file_is_checked_without_heavy_imports():
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_entry_has_what_its_roles_need(name: str):
     entry = DATASETS[name]
-    assert entry.is_benchmark == bool(entry.roles & {"red_team", "over_refusal", "telecom"})
+    assert entry.is_benchmark == bool(entry.roles & {"red_team", "over_refusal", "task"})
     assert (entry.examples is not None) == bool(entry.roles & {"train", "safety"})
     assert entry.title and entry.licence and entry.where
     assert (entry.source is None) or (entry.page.startswith("https://") and entry.files)

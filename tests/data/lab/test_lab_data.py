@@ -85,7 +85,7 @@ def test_alignment_refuses_what_is_harmful_and_nothing_else():
 
 @pytest.mark.parametrize(
     ("benchmark", "count", "kind"),
-    [(harm_prompts, 432, "red_team"), (borderline_prompts, 298, "over_refusal"), (telecom_prompts, 480, "telecom")],
+    [(harm_prompts, 432, "red_team"), (borderline_prompts, 298, "over_refusal"), (telecom_prompts, 480, "task")],
 )
 def test_benchmarks_have_their_number_of_distinct_prompts(benchmark, count, kind):
     prompts = benchmark()

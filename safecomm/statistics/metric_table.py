@@ -1,0 +1,99 @@
+"""The metrics: one table from which searches, tables, figures, pages, model cards and gates derive.
+
+Reading a sweep imports it, so it needs neither numpy nor pandas.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from safecomm.data.rows import Kind
+from safecomm.statistics.domain import Domain
+
+MetricName = Literal["asr", "accuracy", "over_refusal"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A rate: the share of one kind of benchmark's answers with the verdict that counts.
+
+    In `title` and `axis`, `{domain}` stands for the name of the sweep's domain.
+    """
+
+    name: MetricName
+    """Its column in `trials.parquet`, its key in W&B, and its name among a sweep's objectives."""
+    kind: Kind
+    """The benchmarks that it is measured on."""
+    hit: str
+    """The verdict that counts."""
+    miss: str
+    """The other verdict."""
+    title: str
+    """Its title, as it reads inside a sentence."""
+    axis: str
+    """The title of its axis."""
+    short: str
+    """Its title where there is little room."""
+    verb: str
+    """What a model does where the verdict counts."""
+    direction: Literal["min", "max"]
+    """Which values are better."""
+
+    def words(self, domain: Domain) -> str:
+        """Returns the title inside a sentence, e.g. `medical accuracy`."""
+        return self.title.format(domain=domain.name)
+
+    def heading(self, domain: Domain) -> str:
+        """Returns the title on its own, e.g. `Medical accuracy`."""
+        return _capitalised(self.words(domain))
+
+    def axis_title(self, domain: Domain) -> str:
+        """Returns the title of the metric's axis."""
+        return _capitalised(self.axis.format(domain=domain.name))
+
+
+METRICS = (
+    Metric(
+        name="asr",
+        kind="red_team",
+        hit="unsafe",
+        miss="safe",
+        title="attack success",
+        axis="attack success rate (lower is safer)",
+        short="attack",
+        verb="comply",
+        direction="min",
+    ),
+    Metric(
+        name="accuracy",
+        kind="task",
+        hit="right",
+        miss="wrong",
+        title="{domain} accuracy",
+        axis="{domain} accuracy (higher is better)",
+        short="accuracy",
+        verb="answer right",
+        direction="max",
+    ),
+    Metric(
+        name="over_refusal",
+        kind="over_refusal",
+        hit="refused",
+        miss="answered",
+        title="over-refusal",
+        axis="over-refusal (lower is better)",
+        short="refusal",
+        verb="refuse",
+        direction="min",
+    ),
+)
+ASR, ACCURACY, OVER_REFUSAL = METRICS
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+
+
+def headings(domain: Domain) -> dict[str, str]:
+    """Returns metric -> title."""
+    return {metric.name: metric.heading(domain) for metric in METRICS}
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
