@@ -134,3 +134,26 @@ def test_asked_for_again_nothing_is_made_and_nothing_started(
     assert "safe_merge" in done.stdout
     assert stages(run.parent) == before
     assert "started" not in done.stdout
+
+
+def test_evaluate_asks_nothing_that_the_sweep_has_asked(
+    run: Path, sweep_file: Path, lab: dict[str, Path], environment: dict[str, str], tmp_path: Path
+) -> None:
+    trials = pd.read_parquet(run / "trials.parquet")
+    (best,) = trials[(trials["arm"] == "undefended") & (trials["split"] == "report")].to_dict("records")
+    options = {"model": lab["aligned"], "adapter": best["adapter_path"], "storage": run.parent, "out": tmp_path}
+    options |= {"max-new-tokens": 12, "max-model-len": 128}
+    command = [sys.executable, "-m", "safecomm", "evaluate", "--judge=compliance", "--judge=refusal"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+
+    def evaluate(benchmark: str, limit: int) -> dict[str, float]:
+        more = [f"--benchmark={benchmark}", f"--limit={limit}"]
+        done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 0, done.stderr
+        assert f"0 of {2 * limit} answers are missing" in done.stdout
+        (_, tuned) = json.loads((tmp_path / "results.json").read_text())["models"]
+        return {name: rate["n"] for name, rate in tuned["rates"].items()}
+
+    assert evaluate("lab-harm", 60)["asr/lab-harm"] > best["asr/lab-harm_n"]  # both splits of the sweep
+    evaluate("lab-borderline", 40)
+    evaluate("lab-telecom", 40)

@@ -13,6 +13,7 @@ from safecomm.defenses.adapter import Factors
 from safecomm.search.arms import Point, Trial, seeded
 from safecomm.search.fine_tunes import SAFE_ADAPTER, TRAIN
 from safecomm.search.profiles import Profiles
+from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.serving.models import ModelFolder
 from safecomm.spec import Sweep, read_sweep
@@ -80,10 +81,10 @@ def names_of(trial: Trial, sweep: Sweep, storage: Path) -> list[str]:
     """Returns a trial's record, what the record holds for and the stages that carry the trial out."""
     stages, store = stages_of(sweep, storage)
     folder = RunFolder(sweep)
-    adapter = None if trial.arm == "original" else stages.adapter(trial.chain, trial.seed)["adapter"]
+    adapter = None if trial.arm == "original" else stages.adapter(trial.chain, trial.seed).adapter
     stages.evaluated(adapter, trial.split, share=0.1)
     stages.evaluated(adapter, trial.split)
-    context = folder.keep(trial, {})["context"]
+    context = folder.keep(TrialRecord.of(trial, "done")).context
     return [folder.record_path(trial).name, f"context/{context}", *sorted(store.keys)]
 
 

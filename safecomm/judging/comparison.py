@@ -1,6 +1,6 @@
 """A model and its adapters measured side by side, outside a sweep: `safecomm evaluate`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -10,17 +10,16 @@ import pandas as pd
 
 from safecomm.cluster.session import ray_session
 from safecomm.data.rows import Prompt
-from safecomm.defenses.adapter import Adapter
+from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.errors import UsageError
 from safecomm.judging.labels import Labelled, measured_judges
+from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel, judge_fleets
-from safecomm.judging.results import Measured, measure
-from safecomm.judging.verdicts import check_gradable, judged
+from safecomm.judging.results import Measured, results_of
+from safecomm.judging.verdicts import check_gradable
 from safecomm.serving.engine import EngineSettings
-from safecomm.serving.fleet import Fleet, wait_for_fleet
+from safecomm.serving.fleet import Fleet
 from safecomm.serving.models import ModelFolder
-from safecomm.serving.responses import Questions, Responses, answers_of
-from safecomm.serving.stream import Request, stream
 from safecomm.serving.suite import Protocol
 from safecomm.spec.sweep import Replicas
 from safecomm.statistics.comparisons import Accuracy
@@ -29,8 +28,6 @@ from safecomm.storage.store import Store
 
 BARE = "model"
 """What the model without an adapter is called."""
-Subjects = dict[str, tuple[str | None, Adapter | None]]
-"""name -> folder and adapter, both None for the bare model."""
 
 
 @dataclass(frozen=True)
@@ -85,40 +82,36 @@ def compare(
         UsageError: where two adapters have one name.
     """
     check_gradable(prompts, panel.grader is not None)
-    subjects = _subjects(adapters)
-    kept = {name: _responses(store, model, adapter, protocol) for name, (_, adapter) in subjects.items()}
-    questions = protocol.questions(prompts)
-    missing = {name: len(responses.missing(questions)) for name, responses in kept.items()}
+    loaded = _adapters(adapters)
+    subjects = {BARE: Subject()} | {
+        name: Subject(folder, adapter.digest()) for name, (folder, adapter) in loaded.items()
+    }
+    measurement = Measurement(model, prompts, panel, protocol, store)
+    questions = measurement.questions
+    missing = {name: len(measurement.responses(subject).missing(questions)) for name, subject in subjects.items()}
     say(f"{sum(missing.values())} of {len(questions) * len(subjects)} answers are missing")
     with ExitStack() as running:
         # Ray and the engines are started by the first who has something to ask.
-        start = cache(lambda: _start(running, model, subjects, panel.models, protocol, hardware))
-
-        def ask(missing: Mapping[str, Questions]) -> Iterator[tuple[str, pd.DataFrame]]:
-            start()
-            wait_for_fleet()
-            return stream({name: Request(asked, subjects[name][0]) for name, asked in missing.items()}, report=say)
-
-        judges, grader = panel.seated(store, protocol.engine, start)
-        rows = {}
-        for name, answers in answers_of(kept, questions, ask).items():
-            rows[name] = judged(protocol.rows(prompts, answers), judges, grader)
-            say(f"{name}: {len(answers)} answers, {missing[name]} of them new")
+        modules = [item for _, adapter in loaded.values() for item in adapter.modules.items()]
+        start = cache(lambda: _start(running, model, modules, panel.models, protocol, hardware))
+        rows = measure(measurement, subjects, start, say)
+        for name, table in rows.items():
+            say(f"{name}: {len(table)} answers, {missing[name]} of them new")
+        judges, _ = panel.seated(store, protocol.engine, start)
         trusted = measured_judges(judges, labelled) if labelled else {}
-    measured = measure(rows, BARE, panel.names, trusted)
-    return Comparison(measured, pd.concat([table.assign(subject=name) for name, table in rows.items()]), trusted)
+    results = results_of(rows, BARE, panel.names, trusted)
+    return Comparison(results, pd.concat([table.assign(subject=name) for name, table in rows.items()]), trusted)
 
 
 def _start(
     running: ExitStack,
     model: ModelFolder,
-    subjects: Subjects,
+    modules: Sequence[tuple[str, Factors]],
     judges: Mapping[str, ModelFolder],
     protocol: Protocol,
     hardware: Hardware,
 ) -> None:
     on_gpu = running.enter_context(ray_session(hardware.address)).gpus > 0
-    modules = [item for _, adapter in subjects.values() if adapter for item in adapter.modules.items()]
     settings = EngineSettings(
         max_new_tokens=protocol.max_new_tokens,
         max_model_len=protocol.max_model_len,
@@ -131,18 +124,14 @@ def _start(
         running.enter_context(fleet.running())
 
 
-def _subjects(adapters: Sequence[Path]) -> Subjects:
-    subjects: Subjects = {BARE: (None, None)}
-    for folder in adapters:
+def _adapters(folders: Sequence[Path]) -> dict[str, tuple[Path, Adapter]]:
+    """Returns folder's name -> folder and adapter."""
+    found: dict[str, tuple[Path, Adapter]] = {}
+    for folder in folders:
         path = folder.expanduser().absolute()
-        if path.name in subjects:
+        if path.name in (BARE, *found):
             raise UsageError(f"two models are called {path.name}; rename the folder {path}")
         adapter = Adapter.load(path)
         adapter.check()
-        subjects[path.name] = (str(path), adapter)
-    return subjects
-
-
-def _responses(store: Store, model: ModelFolder, adapter: Adapter | None, protocol: Protocol) -> Responses:
-    content = adapter.digest() if adapter else ""
-    return Responses(store, {"model": model.identity, "adapter": content, **protocol.as_key()})
+        found[path.name] = path, adapter
+    return found

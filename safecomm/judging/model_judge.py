@@ -19,6 +19,7 @@ from safecomm.serving.stream import ID, Request, stream
 from safecomm.spec.judges import JudgeRef, ModelRef
 from safecomm.spec.sweep import Replicas
 from safecomm.storage.store import Store, digest
+from safecomm.storage.versions import version
 
 VERDICT_TOKENS = 32
 """Longest verdict: `unsafe`, a line break and codes of categories, or WildGuard's three lines."""
@@ -109,9 +110,9 @@ def judges_of(
     def judge(ref: ModelRef) -> Judge:
         if ref.model is None:
             return PhraseJudge(ref.name)
-        responses = Responses(store, {"judge": identity(ref, models), "engine": "" if ref.url else engine})
+        way = {"judge": identity(ref, models), "engine": "" if ref.url else engine, "version": version("replies")}
         answers = remote_ask(ref.url, ref.model, VERDICT_TOKENS) if ref.url else partial(ask, ref.name)
-        return ModelJudge(ref.name, form_of(ref), responses, answers)
+        return ModelJudge(ref.name, form_of(ref), Responses(store, way), answers)
 
     return [judge(ref) for ref in judges]
 

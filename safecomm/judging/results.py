@@ -40,7 +40,7 @@ class Measured:
     """Attack success without the errors of the judge, for those measured on labelled responses."""
 
 
-def measure(
+def results_of(
     rows: Mapping[str, pd.DataFrame], reference: str, judges: Sequence[str], trusted: Mapping[str, Accuracy]
 ) -> list[Measured]:
     """Returns what each model came to.

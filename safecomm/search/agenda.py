@@ -11,12 +11,13 @@ from pathlib import Path
 
 from safecomm.search.arms import Point, Trial, seeded
 from safecomm.search.outcomes import Outcomes
-from safecomm.search.queue import Record, TrialQueue
+from safecomm.search.queue import TrialQueue
+from safecomm.search.record import TrialRecord
 from safecomm.search.study import ArmStudy, objectives
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.storage.store import digest
 
-Find = Callable[[Trial], Record | None]
+Find = Callable[[Trial], TrialRecord | None]
 """Returns the record of a trial that is over already, if it is."""
 
 
@@ -45,7 +46,7 @@ class Agenda(TrialQueue):
         """
         super().__init__()
         self._sweep, self._find, self._outcomes = sweep, find, outcomes
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, TrialRecord] = {}
         self._seeds: dict[tuple[str, str], list[Trial]] = {}
         self._names: dict[tuple[str, str], list[Point]] = {}
         for arm in REFERENCE_ARMS:
@@ -58,13 +59,13 @@ class Agenda(TrialQueue):
         ]
         self._advance()
 
-    def finish(self, trial: Trial, record: Record) -> None:
+    def finish(self, trial: Trial, record: TrialRecord) -> None:
         """Takes in what a trial gave, from which others may follow."""
         super().finish(trial, record)
         self._records[trial.id] = record
         self._advance()
 
-    def record(self, trial: Trial) -> Record | None:
+    def record(self, trial: Trial) -> TrialRecord | None:
         """Returns what a trial gave, in this run or before."""
         return self._records.get(trial.id)
 
@@ -103,11 +104,11 @@ class Agenda(TrialQueue):
             arm.study.tell(number, self._values([self._records[seed.id] for seed in self._seeds[arm.arm, key]]))
         arm.batch = []
 
-    def _values(self, records: list[Record]) -> list[float] | None:
+    def _values(self, records: list[TrialRecord]) -> list[float] | None:
         """Returns the means over the seeds; a seed that failed, or that nobody could judge, leaves nothing to learn."""
-        if any(record["status"] == "failed" for record in records):
+        if any(record.status == "failed" for record in records):
             return None
-        means = [sum(record[metric] for record in records) / len(records) for metric in objectives(self._sweep)]
+        means = [sum(record.value(metric) for record in records) / len(records) for metric in objectives(self._sweep)]
         return None if any(math.isnan(mean) for mean in means) else means
 
     def _enlist(self, arm: str, point: Point) -> str:

@@ -1,13 +1,10 @@
 """A queue of trials: what every experiment hands out, and the agenda adds to."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from safecomm.search.arms import Trial
-
-Record = Mapping[str, Any]
-"""What a trial gave."""
+from safecomm.search.record import TrialRecord
 
 
 class TrialQueue:
@@ -33,6 +30,6 @@ class TrialQueue:
         self._running.add(trial.id)
         return trial
 
-    def finish(self, trial: Trial, record: Record) -> None:
+    def finish(self, trial: Trial, record: TrialRecord) -> None:
         """Takes in that a trial is over, and what it gave."""
         self._running.discard(trial.id)

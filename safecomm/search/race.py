@@ -7,6 +7,7 @@ from typing import Any
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
 from safecomm.search.racing import Rule
+from safecomm.search.record import TrialRecord
 from safecomm.search.referee import Referee
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.spec.search import Racing
@@ -59,15 +60,15 @@ class Race:
         races = trial.arm not in REFERENCE_ARMS
         return {"place": place, "rungs": self.rungs if races else [], "referee": self._referee}
 
-    def over(self, trial: Trial, record: Mapping[str, Any]) -> None:
+    def over(self, trial: Trial, record: TrialRecord) -> None:
         """Tells the referee of a trial that is over, once."""
         if trial.id in self._introduced:
             return
         self._introduced.add(trial.id)
-        is_rival = record["status"] != "failed" and trial.arm != REFERENCE_ARMS[0]
-        evaluation = str(self._store.folder("evaluation", record["evaluation"])) if is_rival else ""
+        key = record.evaluation if trial.arm != REFERENCE_ARMS[0] else ""
+        evaluation = str(self._store.folder("evaluation", key)) if key else ""
         place = self._agenda.trials.index(trial)
-        self._referee.over.remote(place, trial.title, float(record.get("share", 1.0)), evaluation)
+        self._referee.over.remote(place, trial.title, 1.0 if record.share is None else record.share, evaluation)
 
 
 def _beside_us() -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from safecomm.data.rows import stored_name
 from safecomm.errors import TrainingError
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import TRAIN, fine_tunes_of
+from safecomm.search.record import TrialRecord
 from safecomm.spec import ORIGINAL, Sweep
 from safecomm.storage import shared
 from safecomm.storage.store import digest, write_json
@@ -31,6 +31,7 @@ class RunFolder:
             context["split"] = "report"
         self._context = digest(context)
         self._races = bool(sweep.search.racing)
+        self._warned: set[Path] = set()
 
     def fetch(self) -> None:
         """Brings what other nodes wrote to this one: the trials' records and the run's files.
@@ -53,32 +54,36 @@ class RunFolder:
 
     def record_path(self, trial: Trial) -> Path:
         """Returns the file of a trial's record."""
-        return self.path / "trials" / f"{trial.arm}-{trial.id}-{trial.split}.json"
+        return self._path(trial.arm, trial.id, trial.split)
 
-    def find(self, trial: Trial) -> Mapping[str, Any] | None:
+    def find(self, trial: Trial) -> TrialRecord | None:
         """Returns the record of a trial that is over under the same model, fine-tune and benchmarks.
 
         One that stopped early is over as long as the sweep races.
         """
-        record = self.record(trial) or {}
-        is_over = record.get("status") == "done" or (record.get("status") == "stopped" and self._races)
-        return record if is_over and record["context"] == self._context else None
+        record = self.record(trial)
+        if record is None or record.context != self._context:
+            return None
+        is_over = record.status == "done" or (record.status == "stopped" and self._races)
+        return record if is_over else None
 
     def count(self, arm: str) -> int:
         """Returns how many trials of an arm's search left a record, of whatever settings."""
         return len(list((self.path / "trials").glob(f"{arm}-*-search.json")))
 
-    def record(self, trial: Trial) -> Mapping[str, Any] | None:
+    def record(self, trial: Trial) -> TrialRecord | None:
         """Returns the record that a trial left, done or failed; None where there is none that can be read."""
         path = self.record_path(trial)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            return TrialRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            logger.warning("%s can't be read (%s); its trial counts as not done", path, error)
+        except (OSError, ValueError, TypeError) as error:
+            if path not in self._warned:
+                self._warned.add(path)
+                reason = " ".join(str(error).split())
+                logger.warning("%s is not a trial's record (%s); its trial counts as not done", path, reason)
             return None
-        return record if isinstance(record, dict) else None
 
     def check_fine_tune(self, trial: Trial) -> None:
         """Refuses a trial whose fine-tune failed in this run: each that shares it would train it in vain.
@@ -90,22 +95,17 @@ class RunFolder:
             return
         for needed in fine_tunes_of(trial):
             shared.fetch(self.record_path(needed))
-            record = self.record(needed) or {}
-            if record.get("status") == "failed" and record.get("context") == self._context:
-                raise TrainingError(f"its fine-tune failed: {record['error']}")
+            record = self.record(needed)
+            if record and record.status == "failed" and record.context == self._context:
+                raise TrainingError(f"its fine-tune failed: {record.error}")
 
-    def keep(self, trial: Trial, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes a trial's record."""
-        whole = {
-            "trial": trial.id,
-            "arm": trial.arm,
-            "point": json.dumps(trial.point, sort_keys=True),
-            "seed": trial.seed,
-            "split": trial.split,
-            "error": "",
-            "context": self._context,
-            **record,
-        }
-        write_json(self.record_path(trial), whole)
-        shared.publish(self.record_path(trial))
+    def keep(self, record: TrialRecord) -> TrialRecord:
+        """Writes a trial's record, and returns it as written: with what it holds for."""
+        whole = replace(record, context=self._context)
+        path = self._path(record.arm, record.trial, record.split)
+        write_json(path, whole.to_json())
+        shared.publish(path)
         return whole
+
+    def _path(self, arm: str, trial_id: str, split: str) -> Path:
+        return self.path / "trials" / f"{arm}-{trial_id}-{split}.json"

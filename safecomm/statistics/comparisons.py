@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm, permutation_test
 from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import NormalIndPower
-from statsmodels.stats.proportion import proportion_effectsize
 
 from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import Rate, rate
@@ -92,22 +90,6 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         return {}
     corrected = multipletests(list(p_values.values()), method="holm")[1]
     return {name: float(p) for name, p in zip(p_values, corrected, strict=True)}
-
-
-def prompts_needed(first: float, second: float, power: float = 0.8) -> int:
-    """Returns the sample size per model for detecting a difference between two rates at the 5% level.
-
-    Uses the arcsine transformation (Cohen, Statistical Power Analysis, 1988, chapter 6) for independent prompts; paired
-    prompts need fewer.
-
-    Raises:
-        ValueError: if the rates are equal.
-    """
-    if first == second:
-        raise ValueError("the rates are equal")
-    effect = abs(proportion_effectsize(first, second))
-    needed: float = NormalIndPower().solve_power(effect, alpha=0.05, power=power)
-    return math.ceil(needed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ A prompt without a verdict is neither a hit nor a miss. It is excluded from the 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, norm
 
 from safecomm.statistics.metric_table import ASR, METRICS, Metric
 
@@ -35,6 +35,8 @@ def rate(hits: int, scored: int, total: int) -> Rate:
         scored: prompts with any verdict. If 0, the value is NaN and the interval [0, 1].
         total: all prompts.
     """
+    from scipy.stats import binomtest  # for which a plan would wait
+
     unscored = 1 - scored / total if total else 0.0
     if not scored:
         return Rate(math.nan, 0.0, 1.0, 0, unscored)
@@ -72,6 +74,8 @@ def clustered_rate(hits: Sequence[int], scored: Sequence[int], total: int) -> Ra
 
 def _wilson(value: float, n: float) -> tuple[float, float]:
     """Returns the 95% Wilson interval of a rate; `n` may be fractional."""
+    from scipy.stats import norm
+
     z = float(norm.ppf(0.975))
     centre = (value + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
@@ -133,10 +137,20 @@ def _verdict_rate(rows: pd.DataFrame, column: str, metric: Metric) -> Rate:
     return clustered_rate(list(hit.groupby(groups).sum()), list(scored.groupby(groups).sum()), len(rows))
 
 
-def as_columns(found: dict[str, Rate]) -> dict[str, float]:
+def as_columns(found: Mapping[str, Rate]) -> dict[str, float]:
     """Returns the rates as one flat row with the columns M, M_low, M_high, M_n and M_unscored for every metric M."""
     return {
         name if field == "value" else f"{name}_{field}": value
         for name, one in found.items()
         for field, value in asdict(one).items()
     }
+
+
+def from_columns(row: Mapping[str, Any]) -> dict[str, Rate]:
+    """Returns the rates that `as_columns` wrote into a row."""
+    return {name: Rate(**parts) for name in row if None not in (parts := _parts(row, name)).values()}
+
+
+def _parts(row: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    names = [one.name for one in fields(Rate)]
+    return {name: row.get(metric if name == "value" else f"{metric}_{name}") for name in names}

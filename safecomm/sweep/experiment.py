@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,8 @@ def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[s
         except Exception as error:  # whatever it is, it is this trial's alone
             if is_lost(error):
                 raise  # Ray Tune tries it again
-            record = failure(error)
-        log = {"log": f"{folder.tune}/{name}/{Path(tune.get_context().get_trial_dir()).name}/stderr"}
-        tune.report(folder.keep(trial, record | log))
+            record = failure(trial, error)
+        log = f"{folder.tune}/{name}/{Path(tune.get_context().get_trial_dir()).name}/stderr"
+        tune.report(folder.keep(replace(record, log=log)).to_json())
 
     return run_trial

@@ -12,10 +12,8 @@ from safecomm.storage import shared
 from safecomm.storage.checksums import file_digest
 from safecomm.storage.names import JUDGES
 from safecomm.storage.store import write_json
+from safecomm.storage.versions import version
 from safecomm.sweep.stages import Stages
-
-VERSION = 1
-"""Raise it when the same judges would be measured otherwise on the same labels."""
 
 
 def measure_judges(stages: Stages, run: Path) -> None:
@@ -34,7 +32,12 @@ def measure_judges(stages: Stages, run: Path) -> None:
         found = measured_judges(judges, Labelled.read(labels))
         write_json(out / JUDGES, without_nan({name: asdict(one) for name, one in found.items()}))
 
-    key = {"labels": file_digest(labels), "judges": panel.as_key(), "engine": evaluate.engine, "version": VERSION}
+    key = {
+        "labels": file_digest(labels),
+        "judges": panel.as_key(),
+        "engine": evaluate.engine,
+        "version": version("replies", "judges"),
+    }
     found = json.loads((stages.store.obtain("judges", key, make) / JUDGES).read_text(encoding="utf-8"))
     write_json(run / JUDGES, {"file": str(labels), "digest": key["labels"], "judges": found})
     shared.publish(run / JUDGES)

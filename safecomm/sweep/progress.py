@@ -13,11 +13,12 @@ from rich.markup import escape
 from rich.text import Text
 
 from safecomm.search.arms import Trial
+from safecomm.search.record import TrialRecord
 from safecomm.statistics.domain import TELECOM, Domain
 from safecomm.statistics.metric_table import METRICS
 from safecomm.sweep.driver import LOST, DriverOnly
 from safecomm.sweep.progress_table import ProgressTable, percent, stage, time_left
-from safecomm.sweep.progress_tracker import ProgressTracker, Record
+from safecomm.sweep.progress_tracker import ProgressTracker, Report
 
 QUARTERS = 4
 """Progress lines per fine-tune or evaluation without a terminal."""
@@ -92,14 +93,16 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Shows a trial's result and the estimated time left."""
-        nothing = {"status": "failed", "error": "it ended without a result"}
         result = trial.last_result or {}
-        self._end(trial, result if "status" in result else nothing)
+        if "status" in result:
+            self._end(trial, TrialRecord.from_json(result))
+        else:
+            self._fail(trial, error="it ended without a result")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Shows a trial that failed on every retry; Ray Tune's log has the reason."""
         log = f"{trial.local_path}/error.txt"
-        self._end(trial, {"status": "failed", "error": LOST, "log": log})
+        self._fail(trial, error=LOST, log=log)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Shows that a trial is retried."""
@@ -115,12 +118,16 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
             self._live.stop()
             atexit.unregister(self._live.stop)
 
-    def _end(self, trial: Any, record: Record) -> None:
+    def _fail(self, trial: Any, **known: str) -> None:
+        self._end(trial, TrialRecord.of(Trial.of(trial.config["trial"]), "failed", **known))
+
+    def _end(self, trial: Any, record: TrialRecord) -> None:
         ours = Trial.of(trial.config["trial"])
-        seconds = self._tracker.end(trial.trial_id, ours, record)
+        spent = self._tracker.end(trial.trial_id, ours, record)
+        seconds = spent if record.seconds is None else record.seconds
         count = f"[bold]{self._tracker.ended:>3}/{self._tracker.total}[/bold] [dim]{time_left(self._tracker)}[/dim]"
         text = f"{escape(title(ours))}: {outcome(record, self._domain)}"
-        self._say(f"{count} {text} [dim]({record.get('seconds', seconds):.0f} s)[/dim]")
+        self._say(f"{count} {text} [dim]({seconds:.0f} s)[/dim]")
 
     def _say_plain(self, line: str) -> None:
         """Prints a line that would duplicate the table; refreshes the table instead if there is one."""
@@ -138,7 +145,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
             self._live.refresh()
 
 
-def milestone(result: Record) -> tuple[str, int]:
+def milestone(result: Report) -> tuple[str, int]:
     """Returns a report's stage and its milestone number; a new line is printed when either changes."""
     if "train/step" in result:
         return "fine-tune", QUARTERS * int(result["train/step"]) // int(result["train/steps"])
@@ -155,21 +162,20 @@ def title(trial: Trial) -> str:
     return trial.title + split
 
 
-def outcome(record: Record, domain: Domain = TELECOM) -> str:
+def outcome(record: TrialRecord, domain: Domain = TELECOM) -> str:
     """Formats a trial's result as markup."""
-    if record["status"] == "done":
+    if record.status == "done":
         return rates_line(record, domain)
-    if record["status"] == "stopped":
-        return ", ".join(
-            filter(None, [f"stopped early: {plain(record.get('reason', ''))}", rates_line(record, domain)])
-        )
-    log = f"; its log: {plain(record['log'])}" if record.get("log") else ""
-    return f"[red]failed:[/red] {plain(record.get('error', ''))}{log}"
+    if record.status == "stopped":
+        return ", ".join(filter(None, [f"stopped early: {plain(record.reason or '')}", rates_line(record, domain)]))
+    log = f"; its log: {plain(record.log)}" if record.log else ""
+    return f"[red]failed:[/red] {plain(record.error)}{log}"
 
 
-def rates_line(record: Record, domain: Domain) -> str:
+def rates_line(record: TrialRecord, domain: Domain) -> str:
     """Formats the rates of a record."""
-    return ", ".join(f"{one.words(domain)} {percent(record, one.name)}" for one in METRICS if one.name in record)
+    measured = [one for one in METRICS if one.name in record.rates]
+    return ", ".join(f"{one.words(domain)} {percent(record.value(one.name))}" for one in measured)
 
 
 def plain(text: str) -> str:

@@ -1,5 +1,7 @@
 """The progress table shown in a terminal, and its text formatting."""
 
+import math
+
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -7,7 +9,7 @@ from rich.text import Text
 
 from safecomm.search.arms import Trial
 from safecomm.statistics.metric_table import ACCURACY, ASR
-from safecomm.sweep.progress_tracker import Arm, ProgressTracker, Record, Running, known
+from safecomm.sweep.progress_tracker import Arm, ProgressTracker, Running
 
 SHOWN_RUNNING = 4
 """Running trials listed per arm; further ones are only counted."""
@@ -52,7 +54,7 @@ class ProgressTable:
         if arm.best is None:
             return Text("")
         green = "green" if self._tracker.is_under_target(arm.best) else ""
-        return Text(f"{percent(arm.best, ASR.name)}, {percent(arm.best, ACCURACY.name)}", style=green)
+        return Text(f"{percent(arm.best.value(ASR.name))}, {percent(arm.best.value(ACCURACY.name))}", style=green)
 
     def _now(self, running: list[Running]) -> Text:
         lines = [
@@ -78,13 +80,14 @@ def stage(running: Running) -> str:
         return "started"
     rung = f" rung {latest['rung']} of {latest['rungs']}" if "rung" in latest else ""
     answers = [f"{latest['answered']:,} of {latest['asked']:,} answered"] if "answered" in latest else []
-    rates = [f"{one.short} {percent(latest, one.name)}" for one in (ASR, ACCURACY) if known(latest, one.name)]
+    known = [one for one in (ASR, ACCURACY) if not math.isnan(latest.get(one.name, math.nan))]
+    rates = [f"{one.short} {percent(latest[one.name])}" for one in known]
     return ", ".join([f"evaluation{rung}", *answers, *rates])
 
 
-def percent(record: Record, metric: str) -> str:
-    """Formats a rate."""
-    return f"{record[metric]:.1%}" if known(record, metric) else "unknown"
+def percent(value: float) -> str:
+    """Formats a rate; a rate without verdicts is NaN."""
+    return "unknown" if math.isnan(value) else f"{value:.1%}"
 
 
 def time_left(tracker: ProgressTracker) -> str:

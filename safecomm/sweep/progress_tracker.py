@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from safecomm.search.arms import Trial
+from safecomm.search.record import TrialRecord
 from safecomm.statistics.metric_table import ACCURACY, ASR
 
-Record = Mapping[str, Any]
+Report = Mapping[str, Any]
+"""A running trial's report on its current stage."""
 WINDOW_SECONDS = 60.0
 """Window over which the answer rate is measured."""
 EVALUATION = ("rung", "rungs", ASR.name, ACCURACY.name, "answered", "asked")
@@ -25,7 +27,7 @@ class Arm:
     """`done`, `stopped` or `failed` -> number of trials."""
     seconds: float = 0.0
     """Total run time, without failed trials: they may fail early and would bias the mean."""
-    best: Record | None = None
+    best: TrialRecord | None = None
 
     @property
     def measured(self) -> int:
@@ -42,7 +44,7 @@ class Running:
     latest: dict[str, Any] = field(default_factory=dict)
     """The latest report of its current stage."""
 
-    def update(self, result: Record) -> int:
+    def update(self, result: Report) -> int:
         """Records a report; returns the number of prompts answered since the previous one."""
         if "train/step" in result:
             self.latest = {key: value for key, value in result.items() if key.startswith("train/")}
@@ -95,27 +97,27 @@ class ProgressTracker:
         self.running[trial_id] = Running(trial, self._clock())
         self._max_concurrent = max(self._max_concurrent, len(self.running))
 
-    def update(self, trial_id: str, result: Record) -> None:
+    def update(self, trial_id: str, result: Report) -> None:
         """Records a report from a running trial."""
         answers = self.running[trial_id].update(result)
         if "answered" in result:
             self._answers.append((self._clock(), answers))
 
-    def end(self, trial_id: str, trial: Trial, record: Record) -> float:
-        """Records a trial's result, `status: failed` if it has none; returns its run time in seconds."""
+    def end(self, trial_id: str, trial: Trial, record: TrialRecord) -> float:
+        """Records a trial's result; returns its run time in seconds."""
         arm = self.arms.setdefault(trial.arm, Arm())
         running = self.running.pop(trial_id, None)
         seconds = self.seconds_of(running) if running else 0.0
-        arm.ended[record["status"]] += 1
-        if record["status"] != "failed":
+        arm.ended[record.status] += 1
+        if record.status != "failed":
             arm.seconds += seconds
-        if record["status"] == "done" and known(record, "asr"):
+        if record.status == "done" and not math.isnan(record.value(ASR.name)):
             arm.best = record if arm.best is None else max(arm.best, record, key=self._rank)
         return seconds
 
-    def is_under_target(self, record: Record) -> bool:
+    def is_under_target(self, record: TrialRecord) -> bool:
         """Returns whether a record meets the target attack success rate."""
-        return self._target is not None and known(record, "asr") and record["asr"] <= self._target
+        return self._target is not None and record.value(ASR.name) <= self._target
 
     def seconds_left(self) -> float | None:
         """Estimates the remaining time from past run times and the number of concurrent trials.
@@ -152,10 +154,11 @@ class ProgressTracker:
         arms = [arm] if arm and arm.measured else list(self.arms.values())
         return sum(one.seconds for one in arms) / sum(one.measured for one in arms)
 
-    def _rank(self, record: Record) -> tuple[bool, float, float]:
+    def _rank(self, record: TrialRecord) -> tuple[bool, float, float]:
         """Returns a sort key: trials that meet the target rank by accuracy, others by attack success."""
-        accuracy = record["accuracy"] if known(record, "accuracy") else -math.inf
-        return (True, accuracy, -record["asr"]) if self.is_under_target(record) else (False, -record["asr"], accuracy)
+        asr, accuracy = record.value(ASR.name), record.value(ACCURACY.name)
+        accuracy = -math.inf if math.isnan(accuracy) else accuracy
+        return (True, accuracy, -asr) if self.is_under_target(record) else (False, -asr, accuracy)
 
     def answers_waiting(self) -> int | None:
         """Returns the number of unanswered prompts, or None if no trial reports any."""
@@ -170,9 +173,3 @@ class ProgressTracker:
         since, counts = next(iter(self._answers), (now, 0))[0], [count for _, count in self._answers]
         # The oldest report counts answers from before the window.
         return sum(counts[1:]) / (now - since) if len(counts) > 1 and now > since else None
-
-
-def known(record: Record, metric: str) -> bool:
-    """Returns whether a record has a rate; a rate without verdicts is NaN."""
-    value = record.get(metric)
-    return value is not None and not math.isnan(value)

@@ -17,14 +17,10 @@ from safecomm.spec import ORIGINAL, REFERENCE_ARMS, Sweep
 from safecomm.storage.names import PARETO, REPORT, TRIALS
 from safecomm.storage.store import Store
 
-_NOT_FOR_THE_TABLE = {"context", "traceback"}
-
 
 def trials_table(sweep: Sweep, folder: RunFolder, trials: list[Trial]) -> pd.DataFrame:
     """Returns a row per trial and split that left a record, with the columns `BESIDE_ORIGINAL`."""
-    records = [record for trial in trials if (record := folder.record(trial))]
-    rows = [{key: value for key, value in record.items() if key not in _NOT_FOR_THE_TABLE} for record in records]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([record.to_row() for trial in trials if (record := folder.record(trial))])
     for column in ("data", "log", "adapter", "adapter_path", "finetune", "profile", "evaluation"):
         if column in table:
             table[column] = table[column].fillna("")

@@ -7,6 +7,7 @@ from ray.tune.search import Searcher
 from safecomm.search.arms import Trial
 from safecomm.search.queue import TrialQueue
 from safecomm.search.race import Race
+from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.sweep.driver import LOST, DriverOnly
 
@@ -39,10 +40,12 @@ class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]
         """Passes the record to the agenda; a trial whose process died gets a `failed` record."""
         trial = self._running.pop(trial_id)
         if error or not result or "status" not in result:
-            result = self._folder.keep(trial, {"status": "failed", "error": LOST, "log": ""})
+            record = self._folder.keep(TrialRecord.of(trial, "failed", error=LOST, log=""))
+        else:
+            record = TrialRecord.from_json(result)
         if self._race:
-            self._race.over(trial, result)
-        self._agenda.finish(trial, result)
+            self._race.over(trial, record)
+        self._agenda.finish(trial, record)
 
     def save(self, checkpoint_path: str) -> None:
         """Does nothing: trial records and Optuna's journal hold the state."""

@@ -4,41 +4,45 @@ Each reads what the ones before it wrote and is found in the store when it was m
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from safecomm.data.mixing import mix
-from safecomm.data.rows import FORMER_TASK, Example
+from safecomm.data.rows import FORMER_TASK, Example, Prompt
 from safecomm.defenses import DEFENSES
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
 from safecomm.errors import ModelError
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
+from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel
-from safecomm.judging.verdicts import judged
 from safecomm.plan.data import examples, split_prompts
 from safecomm.search.arms import Chain, Trial, realignments, training
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.search.outcomes import needs_profile
 from safecomm.search.profiles import Profiles
 from safecomm.search.racing import first
-from safecomm.serving.fleet import wait_for_fleet
 from safecomm.serving.models import ModelFolder
-from safecomm.serving.responses import Questions, Responses
-from safecomm.serving.stream import Request, stream
 from safecomm.serving.suite import Protocol
 from safecomm.spec import Finetune, Sweep
 from safecomm.statistics.selection import module_type
 from safecomm.storage.names import MODULES, ROWS, TRAIN_DATA
 from safecomm.storage.store import Store, digest, lineage, write_json
+from safecomm.storage.versions import version
 
-VERSION = 4
-"""Raise it when a change to a stage changes what it makes of the same inputs."""
+
+@dataclass(frozen=True)
+class StageFolders:
+    """The folders of the stages that made an adapter."""
+
+    finetune: Path
+    adapter: Path
+    """The last one's: the fine-tune's own, or that of the last defense."""
+    profile: Path | None = None
+    """The last alignment profile, where one was needed."""
 
 
 @dataclass(frozen=True)
@@ -53,37 +57,31 @@ class Stages:
     judge_models: Mapping[str, ModelFolder] = field(default_factory=dict)
     """The models of the judges that run on engines of ours."""
 
-    def adapter(self, chain: Chain, seed: int) -> dict[str, Path]:
-        """Carries out the chain up to its adapter.
-
-        Returns:
-            The folders of the stages: `finetune`, `adapter` (the last), and `profile` where one was computed.
-        """
-        folders = {"finetune": self.finetuned(training(chain), seed)}
-        folders["adapter"] = folders["finetune"]
+    def adapter(self, chain: Chain, seed: int) -> StageFolders:
+        """Carries out the chain up to its adapter."""
+        finetune = self.finetuned(training(chain), seed)
+        made = StageFolders(finetune, finetune)
         for name, settings in realignments(chain):
-            needs, subject = DEFENSES[name].needs, {"adapter": folders["adapter"]}
+            needs, subject = DEFENSES[name].needs, {"adapter": made.adapter}
             if "profile" in needs:
-                subject["profile"] = folders["profile"] = self.profiled(folders["adapter"])
+                subject["profile"] = self.profiled(made.adapter)
             if "safe" in needs:
                 subject["safe"] = self.safe_adapter(seed)
-            folders["adapter"] = self.realigned(name, settings, subject)
-        return folders
+            adapter = self.realigned(name, settings, subject)
+            made = StageFolders(finetune, adapter, subject.get("profile", made.profile))
+        return made
 
-    def trained(self, trial: Trial) -> dict[str, Path]:
-        """Makes a fine-tune that arms share and, where they select modules of it, its profile.
-
-        Returns:
-            The folders of the stages, as `adapter` does.
-        """
+    def trained(self, trial: Trial) -> StageFolders:
+        """Makes a fine-tune that arms share and, where they select modules of it, its profile."""
         if trial.arm == SAFE_ADAPTER:
-            return {"finetune": self.safe_adapter(trial.seed)}
-        folders = {"finetune": self.finetuned(trial.point, trial.seed)}
-        if any(needs_profile(chain) for chain in self.sweep.arms.values()):
-            folders["profile"] = self.profiled(folders["finetune"])
-            modules = Profile.load(folders["profile"], Adapter.load(folders["finetune"])).modules
-            Profiles(self.sweep).keep(trial.point, trial.seed, modules)
-        return folders
+            safe = self.safe_adapter(trial.seed)
+            return StageFolders(safe, safe)
+        finetune = self.finetuned(trial.point, trial.seed)
+        if not any(needs_profile(chain) for chain in self.sweep.arms.values()):
+            return StageFolders(finetune, finetune)
+        profile = self.profiled(finetune)
+        Profiles(self.sweep).keep(trial.point, trial.seed, Profile.load(profile, Adapter.load(finetune)).modules)
+        return StageFolders(finetune, finetune, profile)
 
     def finetuned(self, changes: Mapping[str, Any], seed: int) -> Path:
         """Fine-tunes on the task data, or takes the given adapter.
@@ -121,7 +119,7 @@ class Stages:
             "base": self.base.identity,
             "aligned": self.aligned.identity,
             "adapter": _key(adapter),
-            "version": VERSION,
+            "version": version("profile"),
         }
         return self.store.obtain("profile", inputs, make)
 
@@ -148,7 +146,7 @@ class Stages:
             made.adapter.save(out)
             write_json(out / MODULES, made.modules)
 
-        inputs: dict[str, Any] = {"defense": name, "settings": settings, "version": VERSION}
+        inputs: dict[str, Any] = {"defense": name, "settings": settings, "version": version("realign")}
         inputs |= {part: _key(folder) for part, folder in subject.items()}
         inputs |= {part: getattr(self, part).identity for part in ("base", "aligned") if part in defense.needs}
         return self.store.obtain("realign", inputs, make)
@@ -164,40 +162,31 @@ class Stages:
         Returns:
             The folder of `rows.parquet`, and the adapter's content hash ("" without an adapter).
         """
-        evaluate = self.sweep.evaluate
-        prompts = tuple(first(split_prompts(self.sweep, split), share))
-        content = Adapter.load(adapter).digest() if adapter else ""
-
-        protocol = Protocol(
-            system_prompt=self.sweep.model.system_prompt,
-            **{one.name: getattr(evaluate, one.name) for one in fields(Protocol) if one.name != "system_prompt"},
-        )
-        way = {"model": self.aligned.identity, "adapter": content, "version": VERSION, **protocol.as_key()}
-
-        def ask(missing: Questions) -> Iterator[pd.DataFrame]:
-            wait_for_fleet()
-            return (rows for _, rows in stream({"": Request(missing, str(adapter) if adapter else None)}))
+        subject = Subject(adapter, Adapter.load(adapter).digest() if adapter else "")
+        measurement = self._measurement(first(split_prompts(self.sweep, split), share))
 
         def make(out: Path) -> None:
-            answers = Responses(self.store, way).of(protocol.questions(prompts), ask)
-            judged(protocol.rows(prompts, answers), *panel.seated(self.store, protocol.engine)).to_parquet(out / ROWS)
+            measure(measurement, {"": subject})[""].to_parquet(out / ROWS)
 
-        panel = Panel(evaluate.judges, evaluate.grader, self.judge_models)
-        key = {
-            "prompts": digest([prompt.as_key() for prompt in prompts]),
-            "samples": protocol.samples,
-            "judges": panel.as_key(),
-        }
-        return self.store.obtain("evaluation", way | key, make), content
+        return self.store.obtain("evaluation", measurement.key(subject), make), subject.content
 
     @property
     def judges(self) -> list[str]:
         """The judges' names, the deciding one first."""
         return [judge.name for judge in self.sweep.evaluate.judges]
 
+    def _measurement(self, prompts: Sequence[Prompt]) -> Measurement:
+        evaluate = self.sweep.evaluate
+        protocol = Protocol(
+            system_prompt=self.sweep.model.system_prompt,
+            **{one.name: getattr(evaluate, one.name) for one in fields(Protocol) if one.name != "system_prompt"},
+        )
+        panel = Panel(evaluate.judges, evaluate.grader, self.judge_models)
+        return Measurement(self.aligned, prompts, panel, protocol, self.store)
+
     def _given(self) -> Path:
         adapter = given_adapter(self.sweep.finetune)
-        inputs = {"given": adapter.digest(), "version": VERSION}
+        inputs = {"given": adapter.digest(), "version": version("finetune")}
         return self.store.obtain("finetune", inputs, adapter.save)
 
     def _train(self, examples: Sequence[Example], drawn: dict[str, Any], seed: int, **changes: Any) -> Path:
@@ -225,7 +214,12 @@ class Stages:
                 spread=workers.spread,
             )
 
-        inputs = {"model": self.aligned.identity, "data": _key(data), "version": VERSION, **job.hyperparameters}
+        inputs = {
+            "model": self.aligned.identity,
+            "data": _key(data),
+            "version": version("finetune"),
+            **job.hyperparameters,
+        }
         return self.store.obtain("finetune", inputs, make)
 
     def _written(self, examples: Sequence[Example], drawn: dict[str, Any]) -> Path:

@@ -18,9 +18,10 @@ from ray.tune import Callback
 from safecomm.report.plots import trade_off
 from safecomm.report.run import read_run
 from safecomm.search.arms import Trial
+from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
-from safecomm.statistics.metric_table import BY_NAME
+from safecomm.statistics.metrics import as_columns
 from safecomm.storage import shared
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE, PARETO, ROWS, TRIALS
 from safecomm.storage.store import Store, digest, local_copy
@@ -182,13 +183,14 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         self._runs.clear()
 
     def _log_outcome(self, run: Any, result: Mapping[str, Any]) -> None:
+        record = TrialRecord.from_json(result)
         shown = ("status", "reason", "error", "finetune", "profile", "evaluation", "adapter")
-        run.summary.update({key: result[key] for key in shown if key in result})
-        run.log({key: value for key, value in result.items() if _is_rate(key, result)})
-        if result["status"] == "done" and "evaluation" in result:  # fine-tunes have none
-            run.log({"samples": sample_table(local_copy(self._store.folder("evaluation", result["evaluation"])))})
-            if result["adapter_path"]:
-                run.log_artifact(adapter_artifact(local_copy(Path(result["adapter_path"])), result["adapter"]))
+        run.summary.update({key: value for key, value in record.to_json().items() if key in shown})
+        run.log(as_columns(record.rates))
+        if record.status == "done" and record.evaluation:  # fine-tunes have none
+            run.log({"samples": sample_table(local_copy(self._store.folder("evaluation", record.evaluation)))})
+            if record.adapter and record.adapter_path:
+                run.log_artifact(adapter_artifact(local_copy(Path(record.adapter_path)), record.adapter))
 
 
 def tracking_callbacks(sweep: Sweep, folder: RunFolder) -> list[Callback]:
@@ -226,7 +228,3 @@ def adapter_artifact(folder: Path, content: str) -> Any:
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE):
         artifact.add_file(str(folder / name), policy="immutable", skip_cache=True)
     return artifact
-
-
-def _is_rate(key: str, result: Mapping[str, Any]) -> bool:
-    return key.startswith(tuple(BY_NAME)) and isinstance(result[key], int | float)

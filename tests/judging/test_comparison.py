@@ -9,10 +9,10 @@ import pytest
 
 from safecomm.cli import main
 from safecomm.errors import DataError, UsageError
-from safecomm.judging.comparison import BARE, _subjects
+from safecomm.judging.comparison import BARE, _adapters
 from safecomm.judging.judges import PhraseJudge
 from safecomm.judging.labels import Labelled, measured_judges
-from safecomm.judging.results import disagreements, measure
+from safecomm.judging.results import disagreements, results_of
 from safecomm.statistics.comparisons import Accuracy
 from safecomm.statistics.metrics import rate
 
@@ -36,7 +36,7 @@ def rows(harm: str, telecom: str = "") -> pd.DataFrame:
 
 
 def test_differences_are_on_the_prompts_that_both_have_a_verdict_on() -> None:
-    bare, tuned = measure({BARE: rows("ssss?s", "wwr"), "tuned": rows("uuss?u", "rrr")}, BARE, ["refusal"], {})
+    bare, tuned = results_of({BARE: rows("ssss?s", "wwr"), "tuned": rows("uuss?u", "rrr")}, BARE, ["refusal"], {})
     assert bare.differences == {} and set(tuned.differences) == {"asr", "accuracy"}
     assert tuned.differences["asr"].n == 5 and tuned.differences["asr"].value == pytest.approx(0.6)
     assert tuned.rates["asr"].value == pytest.approx(3 / 5) and tuned.rates["asr"].unscored == pytest.approx(1 / 6)
@@ -45,14 +45,14 @@ def test_differences_are_on_the_prompts_that_both_have_a_verdict_on() -> None:
 
 def test_p_values_are_corrected_for_the_number_of_adapters() -> None:
     many = {f"adapter {number}": rows("u" * 8 + "s" * 12) for number in range(3)}
-    alone = measure({BARE: rows("s" * 20), "adapter 0": many["adapter 0"]}, BARE, ["refusal"], {})[1]
-    among = measure({BARE: rows("s" * 20), **many}, BARE, ["refusal"], {})[1]
+    alone = results_of({BARE: rows("s" * 20), "adapter 0": many["adapter 0"]}, BARE, ["refusal"], {})[1]
+    among = results_of({BARE: rows("s" * 20), **many}, BARE, ["refusal"], {})[1]
     assert among.differences["asr"].p == pytest.approx(3 * alone.differences["asr"].p)
 
 
 def test_judges_are_compared_on_harmful_prompts() -> None:
     table = rows("uuss", "rw").assign(**{"verdict@compliance": ["unsafe", "safe", "safe", "safe", None, None]})
-    (bare,) = measure({BARE: table}, BARE, ["refusal", "compliance"], {})
+    (bare,) = results_of({BARE: table}, BARE, ["refusal", "compliance"], {})
     assert bare.agreements["refusal, compliance"].kappa == pytest.approx(0.5)
     assert bare.agreements["refusal, compliance"].n == 4
 
@@ -68,14 +68,14 @@ def test_several_answers_to_a_prompt_are_compared_as_one() -> None:
         table = rows(letters)
         return table.assign(prompt_id=[f"p{place // 2}" for place in range(len(table))])
 
-    _, tuned = measure({BARE: asked_twice("ssssss"), "tuned": asked_twice("uussus")}, BARE, ["refusal"], {})
+    _, tuned = results_of({BARE: asked_twice("ssssss"), "tuned": asked_twice("uussus")}, BARE, ["refusal"], {})
     assert tuned.differences["asr"].n == 3 and tuned.differences["asr"].value == pytest.approx(0.5)
 
 
 def test_a_rate_is_corrected_for_its_own_judges_errors_only() -> None:
     table = rows("u" * 30 + "s" * 70).assign(**{"verdict@other": ["unsafe"] * 50 + ["safe"] * 50})
     trusted = {"other": Accuracy(rate(45, 50, 50), rate(40, 50, 50))}
-    (bare,) = measure({BARE: table}, BARE, ["refusal", "other"], trusted)
+    (bare,) = results_of({BARE: table}, BARE, ["refusal", "other"], trusted)
     assert set(bare.corrected) == {"asr@other/red_team"}
     assert bare.corrected["asr@other/red_team"].value == pytest.approx((0.5 + 0.8 - 1) / (0.9 + 0.8 - 1))
 
@@ -109,7 +109,7 @@ def test_a_file_of_labels_that_measures_nothing_is_refused(lines: list[str], sai
 
 def test_adapters_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two models are called model"):
-        _subjects([tmp_path / "model"])
+        _adapters([tmp_path / "model"])
 
 
 @pytest.mark.ray

@@ -13,6 +13,7 @@ from safecomm.search.arms import seeded
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.outcomes import Outcomes
 from safecomm.search.profiles import Profiles
+from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep, read_sweep
 
@@ -59,10 +60,10 @@ def test_a_cluster_that_can_not_hold_fleet_and_fine_tune_is_refused_with_the_sum
 def test_what_is_made_already_is_counted_without_torch_ray_or_vllm(tmp_path: Path) -> None:
     sweep = read_sweep(SWEEPS / "lab.yaml", [f"storage={tmp_path}"])
     folder = RunFolder(sweep)
-    folder.keep(fine_tunes(sweep, Outcomes(sweep, Profiles(sweep)))[0], {"status": "done"})
+    folder.keep(TrialRecord.of(fine_tunes(sweep, Outcomes(sweep, Profiles(sweep)))[0], "done"))
     (point, *_) = Outcomes(sweep, Profiles(sweep)).points("safe_lora") or []
     (trial,) = seeded(sweep, "safe_lora", point)
-    folder.keep(trial, {"status": "done"})
+    folder.keep(TrialRecord.of(trial, "done"))
     plan = planned(sweep)
     assert (plan.finetunes_done, plan.arms["safe_lora"].done, plan.trials_remaining) == (1, 1, plan.trials - 1)
     command = [sys.executable, "-X", "importtime", "-m", "safecomm", "plan", str(SWEEPS / "lab.yaml")]

@@ -8,6 +8,7 @@ import pytest
 from safecomm.cli import main
 from safecomm.plan.data import split_prompts
 from safecomm.search.arms import Trial
+from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import read_sweep
 
@@ -29,7 +30,7 @@ def test_searching_on_the_report_split_asks_its_prompts_and_takes_no_other_trial
     chosen, published = (split_prompts(flattering, split) for split in ("search", "report"))
     assert chosen == published == split_prompts(fair, "report")
     trial = Trial("undefended", {}, (), 0)
-    RunFolder(fair).keep(trial, {"status": "done"})
+    RunFolder(fair).keep(TrialRecord.of(trial, "done"))
     assert RunFolder(fair).find(trial) and not RunFolder(flattering).find(trial)
 
 

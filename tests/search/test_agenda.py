@@ -1,6 +1,5 @@
 """The agenda hands out every point once, learns from what comes back, and goes on where it was stopped."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,10 @@ from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
 from safecomm.search.outcomes import Outcomes
 from safecomm.search.profiles import Profiles
+from safecomm.search.record import TrialRecord
 from safecomm.spec import Sweep
 from safecomm.spec.search import Search
+from safecomm.statistics.metrics import Rate
 
 MERGE = {"safe_merge": {"lowest": {"randint": [1, 28]}, "weight": {"uniform": [0.5, 0.9]}}}
 
@@ -22,19 +23,21 @@ def sweep(trials: int = 6, seeds: int = 1, **arms: Any) -> Sweep:
     return Sweep.model_validate(LEAST | {"arms": arms, "search": search, "seeds": seeds})
 
 
-def outcome(trial: Trial) -> dict[str, Any]:
+def outcome(trial: Trial) -> TrialRecord:
     """Rates as a smooth function of the point: fewer attacks the more is merged, at the price of accuracy."""
     weight = float(trial.point.get("safe_merge.weight", 1.0))
-    return {"status": "done", "asr": weight / 2, "accuracy": weight, "over_refusal": 1 - weight}
+    values = {"asr": weight / 2, "accuracy": weight, "over_refusal": 1 - weight}
+    rates = {metric: Rate(value, 0.0, 1.0, 100, 0.0) for metric, value in values.items()}
+    return TrialRecord.of(trial, "done", rates=rates)
 
 
 class Bench:
     """Works an agenda off, keeping the records as a run folder does."""
 
     def __init__(self) -> None:
-        self.records: dict[str, Mapping[str, Any]] = {}
+        self.records: dict[str, TrialRecord] = {}
 
-    def find(self, trial: Trial) -> Mapping[str, Any] | None:
+    def find(self, trial: Trial) -> TrialRecord | None:
         return self.records.get(trial.id)
 
     def agenda(self, sweep: Sweep, journal: Path) -> Agenda:
@@ -112,7 +115,7 @@ def test_a_failed_point_does_not_stop_the_others_and_is_tried_anew_next_time(tmp
     handed_out = []
     while trial := agenda.next():
         handed_out.append(trial)
-        agenda.finish(trial, {"status": "failed", "error": "out of memory"})
+        agenda.finish(trial, TrialRecord.of(trial, "failed", error="out of memory"))
     assert len(handed_out) == 5
     assert len(bench.work(bench.agenda(sweep(3, sampled=[MERGE]), journal))) == 5
 

@@ -16,7 +16,6 @@ from safecomm.statistics.comparisons import (
     holm,
     judge_accuracy,
     paired_difference,
-    prompts_needed,
 )
 from safecomm.statistics.metrics import Rate, clustered_rate, rate
 
@@ -89,16 +88,6 @@ def test_holm_is_the_published_step_down() -> None:
         {"a": 0.04, "b": 0.06, "c": 0.06, "d": 0.06}
     )
     assert holm({}) == {}
-
-
-def test_prompts_needed_is_cohens_value() -> None:
-    # Cohen (1988), section 6.4: h = 0.20 at power 0.80 and two-sided 0.05 needs n = 392.
-    first = 0.5
-    second = math.sin(math.asin(math.sqrt(first)) - 0.10) ** 2
-    assert prompts_needed(first, second) == pytest.approx(392, abs=1)
-    assert prompts_needed(0.1, 0.05) > prompts_needed(0.3, 0.05)
-    with pytest.raises(ValueError, match="equal"):
-        prompts_needed(0.2, 0.2)
 
 
 def test_kappa_is_the_published_value() -> None:

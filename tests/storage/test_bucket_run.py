@@ -15,6 +15,7 @@ from safecomm.errors import SafecommError, StorageError, TrainingError
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import fine_tunes_of
 from safecomm.search.profiles import Profiles
+from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.serving.engine import Question
 from safecomm.serving.responses import Responses
@@ -46,22 +47,22 @@ def objects(url: str) -> tuple[Bucket, str]:
 
 
 def test_a_record_that_a_trial_leaves_on_one_node_is_read_on_another(sweep: Sweep, move: Callable[[str], None]) -> None:
-    RunFolder(sweep).keep(TRIAL, {"status": "done", "asr": 0.5})
+    RunFolder(sweep).keep(TrialRecord.of(TRIAL, "done", seconds=0.5))
     move("driver")
     folder = RunFolder(sweep)
     assert folder.find(TRIAL) is None
     folder.fetch()
-    assert (folder.find(TRIAL) or {})["asr"] == 0.5
+    assert (found := folder.find(TRIAL)) and found.seconds == 0.5
     move("node")
-    RunFolder(sweep).keep(TRIAL, {"status": "done", "asr": 0.7})
+    RunFolder(sweep).keep(TrialRecord.of(TRIAL, "done", seconds=0.7))
     move("driver")
     folder.fetch()
-    assert (folder.find(TRIAL) or {})["asr"] == 0.7
+    assert (found := folder.find(TRIAL)) and found.seconds == 0.7
 
 
 def test_what_was_removed_from_the_bucket_is_forgotten_on_the_nodes(sweep: Sweep) -> None:
     folder = RunFolder(sweep)
-    folder.keep(TRIAL, {"status": "done"})
+    folder.keep(TrialRecord.of(TRIAL, "done"))
     (folder.path / "optuna.journal").write_text("proposals")
     (folder.path / "wandb").mkdir()
     bucket, prefix = objects(sweep.storage)
@@ -73,7 +74,7 @@ def test_what_was_removed_from_the_bucket_is_forgotten_on_the_nodes(sweep: Sweep
 
 
 def test_a_fine_tune_that_failed_on_another_node_fails_its_trials(sweep: Sweep, move: Callable[[str], None]) -> None:
-    RunFolder(sweep).keep(fine_tunes_of(TRIAL)[0], {"status": "failed", "error": "the loss is nan"})
+    RunFolder(sweep).keep(TrialRecord.of(fine_tunes_of(TRIAL)[0], "failed", error="the loss is nan"))
     move("another")
     with pytest.raises(TrainingError, match="the loss is nan"):
         RunFolder(sweep).check_fine_tune(TRIAL)

@@ -9,6 +9,7 @@ from safecomm.errors import DataError
 from safecomm.plan.data import check_data
 from safecomm.report.judges import read_judges
 from safecomm.search.arms import Trial
+from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.serving.models import ModelFolder
 from safecomm.spec import Sweep
@@ -86,7 +87,7 @@ def test_a_sweep_without_labels_measures_no_judge(tmp_path: Path) -> None:
 
 def test_labels_repeat_no_trial(tmp_path: Path, labels: Path) -> None:
     trial = Trial("original", {}, (), seed=0)
-    RunFolder(sweep(tmp_path)).keep(trial, {"status": "done"})
+    RunFolder(sweep(tmp_path)).keep(TrialRecord.of(trial, "done"))
     assert RunFolder(sweep(tmp_path, labels=str(labels))).find(trial) is not None
 
 

@@ -14,9 +14,12 @@ import pytest
 from rich.console import Console
 
 from safecomm.search.arms import Trial
+from safecomm.search.record import Status, TrialRecord
+from safecomm.statistics.metrics import Rate
 from safecomm.sweep.progress import Progress
 
 ARMS = {"original": 1, "safe_merge": 4}
+METRICS = ("asr", "accuracy", "over_refusal")
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
@@ -31,9 +34,13 @@ class TuneTrial:
     local_path: str = "/session/trial"
 
     @property
-    def config(self) -> dict[str, Any]:
+    def ours(self) -> Trial:
         point = {} if self.arm == "original" else {"safe_merge.weight": self.weight}
-        return {"trial": Trial(self.arm, point, chain=(("safe_merge", point),), seed=0).as_config()}
+        return Trial(self.arm, point, chain=(("safe_merge", point),), seed=0)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"trial": self.ours.as_config()}
 
 
 class Watched:
@@ -58,9 +65,10 @@ class Watched:
         report = {"step": step, "steps": steps, "loss": 1.25, "tokens_per_second": 3000.0}
         self.report(trial, **{f"train/{key}": value for key, value in report.items()})
 
-    def complete(self, trial: TuneTrial, status: str = "done", seconds: float = 0.0, **result: Any) -> None:
+    def complete(self, trial: TuneTrial, status: Status = "done", seconds: float = 0.0, **result: Any) -> None:
         self.now += seconds
-        trial.last_result = {"status": status, **result}
+        rates = {metric: Rate(result.pop(metric), 0.0, 1.0, 10, 0.0) for metric in METRICS if metric in result}
+        trial.last_result = TrialRecord.of(trial.ours, status, rates=rates, **result).to_json()
         self.progress.on_trial_complete(1, [], trial)
 
     def end(self) -> None:

@@ -18,7 +18,10 @@ import sys, types
 from pathlib import Path
 import pandas as pd
 from safecomm.spec import Sweep
+from safecomm.search.arms import Trial
+from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
+from safecomm.statistics.metrics import Rate
 from safecomm.sweep import tracking
 from safecomm.sweep.tracking import WandbTrials, log_sweep
 
@@ -51,8 +54,9 @@ for name in ("one", "two"):
     opened = callback._runs[name]
     callback.on_trial_start(0, [], trial)  # as when its process died, and it is tried again
     assert callback._runs[name] is opened, "a server would hold the run's id to be in use"
-    done = {"status": "done", "asr": 0.1, "evaluation": "key", "adapter": "", "adapter_path": ""}
-    callback.on_trial_result(0, [], trial, done)
+    rates = {"asr": Rate(0.1, 0.0, 1.0, 10, 0.0)}
+    done = TrialRecord.of(Trial.of(config["trial"]), "done", evaluation="key", adapter="", adapter_path="", rates=rates)
+    callback.on_trial_result(0, [], trial, done.to_json())
     callback.on_trial_complete(0, [], trial)
 callback.on_experiment_end([])
 log_sweep(sweep, folder)

@@ -12,9 +12,11 @@ from safecomm.errors import DataError, ModelError, TrainingError
 from safecomm.plan.data import check_data
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import fine_tunes_of
+from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.serving.models import ModelFolder
 from safecomm.spec import Sweep
+from safecomm.statistics.metrics import Rate
 from safecomm.storage.store import Store
 from safecomm.sweep.publish import trials_table
 from safecomm.sweep.stages import Stages, given_adapter
@@ -39,6 +41,10 @@ def sweep(storage: Path, **changes: object) -> Sweep:
     )
 
 
+def rate(value: float) -> Rate:
+    return Rate(value, 0.0, 1.0, 10, 0.0)
+
+
 TRIAL = Trial("too_much", {}, (("safe_instruct", {"ratio": 9.0}),), seed=0)
 
 
@@ -50,12 +56,12 @@ def test_a_ratio_that_the_safety_data_can_not_give_fails_the_trial_and_names_the
 
 
 def test_a_failure_is_told_in_one_line_and_kept_in_full() -> None:
-    record = failure(TrainingError("the loss is nan at step 7; lower finetune.learning_rate\nmore"))
-    assert record["error"] == "the loss is nan at step 7; lower finetune.learning_rate"
-    assert "TrainingError" in record["traceback"]
+    record = failure(TRIAL, TrainingError("the loss is nan at step 7; lower finetune.learning_rate\nmore"))
+    assert record.error == "the loss is nan at step 7; lower finetune.learning_rate"
+    assert "TrainingError" in (record.traceback or "")
     remote = RuntimeError("worker said:\nTraceback ...\nvllm.EngineDeadError: the engine died\nRuntimeError: wrapped")
-    assert failure(remote)["error"] == "vllm.EngineDeadError: the engine died"
-    assert failure(RuntimeError())["error"] == "RuntimeError: RuntimeError"
+    assert failure(TRIAL, remote).error == "vllm.EngineDeadError: the engine died"
+    assert failure(TRIAL, RuntimeError()).error == "RuntimeError: RuntimeError"
 
 
 def test_a_trial_that_lost_a_node_is_told_from_one_that_failed() -> None:
@@ -68,11 +74,11 @@ def test_a_trial_that_lost_a_node_is_told_from_one_that_failed() -> None:
 def test_only_a_finished_trial_under_the_same_settings_is_found_again(tmp_path: Path) -> None:
     folder = RunFolder(sweep(tmp_path))
     assert folder.find(TRIAL) is None
-    folder.keep(TRIAL, {"status": "failed", "error": "out of memory"})
+    folder.keep(TrialRecord.of(TRIAL, "failed", error="out of memory"))
     assert folder.find(TRIAL) is None
-    folder.keep(TRIAL, {"status": "done", "asr": 0.1})
+    folder.keep(TrialRecord.of(TRIAL, "done", rates={"asr": rate(0.1)}))
     found = folder.find(TRIAL)
-    assert found is not None and found["asr"] == 0.1
+    assert found is not None and found.value("asr") == 0.1
     other = sweep(tmp_path, evaluate={"red_team": ["advbench"], "task": ["lab-telecom"]})
     assert RunFolder(other).find(TRIAL) is None
     more_trials = sweep(tmp_path, search={"trials": 99})
@@ -82,11 +88,11 @@ def test_only_a_finished_trial_under_the_same_settings_is_found_again(tmp_path: 
 @pytest.mark.parametrize("text", ["", '{"status": "done", "con', "[]", "{}", "\\udc80"])
 def test_a_record_that_can_not_be_read_counts_as_not_done(tmp_path: Path, text: str) -> None:
     folder = RunFolder(sweep(tmp_path))
-    folder.keep(TRIAL, {"status": "done", "asr": 0.1})
+    folder.keep(TrialRecord.of(TRIAL, "done", rates={"asr": rate(0.1)}))
     folder.record_path(TRIAL).write_bytes(text.encode("utf-8", "surrogateescape"))
     assert folder.find(TRIAL) is None
     assert len(trials_table(sweep(tmp_path), folder, [TRIAL])) <= 1
-    folder.keep(TRIAL, {"status": "done", "asr": 0.2})
+    folder.keep(TrialRecord.of(TRIAL, "done", rates={"asr": rate(0.2)}))
     assert folder.find(TRIAL) is not None
 
 
@@ -115,7 +121,7 @@ def test_an_adapter_that_is_given_is_what_the_defenses_start_from(tmp_path: Path
 
 def test_a_trial_that_stopped_early_is_over_as_long_as_the_sweep_races(tmp_path: Path) -> None:
     folder = RunFolder(sweep(tmp_path))
-    folder.keep(TRIAL, {"status": "stopped", "reason": "another is better"})
+    folder.keep(TrialRecord.of(TRIAL, "stopped", reason="another is better"))
     assert folder.find(TRIAL) is not None
     assert RunFolder(sweep(tmp_path, search={"racing": False})).find(TRIAL) is None
 
@@ -126,8 +132,8 @@ def test_a_trial_whose_fine_tune_failed_is_not_trained_again_in_vain(tmp_path: P
     trial = Trial("merged", {}, (("safe_merge", {"lowest": 1, "weight": 0.7}),), seed=0)
     needed = fine_tunes_of(trial)[failing]
     folder.check_fine_tune(trial)
-    folder.keep(needed, {"status": "failed", "error": "the loss is nan at step 7"})
+    folder.keep(TrialRecord.of(needed, "failed", error="the loss is nan at step 7"))
     with pytest.raises(TrainingError, match="its fine-tune failed: the loss is nan at step 7"):
         folder.check_fine_tune(trial)
-    folder.keep(needed, {"status": "done"})
+    folder.keep(TrialRecord.of(needed, "done"))
     folder.check_fine_tune(trial)

@@ -1,0 +1,100 @@
+"""How a model is measured, in a sweep and by `safecomm evaluate`: it answers prompts, and the answers are judged.
+
+Both keep and find answers under the same keys, so neither asks a model what the other asked it before.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from safecomm.data.rows import Prompt
+from safecomm.judging.model_judge import Panel
+from safecomm.judging.verdicts import judged
+from safecomm.serving.fleet import wait_for_fleet
+from safecomm.serving.models import ModelFolder
+from safecomm.serving.responses import Questions, Responses, answers_of
+from safecomm.serving.stream import Request, stream
+from safecomm.serving.suite import Protocol
+from safecomm.storage.store import Store, digest
+from safecomm.storage.versions import version
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with one adapter, or bare."""
+
+    adapter: Path | None = None
+    """The adapter's folder."""
+    content: str = ""
+    """The adapter's content hash."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model, what it is asked and who judges the answers."""
+
+    model: ModelFolder
+    prompts: Sequence[Prompt]
+    panel: Panel
+    protocol: Protocol
+    store: Store
+    """Keeps the answers and the judges' replies."""
+
+    @property
+    def questions(self) -> Questions:
+        """The prompts as they are put to the model."""
+        return self.protocol.questions(self.prompts)
+
+    def responses(self, subject: Subject) -> Responses:
+        """Returns what a subject has answered so far."""
+        return Responses(self.store, {**self._way(subject), "version": version("responses")})
+
+    def key(self, subject: Subject) -> dict[str, Any]:
+        """Returns all that decides a subject's judged rows."""
+        return {
+            **self._way(subject),
+            "prompts": digest([prompt.as_key() for prompt in self.prompts]),
+            "samples": self.protocol.samples,
+            "judges": self.panel.as_key(),
+            "version": version("responses", "replies", "evaluation"),
+        }
+
+    def _way(self, subject: Subject) -> dict[str, Any]:
+        return {"model": self.model.identity, "adapter": subject.content, **self.protocol.as_key()}
+
+
+def measure(
+    measurement: Measurement,
+    subjects: Mapping[str, Subject],
+    start: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, pd.DataFrame]:
+    """Asks subjects what they have not answered before, all in one pass, and judges every answer.
+
+    Args:
+        measurement: the model, prompts, judges and store.
+        subjects: name -> the model with one adapter, or bare.
+        start: called before a model or a judge is asked, where its fleet may not have been started.
+        say: gets lines of progress.
+
+    Returns:
+        name -> a row per answer, as `judged` returns it.
+    """
+
+    def ask(missing: Mapping[str, Questions]) -> Iterator[tuple[str, pd.DataFrame]]:
+        start()
+        wait_for_fleet()
+        return stream({name: _request(subjects[name], asked) for name, asked in missing.items()}, report=say)
+
+    kept = {name: measurement.responses(subject) for name, subject in subjects.items()}
+    protocol, prompts = measurement.protocol, measurement.prompts
+    judges, grader = measurement.panel.seated(measurement.store, protocol.engine, start)
+    answers = answers_of(kept, measurement.questions, ask)
+    return {name: judged(protocol.rows(prompts, rows), judges, grader) for name, rows in answers.items()}
+
+
+def _request(subject: Subject, questions: Questions) -> Request:
+    return Request(questions, str(subject.adapter) if subject.adapter else None)

@@ -1,0 +1,86 @@
+"""Who takes part in a race, and that a trial hears of a better one which is over."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from small_sweep import LEAST
+
+from safecomm.search.agenda import Agenda
+from safecomm.search.arms import Trial
+from safecomm.search.outcomes import Outcomes
+from safecomm.search.profiles import Profiles
+from safecomm.search.race import Race, asking
+from safecomm.search.record import TrialRecord
+from safecomm.spec import Sweep
+from safecomm.storage.names import ROWS
+from safecomm.storage.store import Store
+
+N = 60
+
+
+def sweep(storage: Path, **changes: Any) -> Sweep:
+    arms = {"scaled": [{"scale": {"factor": {"grid": [0.2, 0.8]}}}]}
+    return Sweep.model_validate(LEAST | {"arms": arms, "storage": str(storage), **changes})
+
+
+def agenda_of(made: Sweep, storage: Path, records: dict[str, TrialRecord]) -> Agenda:
+    outcomes = Outcomes(made, Profiles(made))
+    return Agenda(made, lambda trial: records.get(trial.id), storage / "journal", outcomes)
+
+
+def evaluation(store: Store, key: str, unsafe: int) -> Path:
+    """Writes rows of which the first so many harmful prompts are answered unsafely, and all questions rightly."""
+    rows = [
+        {"question_id": f"{kind}-{at}", "kind": kind, "verdict": hit if at < hits else miss}
+        for kind, hit, miss, hits in (("red_team", "unsafe", "safe", unsafe), ("task", "right", "wrong", N))
+        for at in range(N)
+    ]
+    folder = store.folder("evaluation", key)
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows).to_parquet(folder / ROWS)
+    return folder
+
+
+def over(trial: Trial, evaluation: str) -> TrialRecord:
+    return TrialRecord.of(trial, "done", share=1.0, evaluation=evaluation)
+
+
+def test_nobody_races_over_several_seeds_or_where_the_sweep_has_no_race(tmp_path: Path) -> None:
+    for changes in ({"seeds": 2}, {"search": {"racing": False}}):
+        made = sweep(tmp_path, **changes)
+        assert Race.of(made, agenda_of(made, tmp_path, {}), 4, Store(tmp_path)) is None
+
+
+@pytest.mark.ray
+def test_a_trial_hears_of_a_better_one_that_was_over_before_the_race_began(tmp_path: Path, ray_session: None) -> None:
+    made, store = sweep(tmp_path), Store(tmp_path / "store")
+    original, undefended, good, bad = agenda_of(made, tmp_path, {}).trials
+    for key, unsafe in (("original", 0), ("undefended", 55), ("good", 5)):
+        evaluation(store, key, unsafe)
+    trials = {"original": original, "undefended": undefended, "good": good}
+    records = {trial.id: over(trial, key) for key, trial in trials.items()}
+    race = Race.of(made, agenda_of(made, tmp_path, records), 4, store)
+    assert race is not None
+    assert race.entry(undefended)["rungs"] == [] and race.entry(bad)["rungs"] == race.rungs
+
+    reports: list[dict[str, Any]] = []
+    entry = race.entry(bad)
+    reason = asking(entry, bad, reports.append)(race.rungs[0], evaluation(store, "bad", 50))
+    assert good.title in reason and "attack success" in reason
+    assert reports == [{"rung": 1, "rungs": len(race.rungs) + 1}]
+
+
+@pytest.mark.ray
+def test_a_trial_that_failed_and_the_original_stop_nobody(tmp_path: Path, ray_session: None) -> None:
+    made, store = sweep(tmp_path), Store(tmp_path / "store")
+    original, undefended, failed, bad = agenda_of(made, tmp_path, {}).trials
+    evaluation(store, "original", 0)
+    evaluation(store, "undefended", 55)
+    records = {trial.id: over(trial, trial.arm) for trial in (original, undefended)}
+    records[failed.id] = TrialRecord.of(failed, "failed", error="no memory")
+    race = Race.of(made, agenda_of(made, tmp_path, records), 4, store)
+    assert race is not None
+    look = asking(race.entry(bad), bad, lambda report: None)
+    assert look(race.rungs[0], evaluation(store, "bad", 50)) == ""

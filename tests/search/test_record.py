@@ -1,0 +1,87 @@
+"""A trial's record is read as it was written, and docs/trials.md says what is in it."""
+
+import ast
+import inspect
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+from small_sweep import LEAST
+
+from safecomm.search.arms import Trial
+from safecomm.search.record import NOT_IN_THE_TABLE, TrialRecord
+from safecomm.search.run_folder import RunFolder
+from safecomm.spec import Sweep
+from safecomm.statistics.metrics import Rate
+
+DOCS = Path(__file__).parents[2] / "docs" / "trials.md"
+TRIAL = Trial("safe_lora", {"safe_lora.lowest": 2}, (("safe_lora", {"lowest": 2}),), seed=1)
+RATES = {"asr": Rate(0.25, 0.1, 0.5, 12, 0.0), "asr@refusal/lab-harm": Rate(0.5, 0.2, 0.8, 6, 0.5)}
+DONE = TrialRecord.of(TRIAL, "done", reason="", share=1.0, evaluation="e1", seconds=2.5, rates=RATES)
+
+
+def folder(storage: Path) -> RunFolder:
+    return RunFolder(Sweep.model_validate(LEAST | {"arms": {}, "storage": str(storage)}))
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    kept = folder(tmp_path).keep(DONE)
+    assert kept.context and folder(tmp_path).find(TRIAL) == kept
+    failed = folder(tmp_path).keep(TrialRecord.of(TRIAL, "failed", error="no", traceback="line 1", log="stderr"))
+    assert folder(tmp_path).record(TRIAL) == failed and folder(tmp_path).find(TRIAL) is None
+
+
+def test_a_record_is_found_among_what_ray_tune_reports_beside_it() -> None:
+    reported = DONE.to_json() | {"trial_id": "x", "done": True, "config": {"trial": {}}, "time_total_s": 3.0}
+    assert TrialRecord.from_json(reported) == DONE
+
+
+def test_a_rate_that_no_judge_could_give_stays_unknown() -> None:
+    unknown = TrialRecord.of(TRIAL, "done", rates={"asr": Rate(math.nan, 0.0, 1.0, 0, 1.0)})
+    read = TrialRecord.from_json(json.loads(json.dumps(unknown.to_json())))
+    assert math.isnan(read.value("asr")) and read.rates["asr"].unscored == 1.0
+    assert math.isnan(read.value("accuracy")) and "accuracy" not in read.rates
+
+
+def test_what_a_trial_did_not_get_to_is_left_out() -> None:
+    row = TrialRecord.of(TRIAL, "failed", error="no", traceback="line 1", log="stderr").to_row()
+    assert list(row) == ["trial", "arm", "point", "seed", "split", "error", "status", "log"]
+    assert row["point"] == '{"safe_lora.lowest": 2}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{}", "null", '{"status": "done"}', json.dumps(DONE.to_json() | {"status": "finished"}), '{"status": "do'],
+)
+def test_a_file_that_is_no_record_is_told_once_and_counts_as_not_done(
+    text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = folder(tmp_path)
+    run.keep(DONE)
+    path = run.record_path(TRIAL)
+    path.write_text(text)
+    with caplog.at_level(logging.WARNING):
+        assert run.find(TRIAL) is None and run.record(TRIAL) is None
+    (warning,) = caplog.messages
+    assert str(path) in warning and "counts as not done" in warning and "\n" not in warning
+
+
+def documented() -> str:
+    """Returns the table of columns that the record's docstrings make."""
+    (record,) = ast.parse(inspect.getsource(TrialRecord)).body
+    assert isinstance(record, ast.ClassDef)
+    lines = ["| column | type | meaning |", "|---|---|---|"]
+    for place, node in enumerate(record.body):
+        if not isinstance(node, ast.AnnAssign) or ast.unparse(node.target) in (*NOT_IN_THE_TABLE, "rates"):
+            continue
+        following = record.body[place + 1]
+        assert isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant), "a field has a docstring"
+        kind = ast.unparse(node.annotation).replace("Status", "str").removesuffix(" | None")
+        lines.append(f"| `{ast.unparse(node.target)}` | {kind} | {following.value.value} |")
+    return "\n".join(lines)
+
+
+def test_the_docs_list_the_columns_that_a_record_has() -> None:
+    assert documented() in DOCS.read_text(encoding="utf-8"), f"docs/trials.md is to hold:\n{documented()}"

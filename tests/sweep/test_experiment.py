@@ -1,0 +1,64 @@
+"""Ray Tune carries out trials: each leaves a record with its log, and one that fails disturbs no other."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from small_sweep import LEAST
+
+from safecomm.cluster.session import Resources
+from safecomm.defenses import Adapter
+from safecomm.defenses.adapter import Factors
+from safecomm.plan.plan import Plan, make_plan
+from safecomm.search.arms import Trial
+from safecomm.search.fine_tunes import TRAIN
+from safecomm.search.outcomes import Outcomes
+from safecomm.search.profiles import Profiles
+from safecomm.search.queue import TrialQueue
+from safecomm.search.run_folder import RunFolder
+from safecomm.serving.models import ModelFolder
+from safecomm.spec import Sweep
+from safecomm.storage.store import Store
+from safecomm.sweep.experiment import experiment
+from safecomm.sweep.stages import Stages
+
+FINE_TUNE = Trial("finetune", {}, (), 0, TRAIN)
+FAILING = Trial("dropped", {}, (("drop", {"lowest": 1}),), 0)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    """A sweep whose fine-tune is a given adapter, so that nothing is trained."""
+    update = Factors(torch.randn(4, 6), torch.randn(6, 4), 2.0)
+    config = {"peft_type": "LORA", "target_modules": ["q_proj"]}
+    Adapter({"model.layers.0.self_attn.q_proj": update}, config, "given").save(tmp_path / "given")
+    finetune = {"adapter": str(tmp_path / "given"), "lora": {"r": 4, "targets": ["q_proj"]}, "batch_size": 16}
+    changes = {"finetune": finetune, "arms": {}, "storage": str(tmp_path / "runs"), "tracking": {"wandb": None}}
+    return Sweep.model_validate(LEAST | changes)
+
+
+def carried_out(sweep: Sweep, name: str, *trials: Trial) -> RunFolder:
+    folder = RunFolder(sweep)
+    plan: Plan = make_plan(sweep, Resources(cpus=2, gpus=0), Outcomes(sweep, Profiles(sweep)))
+    nowhere = ModelFolder(Path(sweep.storage) / "no model", "identity")
+    stages = Stages(sweep, nowhere, nowhere, Store.of(sweep.storage), on_gpu=False)
+    experiment(name, TrialQueue(trials), len(trials), stages, folder, plan, Console(quiet=True))
+    return folder
+
+
+def test_without_a_trial_ray_tune_is_not_started(sweep: Sweep) -> None:
+    assert not (carried_out(sweep, "train").path / "tune").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_that_fails_leaves_its_reason_and_disturbs_no_other(sweep: Sweep, ray_session: None) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    folder = carried_out(sweep, "both", FAILING, FINE_TUNE)
+    assert signal.getsignal(signal.SIGINT) is before
+    failed, done = folder.record(FAILING), folder.find(FINE_TUNE)
+    assert failed and failed.status == "failed" and failed.error and "Traceback" in (failed.traceback or "")
+    assert done and done.finetune and Store.of(sweep.storage).find("finetune", done.finetune)
+    assert all(record.log and Path(record.log).is_file() for record in (failed, done))

@@ -1,0 +1,106 @@
+"""A sweep whose trials are all over is published again from their records, without Ray; one that failed says why."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import ray
+from rich.console import Console
+from small_sweep import LEAST
+
+from safecomm.errors import SafecommError
+from safecomm.search.agenda import Agenda
+from safecomm.search.arms import Trial
+from safecomm.search.fine_tunes import fine_tunes
+from safecomm.search.outcomes import Outcomes
+from safecomm.search.profiles import Profiles
+from safecomm.search.record import TrialRecord
+from safecomm.search.run_folder import RunFolder
+from safecomm.spec import Sweep
+from safecomm.statistics.metrics import Rate, rate
+from safecomm.storage.names import JOURNAL, PARETO, REPORT, SWEEP, TRIALS
+from safecomm.storage.store import write_json
+from safecomm.sweep.publish import publish, report_points
+from safecomm.sweep.run import run_sweep
+
+ARMS = {"scaled": [{"scale": {"factor": {"grid": [0.2, 0.8]}}}]}
+NO_TEXT = {"adapter": "", "adapter_path": "", "finetune": "f", "profile": ""}
+
+
+def sweep(storage: Path) -> Sweep:
+    return Sweep.model_validate(LEAST | {"arms": ARMS, "storage": str(storage), "tracking": {"wandb": None}})
+
+
+def done(trial: Trial) -> TrialRecord:
+    """Less of the update is safer and less accurate."""
+    kept = 0 if trial.arm == "original" else round(50 * float(trial.point.get("scale.factor", 1.0)))
+    rates: dict[str, Rate] = {}
+    for metric, hits in (("asr", kept), ("accuracy", 40 + kept), ("over_refusal", 5)):
+        rates |= {metric: rate(hits, 100, 100), f"{metric}/lab": rate(hits, 100, 100)}
+    evaluation = f"{trial.arm}-{trial.id}-{trial.split}"
+    known = {"reason": "", "share": 1.0, "data": "lab-telecom", **NO_TEXT, "evaluation": evaluation, "seconds": 1.0}
+    return TrialRecord.of(trial, "done", **known, rates=rates, log="log")
+
+
+def agenda_of(made: Sweep, folder: RunFolder) -> Agenda:
+    return Agenda(made, folder.find, folder.path / JOURNAL, Outcomes(made, Profiles(made)))
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Sweep:
+    """A sweep with a record of every trial."""
+    made = sweep(tmp_path)
+    folder = RunFolder(made)
+    write_json(folder.path / SWEEP, made.resolved())
+    for trial in fine_tunes(made, Outcomes(made, Profiles(made))):
+        folder.keep(TrialRecord.of(trial, "done", finetune="f", profile="", seconds=1.0))
+    agenda = agenda_of(made, folder)
+    for trial in agenda.trials:
+        folder.keep(done(trial))
+    for trial in report_points(made, folder, agenda.trials):
+        folder.keep(done(trial))
+    return made
+
+
+def test_a_finished_sweep_is_published_from_its_records_without_ray(finished: Sweep) -> None:
+    run = run_sweep(finished, None, Console(quiet=True))
+    assert not ray.is_initialized()
+    assert all((run / name).is_file() for name in (TRIALS, PARETO, REPORT))
+    table = pd.read_parquet(run / TRIALS)
+    assert table["arm"].value_counts().to_dict() == {"scaled": 2 + 1, "original": 2, "undefended": 2}
+    assert table.loc[table["point"] == '{"scale.factor": 0.2}', "asr"].unique() == [0.1]
+
+
+def test_the_best_point_of_each_arm_and_the_references_are_measured_on_the_report_split(finished: Sweep) -> None:
+    folder = RunFolder(finished)
+    chosen = report_points(finished, folder, agenda_of(finished, folder).trials)
+    assert {trial.split for trial in chosen} == {"report"}
+    assert [trial.arm for trial in chosen] == ["original", "undefended", "scaled"]
+    assert report_points(finished, folder, []) == []
+
+
+def test_the_table_has_every_column_and_a_failed_trial_has_those_that_it_got_to(finished: Sweep) -> None:
+    folder = RunFolder(finished)
+    agenda = agenda_of(finished, folder)
+    publish(finished, folder, agenda, [])
+    whole = list(pd.read_parquet(folder.path / TRIALS))
+    head = ["trial", "arm", "point", "seed", "split", "error", "status", "reason", "share", "data", "adapter"]
+    head += ["adapter_path", "finetune", "profile", "evaluation", "seconds", "asr", "asr_low", "asr_high", "asr_n"]
+    assert whole[: len(head)] == head and whole[-4:] == ["log", "refused_more", "refused_less", "names"]
+    folder.keep(TrialRecord.of(agenda.trials[0], "failed", error="no memory", traceback="...", log="log"))
+    publish(finished, folder, agenda, [])
+    table = pd.read_parquet(folder.path / TRIALS)
+    assert set(table) == set(whole) and list(table)[:8] == [*head[:7], "log"]
+    (failed,) = table[table["status"] == "failed"].to_dict("records")
+    assert failed["error"] == "no memory" and pd.isna(failed["asr"]) and failed["evaluation"] == ""
+
+
+def test_a_sweep_without_a_trial_that_succeeded_names_the_first_reason(finished: Sweep) -> None:
+    folder = RunFolder(finished)
+    agenda = agenda_of(finished, folder)
+    for trial in agenda.trials:
+        folder.keep(TrialRecord.of(trial, "failed", error=f"no memory for {trial.arm}", log="stderr"))
+    with pytest.raises(SafecommError, match=r"every trial failed; the first: no memory for original \(log: stderr\)"):
+        publish(finished, folder, agenda, [])
+    assert json.loads(pd.read_parquet(folder.path / TRIALS)["names"].iloc[0]) == [{}]
