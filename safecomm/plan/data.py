@@ -45,7 +45,7 @@ def check_data(sweep: Sweep) -> None:
             _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
     check_gradable(all_prompts(sweep), evaluate.grader is not None)
     if evaluate.labels:
-        from safecomm.judging.labels import Labelled  # brings scipy, for which a plan would wait
+        from safecomm.judging.labels import Labelled  # imports scipy, which slows down planning
 
         with _placed("evaluate.labels"):
             Labelled.read(Path(evaluate.labels))

@@ -35,7 +35,7 @@ def rate(hits: int, scored: int, total: int) -> Rate:
         scored: prompts with any verdict. If 0, the value is NaN and the interval [0, 1].
         total: all prompts.
     """
-    from scipy.stats import binomtest  # for which a plan would wait
+    from scipy.stats import binomtest  # slow to import, and planning does not need it
 
     unscored = 1 - scored / total if total else 0.0
     if not scored:
