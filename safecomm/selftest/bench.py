@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safecomm.cluster.keeper import app_of
+from safecomm.cluster.cleanup import app_name
 from safecomm.cluster.session import CPU_SHARE
 from safecomm.errors import EvaluationError
 from safecomm.selftest.models import Files
@@ -112,13 +112,13 @@ class Bench:
         try:
             wait_for_fleet(PATIENCE, fleet)
         except EvaluationError as error:
-            raise EvaluationError(self.on_node(engine_error, app_of(fleet)) or str(error)) from error
+            raise EvaluationError(self.on_node(engine_error, app_name(fleet)) or str(error)) from error
 
     def ask(self, fleet: str, questions: list[Question], subjects: dict[str, Path | None]) -> dict[str, list[Answer]]:
         """Has engines answer with all adapters at once."""
         from ray import serve
 
-        replica = serve.get_deployment_handle(DEPLOYMENT, app_of(fleet)).options(method_name="answer")
+        replica = serve.get_deployment_handle(DEPLOYMENT, app_name(fleet)).options(method_name="answer")
         asked = {name: replica.remote(questions, str(path) if path else None) for name, path in subjects.items()}
         return {name: response.result(timeout_s=PATIENCE) for name, response in asked.items()}
 
@@ -126,7 +126,7 @@ class Bench:
         """Returns how many tokens the KV cache of an engine has room for."""
         from ray import serve
 
-        replica = serve.get_deployment_handle(DEPLOYMENT, app_of(fleet)).options(method_name="cache_tokens")
+        replica = serve.get_deployment_handle(DEPLOYMENT, app_name(fleet)).options(method_name="cache_tokens")
         return int(replica.remote().result(timeout_s=PATIENCE))
 
     def wait_for_another(self, fleet: str, process: int) -> None:
@@ -136,7 +136,7 @@ class Bench:
             EvaluationError: where it does not.
         """
         deadline = time.monotonic() + PATIENCE
-        while self.on_node(replica_of, app_of(fleet)) in (0, process):
+        while self.on_node(replica_of, app_name(fleet)) in (0, process):
             if time.monotonic() > deadline:
                 raise EvaluationError(f"Ray Serve did not replace the engine within {PATIENCE:g} s")
             time.sleep(1)

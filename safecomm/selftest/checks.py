@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from safecomm.cluster.keeper import app_of
+from safecomm.cluster.cleanup import app_name
 from safecomm.plan.finetune_memory import finetune_memory
 from safecomm.plan.memory import Serving, fleet_memory, served
 from safecomm.plan.shapes import ModelShape
@@ -93,7 +93,7 @@ def answers(bench: Bench) -> Outcome:
 
 def replacement(bench: Bench) -> Outcome:
     """Kills the engine's process and asks the one that takes its place."""
-    process = bench.on_node(work.kill_engine, app_of(TARGET))
+    process = bench.on_node(work.kill_engine, app_name(TARGET))
     bench.say("killed the engine's process; waiting for Ray Serve to put another in its place")
     bench.wait_for_another(TARGET, process)
     return replace(_compared(bench, TARGET), tokens_per_second=None)
@@ -123,7 +123,7 @@ def _fine_tuned(bench: Bench, workers: int) -> Outcome:
 def _engine_memory(bench: Bench) -> int:
     """Bytes that the engine takes, with the KV cache of one text as in the plan's figure; on CPUs, of its process."""
     if not bench.on_gpu:
-        return bench.on_node(work.engine_bytes, app_of(TARGET))
+        return bench.on_node(work.engine_bytes, app_name(TARGET))
     spare = bench.cache_tokens(TARGET) - bench.sizes.context
     return served(bench.memory) - spare * _shape(bench).kv_bytes
 
