@@ -1,10 +1,10 @@
-# make demo   the lab sweep, end to end          make test   every test
-# make check  format, lint and types             make clean  forget the demo's results
+# make demo           run the lab sweep end to end      make test   run all tests
+# make check          check format, lint and types      make clean  delete the demo's results
 # make check-install  resolve every platform's lock against the public package index
-# make lock   make the locks again, with the versions that still fit; UPGRADE=1 takes the newest
-# make test-faults  sweeps, jobs, their parts and their nodes that are killed; W&B that fails
-# make test-rebuild  train the lab's models again and compare them with the shipped ones; minutes
-# make bench  time the alignment profile on the shapes of real models (40 GB of disk)
+# make lock           regenerate the locks with the current versions if they still fit; UPGRADE=1 takes the newest
+# make test-faults    run the fault-injection tests: killed sweeps, jobs, processes and nodes; failing W&B
+# make test-rebuild   retrain the lab's models and compare them with the shipped ones; takes minutes
+# make bench          time the alignment profile on real model shapes (needs 40 GB of disk)
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin

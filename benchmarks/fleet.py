@@ -1,17 +1,17 @@
-"""The fleet beside the two usual ways of measuring adapters with vLLM.
+"""Compares the fleet with the two usual ways of evaluating adapters with vLLM.
 
-    python benchmarks/fleet.py                            the lab's model, 2 cores, about a quarter of an hour
+    python benchmarks/fleet.py                            the lab's model, 2 cores, about 15 minutes
     python benchmarks/fleet.py --model MODEL --adapter A  any model and its adapters
 
-`offline`: vLLM's `LLM` class, set up as vLLM does it. `in-process`: the same with the model in the caller's process and
-every core to itself, which on CPUs is the fastest there is and leaves no core for anything else. `fleet`: Ray Data, Ray
-Serve, vLLM, as a sweep has it. `per adapter`: as the published scripts do it, a process for each adapter that merges it
-into the model and starts an engine on that.
+`offline`: vLLM's `LLM` class with default settings. `in-process`: the same with the model in the caller's process,
+using all cores; the fastest option on CPUs, but it leaves no core for anything else. `fleet`: Ray Data, Ray Serve and
+vLLM, as in a sweep. `per adapter`: as in the published scripts, one process per adapter that merges it into the model
+and starts an engine on the result.
 
-1. Throughput once warm: one adapter, long answers whose end-of-sequence is ignored. fleet / offline.
-2. All adapters, short answers, every start included. per adapter / fleet.
+1. Throughput after warm-up: one adapter, long answers that ignore end-of-sequence. fleet / offline.
+2. All adapters, short answers, start-up included. per adapter / fleet.
 
-Each way runs in processes of its own, on the same prompts. Memory is the peak of the processes' PSS together.
+Each method runs in separate processes, on the same prompts. Memory is the peak total PSS of the processes.
 """
 
 import argparse
@@ -44,28 +44,28 @@ from safecomm.storage.store import Store
 
 RANK, TARGETS = 8, ("q_proj", "v_proj")
 WARM_UP = 64
-"""Prompts that are answered before the clock starts, where the start is not to be measured."""
+"""Prompts answered before timing starts, if start-up is not timed."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be answered."""
+    """The workload."""
 
     model: str
     adapters: list[str]
     prompts: int
     new_tokens: int
     from_start: bool
-    """Whether the engines' start is part of the time."""
+    """Whether the time includes engine start-up."""
 
     @property
     def tokens(self) -> int:
-        """All tokens that are written."""
+        """The total number of generated tokens."""
         return len(self.adapters) * self.prompts * self.new_tokens
 
     @property
     def settings(self) -> EngineSettings:
-        """The engine's."""
+        """The engine's settings."""
         ranks, targets = set(), set()
         for adapter in self.adapters:
             for name, factors in Adapter.load(adapter).modules.items():
@@ -74,8 +74,8 @@ class Work:
         on_gpu = torch.cuda.is_available()
         return EngineSettings(self.new_tokens, 512, max(ranks), tuple(sorted(targets)), on_gpu, ignore_eos=True)
 
-    def asked(self) -> list[Prompt]:
-        """The prompts, all different."""
+    def distinct_prompts(self) -> list[Prompt]:
+        """Returns the prompts, all different."""
         from safecomm.data.lab.datasets import borderline_prompts, harm_prompts
 
         texts = [prompt.text for prompt in [*harm_prompts(), *borderline_prompts()]]
@@ -86,17 +86,17 @@ class Work:
 
 @dataclass
 class Times:
-    """What one way took."""
+    """The cost of one method."""
 
     seconds: float
     first: float
-    """Seconds until the first answer was there."""
+    """Seconds until the first answer."""
     memory: float = 0.0
     """GiB."""
 
 
 def offline(work: Work) -> Times:
-    """Answers with vLLM's own offline interface, set up as vLLM does it."""
+    """Answers with vLLM's offline interface and its default settings."""
     environment = dict(os.environ)
     arguments = engine_arguments(work.model, work.settings)
     if not work.settings.on_gpu:
@@ -109,7 +109,7 @@ def offline(work: Work) -> Times:
 
 
 def in_process(work: Work) -> Times:
-    """Answers with vLLM's own offline interface, the model in this process."""
+    """Answers with vLLM's offline interface, with the model in this process."""
     return _offline(work, engine_arguments(work.model, work.settings))
 
 
@@ -122,21 +122,21 @@ def _offline(work: Work, arguments: dict[str, Any]) -> Times:
     for number, adapter in enumerate(work.adapters, 1):
         lora = LoRARequest(adapter, number, adapter)
         if not work.from_start:
-            ask(llm, work.asked()[:WARM_UP], lora)
+            ask(llm, work.distinct_prompts()[:WARM_UP], lora)
             started = time.monotonic()
-        ask(llm, work.asked(), lora)
+        ask(llm, work.distinct_prompts(), lora)
         first = first or time.monotonic() - started
     return Times(time.monotonic() - started, first)
 
 
 def fleet(work: Work) -> Times:
-    """Answers as a sweep does, all adapters in one pass."""
+    """Answers like a sweep, all adapters in one pass."""
     from safecomm.cluster.session import ray_session
     from safecomm.serving.fleet import Fleet, wait_for_fleet
     from safecomm.serving.stream import Request, stream
 
     started = time.monotonic()
-    questions = Protocol("vllm", work.new_tokens, 512).questions(work.asked())
+    questions = Protocol("vllm", work.new_tokens, 512).questions(work.distinct_prompts())
     with ray_session(None), Fleet("vllm", work.model, work.settings, 1).running():
         wait_for_fleet()
         if not work.from_start:
@@ -151,16 +151,15 @@ def fleet(work: Work) -> Times:
 
 
 def merged(work: Work) -> Times:
-    """Merges the one adapter into the model and answers with an engine on the result, set up as vLLM does it."""
-    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # merging leaves threads behind, which no fork survives
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = (
-        "1"  # by itself it takes nearly all memory, which a second start may not find
-    )
+    """Merges one adapter into the model and answers with a vLLM engine on the result, with default settings."""
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # merging starts threads, which do not survive a fork
+    # By default vLLM takes nearly all memory, which may not be free at a second start.
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
     return _merged(work, {"max_model_len": 512})
 
 
 def merged_in_process(work: Work) -> Times:
-    """Merges the one adapter into the model and answers with an engine in this process."""
+    """Merges one adapter into the model and answers with an engine in this process."""
     return _merged(work, engine_arguments(work.model, replace(work.settings, max_lora_rank=0, lora_targets=())))
 
 
@@ -174,12 +173,12 @@ def _merged(work: Work, arguments: dict[str, Any]) -> Times:
         PeftModel.from_pretrained(model, work.adapters[0]).merge_and_unload().save_pretrained(folder)
         AutoTokenizer.from_pretrained(work.model).save_pretrained(folder)
         llm, ask = _engine(arguments | {"model": folder}, work.new_tokens)
-        ask(llm, work.asked(), None)
+        ask(llm, work.distinct_prompts(), None)
     return Times(time.monotonic() - started, time.monotonic() - started)
 
 
 def _engine(arguments: dict[str, Any], new_tokens: int) -> tuple[Any, Callable[[Any, list[Prompt], Any], Any]]:
-    """Returns vLLM's offline engine and what asks it."""
+    """Returns vLLM's offline engine and a function that sends prompts to it."""
     from vllm import LLM, SamplingParams
 
     llm = LLM(**arguments)
@@ -202,7 +201,7 @@ WAYS = {
 
 
 def measured(way: str, work: Work) -> Times:
-    """Runs a way in a process of its own, and watches its memory."""
+    """Runs a method in a separate process and monitors its memory."""
     context = multiprocessing.get_context("spawn")
     answer, result = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(way, asdict(work), result))
@@ -216,8 +215,8 @@ def measured(way: str, work: Work) -> Times:
             raise SystemExit(f"{way} failed") from None
         engines = psutil.Process(process.pid).children(recursive=True)
         process.join()
-        psutil.wait_procs(engines, timeout=60)  # the next one needs their memory
-    if work.from_start:  # the start of Python and the end of the engines included
+        psutil.wait_procs(engines, timeout=60)  # the next method needs their memory
+    if work.from_start:  # includes Python's start and the engines' shutdown
         times.seconds, times.first = time.monotonic() - begun, times.first
     times.memory = max(peak) / 2**30
     return times
@@ -231,7 +230,7 @@ def _child(way: str, work: dict[str, Any], result: Any) -> None:
 
 @contextmanager
 def _watched(pid: int | None) -> Iterator[list[int]]:
-    """Gathers the memory of a process and its descendants, twice a second."""
+    """Samples the memory of a process and its descendants twice per second."""
     done, peak = threading.Event(), [0]
 
     def watch() -> None:
@@ -258,7 +257,7 @@ def _memory(pid: int | None) -> int:
 
 
 def random_adapters(model: Path, count: int, folder: Path) -> list[str]:
-    """Writes adapters that each change what the model says."""
+    """Writes random adapters, each of which changes the model's output."""
     weights = Weights(model)
     shapes = {name: weights.shape(name) for name in weights.modules(list(TARGETS))}
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "target_modules": list(TARGETS)}
@@ -275,12 +274,12 @@ def random_adapters(model: Path, count: int, folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Measures and prints two tables."""
+    """Runs the benchmarks and prints two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="lab://aligned", help="folder, hub id or lab://aligned")
-    parser.add_argument("--adapter", action="append", help="a PEFT folder; several may be given. Default: eight random")
-    parser.add_argument("--storage", default="runs", help="where the lab's models lie")
-    parser.add_argument("--only", choices=["throughput", "starts"], help="one of the two comparisons")
+    parser.add_argument("--model", default="lab://aligned", help="folder, Hub id or lab://aligned")
+    parser.add_argument("--adapter", action="append", help="a PEFT folder; repeatable. Default: eight random adapters")
+    parser.add_argument("--storage", default="runs", help="folder with the lab's models")
+    parser.add_argument("--only", choices=["throughput", "starts"], help="run only one of the two comparisons")
     given = parser.parse_args()
     console = Console()
     model = model_folder(given.model, Store(Path(given.storage) / "store"))
@@ -293,7 +292,7 @@ def main() -> None:
 
 
 def throughput(work: Work, console: Console) -> None:
-    """Compares the fleet with the offline engine, warm."""
+    """Compares the fleet with the offline engine after warm-up."""
     found = {way: measured(way, work) for way in ("offline", "in-process", "fleet")}
     table = _table(f"{work.prompts} prompts x {work.new_tokens} new tokens, once warm", "tokens/s")
     for way, times in found.items():
@@ -304,7 +303,7 @@ def throughput(work: Work, console: Console) -> None:
 
 
 def starts(work: Work, console: Console) -> None:
-    """Compares the fleet with an engine for each adapter, from the start."""
+    """Compares the fleet with one engine per adapter, including start-up."""
     found = {
         "per adapter": one_by_one("merged", work),
         "per adapter, in-process": one_by_one("merged in-process", work),
@@ -320,7 +319,7 @@ def starts(work: Work, console: Console) -> None:
 
 
 def one_by_one(way: str, work: Work) -> Times:
-    """Measures a way that takes one adapter a process."""
+    """Measures a method that needs one process per adapter."""
     each = [measured(way, replace(work, adapters=[adapter])) for adapter in work.adapters]
     return Times(sum(one.seconds for one in each), each[0].first, max(one.memory for one in each))
 

@@ -1,12 +1,12 @@
-"""How long the alignment profile takes, beside merely reading the weights and beside forming C.
+"""Times the alignment profile, compared with only reading the weights and with forming C explicitly.
 
     make bench                                       the shapes of Llama-3.2-1B and Llama-3.1-8B
-    python benchmarks/realign.py --shapes 1b         one of them; --help tells the rest
+    python benchmarks/realign.py --shapes 1b         one of them; see --help
 
 Checkpoints of random bfloat16 weights are written first (5 GB for 1B, 32 GB for 8B) and removed afterwards. Every
-figure is taken in a process of its own. Memory is the peak of RssAnon: what the process holds beside the page cache.
-`cold`: the files are not in the page cache. `warm`: they are, as far as they fit; then the arithmetic is the limit, and
-running over the bytes in a small buffer, without keeping a weight, would take a fifth of the time told for reading.
+measurement runs in a separate process. Memory is peak RssAnon, which excludes the page cache. `cold`: the files are not
+in the page cache. `warm`: they are, as far as they fit; then the computation is the bottleneck, and scanning the bytes
+in a small buffer, without keeping a weight, would take a fifth of the reported read time.
 """
 
 import argparse
@@ -40,7 +40,7 @@ QUERY_VALUE = ("q_proj", "v_proj")
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a Llama."""
+    """The dimensions of a Llama model."""
 
     name: str
     layers: int
@@ -50,7 +50,7 @@ class Shape:
     vocabulary: int
     tied: bool
     shard_layers: int
-    """Layers in one file."""
+    """Layers per file."""
 
     def layer(self) -> dict[str, tuple[int, int]]:
         """Returns the linear modules of one layer, d_out x d_in."""
@@ -65,7 +65,7 @@ class Shape:
         }
 
     def modules(self, types: tuple[str, ...]) -> dict[str, tuple[int, int]]:
-        """Returns all modules of some types."""
+        """Returns all modules of the given types."""
         return {
             f"model.layers.{number}.{name}": shape
             for number in range(self.layers)
@@ -81,13 +81,13 @@ SHAPES = {
 
 
 def write_checkpoint(shape: Shape, folder: Path, seed: int) -> None:
-    """Writes a sharded checkpoint; the two of a pair differ by about a hundredth, as aligned models do."""
+    """Writes a sharded checkpoint; two with different seeds differ by about 1%, like a base and an aligned model."""
     folder.mkdir(parents=True)
     random = torch.Generator().manual_seed(seed)
     places: dict[str, str] = {}
 
     def write(file: str, sizes: dict[str, tuple[int, ...]]) -> None:
-        # Random bits of one binade are made twenty times as fast as normal numbers, and time the same.
+        # Random bits within one binade are generated 20x faster than normal numbers and time the same.
         tensors = {
             name: (torch.randint(0x3C00, 0x3C80, size, generator=random, dtype=torch.int16)).view(torch.bfloat16)
             for name, size in sizes.items()
@@ -123,7 +123,7 @@ def make_adapter(shape: Shape, types: tuple[str, ...], seed: int = 0) -> Adapter
 
 
 def read(folders: list[Path], modules: list[str]) -> None:
-    """The floor: reads each module's weight into memory, with as many threads as the profile has."""
+    """Reads each module's weight into memory, with as many threads as the profile; the lower bound."""
     pieces = [piece for folder in folders for piece in _pieces(folder, modules)]
 
     def read_piece(piece: tuple[Path, int, int]) -> None:
@@ -138,7 +138,7 @@ def read(folders: list[Path], modules: list[str]) -> None:
 
 
 def _pieces(folder: Path, modules: list[str]) -> Iterator[tuple[Path, int, int]]:
-    """Yields file, first byte and number of bytes of each module's weight."""
+    """Yields file, offset and size of each module's weight."""
     places = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     headers: dict[str, tuple[int, dict[str, Any]]] = {}
     for name in modules:
@@ -153,7 +153,7 @@ def _pieces(folder: Path, modules: list[str]) -> Iterator[tuple[Path, int, int]]
 
 
 def dense(base: Path, aligned: Path, adapter: Path) -> None:
-    """The way of the published code: forms every C and every dW."""
+    """Forms every C and dW explicitly, like the published code."""
     from safecomm.defenses.weights import Difference
 
     alignment = Difference(base, aligned)
@@ -174,7 +174,7 @@ def evict(folders: list[Path]) -> None:
 
 
 def measured(work: Callable[..., None], *arguments: Any) -> tuple[float, float]:
-    """Runs work in a process of its own; returns seconds and the peak of RssAnon in GiB."""
+    """Runs work in a separate process; returns seconds and peak RssAnon in GiB."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_measure, args=(theirs, work, arguments))
@@ -216,12 +216,12 @@ def _peak_memory() -> Iterator[list[float]]:
 
 
 def profile_once(base: Path, aligned: Path, adapter: Path) -> None:
-    """What is measured: the profile, with the reading of the adapter."""
+    """Loads the adapter and computes the profile."""
     profile(base, aligned, Adapter.load(adapter))
 
 
 def bench_profile(shape: Shape, folders: list[Path], with_dense: bool, repeats: int, console: Console) -> None:
-    """Prints the table of one shape."""
+    """Prints the table for one shape."""
     table = Table(
         "modules", "cache", "GB read", "read s", "profile s", "ratio", "peak GiB", "dense s", "dense / profile",
         title=shape.name,
@@ -252,7 +252,7 @@ def bench_profile(shape: Shape, folders: list[Path], with_dense: bool, repeats: 
 
 
 def bench_settings(shape: Shape, folders: list[Path], console: Console) -> None:
-    """Prints the time of a further setting after the profile, on q and v."""
+    """Prints the time per additional setting once the profile exists, on q and v."""
     made = profile(*folders, make_adapter(shape, QUERY_VALUE))
     safe = make_adapter(shape, QUERY_VALUE, seed=1)
     table = Table("setting after the profile", "ms", title=f"{shape.name}, q and v")
@@ -270,14 +270,12 @@ def bench_settings(shape: Shape, folders: list[Path], console: Console) -> None:
 
 
 def main() -> None:
-    """Runs what the arguments ask for."""
+    """Runs the selected benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES), default=sorted(SHAPES))
-    parser.add_argument(
-        "--scratch", type=Path, help="where the checkpoints are written; a temporary folder if left out"
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="the fastest is told")
-    parser.add_argument("--no-dense", action="store_true", help="leave out the dense way, which takes minutes")
+    parser.add_argument("--scratch", type=Path, help="folder for the checkpoints; default: a temporary folder")
+    parser.add_argument("--repeats", type=int, default=3, help="runs per measurement; the fastest is reported")
+    parser.add_argument("--no-dense", action="store_true", help="skip the dense method, which takes minutes")
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(f"{os.cpu_count()} cores, torch {torch.__version__}, rank {RANK}, best of {arguments.repeats}")

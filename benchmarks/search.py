@@ -1,14 +1,15 @@
-"""One study of 24 SafeMERGE points, 6 numbers of modules x 4 weights, done in three ways.
+"""Compares three ways to run a study of 24 SafeMERGE points (6 module counts x 4 weights).
 
     python benchmarks/search.py              the lab's models, 2 cores, about an hour
-    python benchmarks/search.py --points 4   times the slow ways on a few points and says what all would take
+    python benchmarks/search.py --points 4   times the slow methods on a few points and extrapolates
 
-`safecomm`: this system as it comes. `plain`: its fleet, without store, without telling equal settings apart and without
-racing: every point is merged, asked everything and judged. `scripts`: as the published scripts do it, a process that
-merges full models for each point and a process with an engine of vLLM, set up as vLLM does it, on the result.
+`safecomm`: this system with default settings. `plain`: its fleet without the store, deduplication of equivalent
+settings and early stopping: every point is merged, evaluated on all prompts and judged. `scripts`: as in the published
+scripts, one process per point merges full models and another evaluates the result with a vLLM engine with default
+settings.
 
-All start from the same fine-tunes, and choose by the same rule on the same prompts. What is published on the report
-split afterwards is part of no way's time.
+All start from the same fine-tunes and choose by the same rule on the same prompts. The evaluation on the report split
+is not timed.
 """
 
 import argparse
@@ -30,7 +31,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from safecomm.plan.data import asked
+from safecomm.plan.data import split_prompts
 from safecomm.serving.suite import Protocol
 from safecomm.spec import Sweep
 
@@ -73,7 +74,7 @@ def study(storage: Path, **changes: Any) -> dict[str, Any]:
 
 
 def run(sweep: dict[str, Any], folder: Path) -> None:
-    """Runs a sweep with the command line."""
+    """Runs a sweep through the command line."""
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(sweep))
     environment = os.environ | {"WANDB_MODE": "offline"}
@@ -81,7 +82,7 @@ def run(sweep: dict[str, Any], folder: Path) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Makes the models and the fine-tunes that all ways start from."""
+    """Creates the models and fine-tunes that all methods start from."""
     few = {"red_team": ["lab-harm"], "task": ["lab-telecom"]}
     limited = {kind: [{"name": name, "limit": 8} for name in names] for kind, names in few.items()}
     one = {ARM: [{ARM: {"lowest": 0, "weight": 0.5}}]}
@@ -90,22 +91,22 @@ def prepare(folder: Path) -> None:
 
 
 def protocol() -> Protocol:
-    """Returns how prompts are put."""
+    """Returns the evaluation protocol."""
     return Protocol("vllm", TOKENS, 256)
 
 
 def records(sweep: Sweep, point: dict[str, Any], answers: pd.DataFrame) -> dict[str, Any]:
-    """Returns a point's rates, as a trial's record has them."""
+    """Returns a point's rates in the format of a trial record."""
     from safecomm.judging.judges import PhraseJudge
     from safecomm.judging.verdicts import judged
     from safecomm.statistics.metrics import as_columns, rates
 
-    rows = judged(protocol().rows(asked(sweep, "search"), answers), [PhraseJudge("compliance")])
+    rows = judged(protocol().rows(split_prompts(sweep, "search"), answers), [PhraseJudge("compliance")])
     return {"arm": ARM, "point": json.dumps(point), "status": "done", **as_columns(rates(rows, ["compliance"]))}
 
 
 def adapters(storage: Path) -> tuple[Path, Path]:
-    """Returns the folders of the telecom adapter and of the safe one."""
+    """Returns the folders of the telecom adapter and the safe adapter."""
     by_data = {}
     for path in (storage / "store" / "finetune").iterdir():
         made = json.loads((path / "lineage.json").read_text())["inputs"]
@@ -124,7 +125,7 @@ def models(storage: Path) -> tuple[Path, Path]:
 
 
 def plain(storage: Path, sweep: Sweep, points: list[dict[str, Any]], report: Callable[[Any], None]) -> None:
-    """Measures points one after another on one fleet, and reports each when it is done."""
+    """Evaluates points one after another on one fleet, and reports each result."""
     from safecomm.cluster.session import ray_session
     from safecomm.defenses import Adapter, profile, safe_merge
     from safecomm.serving.engine import EngineSettings
@@ -133,7 +134,7 @@ def plain(storage: Path, sweep: Sweep, points: list[dict[str, Any]], report: Cal
 
     (base, aligned), (telecom, safe) = models(storage), adapters(storage)
     settings = EngineSettings(TOKENS, 256, 32, tuple(sweep.finetune.lora.targets))
-    questions = protocol().questions(asked(sweep, "search"))
+    questions = protocol().questions(split_prompts(sweep, "search"))
     with ray_session(None), Fleet("vllm", str(aligned), settings, 1).running():
         for point in points:
             measured = profile(base, aligned, Adapter.load(telecom))
@@ -145,7 +146,7 @@ def plain(storage: Path, sweep: Sweep, points: list[dict[str, Any]], report: Cal
 
 
 def merge(storage: Path, lowest: int, weight: float, out: Path) -> None:
-    """Merges full models module by module, as the published scripts do, and writes the whole model."""
+    """Merges full models module by module, like the published scripts, and writes the full model."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -173,8 +174,8 @@ def merge(storage: Path, lowest: int, weight: float, out: Path) -> None:
 
 
 def answer(model: Path, sweep: Sweep, point: dict[str, Any], report: Callable[[Any], None]) -> None:
-    """Asks a merged model everything with an engine of its own, set up as vLLM does it."""
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # by itself it takes nearly all memory
+    """Evaluates a merged model on all prompts with its own vLLM engine with default settings."""
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # by default vLLM takes nearly all memory
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from vllm import LLM, SamplingParams
 
@@ -183,7 +184,7 @@ def answer(model: Path, sweep: Sweep, point: dict[str, Any], report: Callable[[A
     llm = LLM(str(model), max_model_len=256)
     tokenizer = llm.get_tokenizer()
     found: dict[str, Answer] = {}
-    questions = protocol().questions(asked(sweep, "search"))
+    questions = protocol().questions(split_prompts(sweep, "search"))
     written = {name: question for name, question in questions.items() if not question["options"]}
     prompts = [{"prompt_token_ids": chat_ids(tokenizer, question)} for question in written.values()]
     outputs = llm.generate(prompts, SamplingParams(temperature=0, max_tokens=TOKENS), use_tqdm=False)
@@ -204,7 +205,7 @@ def _mean(places: list[Any], tokens: list[int]) -> float:
 
 
 def scripts(storage: Path, sweep: Sweep, points: list[dict[str, Any]], report: Callable[[Any], None]) -> None:
-    """Measures points as the published scripts do, two processes each."""
+    """Evaluates points like the published scripts, with two processes each."""
     for point in points:
         with tempfile.TemporaryDirectory() as folder:
             in_process(merge, storage, point["lowest"], point["weight"], Path(folder) / "merged")
@@ -214,7 +215,7 @@ def scripts(storage: Path, sweep: Sweep, points: list[dict[str, Any]], report: C
 
 
 def in_process(function: Callable[..., None], *arguments: Any, reports: bool = False) -> list[Any]:
-    """Runs a function in a process of its own and returns what it reports."""
+    """Runs a function in a separate process and returns its reports."""
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     process = context.Process(target=function, args=(*arguments, queue.put) if reports else arguments)
@@ -230,7 +231,7 @@ def in_process(function: Callable[..., None], *arguments: Any, reports: bool = F
 
 
 def chosen(table: pd.DataFrame) -> str:
-    """Returns the point that the rule of a sweep recommends."""
+    """Returns the point that a sweep would recommend."""
     from safecomm.report.choice import recommend
 
     found = recommend(table, 0.1, None)
@@ -238,11 +239,11 @@ def chosen(table: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """Measures and prints a table."""
+    """Runs the benchmark and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=24, help="points that the slow ways measure")
-    parser.add_argument("--only", choices=["safecomm", "plain", "scripts"], help="one of the ways")
-    parser.add_argument("--storage", type=Path, help="keep the models and fine-tunes here for further runs")
+    parser.add_argument("--points", type=int, default=24, help="points that the slow methods evaluate")
+    parser.add_argument("--only", choices=["safecomm", "plain", "scripts"], help="run only one method")
+    parser.add_argument("--storage", type=Path, help="folder for models and fine-tunes, reused by later runs")
     given = parser.parse_args()
     console = Console()
     points = [{"lowest": lowest, "weight": weight} for lowest, weight in product(LOWEST, WEIGHTS)]
@@ -253,7 +254,7 @@ def main() -> None:
         storage = (given.storage or Path(scratch)).resolve()
         prepare(storage)
         sweep = Sweep.model_validate(study(storage))
-        each = len(asked(sweep, "search"))
+        each = len(split_prompts(sweep, "search"))
         times = {}
         if given.only in (None, "safecomm"):
             times["safecomm"], answered, point = whole(storage, Path(scratch) / "fresh")
@@ -274,7 +275,7 @@ def main() -> None:
 
 
 def whole(storage: Path, fresh: Path) -> tuple[float, int, str]:
-    """Runs the study as a sweep; returns its seconds up to the choice, the prompts answered and the choice."""
+    """Runs the study as a sweep; returns the seconds until the choice, the prompts answered and the choice."""
     for stage in ("lab", "data", "finetune"):
         shutil.copytree(storage / "store" / stage, fresh / "store" / stage)
     began = time.time()

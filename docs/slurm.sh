@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A sweep on a Slurm allocation:   sbatch docs/slurm.sh sweeps/lab.yaml
+# Runs a sweep on a Slurm allocation:   sbatch docs/slurm.sh sweeps/lab.yaml
 #
-# Run it in the checkout, where scripts/install.sh has made .venv, on a file system that all nodes see. Submitted again,
-# it goes on with the same sweep. The first node is the head; to say which nodes train, see NODE_LABELS below.
+# Run it from a checkout on a shared file system, after scripts/install.sh has created .venv. Submit it again to resume
+# the sweep. The first node is the head node; NODE_LABELS below determines which nodes train.
 #SBATCH --job-name=safecomm
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -17,14 +17,14 @@ source .venv/bin/activate
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 address=${nodes[0]}:6379
 
-# A token for this job alone: others on the nodes can't use its Ray.
+# A token for this job only, so that other users on the nodes can't access its Ray cluster.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$PWD/.ray-token-$SLURM_JOB_ID"
 (umask 077 && python -c 'import secrets; print(secrets.token_hex(32))' >"$RAY_AUTH_TOKEN_PATH")
 trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 
-# Label of the node with each number; a sweep takes them as cluster.finetune.labels and cluster.target.labels.
+# Labels by node number; a sweep selects them with cluster.finetune.labels and cluster.target.labels.
 NODE_LABELS=(pool=fleet pool=train)
-start() { # NUMBER OPTION...: a Ray node for as long as the job runs
+start() { # NUMBER OPTION...: runs a Ray node until the job ends
   local number=$1
   shift
   srun --nodes=1 --ntasks=1 --overlap --nodelist="${nodes[number]}" \
@@ -38,7 +38,7 @@ for number in $(seq 1 $((${#nodes[@]} - 1))); do start "$number" --address="$add
 until [ "$(ray list nodes --filter state=ALIVE --format json | python -c 'import json, sys; print(len(json.load(sys.stdin)))')" \
   -eq "${#nodes[@]}" ]; do sleep 2; done
 
-# Slurm's signal before the end is a Ctrl-C to the sweep, which keeps what is finished.
+# Slurm's signal before the time limit is passed on as Ctrl-C; the sweep keeps its finished work.
 python -m safecomm run "$sweep" --address "$address" "$@" &
 driver=$!
 trap 'kill -INT "$driver"' INT

@@ -99,7 +99,7 @@ def test_a_killed_rank_trial_and_engine_change_nothing(
         run.kill(RANK)
         run.until("a trial of the search", lambda: run.has("small/trials/*-search.json"))
         run.kill(TRIAL)
-        run.until("the trial's second try", lambda: "it is tried again" in run.said)
+        run.until("the trial's second try", lambda: "died; retrying" in run.said)
         before = len(run.has("small/trials/*-search.json"))
         run.until("another trial", lambda: len(run.has("small/trials/*-search.json")) > before)
         run.kill(REPLICA)

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "safecomm"
 LAYERS = (
     *("errors", "storage", "data", "data.lab", "data.catalog", "statistics", "defenses", "spec", "cluster"),
-    *("finetune", "serving", "judging", "search", "plan", "report", "sweep", "cli"),
+    *("finetune", "serving", "judging", "search", "plan", "report", "sweep", "selftest", "cli"),
 )
 MODULES = {
     ".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path

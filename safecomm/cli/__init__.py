@@ -11,6 +11,7 @@ import typer
 from safecomm.cli import cluster, defenses, release, sweeps
 from safecomm.cli.data import data_app, lab_app
 from safecomm.cli.evaluate import evaluate
+from safecomm.cli.selftest import selftest
 from safecomm.errors import SafecommError, SpecError, StoppedError
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
 )
 VERBS: list[Callable[..., None]] = [
     *(sweeps.run, sweeps.plan, sweeps.report, release.gate, release.export),
-    *(cluster.submit, cluster.doctor),
+    *(cluster.submit, cluster.doctor, selftest),
     *(evaluate, defenses.profile, defenses.extract_lora),
 ]
 for verb in VERBS:

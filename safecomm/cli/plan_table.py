@@ -1,4 +1,4 @@
-"""How a plan is printed."""
+"""Prints a plan."""
 
 from rich.markup import escape
 from rich.table import Table
@@ -7,33 +7,33 @@ from safecomm.plan.plan import Plan
 
 
 def plan_tables(plan: Plan) -> list[Table | str]:
-    """Returns the arms as a table, then what is asked and what it runs on, a line each."""
+    """Returns a table of the arms, followed by lines on prompts and placement."""
     return [_arms(plan), "", *_work(plan), *_placement(plan)]
 
 
 def _arms(plan: Plan) -> Table:
     table = Table(title="Search", title_justify="left", box=None, pad_edge=False)
     table.add_column("arm")
-    for column in ("settings", "of their own", "over", "left"):
+    for column in ("settings", "distinct", "done", "remaining"):
         table.add_column(column, justify="right")
     for name, arm in plan.arms.items():
-        table.add_row(name, *map(str, (arm.settings, arm.trials, arm.over, arm.trials - arm.over)))
+        table.add_row(name, *map(str, (arm.settings, arm.trials, arm.done, arm.trials - arm.done)))
     return table
 
 
 def _work(plan: Plan) -> list[str]:
-    made = f"{plan.finetunes_over} of them made"
+    made = f"{plan.finetunes_done} of them made"
     count = "as many as the search asks for" if plan.finetunes is None else f"{plan.finetunes} distinct"
     return [f"Fine-tunes: {count}, {made}.", *_prompts(plan)]
 
 
 def _prompts(plan: Plan) -> list[str]:
-    prompts, left = plan.prompts, plan.trials_left
+    prompts, remaining = plan.prompts, plan.trials_remaining
     if prompts.unknown:
         return [f"Prompts: not counted: {escape(prompts.unknown)}"]
     return [
-        f"Prompts: {prompts.search:,} a trial of the search, at most {left * prompts.search:,} to come; racing and the "
-        f"store leave fewer. {prompts.report:,} more for each point that is published.",
+        f"Prompts: {prompts.search:,} per search trial, at most {remaining * prompts.search:,} in total (less with "
+        f"early stopping and stored answers); {prompts.report:,} more per published point.",
         f"Judged: {prompts.judged:,} answers of each model on both splits, by every judge.",
     ]
 

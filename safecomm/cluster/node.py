@@ -1,4 +1,4 @@
-"""What one node has, as that node sees it."""
+"""Inspects the node that this process runs on."""
 
 import os
 import platform
@@ -18,51 +18,51 @@ from safecomm.cluster.reach import ClusterError
 GIB = 1024**3
 IMPORT_SECONDS = 180.0
 ANSWER_SECONDS = 60.0
-"""Time for every node to look; a worker process starts in a second or two."""
+"""Timeout for all nodes to answer; starting a worker process takes a second or two."""
 KEY = "OPENAI_API_KEY"
-"""The one secret that trials use, on whatever node they run; the others are the driver's."""
+"""The only secret that trials need, on any node; the driver needs the others."""
 _PIN = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==([0-9.]+?)(?:\.\*)?(?:$|;)")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a node is to look at."""
+class NodeQuery:
+    """What to check on a node."""
 
     storage: str | None = None
-    """The sweep's storage; a folder of ours in it, `mark`, is looked for."""
-    mark: str = ""
+    """The sweep's storage; the node must see the driver's folder `probe` in it."""
+    probe: str = ""
     models: Sequence[str] = ()
-    """Folders of models that it must see."""
+    """Model folders that the node must see."""
     imports: bool = False
-    """Import vLLM and DeepSpeed, which takes half a minute, instead of looking whether they are installed."""
+    """Whether to import vLLM and DeepSpeed (half a minute) instead of only checking that they are installed."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a node answered."""
+    """The state of a node."""
 
     name: str
     python: str
     versions: dict[str, str]
-    """Package -> version, of those that are pinned."""
+    """Package -> installed version, for pinned packages."""
     gpus: list[str]
     memory_gib: float
     shm_gib: float
     disk_gib: float
-    """Free, where Ray keeps what does not fit into memory."""
+    """Free space where Ray spills objects."""
     faults: dict[str, str] = field(default_factory=dict)
-    """`vllm` or `deepspeed` -> why it can't be used."""
+    """`vllm` or `deepspeed` -> why it is unusable."""
     storage_fault: str = ""
     unseen_models: list[str] = field(default_factory=list)
     has_key: bool = False
 
 
-def look(name: str, asked: Asked) -> Node:
-    """Looks at the machine that this runs on.
+def inspect_node(name: str, query: NodeQuery) -> Node:
+    """Inspects the machine that this function runs on.
 
     Args:
-        name: what the node is called.
-        asked: what to look at.
+        name: the node's name.
+        query: what to check.
     """
     shm = Path("/dev/shm")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -74,15 +74,15 @@ def look(name: str, asked: Asked) -> Node:
         memory_gib=memory / GIB,
         shm_gib=shutil.disk_usage(shm).total / GIB if shm.is_dir() else 0.0,
         disk_gib=shutil.disk_usage("/tmp").free / GIB,
-        faults={module: fault for module in ("vllm", "deepspeed") if (fault := _fault(module, asked.imports))},
-        storage_fault=_storage_fault(Path(asked.storage), asked.mark) if asked.storage else "",
-        unseen_models=[model for model in asked.models if not (Path(model) / "config.json").is_file()],
+        faults={module: fault for module in ("vllm", "deepspeed") if (fault := _fault(module, query.imports))},
+        storage_fault=_storage_fault(Path(query.storage), query.probe) if query.storage else "",
+        unseen_models=[model for model in query.models if not (Path(model) / "config.json").is_file()],
         has_key=bool(os.environ.get(KEY)),
     )
 
 
 def pins() -> dict[str, str]:
-    """Returns the packages that the project pins, with the beginning of the version; none where it is not installed."""
+    """Returns package -> pinned version prefix; empty if safecomm is not installed."""
     try:
         found = [_PIN.match(need.replace(" ", "")) for need in requires("safecomm") or []]
     except PackageNotFoundError:
@@ -90,24 +90,24 @@ def pins() -> dict[str, str]:
     return {match[1]: match[2] for match in found if match}
 
 
-def leave_mark(storage: Path) -> str:
-    """Makes a folder in the storage, for nodes to find and to write into; the caller removes it.
+def leave_probe(storage: Path) -> str:
+    """Creates a folder in the storage for nodes to find and write to; the caller removes it.
 
     Raises:
-        ClusterError: where the driver itself can't write there.
+        ClusterError: if the driver can't write there.
     """
-    mark = f".seen-{uuid.uuid4().hex}"
+    probe = f".seen-{uuid.uuid4().hex}"
     try:
-        (storage / mark).mkdir(parents=True)
+        (storage / probe).mkdir(parents=True)
     except OSError as error:
-        raise ClusterError(f"storage: {storage}: can't be written to here ({error.strerror})") from error
-    return mark
+        raise ClusterError(f"storage: {storage}: is not writable on the driver ({error.strerror})") from error
+    return probe
 
 
 def _versions() -> dict[str, str]:
     installed = {}
     for package in pins():
-        for name in (package, f"{package}-cpu"):  # vLLM's build for machines without a GPU
+        for name in (package, f"{package}-cpu"):  # vLLM's CPU build
             try:
                 installed[package] = version(name)
             except PackageNotFoundError:
@@ -134,15 +134,15 @@ def _fault(module: str, imports: bool) -> str:
             [sys.executable, "-c", f"import {module}"], capture_output=True, text=True, timeout=IMPORT_SECONDS
         )
     except subprocess.TimeoutExpired:
-        return f"took more than {IMPORT_SECONDS:g} s to import"
+        return f"took longer than {IMPORT_SECONDS:g} s to import"
     return "" if done.returncode == 0 else f"can't be imported: {done.stderr.strip().splitlines()[-1]}"
 
 
-def _storage_fault(storage: Path, mark: str) -> str:
-    if not (storage / mark).is_dir():
-        return "does not see what the driver wrote there"
+def _storage_fault(storage: Path, probe: str) -> str:
+    if not (storage / probe).is_dir():
+        return "does not see the driver's files there"
     try:
-        (storage / mark / uuid.uuid4().hex).write_text("seen", encoding="utf-8")
+        (storage / probe / uuid.uuid4().hex).write_text("seen", encoding="utf-8")
     except OSError as error:
         return f"can't write there: {error.strerror}"
     return ""

@@ -1,4 +1,4 @@
-"""Asks every node of the cluster what it has."""
+"""Inspects every node of the cluster."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safecomm.cluster.node import ANSWER_SECONDS, IMPORT_SECONDS, Asked, Node, leave_mark, look
+from safecomm.cluster.node import ANSWER_SECONDS, IMPORT_SECONDS, Node, NodeQuery, inspect_node, leave_probe
 
 
-def ask_nodes(asked: Asked) -> tuple[list[Node], list[str]]:
-    """Has a small task look at every node; the driver's own is looked at without one.
+def inspect_nodes(query: NodeQuery) -> tuple[list[Node], list[str]]:
+    """Runs an inspection task on every node; inspects the driver's node directly.
 
     Returns:
         The nodes that answered, the driver's first, and the names of those that did not.
@@ -21,18 +21,18 @@ def ask_nodes(asked: Asked) -> tuple[list[Node], list[str]]:
 
     here = ray.get_runtime_context().get_node_id()
     names = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    remote = ray.remote(look)
-    with _marked(asked) as marked:
+    remote = ray.remote(inspect_node)
+    with _with_probe(query) as probing:
         tasks = {
             remote.options(
                 num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-            ).remote(name, marked): name
+            ).remote(name, probing): name
             for node, name in names.items()
             if node != here
         }
-        own = look(names[here], marked)
-        patience = ANSWER_SECONDS + 2 * IMPORT_SECONDS * asked.imports
-        answered, silent = ray.wait(list(tasks), num_returns=len(tasks), timeout=patience) if tasks else ([], [])
+        own = inspect_node(names[here], probing)
+        timeout = ANSWER_SECONDS + 2 * IMPORT_SECONDS * query.imports
+        answered, silent = ray.wait(list(tasks), num_returns=len(tasks), timeout=timeout) if tasks else ([], [])
         found, lost = _collect(answered, tasks)
     return [own, *found], lost + [tasks[task] for task in silent]
 
@@ -51,13 +51,13 @@ def _collect(answered: Sequence[Any], tasks: dict[Any, str]) -> tuple[list[Node]
 
 
 @contextmanager
-def _marked(asked: Asked) -> Iterator[Asked]:
-    """Leaves the driver's mark in the storage while the nodes look for it."""
-    if asked.storage is None:
-        yield asked
+def _with_probe(query: NodeQuery) -> Iterator[NodeQuery]:
+    """Keeps a probe folder in the storage while the nodes look for it."""
+    if query.storage is None:
+        yield query
         return
-    mark = leave_mark(Path(asked.storage))
+    probe = leave_probe(Path(query.storage))
     try:
-        yield replace(asked, mark=mark)
+        yield replace(query, probe=probe)
     finally:
-        shutil.rmtree(Path(asked.storage) / mark, ignore_errors=True)
+        shutil.rmtree(Path(query.storage) / probe, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""What the project uses of Ray 2.60 beside its public API. A later Ray may move it without notice.
+"""All uses of Ray 2.60's private API. A later Ray may change it without notice.
 
-tests/cluster/test_ray_internals.py and tests/cluster/test_upload.py fail then.
+If it does, tests/cluster/test_ray_internals.py and tests/cluster/test_upload.py fail.
 """
 
 import logging
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def live_jobs(jobs: Iterable[str]) -> set[str]:
-    """Returns those of the jobs whose drivers are alive.
+    """Returns the jobs whose drivers are alive.
 
-    Ray's public list of jobs is the dashboard's, which a cluster need not run and which may ask for a token.
+    Ray's public job list needs the dashboard, which a cluster may not run and which may require a token.
     """
     from ray._private.worker import global_worker
 
@@ -26,7 +26,7 @@ def live_jobs(jobs: Iterable[str]) -> set[str]:
 
 
 def serve_is_running() -> bool:
-    """Tells whether the cluster runs Ray Serve. Its public `serve.status` would start it."""
+    """Returns whether the cluster runs Ray Serve. The public `serve.status` would start it."""
     import ray
 
     try:
@@ -37,9 +37,9 @@ def serve_is_running() -> bool:
 
 
 def zip_working_directory(folder: Path, target: Path, excludes: Sequence[str], logger: logging.Logger) -> None:
-    """Packs a directory as `ray job submit` does, less what `.gitignore`, `.rayignore` and `excludes` name.
+    """Packs a directory like `ray job submit`, without files matched by `.gitignore`, `.rayignore` and `excludes`.
 
-    Ray's public way packs and uploads at once; what is uploaded is searched for secrets before.
+    Ray's public API packs and uploads in one step, but the archive must be scanned for secrets in between.
     """
     from ray._private.runtime_env.packaging import create_package
 

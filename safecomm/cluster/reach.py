@@ -1,4 +1,4 @@
-"""Whether a cluster answers, told within seconds: Ray itself tries a dead address for minutes."""
+"""Checks within seconds whether a cluster is reachable; Ray itself retries a dead address for minutes."""
 
 import os
 import socket
@@ -12,14 +12,14 @@ TOKEN_FILE = Path("~/.ray/auth_token")
 
 
 class ClusterError(SafecommError):
-    """A cluster can't be reached, lets nobody in, or lacks what a sweep needs."""
+    """A cluster is unreachable, rejects our token or lacks something that a sweep needs."""
 
 
 def check_answers(address: str) -> None:
-    """Tries the port of a cluster's address, be it Ray's own (`HOST:6379`) or the dashboard's.
+    """Checks that a cluster's port accepts connections, be it Ray's own (`HOST:6379`) or the dashboard's.
 
     Raises:
-        ClusterError: where nobody listens there.
+        ClusterError: if nothing listens there.
     """
     place = urlsplit(address if "://" in address else f"//{address}")
     try:
@@ -38,22 +38,22 @@ def check_answers(address: str) -> None:
 
 
 def check_ray_address(address: str) -> None:
-    """Checks an address that a driver is to connect to.
+    """Checks the address that a driver will connect to.
 
     Raises:
-        ClusterError: where nobody listens there, or a dashboard does.
+        ClusterError: if nothing listens there, or the address is a dashboard's.
     """
     if address.startswith(("http://", "https://")):
         raise ClusterError(
-            f"--address {address}: is a dashboard's; `safecomm submit` sends a sweep there. A run on one of the "
-            "cluster's own nodes takes --address auto"
+            f"--address {address}: is a dashboard address; use `safecomm submit` to send a sweep there. On a node of "
+            "the cluster, use `safecomm run --address auto`"
         )
     if ":" in address:  # not `auto` or `local`
         check_answers(address)
 
 
 def token_state() -> str:
-    """Says in words whether this process has a token for Ray, and where from; never the token."""
+    """Describes whether this process has a Ray token and where it comes from; never returns the token."""
     if os.environ.get("RAY_AUTH_MODE") != "token":
         return f"off here (RAY_AUTH_MODE is {os.environ.get('RAY_AUTH_MODE') or 'not set'})"
     if os.environ.get("RAY_AUTH_TOKEN"):
@@ -63,8 +63,8 @@ def token_state() -> str:
 
 
 def refused(address: str) -> ClusterError:
-    """Returns what to say where a cluster does not take our token."""
+    """Returns the error for a cluster that rejects our token."""
     return ClusterError(
-        f"the cluster at {address} does not take the token; token authentication is {token_state()}. Set "
-        "RAY_AUTH_MODE=token and bring the cluster's token to this machine (~/.ray/auth_token, or RAY_AUTH_TOKEN_PATH)"
+        f"the cluster at {address} does not accept the token; token authentication is {token_state()}. Set "
+        "RAY_AUTH_MODE=token and copy the cluster's token to this machine (~/.ray/auth_token or RAY_AUTH_TOKEN_PATH)"
     )

@@ -1,4 +1,4 @@
-"""Ray: the cluster that safecomm is given, or one on this machine."""
+"""Ray sessions: on an existing cluster, or on a local one."""
 
 import logging
 import os
@@ -11,19 +11,19 @@ from types import FrameType
 
 from safecomm.errors import SafecommError
 
-FEWEST_CPUS = 8
-"""What Ray is told this machine has at least: Ray Data books a whole CPU for each stage of each trial, busy or not."""
+MIN_CPUS = 8
+"""Minimum CPU count reported to Ray: Ray Data reserves a whole CPU for each stage of each trial, busy or idle."""
 CPU_SHARE = 0.05
-"""CPUs that a trial, a training rank or a replica books with Ray. These are bookings, not cores: were they whole, the
-stages of one sweep would wait for each other for ever on a machine with two."""
+"""CPUs that a trial, a training rank or a replica reserves in Ray. These are scheduling units, not cores: with whole
+CPUs the stages of one sweep would deadlock on a two-core machine."""
 
 TRIALS_WITHOUT_GPU = 2
-"""Trials at a time on a machine without GPUs, which share its cores."""
+"""Concurrent trials on a machine without GPUs, where they share the cores."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a machine or a cluster has."""
+    """The resources of a machine or a cluster."""
 
     cpus: float
     gpus: float
@@ -33,19 +33,19 @@ class Resources:
 
 @contextmanager
 def ray_session(address: str | None) -> Iterator[Resources]:
-    """Connects to the cluster at an address or, in a submitted job, to the job's; else starts Ray on this machine.
+    """Connects to the cluster at an address or, in a submitted job, to the job's cluster; else starts Ray locally.
 
-    What was started here ends with it, and what a job leaves on a cluster goes when its driver does. SIGTERM ends a
-    driver as Ctrl-C would.
+    A local Ray is stopped on exit. On a cluster, a cleanup actor removes the job's applications when its driver exits.
+    SIGTERM is handled like Ctrl-C.
 
     Raises:
-        SafecommError: when nobody answers at the address, or it does not let us in.
+        SafecommError: if the address does not answer or rejects our token.
     """
-    # Ray's start-up limit counts cores, and warns of every worker beyond it, idle as ours mostly are.
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(FEWEST_CPUS))
+    # By default Ray limits concurrent worker starts to the core count and warns about each one beyond it.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(MIN_CPUS))
     import ray
 
-    from safecomm.cluster.keeper import keep_watch
+    from safecomm.cluster.cleanup import start_cleanup
 
     address = address or os.environ.get("RAY_ADDRESS")
     joined = ray.is_initialized()
@@ -54,7 +54,7 @@ def ray_session(address: str | None) -> Iterator[Resources]:
     try:
         with _sigterm_as_sigint():
             if address and not joined:
-                keep_watch()
+                start_cleanup()
             yield _resources()
     finally:
         if not joined:
@@ -69,21 +69,21 @@ def _connect(address: str | None) -> None:
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
-        # The dashboard stays on: Ray Train's cleaner asks its API whether a fine-tune still runs.
-        ray.init(address="local", num_cpus=max(FEWEST_CPUS, os.cpu_count() or 1), **quiet)
+        # Keep the dashboard: Ray Train queries its API to see whether a fine-tune still runs.
+        ray.init(address="local", num_cpus=max(MIN_CPUS, os.cpu_count() or 1), **quiet)
         return
     check_ray_address(address)
     try:
         ray.init(address=address, **quiet)
     except (AuthenticationError, ConnectionError, ValueError, RuntimeError) as error:
-        if ":" in address or isinstance(error, AuthenticationError):  # somebody listens there, but does not let us in
+        if ":" in address or isinstance(error, AuthenticationError):  # the port is open, but the token was rejected
             raise refused(address) from error
         raise SafecommError(f"no Ray cluster at {address}: {error}. Start one with `ray start --head`") from error
 
 
 @contextmanager
 def _sigterm_as_sigint() -> Iterator[None]:
-    """Has SIGTERM, with which `ray job stop` ends a driver, do what Ctrl-C does, also where SIGINT is ignored."""
+    """Handles SIGTERM, which `ray job stop` sends, like Ctrl-C, even if SIGINT is ignored."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         handler = signal.getsignal(signal.SIGINT)

@@ -1,7 +1,7 @@
-"""Sends a sweep to a cluster as a Ray job and follows it.
+"""Submits a sweep to a cluster as a Ray job and follows its log.
 
-Secrets are not sent: Ray shows a job's environment to everybody who may submit one, and writes it into its logs. The
-job gets the names of those that are set here, and says which of them the nodes do not have.
+Secrets are never sent: Ray shows a job's environment to every user who may submit jobs, and logs it. The job receives
+only the names of the secrets that are set locally, and reports which of them the nodes lack.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from safecomm.spec.secrets import SECRETS
 from safecomm.storage import shared
 
 EXPECTED = "SAFECOMM_EXPECTED"
-"""Tells a job which secrets are set where it was submitted, by name."""
+"""Environment variable with the names of the secrets that are set on the submitting machine."""
 STOP_SECONDS = 60
-"""Time that a stopped job has to end its trials and its engines; Ray's own three seconds are for a script."""
+"""Grace period for a stopped job to end its trials and engines; Ray's default is three seconds."""
 PAUSE_SECONDS = 2.0
-"""Between two tries to follow a log whose connection broke."""
+"""Delay before reconnecting to a job's log."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Job:
 
     @property
     def page(self) -> str:
-        """Its page of the dashboard."""
+        """The job's page on the dashboard."""
         return f"{self.address}/#/jobs/{self.id}"
 
     def command(self, verb: str) -> str:
-        """Returns the `ray job` command that does something with it."""
+        """Returns the `ray job` command with a verb for this job."""
         return f"ray job {verb} --address {self.address} {self.id}"
 
 
@@ -53,26 +53,26 @@ def run_command(sweep: Path, overrides: Sequence[str], storage: str | None) -> l
     """Returns the command that runs a sweep on the cluster.
 
     Raises:
-        UsageError: where the sweep's file does not go to the cluster with the working directory.
+        UsageError: if the sweep file is not in the working directory, which is what gets uploaded.
     """
     here = Path.cwd()
     if not sweep.resolve().is_relative_to(here):
-        raise UsageError(f"{sweep}: lies outside of {here}, which goes to the cluster; submit from a folder above it")
+        raise UsageError(f"{sweep}: is outside {here}, the directory that is uploaded; submit from a parent folder")
     options = [part for override in overrides for part in ("--set", override)]
     options += ["--storage", storage] if storage else []
     return ["run", str(sweep.resolve().relative_to(here)), *options]
 
 
 def check_storage(sweep: Sweep) -> None:
-    """Refuses results in the job's copy of the working directory, which Ray deletes after the job.
+    """Rejects a relative storage folder: it would lie in the job's working directory, which Ray deletes.
 
     Raises:
-        UsageError: with what to set.
+        UsageError: if `storage` is a relative path.
     """
-    if shared.folder_of_all(sweep.storage) and not Path(sweep.storage).expanduser().is_absolute():
+    if shared.mounted_folder(sweep.storage) and not Path(sweep.storage).expanduser().is_absolute():
         raise UsageError(
-            f"storage: {sweep.storage} is a folder in the job's own copy of this directory, which Ray deletes; give "
-            "--storage a folder that every node sees, e.g. /mnt/safecomm/runs"
+            f"storage: {sweep.storage} would be in the job's copy of this directory, which Ray deletes; set --storage "
+            "to a folder that every node mounts, e.g. /mnt/safecomm/runs"
         )
 
 
@@ -81,13 +81,13 @@ def submit(address: str, command: Sequence[str]) -> tuple[Any, Job]:
 
     Args:
         address: the dashboard's, e.g. `http://HEAD:8265`.
-        command: the verb and what follows it.
+        command: the safecomm subcommand and its arguments.
 
     Returns:
         Ray's client and the job.
 
     Raises:
-        ClusterError: where the cluster can't be reached, does not take our token or refuses the job.
+        ClusterError: if the cluster is unreachable, rejects our token or refuses the job.
     """
     address = (address if "://" in address else f"http://{address}").rstrip("/")
     client = _client(address)
@@ -107,10 +107,10 @@ def submit(address: str, command: Sequence[str]) -> tuple[Any, Job]:
 
 
 def follow(client: Any, job: Job, write: Callable[[str], object]) -> int:
-    """Writes a job's log as it comes, until the job ends.
+    """Streams a job's log until the job ends.
 
     Returns:
-        The exit code for that end: the job's own, 1 where it has none, 130 where it was stopped.
+        The job's exit code; 1 if it has none, 130 if it was stopped.
     """
     written = 0
     while True:
@@ -123,21 +123,21 @@ def follow(client: Any, job: Job, write: Callable[[str], object]) -> int:
         return {"SUCCEEDED": 0, "STOPPED": StoppedError.exit_code}[info.status.value]
     if info.driver_exit_code is None:
         write(f"the job did not run: {info.message}\n")
-    return max(1, info.driver_exit_code or 1)  # below nought where a signal ended it
+    return max(1, info.driver_exit_code or 1)  # negative if a signal killed the driver
 
 
 async def _tail(client: Any, job: str, written: int, write: Callable[[str], object]) -> int:
-    """Writes the log from a position on, as far as the connection lasts; returns the position then."""
+    """Streams the log from a position until the connection breaks; returns the new position."""
     import aiohttp
 
-    place = 0
+    position = 0
     try:
         async for text in client.tail_job_logs(job):
-            place += len(text)
-            if place > written:
-                write(text[written - place :])
-                written = place
-    except (aiohttp.ClientError, RuntimeError, OSError):  # a tunnel that broke; the job goes on
+            position += len(text)
+            if position > written:
+                write(text[written - position :])
+                written = position
+    except (aiohttp.ClientError, RuntimeError, OSError):  # the connection broke; the job continues
         pass
     return written
 
@@ -147,12 +147,12 @@ def _client(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
     check_answers(address)
-    for name in ("dashboard_sdk", "job.sdk"):  # they log what we say
+    for name in ("dashboard_sdk", "job.sdk"):  # they log what we already print
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
-    os.environ["RAY_API_SERVER_ADDRESS"] = address  # else RAY_ADDRESS would count for more than what we are told
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # otherwise RAY_ADDRESS takes precedence over our argument
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise refused(address) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"{address} does not answer as Ray's dashboard: {str(error).splitlines()[0]}") from error
+        raise ClusterError(f"{address} is not a Ray dashboard: {str(error).splitlines()[0]}") from error

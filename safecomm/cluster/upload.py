@@ -1,4 +1,4 @@
-"""What of a working directory goes to the cluster with a job."""
+"""Packs the working directory for upload with a job."""
 
 import logging
 import zipfile
@@ -14,41 +14,41 @@ EXCLUDES = (
     *(".env", ".env.*", ".netrc", "*.pem", "*.key", "auth_token"),
     *(".venv/", "venv/", ".git/", "wandb/", "__pycache__/", "*.egg-info/", ".*_cache/", ".hypothesis/"),
 )
-"""What stays behind: data and results, weights other than the lab's, secrets, and what tools leave. `.rayignore` says
-the same to `ray job submit`."""
-MOST_BYTES = 100 * 1024**2
-"""More is no code; Ray keeps an upload in the head's memory."""
+"""Excluded files: data, results, weights other than the lab's, secrets and tool caches. `.rayignore` has the same list
+for `ray job submit`."""
+MAX_BYTES = 100 * 1024**2
+"""Upload limit. Code is smaller than this, and Ray keeps uploads in the head node's memory."""
 SHOWN = 3
-"""Large files that are named."""
+"""Number of large files that the error message lists."""
 
 
 def pack(folder: Path, target: Path) -> int:
-    """Packs a working directory, less what `.gitignore`, `.rayignore` and `EXCLUDES` name.
+    """Packs a working directory without the files matched by `.gitignore`, `.rayignore` and `EXCLUDES`.
 
     Args:
         folder: the working directory.
         target: the zip file to write.
 
     Returns:
-        Its size in bytes.
+        The archive's size in bytes.
 
     Raises:
-        ClusterError: where it is too large, or holds a secret of this environment.
+        ClusterError: if the archive is too large or contains a secret from this environment.
     """
     zip_working_directory(folder, target, EXCLUDES, logging.getLogger(__name__))
     with zipfile.ZipFile(target) as package:
         files = package.infolist()
-        if (size := target.stat().st_size) > MOST_BYTES:
+        if (size := target.stat().st_size) > MAX_BYTES:
             largest = sorted(files, key=lambda file: file.file_size, reverse=True)[:SHOWN]
             named = ", ".join(f"{file.filename} ({file.file_size / 1e6:.0f} MB)" for file in largest)
             raise ClusterError(
-                f"{folder}: {size / 1e6:.0f} MB would go to the cluster; name in .rayignore what a job does not need. "
-                f"The largest are {named}"
+                f"{folder}: the upload would be {size / 1e6:.0f} MB; list files that the job does not need in "
+                f".rayignore. The largest are {named}"
             )
         for file in files:
             if name := secret_in(package.read(file).decode(errors="ignore")):
                 raise ClusterError(
-                    f"{folder / file.filename}: holds a secret ({name}), and would go to the cluster; name the file "
-                    "in .rayignore, or take the secret out"
+                    f"{folder / file.filename}: contains a secret ({name}) and would be uploaded; list the file in "
+                    ".rayignore or remove the secret"
                 )
     return size

@@ -1,1 +1,1 @@
-"""What models read: training examples and benchmark prompts."""
+"""Datasets: training examples and benchmark prompts."""

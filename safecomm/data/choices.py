@@ -1,4 +1,4 @@
-"""Multiple-choice questions: how they are put to a model, and how published rows of several forms are read."""
+"""Multiple-choice questions: prompt format, and readers for several published row formats."""
 
 import random
 import re
@@ -11,7 +11,7 @@ from safecomm.data.table import Raw, Table, text_in
 from safecomm.storage.store import digest
 
 _NUMBERED = re.compile(r"\s*(\d+)\s*[.):]\s+")
-"""What some sets write before each option."""
+"""The number that some datasets put before each option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,33 +21,33 @@ class Question:
     text: str
     options: tuple[str, ...]
     answer: int
-    """0-based index of the right option."""
+    """0-based index of the correct option."""
     category: str
     consistent: bool = True
-    """Whether the text beside the answer's number is that option's text."""
+    """Whether the answer's text matches the option that its number names."""
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """The options' letters, from A."""
+        """The options' letters, starting with A."""
         return tuple(chr(ord("A") + index) for index in range(len(self.options)))
 
     @property
     def prompt(self) -> str:
-        """What a model is asked."""
+        """The prompt for the model."""
         options = "\n".join(f"{letter}. {option}" for letter, option in zip(self.letters, self.options, strict=True))
         return f"{self.text}\n\n{options}\n\nAnswer with the letter of the right option first, then its text."
 
     @property
     def response(self) -> str:
-        """What a model is trained to say.
+        """The target response for training.
 
-        The letter comes first because its likelihood is what is scored. The text follows so that a model does not
-        unlearn to answer in words: one that replies to every request with a bare letter would look safe.
+        The letter comes first because its likelihood is scored. The text follows so that the model keeps answering in
+        words: a model that replies to every request with a bare letter would look safe.
         """
         return f"{self.letters[self.answer]}. {self.options[self.answer]}"
 
     def as_prompt(self, benchmark: str) -> Prompt:
-        """Returns the question as a benchmark's prompt, answered by the likeliest letter."""
+        """Returns the question as a benchmark prompt, answered by the most likely letter."""
         return Prompt(
             benchmark,
             "task",
@@ -60,11 +60,11 @@ class Question:
 
 
 Reader = Callable[[Raw], Question | str]
-"""Returns a row's question, or why it has none."""
+"""Returns a row's question, or the reason to skip the row."""
 
 
 def questions(table: Table, read: Reader) -> Loaded[Question]:
-    """Reads all questions; a question that comes again with the same options is skipped."""
+    """Reads all questions; skips duplicates with the same options."""
     loaded: Loaded[Question] = Loaded([])
     seen: set[tuple[str, ...]] = set()
     for row in table.rows:
@@ -80,32 +80,32 @@ def questions(table: Table, read: Reader) -> Loaded[Question]:
 
 
 def as_prompts(loaded: Loaded[Question], name: str, shuffle: int | None = None) -> Loaded[Prompt]:
-    """Returns questions as prompts of a benchmark.
+    """Returns questions as benchmark prompts.
 
     Args:
         loaded: the questions.
         name: the benchmark's name.
-        shuffle: a seed, to put each question's options into another order: where the right one is mostly the first,
-            a model that always says A would look good.
+        shuffle: a seed for shuffling each question's options. If the correct option is mostly the first, a model that
+            always answers A would score well.
     """
     rows = loaded.rows if shuffle is None else [shuffled(row, shuffle) for row in loaded.rows]
     return Loaded([row.as_prompt(name) for row in rows], loaded.skipped)
 
 
 def shuffled(row: Question, seed: int) -> Question:
-    """Returns a question with its options in an order that its text and the seed decide."""
+    """Returns a question with shuffled options; the order depends on its text and the seed."""
     order = list(range(len(row.options)))
     random.Random(digest([seed, row.text])).shuffle(order)
-    return replace(row, options=tuple(row.options[place] for place in order), answer=order.index(row.answer))
+    return replace(row, options=tuple(row.options[index] for index in order), answer=order.index(row.answer))
 
 
 def question(text: str, options: list[Any], answer: int | None, category: str = "") -> Question | str:
-    """Returns a question, or why its parts make none.
+    """Returns a question, or the reason why its parts are invalid.
 
     Args:
         text: the question.
         options: the options' texts.
-        answer: 0-based index of the right option, None where it could not be read.
+        answer: 0-based index of the correct option, None if it could not be read.
         category: the category.
     """
     texts = tuple(option.strip() for option in options if isinstance(option, str))
@@ -123,10 +123,10 @@ def question(text: str, options: list[Any], answer: int | None, category: str = 
 
 
 def by_columns(category: str = "") -> Reader:
-    """Reads rows with `question`, `choices` (a list) and `answer` (its 0-based index), as GSMA's open-telco sets have.
+    """Reads rows with `question`, `choices` (a list) and `answer` (a 0-based index), the format of GSMA's open-telco.
 
     Args:
-        category: the column of the category.
+        category: the category's column.
     """
 
     def read(row: Raw) -> Question | str:
@@ -138,7 +138,7 @@ def by_columns(category: str = "") -> Reader:
 
 
 def by_place(row: Raw) -> Question | str:
-    """Reads rows of `[question, [options], answer]` with a 1-based answer, as ORAN-Bench-13K and srsRANBench have."""
+    """Reads `[question, [options], answer]` rows with a 1-based answer: ORAN-Bench-13K and srsRANBench."""
     options, answer = row.get("1"), text_in(row, "2")
     index = int(answer) - 1 if answer.isdigit() else None
     texts = _unnumbered(options) if isinstance(options, list) else []
@@ -146,7 +146,7 @@ def by_place(row: Raw) -> Question | str:
 
 
 def _unnumbered(options: list[Any]) -> list[Any]:
-    """Takes the numbers off options that are numbered from 1."""
+    """Removes the numbers from options that are numbered from 1."""
     numbers = [_NUMBERED.match(option) if isinstance(option, str) else None for option in options]
     if [number and int(number[1]) for number in numbers] != list(range(1, len(options) + 1)):
         return options

@@ -1,4 +1,4 @@
-"""Benchmarks of a user's own, told by the names of their columns."""
+"""User-defined benchmarks: files whose columns the sweep names."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,27 +11,27 @@ from safecomm.data.table import Raw, Table, collected, text_in
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a file hold what; names are looked for whatever their case."""
+    """The roles of a file's columns; names are case-insensitive."""
 
     prompt: str
     """The prompt or the question."""
     category: str | None = None
     """The category."""
     choices: tuple[str, ...] = ()
-    """For multiple choice: a column with the list of the options, or a column for each option."""
+    """For multiple choice: one column with a list of options, or one column per option."""
     answer: str | None = None
-    """For multiple choice: the right option's number, letter or text."""
+    """For multiple choice: the correct option's number, letter or text."""
     first: int = 0
-    """The number of the first option, where answers are numbers: 0 or 1."""
+    """The number of the first option if answers are numbers: 0 or 1."""
     reference: str | None = None
-    """For questions answered in words: the right answer, with which a grader compares."""
+    """For open questions: the reference answer for the grader."""
 
 
 def prompts(table: Table, name: str, kind: Kind, columns: Columns, shuffle: int | None = None) -> Loaded[Prompt]:
     """Returns the prompts of a table.
 
     Raises:
-        DataError: where a column is missing.
+        DataError: if a column is missing.
     """
     for column in (columns.prompt, columns.category, columns.answer, columns.reference, *columns.choices):
         if column:
@@ -61,11 +61,11 @@ def _question(table: Table, row: Raw, columns: Columns) -> Question | str:
     if len(options) == 1 and isinstance(options[0], list):
         options = options[0]
     answer = str(row.get(_found(table, columns.answer) or "")).strip()
-    given = [place for place, option in enumerate(options) if isinstance(option, str) and option.strip()]
-    named = _index(answer, options, columns.first)  # among all of them: a blank option keeps its letter
+    given = [index for index, option in enumerate(options) if isinstance(option, str) and option.strip()]
+    named = _index(answer, options, columns.first)  # counts blank options, which keep their letters
     index = given.index(named) if named in given else None
     text, category = text_in(row, _found(table, columns.prompt)), text_in(row, _found(table, columns.category))
-    return question(text, [options[place] for place in given], index, category)
+    return question(text, [options[position] for position in given], index, category)
 
 
 def _index(answer: str, options: list[Any], first: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Reads local files as they were published: CSV, JSON, JSON Lines, Parquet, and zip archives of these."""
+"""Reads published files: CSV, JSON, JSON Lines, Parquet, and zip archives of these."""
 
 import csv
 import io
@@ -17,13 +17,13 @@ def read_table(path: Path, published: Sequence[str] = (), password: str = "") ->
     """Reads the rows of a file.
 
     Args:
-        path: the file, or a folder that holds one of the `published` names.
-        published: the file names under which a dataset is published. One with a `*` stands for all files of that form
-            in the folder, a part of the dataset each: their rows get the column `file`, the name without its suffix.
-        password: what a zip archive is encrypted with.
+        path: the file, or a folder that contains one of the `published` names.
+        published: the dataset's published file names. A name with `*` matches several files, each a part of the
+            dataset; their rows get a column `file` with the file's stem.
+        password: the zip archive's password.
 
     Raises:
-        DataError: where the file is missing, is of another format, or holds no rows.
+        DataError: if the file is missing, has another format or contains no rows.
     """
     path = path.expanduser()
     parts = sorted(part for pattern in published if "*" in pattern for part in path.glob(pattern))
@@ -42,16 +42,16 @@ def _read_file(file: Path, password: str) -> Table:
 
 
 def parse(content: bytes, name: str, where: str, password: str = "") -> Table:
-    """Reads the rows from a file's content.
+    """Parses rows from a file's content.
 
     Args:
         content: the bytes.
-        name: the file's name, whose suffix tells the format.
-        where: the file's path or address, for messages.
-        password: what a zip archive is encrypted with.
+        name: the file's name; its suffix determines the format.
+        where: the file's path or URL, for messages.
+        password: the zip archive's password.
 
     Raises:
-        DataError: where the content is of another format, or holds no rows.
+        DataError: if the content has another format or contains no rows.
     """
     suffix = Path(name).suffix.lower()
     if suffix == ".zip":
@@ -59,22 +59,22 @@ def parse(content: bytes, name: str, where: str, password: str = "") -> Table:
         return parse(content, member, f"{where}/{member}")
     if suffix not in FORMATS:
         known = ", ".join([*FORMATS, ".zip"])
-        raise DataError(f"{where}: its suffix does not tell its format; give one of {known}")
+        raise DataError(f"{where}: unknown file type; supported: {known}")
     rows = FORMATS[suffix](content, where)
     if not rows:
-        raise DataError(f"{where}: holds no rows; download it again")
+        raise DataError(f"{where}: contains no rows; download it again")
     return Table(rows, where)
 
 
 def _locate(path: Path, published: Sequence[str]) -> Path:
     if not path.is_dir():
         if not path.exists():
-            raise DataError(f"{path}: there is no such file or folder; mend the path")
+            raise DataError(f"{path}: no such file or folder; check the path")
         return path
     inside = {entry.name.lower(): entry for entry in sorted(path.iterdir()) if entry.is_file()}
     found = next((inside[name.lower()] for name in published if name.lower() in inside), None)
     if found is None:
-        raise DataError(f"{path}: the folder holds no {' or '.join(published)}; name the file itself")
+        raise DataError(f"{path}: the folder contains no {' or '.join(published)}; give the path of the file")
     return found
 
 
@@ -86,19 +86,21 @@ def _unzip(content: bytes, where: str, password: str) -> tuple[str, bytes]:
         with pyzipper.AESZipFile(io.BytesIO(content)) as archive:
             members = [name for name in archive.namelist() if Path(name).suffix.lower() in FORMATS]
             if len(members) != 1:
-                raise DataError(f"{where}: holds {len(members)} data files instead of one; unpack it and name the file")
+                raise DataError(
+                    f"{where}: contains {len(members)} data files instead of one; unpack it and give the file's path"
+                )
             return members[0], archive.read(members[0], pwd=password.encode() or None)
-    except RuntimeError as error:  # what zipfile raises for a wrong password
-        raise DataError(f"{where}: the published password does not open it; download it again, or unpack it") from error
+    except RuntimeError as error:  # zipfile raises this for a wrong password
+        raise DataError(f"{where}: the published password does not open it; download it again or unpack it") from error
     except (zipfile.BadZipFile, pyzipper.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        raise DataError(f"{where}: is no sound zip archive ({error}); download it again") from error
+        raise DataError(f"{where}: is not a valid zip archive ({error}); download it again") from error
 
 
 def _text(content: bytes, where: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: is not UTF-8 text; download it again, or convert it") from error
+        raise DataError(f"{where}: is not UTF-8 text; download it again or convert it") from error
 
 
 def _csv(content: bytes, where: str) -> list[Raw]:
@@ -107,24 +109,24 @@ def _csv(content: bytes, where: str) -> list[Raw]:
         rows = csv.DictReader(text, restkey=SURPLUS, strict=True)
         columns = rows.fieldnames or []
         if len(columns) == 1 and " " in columns[0].strip():
-            # A bare list of prompts: read as a header, the first one would be lost.
+            # A list of prompts without a header: DictReader took the first prompt for one.
             return [
                 {"prompt": columns[0]},
                 *({"prompt" if key == columns[0] else key: row[key] for key in row} for row in rows),
             ]
         return list(rows)
     except csv.Error as error:
-        raise DataError(f"{where}: is no sound CSV ({error}); download it again") from error
+        raise DataError(f"{where}: is not valid CSV ({error}); download it again") from error
 
 
 def _json(content: bytes, where: str) -> list[Raw]:
-    """Reads a list or an object of rows; whatever the suffix says, also a row a line."""
+    """Parses a list or an object of rows; accepts JSON Lines too, regardless of the suffix."""
     try:
         values = json.loads(_text(content, where))
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
             return _json_lines(content, where)
-        raise DataError(f"{where}: is no sound JSON ({error}); download it again") from error
+        raise DataError(f"{where}: is not valid JSON ({error}); download it again") from error
     if isinstance(values, dict):
         values = list(values.values())
     return _objects(values, where)
@@ -137,19 +139,19 @@ def _json_lines(content: bytes, where: str) -> list[Raw]:
             if line.strip():
                 rows.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise DataError(f"{where}: line {number} is no sound JSON ({error.msg}); download it again") from error
+            raise DataError(f"{where}: line {number} is not valid JSON ({error.msg}); download it again") from error
     return _objects(rows, where)
 
 
 def _objects(values: Any, where: str) -> list[Raw]:
     if not isinstance(values, list):
-        raise DataError(f"{where}: holds one JSON value instead of rows; give the dataset's own file")
+        raise DataError(f"{where}: contains a single JSON value instead of rows; use the dataset's original file")
     rows: list[Raw] = []
     for number, value in enumerate(values, start=1):
-        if isinstance(value, list):  # columns without names go by their place
-            value = {str(place): field for place, field in enumerate(value)}
+        if isinstance(value, list):  # unnamed columns are named by position
+            value = {str(position): field for position, field in enumerate(value)}
         if not isinstance(value, dict):
-            raise DataError(f"{where}: row {number} is no JSON object; give the dataset's own file")
+            raise DataError(f"{where}: row {number} is not a JSON object; use the dataset's original file")
         rows.append(value)
     return rows
 
@@ -161,7 +163,7 @@ def _parquet(content: bytes, where: str) -> list[Raw]:
     try:
         rows: list[Raw] = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
     except pyarrow.ArrowException as error:
-        raise DataError(f"{where}: is no sound Parquet file; download it again") from error
+        raise DataError(f"{where}: is not a valid Parquet file; download it again") from error
     return rows
 
 

@@ -11,35 +11,35 @@ from safecomm.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """A training set, and what was drawn for it."""
+    """A training set and its composition."""
 
     examples: list[Example]
-    """Task and safety examples in the order of training."""
+    """Task and safety examples in training order."""
     task: int
     """Task examples."""
     safety: int
     """Safety examples."""
     ratio: float
-    """Safety examples asked for per task example."""
+    """Requested safety examples per task example."""
     seed: int
-    """Seed of the order and of the draw."""
+    """Seed for sampling and shuffling."""
 
 
 def mix(task: Sequence[Example], safety: Sequence[Example], ratio: float, seed: int) -> Mixture:
     """Mixes round(ratio * len(task)) safety examples into the task examples.
 
-    They are drawn without replacement among the distinct ones. For one seed a larger ratio only adds to what a smaller
-    one gives: the same safety examples are drawn first, and everything keeps its place relative to everything else. So
-    two ratios differ in nothing but the examples added.
+    They are sampled without replacement from the distinct examples. With the same seed, a larger ratio only adds
+    examples: it draws the same ones first and keeps the relative order. So two ratios differ only in the added
+    examples.
 
     Args:
-        task: all are used.
-        safety: the pool; may be empty where the ratio is 0.
+        task: the task examples; all are used.
+        safety: the pool; may be empty if the ratio is 0.
         ratio: safety examples per task example, 0 for none.
-        seed: of the order and of the draw.
+        seed: seed for sampling and shuffling.
 
     Raises:
-        DataError: where the pool has too few distinct examples.
+        DataError: if the pool has too few distinct examples.
     """
     if not 0 <= ratio < math.inf:
         raise DataError(f"the ratio of safety examples must be 0 or more, not {ratio}")
@@ -48,8 +48,8 @@ def mix(task: Sequence[Example], safety: Sequence[Example], ratio: float, seed: 
     if count > len(pool):
         largest = math.floor(len(pool) / len(task) * 10_000) / 10_000
         raise DataError(
-            f"ratio {ratio:g} of {len(task)} task examples asks for {count} safety examples, but there are "
-            f"{len(pool)} distinct ones; use a ratio of at most {largest:g}, or a larger safety dataset"
+            f"ratio {ratio:g} with {len(task)} task examples needs {count} safety examples, but there are only "
+            f"{len(pool)} distinct ones; use a ratio of at most {largest:g} or a larger safety dataset"
         )
     drawn = random.Random(f"{seed} draw").sample(pool, len(pool))[:count]
     # The seed still says what it said when the first results were stored: another would give another order.
@@ -59,6 +59,6 @@ def mix(task: Sequence[Example], safety: Sequence[Example], ratio: float, seed: 
 
 
 def _placed(examples: Sequence[Example], seed: str) -> list[tuple[float, Example]]:
-    """Gives every example a random place in the order; those that follow don't change it."""
+    """Assigns every example a random position, independent of the examples that follow it."""
     generator = random.Random(seed)
     return [(generator.random(), example) for example in examples]

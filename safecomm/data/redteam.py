@@ -1,4 +1,4 @@
-"""Harmful prompts. Evaluation input only."""
+"""Harmful prompts, for evaluation only."""
 
 from collections.abc import Callable
 
@@ -9,19 +9,19 @@ from safecomm.data.sources import GITHUB, RAW, Hub, Web
 from safecomm.data.table import Raw, Table, collected, text_in
 
 PROMPT = ("instruction", "goal", "prompt", "forbidden_prompt", "behavior", "turns", "question", "text")
-"""The names that published sets give the prompt's column; the first that is there counts."""
+"""Names of the prompt column in published datasets; the first match wins."""
 CATEGORY = ("category", "semanticcategory", "type", "file")
 CONTEXT = ("contextstring", "context")
-"""What a contextual prompt refers to."""
+"""Names of the column with the text that a contextual prompt refers to."""
 
 
 def prompts(table: Table, name: str, use: Callable[[Raw], bool] | None = None) -> Loaded[Prompt]:
-    """Returns harmful prompts with their category and target, where the table has these.
+    """Returns harmful prompts with their category and target, if the table has them.
 
     Args:
         table: the rows as published.
         name: the benchmark's name.
-        use: tells of a row whether it belongs to the benchmark.
+        use: returns whether a row belongs to the benchmark.
     """
     text, category, target = table.column(PROMPT), table.find(CATEGORY), table.find(["target"])
     context = table.find(CONTEXT)
@@ -36,18 +36,18 @@ def prompts(table: Table, name: str, use: Callable[[Raw], bool] | None = None) -
 
 
 def _first_turn(row: Raw, column: str) -> str:
-    """Returns the prompt; SORRY-Bench keeps it as the first of a list of turns."""
+    """Returns the prompt; SORRY-Bench stores it as the first of a list of turns."""
     value = row.get(column)
     return text_in({column: value[0]}, column) if isinstance(value, list) and value else text_in(row, column)
 
 
 def _in_context(prompt: str, context: str) -> str:
-    """Returns a prompt as HarmBench words one that refers to a context."""
+    """Returns a prompt with its context in HarmBench's format."""
     return f"{context}\n\n---\n\n{prompt}" if context and prompt else prompt
 
 
 def _harmbench(part: str) -> Dataset:
-    """Returns one of HarmBench's functional categories, which are judged differently and so kept apart."""
+    """Returns one of HarmBench's functional categories; they are separate because they are judged differently."""
 
     def belongs(row: Raw) -> bool:
         return text_in(row, "FunctionalCategory") == part if "FunctionalCategory" in row else True
@@ -70,7 +70,7 @@ def _harmbench(part: str) -> Dataset:
 
 
 def _sorry_bench_base(row: Raw) -> bool:
-    """Tells whether a row of SORRY-Bench is a plain prompt and not one of its 20 mutations."""
+    """Returns whether a row of SORRY-Bench is a base prompt rather than one of its 20 mutations."""
     return text_in(row, "prompt_style") in ("", "base")
 
 

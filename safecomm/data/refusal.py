@@ -16,7 +16,7 @@ def prompts(table: Table, name: str, use: Callable[[Raw], bool] | None = None) -
     Args:
         table: the rows as published.
         name: the benchmark's name.
-        use: tells of a row whether it is harmless.
+        use: returns whether a row is harmless.
     """
     text, category = table.column(PROMPT), table.find(["type", "category"])
 
@@ -30,9 +30,9 @@ def prompts(table: Table, name: str, use: Callable[[Raw], bool] | None = None) -
 
 
 def is_safe_in_xstest(row: Raw) -> bool:
-    """Tells whether a row of XSTest is one of its safe prompts.
+    """Returns whether a row of XSTest is one of its safe prompts.
 
-    The first copies of version 2 have no `label`; there an unsafe prompt is one whose type begins with `contrast_`.
+    Early copies of version 2 have no `label`; in these, the types of unsafe prompts start with `contrast_`.
     """
     named = {column.strip().casefold(): column for column in row}
     if "label" in named:
@@ -41,7 +41,7 @@ def is_safe_in_xstest(row: Raw) -> bool:
 
 
 def xstest(table: Table, name: str) -> Loaded[Prompt]:
-    """Returns XSTest's safe prompts, with their type as category. Its unsafe contrasts say nothing on over-refusal."""
+    """Returns XSTest's safe prompts, with their type as category; its unsafe contrasts don't measure over-refusal."""
     table.column(["type"])
     return prompts(table, name, is_safe_in_xstest)
 

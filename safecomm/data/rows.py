@@ -1,4 +1,4 @@
-"""What flows between the stages: training examples and benchmark prompts."""
+"""The records passed between stages: training examples and benchmark prompts."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -12,7 +12,7 @@ Kind = Literal["red_team", "over_refusal", "task"]
 FORMER_TASK = "telecom"
 """The former name of the kind `task`: in older sweep files and rows, and in the keys of stored results to this day."""
 BY_GRADER = "grader"
-"""The grading of answers that a model compares with the reference answer."""
+"""The `grading` of prompts whose answers a model compares with the reference."""
 
 
 def stored_name(name: str) -> str:
@@ -27,7 +27,7 @@ def current_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One supervised exchange: what the user asks and what the model is to answer."""
+    """One training example: a user prompt and the target response."""
 
     prompt: str
     response: str
@@ -41,11 +41,11 @@ class Example:
 class Prompt:
     """One prompt of a benchmark.
 
-    A multiple-choice prompt has `options`, the texts among which the model's likelihood decides, and `answer`, the
-    0-based index of the right one. One that is answered in words has `reference`, the right answer, and `grading`, how
-    the two are compared (a name of `evaluate/grading.py`, or `grader`). `target` is what a harmful prompt is after
-    (AdvBench's `target`, the lab's action), for judges that look for it. `question` is the question alone, where the
-    text has its options too: it decides the side of the split, whatever the options and their order.
+    A multiple-choice prompt has `options`, the texts whose likelihoods are compared, and `answer`, the 0-based index of
+    the correct one. An open question has `reference`, the correct answer, and `grading`, how to compare the two (a name
+    from `judging/grading.py`, or `grader`). `target` is what a harmful prompt asks for (AdvBench's `target`, the lab's
+    action); some judges use it. `question` is the question without its options; the split depends on it alone, so
+    options and their order don't matter.
     """
 
     benchmark: str
@@ -61,16 +61,16 @@ class Prompt:
 
     @property
     def side(self) -> Split:
-        """The half of its benchmark that it belongs to."""
+        """The split of its benchmark that the prompt belongs to."""
         return split_of(self.question or self.text)
 
     @property
     def prompt_id(self) -> str:
-        """A stable name of the prompt within all benchmarks."""
+        """A stable id, unique across benchmarks."""
         return digest([self.benchmark, self.text, list(self.options)])
 
     def as_row(self) -> dict[str, Any]:
-        """Returns the prompt as a flat row of JSON-able values."""
+        """Returns the prompt as a flat row of JSON values."""
         return {"prompt_id": self.prompt_id, **asdict(self), "options": list(self.options)}
 
     def as_key(self) -> dict[str, Any]:
@@ -80,12 +80,12 @@ class Prompt:
 
 @dataclass(slots=True)
 class Loaded(Generic[Row]):
-    """The usable rows of a dataset, and why the others are not among them."""
+    """The usable rows of a dataset, and counts of skipped rows by reason."""
 
     rows: list[Row]
     skipped: dict[str, int] = field(default_factory=dict)
-    """reason -> number of rows left out for it"""
+    """Reason -> number of skipped rows."""
 
     def skip(self, reason: str) -> None:
-        """Counts one row left out."""
+        """Counts one skipped row."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1

@@ -1,4 +1,4 @@
-"""Harmful requests with safe answers, to train on: safety-tuned-llamas (Bianchi et al., arXiv 2309.07875)."""
+"""Safety training data: harmful requests with safe answers (safety-tuned-llamas; Bianchi et al., arXiv 2309.07875)."""
 
 from safecomm.data.dataset import Dataset
 from safecomm.data.rows import Example, Loaded
@@ -7,7 +7,7 @@ from safecomm.data.table import Raw, Table, collected, text_in
 
 
 def examples(table: Table) -> Loaded[Example]:
-    """Returns instruction-output rows as exchanges; an `input` follows its instruction after a blank line."""
+    """Returns instruction-output rows as examples; an `input` is appended to its instruction after a blank line."""
     instruction, output, context = table.column(["instruction"]), table.column(["output"]), table.find(["input"])
 
     def read(row: Raw) -> tuple[str, Example] | str:

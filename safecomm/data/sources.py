@@ -1,4 +1,4 @@
-"""Where published datasets live: tables of the Hugging Face hub, and files at an address."""
+"""Sources of published datasets: Hugging Face Hub datasets and files at a URL."""
 
 import http.client
 import os
@@ -16,19 +16,19 @@ from safecomm.storage.store import digest
 
 GITHUB = "https://github.com"
 RAW = "https://raw.githubusercontent.com"
-PATIENCE = 10
-"""Seconds to wait for a server."""
+TIMEOUT_SECONDS = 10
+"""Timeout for a server, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """One split of a hub dataset."""
+    """One split of a Hub dataset."""
 
     repo: str
     split: str
     config: str | None = None
     options: tuple[tuple[str, Any], ...] = ()
-    """What its builder is told, e.g. that its CSV files have no header."""
+    """Options for the dataset builder, e.g. that CSV files have no header."""
 
     @property
     def where(self) -> str:
@@ -37,25 +37,25 @@ class Hub:
 
     @property
     def page(self) -> str:
-        """The page that describes the dataset, and where access is asked for."""
+        """The dataset's page, where access is requested."""
         return f"https://huggingface.co/datasets/{self.repo}"
 
     @property
-    def is_here(self) -> bool:
-        """Whether it is read without a network: in offline mode, which takes what the hub's cache has."""
+    def is_local(self) -> bool:
+        """Whether it is read without network access, from the Hub's cache in offline mode."""
         from huggingface_hub import constants
 
         return bool(constants.HF_HUB_OFFLINE)
 
     def table(self, password: str = "") -> Table:
-        """Reads the split from the hub, or from its local cache in offline mode.
+        """Reads the split from the Hub, or from its local cache in offline mode.
 
         Raises:
-            DataError: where the hub can't be reached or refuses.
+            DataError: if the Hub is unreachable or refuses access.
         """
         from huggingface_hub import constants
 
-        # `datasets` tries an unreachable hub for half a minute; one short question beforehand spares that
+        # `datasets` retries an unreachable Hub for half a minute; one short request first avoids that.
         if not constants.HF_HUB_OFFLINE and not _answers(constants.ENDPOINT):
             raise DataError(
                 f"{constants.ENDPOINT} can't be reached; HF_HUB_OFFLINE=1 reads a copy that is already in the cache"
@@ -72,19 +72,19 @@ class Hub:
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """One file at an address, kept in the user's cache once it has been downloaded."""
+    """One file at a URL; downloads are kept in the user's cache."""
 
     url: str
     page: str
 
     @property
     def where(self) -> str:
-        """The address."""
+        """The URL."""
         return self.url
 
     @property
-    def is_here(self) -> bool:
-        """Whether it has been downloaded."""
+    def is_local(self) -> bool:
+        """Whether the file is in the cache."""
         return self._copy.is_file()
 
     @property
@@ -96,22 +96,22 @@ class Web:
         return self.url.rsplit("/", 1)[-1]
 
     def table(self, password: str = "") -> Table:
-        """Reads the file from the cache, which it enters on first use.
+        """Reads the file from the cache; downloads it on first use.
 
         Raises:
-            DataError: where the address can't be reached or the file is unsound.
+            DataError: if the URL is unreachable or the file is invalid.
         """
-        if self.is_here:
+        if self.is_local:
             return parse(self._copy.read_bytes(), self._name, str(self._copy), password)
         content = _download(self.url)
         table = parse(content, self._name, self.url, password)
-        _save(self._copy, content)  # once it has proved sound
+        _save(self._copy, content)  # only after it has parsed
         return table
 
 
 def _answers(url: str) -> bool:
     try:
-        urllib.request.urlopen(url, timeout=PATIENCE).close()
+        urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError:
         return True
     except OSError:
@@ -126,7 +126,7 @@ def _cache() -> Path:
 
 def _download(url: str) -> bytes:
     try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
             content: bytes = answer.read()
     except (OSError, http.client.HTTPException) as error:
         raise DataError(f"{url} can't be downloaded: {error}") from error
@@ -134,7 +134,7 @@ def _download(url: str) -> bytes:
 
 
 def _save(path: Path, content: bytes) -> None:
-    """Writes a file that appears whole or not at all."""
+    """Writes a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as half:
         half.write(content)

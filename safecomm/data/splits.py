@@ -1,7 +1,7 @@
-"""Which side of a split a row belongs to, decided by its text alone.
+"""Assigns rows to splits by a hash of their text.
 
-Nothing but the normalised text counts: not the order of a file, not its neighbours, not the machine. So the same
-question is on the same side in every copy of a dataset, and a repeated one never on both.
+Only the normalised text matters, not file order, other rows or the machine. So a question is on the same side in every
+copy of a dataset, and duplicates never fall on both sides.
 """
 
 import re
@@ -18,21 +18,21 @@ _NOT_WORDS = re.compile(r"[\W_]+")
 
 
 def normalised(text: str) -> str:
-    """Returns the text without case, punctuation and runs of blanks; a text of symbols alone stays as it is."""
+    """Returns the text without case, punctuation and repeated whitespace; strips symbol-only texts."""
     words = _NOT_WORDS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
     return words or text.strip()
 
 
 def place(purpose: str, text: str) -> float:
-    """Returns a text's fixed number in [0, 1), evenly spread over texts and independent between purposes."""
+    """Hashes a text to a number in [0, 1), uniform over texts and independent between purposes."""
     return int(digest([purpose, text]), 16) / 2**64
 
 
 def split_of(prompt_text: str) -> Split:
-    """Returns a prompt's half of its benchmark: settings are chosen on one, numbers published on the other."""
+    """Returns a prompt's split: settings are chosen on the search split and results reported on the report split."""
     return "search" if place("search or report", normalised(prompt_text)) < 0.5 else "report"
 
 
 def is_training_row(text: str) -> bool:
-    """Tells whether a row of a set without a published split is for training (80%) rather than for the test."""
+    """Returns whether a row of a dataset without a published split is in the training set (80%)."""
     return place("train or test", normalised(text)) < TRAINING_SHARE

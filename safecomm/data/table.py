@@ -1,4 +1,4 @@
-"""Rows as they were published: named columns, and where they came from."""
+"""Tables of published rows, with named columns and their source."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,54 +10,54 @@ from safecomm.errors import DataError
 
 Raw = dict[str, Any]
 SURPLUS = "fields beyond the last column"
-"""The key under which a CSV row keeps what has no column, the trace of a comma that was not quoted."""
+"""The key for surplus fields of a CSV row, which result from an unquoted comma."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The rows of one file or hub table."""
+    """The rows of one file or Hub dataset."""
 
     rows: list[Raw]
     where: str
-    """A path or address, for messages."""
+    """The path or URL, for messages."""
 
     @property
     def columns(self) -> list[str]:
-        """The columns that any row has."""
+        """All columns that occur in any row."""
         return [column for column in dict.fromkeys(column for row in self.rows for column in row) if column != SURPLUS]
 
     def find(self, names: Sequence[str]) -> str | None:
-        """Returns the column that bears the first of the names that is there, whatever its case."""
+        """Returns the column that matches the first of the names that exists, ignoring case."""
         present = {column.strip().casefold(): column for column in self.columns}
         return next((present[name] for name in names if name in present), None)
 
     def column(self, names: Sequence[str]) -> str:
-        """Returns the column that bears one of the names.
+        """Returns the column that matches one of the names.
 
         Raises:
-            DataError: where there is none, with the columns that are there.
+            DataError: if there is none; the message lists the existing columns.
         """
         if (found := self.find(names)) is not None:
             return found
         there = ", ".join(column if len(column) <= 40 else f"{column[:12]}..." for column in self.columns)
         raise DataError(
             f"{self.where}: no column {' or '.join(names)}; its columns are: {there or 'none'}. "
-            "Rename the column, or give a file in the dataset's own format"
+            "Rename the column or use a file in the dataset's original format"
         )
 
 
 def text_in(row: Raw, column: str | None) -> str:
-    """Returns a field's text without blanks around it, empty where there is none."""
+    """Returns a field's stripped text, or "" if it has none."""
     value = row.get(column) if column is not None else None
     return value.strip() if isinstance(value, str) else ""
 
 
 def collected(table: Table, read: Callable[[Raw], tuple[str, Row] | str]) -> Loaded[Row]:
-    """Returns the rows that can be used; the others are counted by their reason.
+    """Returns the usable rows; counts the others by reason.
 
     Args:
         table: the rows as published.
-        read: returns a row's prompt and what it becomes, or why it becomes nothing.
+        read: returns a row's prompt text and the resulting record, or the reason to skip the row.
     """
     loaded: Loaded[Row] = Loaded([])
     seen: set[str] = set()
@@ -73,12 +73,12 @@ def collected(table: Table, read: Callable[[Raw], tuple[str, Row] | str]) -> Loa
 
 
 def _fault(row: Raw, text: str, seen: set[str]) -> str | None:
-    """Returns why a row can't be used, or None where it can.
+    """Returns why a row is unusable, or None if it is usable.
 
     Args:
-        row: the row as it was published.
+        row: the row as published.
         text: its prompt.
-        seen: the prompts of the rows before it, to which a usable one is added.
+        seen: the normalised prompts of earlier rows; a usable row's prompt is added.
     """
     if SURPLUS in row:
         return "more fields than columns"

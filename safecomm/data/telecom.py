@@ -1,8 +1,8 @@
-"""Telecom benchmarks, and TeleQnA (arXiv 2310.15051), which is trained on too.
+"""Telecom benchmarks, and TeleQnA (arXiv 2310.15051), which is also used for training.
 
 A row of TeleQnA, keyed `question 17`: `question`, `option 1` to `option N` (N is 2 to 5), `answer` as `option K: text`,
-`explanation`, `category`. The right option is the one that K names: in a few rows the text after it differs.
-TSpec-LLM's questions are of the same form with underscores.
+`explanation`, `category`. K determines the correct option; in a few rows the text after it differs. TSpec-LLM has the
+same format with underscores.
 """
 
 import re
@@ -21,19 +21,19 @@ _ANSWER = re.compile(r"option[ _](\d+)\s*:?(.*)", re.DOTALL)
 
 
 def questions(table: Table) -> Loaded[Question]:
-    """Reads all questions of TeleQnA, whichever side of the train-test split they are on."""
+    """Reads all questions of TeleQnA, from both sides of the train-test split."""
     table.column(["question"])
     return choices.questions(table, numbered_options)
 
 
 def held_out(table: Table) -> Loaded[Question]:
-    """Returns the questions of the test side."""
+    """Returns the questions of the test set."""
     loaded = questions(table)
     return Loaded([row for row in loaded.rows if not is_training_row(row.text)], loaded.skipped)
 
 
 def examples(table: Table) -> Loaded[Example]:
-    """Returns the questions of the training side with their answers."""
+    """Returns the questions of the training set with their answers."""
     loaded = questions(table)
     return Loaded(
         [Example(row.prompt, row.response) for row in loaded.rows if is_training_row(row.text)], loaded.skipped
@@ -41,13 +41,13 @@ def examples(table: Table) -> Loaded[Example]:
 
 
 def remarks(table: Table) -> dict[str, int]:
-    """Counts used rows that are out of the ordinary."""
+    """Counts rows that are used but unusual."""
     differing = sum(not row.consistent for row in questions(table).rows)
     return {"answer text differs from the option that its number names; the number counts": differing}
 
 
 def numbered_options(row: Raw) -> Question | str:
-    """Returns a row's question, or why it has none."""
+    """Returns a row's question, or the reason to skip the row."""
     named = {column.strip().casefold(): column for column in row}
     numbered = {int(key[1]): text_in(row, named[key[0]]) for name in named if (key := _OPTION.fullmatch(name))}
     options = {number: option for number, option in sorted(numbered.items()) if option}
@@ -62,7 +62,7 @@ def numbered_options(row: Raw) -> Question | str:
 
 
 def open_prompts(table: Table, name: str) -> Loaded[Prompt]:
-    """Returns Tele-Eval's questions of the test side, to be compared with their answers by a grader."""
+    """Returns the questions of Tele-Eval's test set, with reference answers for a grader."""
     loaded = _answered(table)
     rows = [
         Prompt(name, "task", row.prompt, reference=row.response, grading=BY_GRADER)
@@ -73,7 +73,7 @@ def open_prompts(table: Table, name: str) -> Loaded[Prompt]:
 
 
 def open_examples(table: Table) -> Loaded[Example]:
-    """Returns Tele-Eval's questions of the training side with their answers."""
+    """Returns the questions of Tele-Eval's training set with their answers."""
     loaded = _answered(table)
     return Loaded([row for row in loaded.rows if is_training_row(row.prompt)], loaded.skipped)
 
@@ -89,7 +89,7 @@ def _answered(table: Table) -> Loaded[Example]:
 
 
 def _gsma(config: str, title: str, category: str = "subject") -> Dataset:
-    """Returns one of GSMA's open-telco tasks, whose numbers compare with those of its leaderboard."""
+    """Returns one of GSMA's open-telco tasks; results are comparable with its leaderboard."""
     return Dataset(
         title=f"GSMA open-telco: {title}",
         roles=frozenset({"task"}),
@@ -112,7 +112,7 @@ def _by_place(title: str, repo: str, files: tuple[str, ...]) -> Dataset:
 
 
 def _graded(config: str, title: str, grading: str, instruction: str) -> Dataset:
-    """Returns a GSMA task that is answered in words and graded against a reference."""
+    """Returns a GSMA task with open questions, graded against a reference."""
 
     def graded(table: Table, name: str) -> Loaded[Prompt]:
         text, answer = table.column(["question", "text", "content"]), table.column(["answer", "group", "target"])

@@ -1,1 +1,1 @@
-"""From data to an adapter: Ray Train workers with DeepSpeed."""
+"""LoRA fine-tuning with Ray Train and DeepSpeed."""

@@ -1,6 +1,7 @@
-"""A fine-tune's checkpoints: which of them are whole and, where its ranks share no folder, how they come to each node.
+"""Checkpoints of a fine-tune: completeness checks, and synchronization through a bucket.
 
-There each node's part is published, and all parts fetched; in a folder that all nodes see neither is needed, nor done.
+If the storage is a bucket, each node publishes its part of a checkpoint and fetches all parts to resume. In a mounted
+folder this is unnecessary and does nothing.
 """
 
 import json
@@ -12,13 +13,13 @@ from safecomm.storage import shared
 from safecomm.storage.store import write_json
 
 NEWEST = "newest.json"
-"""Names the last checkpoint that every node has published its part of."""
+"""Names the newest checkpoint that is complete in the bucket."""
 
 
-def drop_halves(checkpoints: Path, ranks: int) -> None:
-    """Removes checkpoints that were being written when a rank died: transformers would go on from them, and fail.
+def drop_incomplete(checkpoints: Path, ranks: int) -> None:
+    """Removes incomplete checkpoints, which a dying rank leaves behind; transformers would fail to resume from them.
 
-    A whole one has each rank's random state, and the trainer's state, which rank 0 writes last.
+    A complete checkpoint has every rank's RNG state, and the trainer state, which rank 0 writes last.
     """
     for folder in checkpoints.glob("checkpoint-*"):
         if len(list(folder.glob("rng_state*.pth"))) < ranks or not _is_json(folder / "trainer_state.json"):
@@ -26,26 +27,26 @@ def drop_halves(checkpoints: Path, ranks: int) -> None:
 
 
 def last_step(checkpoints: Path) -> int:
-    """Returns the step of the newest checkpoint, 0 where there is none."""
+    """Returns the step of the newest checkpoint, or 0 if there is none."""
     return max((int(folder.name.rpartition("-")[2]) for folder in checkpoints.glob("checkpoint-*")), default=0)
 
 
 def newest(checkpoints: Path) -> str | None:
-    """Returns the last whole checkpoint, brought to this node; None where there is none. All ranks call it."""
+    """Returns the newest complete checkpoint as a local path, or None; all ranks must call it."""
     import ray.train
     import torch
     from transformers.trainer_utils import get_last_checkpoint
 
     if shared.is_copy(checkpoints):
         if ray.train.get_context().get_local_rank() == 0:
-            _bring(checkpoints)
+            _download(checkpoints)
         torch.distributed.barrier()
     found: str | None = get_last_checkpoint(str(checkpoints))
     return found
 
 
-def _bring(checkpoints: Path) -> None:
-    """Leaves the last whole checkpoint in this node's folder, and no other."""
+def _download(checkpoints: Path) -> None:
+    """Replaces the local checkpoints with the newest complete one from the bucket."""
     shutil.rmtree(checkpoints, ignore_errors=True)
     checkpoints.mkdir(parents=True)
     shared.fetch(checkpoints)
@@ -55,19 +56,19 @@ def _bring(checkpoints: Path) -> None:
 
 
 def publishing_callback(checkpoints: Path) -> Any:
-    """Returns a callback of transformers that publishes each checkpoint; every rank calls it."""
+    """Returns a transformers callback that publishes each checkpoint; all ranks must install it."""
     import ray.train
     import torch
     from transformers import TrainerCallback
 
     class Publish(TrainerCallback):  # type: ignore[misc]
-        """One rank a node publishes what lies on the node; once all have, the checkpoint is the newest."""
+        """Publishes the node's part from one rank per node, then marks the checkpoint as newest."""
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if not shared.is_copy(checkpoints):
                 return
             context, name = ray.train.get_context(), f"checkpoint-{state.global_step}"
-            torch.distributed.barrier()  # each rank has written its part
+            torch.distributed.barrier()  # wait until every rank has written its part
             if context.get_local_rank() == 0 and (checkpoints / name).is_dir():
                 shared.publish_parts(checkpoints / name)
             torch.distributed.barrier()
@@ -76,7 +77,7 @@ def publishing_callback(checkpoints: Path) -> Any:
                 write_json(checkpoints / NEWEST, {"name": name})
                 shared.publish(checkpoints / NEWEST)
                 if before and before != name:
-                    shared.withdraw(checkpoints / before)
+                    shared.unpublish(checkpoints / before)
 
     return Publish()
 

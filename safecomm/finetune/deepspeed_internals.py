@@ -1,13 +1,13 @@
-"""What the project uses of DeepSpeed 0.19 beside its public API. A later DeepSpeed may move it without notice.
+"""All uses of DeepSpeed 0.19's private API. A later DeepSpeed may change it without notice.
 
-tests/finetune/test_job.py and tests/finetune/test_sharding.py fail then.
+If it does, tests/finetune/test_job.py and tests/finetune/test_sharding.py fail.
 """
 
 
 def has_async_io() -> bool:
-    """Tells whether DeepSpeed can read and write a disk asynchronously here, which takes libaio.
+    """Returns whether DeepSpeed's asynchronous disk I/O works on this machine; it needs libaio.
 
-    Its public `ds_report` only prints it.
+    The public `ds_report` only prints this.
     """
     import deepspeed
 
@@ -15,10 +15,10 @@ def has_async_io() -> bool:
 
 
 def reduce_with_gloo() -> None:
-    """Keeps DeepSpeed on CPUs from compiling an all-reduce of its own. There is no setting for it.
+    """Makes DeepSpeed use Gloo's all-reduce on CPUs instead of compiling its own; there is no setting for this.
 
-    It takes a compiler on every node, and a run that is killed meanwhile leaves a lock for which all later ones wait
-    for ever. Gloo's serves.
+    Compiling needs a compiler on every node, and a run killed during compilation leaves a lock that blocks all later
+    runs forever.
     """
     import deepspeed
 

@@ -1,4 +1,4 @@
-"""What one fine-tune is: model, data, adapter and hyperparameters, as its workers get them."""
+"""The specification of one fine-tune: model, data, adapter and hyperparameters."""
 
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -8,19 +8,19 @@ from safecomm.spec import Finetune
 from safecomm.storage.store import digest
 
 PLACES = ("model", "data")
-"""Named by what lies there."""
+"""Path fields; their content identifies them."""
 MEMORY = ("offload", "gradient_checkpointing", "save_every")
-"""What moves memory and files about and leaves the result as it is."""
+"""Fields that affect memory and files but not the result."""
 
 
 @dataclass(frozen=True)
 class FinetuneJob:
-    """One LoRA fine-tune, JSON-able so that it can travel to the workers and be hashed."""
+    """One LoRA fine-tune; all fields are JSON values, so it can be sent to workers and hashed."""
 
     model: str
-    """Folder of the weights that get the adapter."""
+    """Folder of the model to fine-tune."""
     data: str
-    """A JSON Lines file of prompt and response."""
+    """A JSON Lines file with prompts and responses."""
     rank: int
     alpha: float
     dropout: float
@@ -47,7 +47,7 @@ class FinetuneJob:
 
     @classmethod
     def of(cls, finetune: Finetune, *, model: Path, data: Path, workers: int, seed: int, **changes: Any) -> Self:
-        """Returns the job that a sweep's `finetune` section describes, with `changes` to single fields."""
+        """Returns the job for a sweep's `finetune` section, with individual fields overridden by `changes`."""
         lora = finetune.lora
         values = finetune.model_dump(include={field.name for field in fields(cls)})
         values |= {
@@ -66,10 +66,9 @@ class FinetuneJob:
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """What decides the result beside the model and the data.
+        """The fields that determine the result, apart from model and data.
 
-        Fields with a default are left out where they have it: they came later, and what was made before them keeps its
-        name.
+        Fields at their default value are omitted: they were added later, and existing fine-tunes must keep their keys.
         """
         defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
         values = {name: value for name, value in asdict(self).items() if name not in PLACES + MEMORY}
@@ -77,12 +76,12 @@ class FinetuneJob:
 
     @property
     def name(self) -> str:
-        """Tells it from all other fine-tunes."""
+        """A unique id of the fine-tune."""
         return digest([self.model, self.data, self.hyperparameters])
 
     @property
     def swap(self) -> Path | None:
-        """The folder on each node for weights that are put on a disk: its own, as others may run beside it."""
+        """The folder on each node for weights offloaded to disk, unique to this fine-tune."""
         return Path(self.offload["nvme"]) / f"finetune-{self.name}" if isinstance(self.offload, dict) else None
 
     @property

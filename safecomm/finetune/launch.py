@@ -1,4 +1,4 @@
-"""Runs a fine-tune on Ray Train workers and checks what it saved."""
+"""Runs a fine-tune on Ray Train workers and checks the saved adapter."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from safecomm.cluster.session import CPU_SHARE
 from safecomm.defenses.adapter import Adapter
 from safecomm.errors import TrainingError
-from safecomm.finetune.checkpoints import drop_halves, last_step
+from safecomm.finetune.checkpoints import drop_incomplete, last_step
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.worker import train
 from safecomm.storage import shared
@@ -25,7 +25,7 @@ from safecomm.storage.store import Store, write_json
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
-"""Failures without a further checkpoint after which a fine-tune is given up: nodes may go often, but it gets on."""
+"""Number of consecutive failures without a new checkpoint after which a fine-tune is abandoned."""
 
 
 def finetune(
@@ -38,23 +38,23 @@ def finetune(
     labels: Mapping[str, str] | None = None,
     spread: bool = False,
 ) -> None:
-    """Trains the job's adapter into the folder `out`, with `training.json` (steps, loss, seconds, curve) beside it.
+    """Trains the job's adapter and writes it to `out`, with `training.json` (steps, loss, seconds, curve) beside it.
 
-    A run that was interrupted goes on from its last checkpoint. A rank that dies, alone or with its node, takes the
-    others down; the fine-tune is then tried again from the last checkpoint.
+    An interrupted run resumes from its last checkpoint. If a rank or its node dies, all ranks are stopped and the
+    fine-tune is retried from the last checkpoint.
 
     Args:
         job: the fine-tune.
-        out: the folder that the adapter is written to.
-        store: its scratch folder keeps the checkpoints.
+        out: the adapter's output folder.
+        store: the store whose scratch folder holds the checkpoints.
         on_gpu: whether each rank has a GPU.
-        callbacks: Ray Train's.
-        labels: of the nodes that train.
-        spread: put the ranks on different nodes where there are enough.
+        callbacks: Ray Train callbacks.
+        labels: required labels of the training nodes.
+        spread: whether to place the ranks on different nodes if possible.
 
     Raises:
-        TrainingError: when the loss is not finite, the workers fail time after time, or the saved adapter is empty or
-            not finite.
+        TrainingError: if the loss is not finite, the workers fail repeatedly, or the saved adapter is untrained or not
+            finite.
     """
     checkpoints = store.root / "scratch" / f"finetune-{job.name}-checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -68,33 +68,33 @@ def finetune(
         placement_strategy="SPREAD" if spread else "PACK",
     )
     failures, reached = 0, -1
-    drop_halves(checkpoints, job.workers)
+    drop_incomplete(checkpoints, job.workers)
     for attempt in itertools.count(1):
-        # A name of its own each time: Ray Train takes up the state of a run that it knows by name.
+        # A new name for each attempt: Ray Train restores the state of a run with a known name.
         trainer = _trainer(settings, scaling, runs, f"{out.name}-{attempt}", callbacks)
         try:
             write_json(out / TRAINING, trainer.fit().return_value)
             break
         except ray.train.TrainingFailedError as error:
             cause = _training_error(error)
-            drop_halves(checkpoints, job.workers)
+            drop_incomplete(checkpoints, job.workers)
             step = last_step(checkpoints)
             failures, reached = (failures + 1, reached) if step <= reached else (1, step)
             if cause or failures == ATTEMPTS:
                 raise cause or TrainingError(f"the fine-tune failed {failures} times: {_last_line(error)}") from error
-            logger.warning("the fine-tune's workers failed (%s); going on from the last checkpoint", _last_line(error))
-    shared.fetch(out)  # what the first rank wrote, on whatever node
+            logger.warning("the fine-tune's workers failed (%s); resuming from the last checkpoint", _last_line(error))
+    shared.fetch(out)  # rank 0 may have run on another node
     Adapter.load(out).check_trained()
     for folder in (checkpoints, *(runs / f"{out.name}-{number}" for number in range(1, attempt + 1))):
         shutil.rmtree(folder, ignore_errors=True)
-        shared.withdraw(folder)
-    shared.withdraw(out)
+        shared.unpublish(folder)
+    shared.unpublish(out)
 
 
 def _trainer(
     settings: dict[str, Any], scaling: ray.train.ScalingConfig, runs: Path, name: str, callbacks: Sequence[Any]
 ) -> TorchTrainer:
-    """Returns what starts the workers once, under a name."""
+    """Returns a trainer for one attempt."""
     on_gpu = scaling.use_gpu
     return TorchTrainer(
         train,
@@ -111,13 +111,13 @@ def _trainer(
 
 
 def training_metrics(adapter: Path) -> dict[str, Any]:
-    """Returns what a fine-tune recorded beside its adapter."""
+    """Returns the metrics that a fine-tune wrote beside its adapter."""
     value: dict[str, Any] = json.loads((adapter / TRAINING).read_text(encoding="utf-8"))
     return value
 
 
 def _training_error(error: Exception) -> TrainingError | None:
-    """Returns our own explanation among the workers' failures, if there is one."""
+    """Returns the TrainingError among the workers' failures, if there is one."""
     for failure in getattr(error, "worker_failures", {}).values():
         cause = getattr(failure, "cause", None) or failure
         if isinstance(cause, TrainingError):

@@ -1,4 +1,4 @@
-"""The weights that a rank holds: its shard under ZeRO-3, all of them otherwise, in 4 bits if asked."""
+"""Loads a rank's weights: its shard under ZeRO-3, otherwise the full model, optionally in 4 bits."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -10,13 +10,13 @@ from safecomm.finetune.job import FinetuneJob
 def load_model(job: FinetuneJob, *, bf16: bool, on_gpu: bool) -> Any:
     """Returns the frozen model.
 
-    Under ZeRO-3 no rank ever holds it whole: transformers asks the configuration of the living training arguments, has
-    each weight sharded as it is made, and rank 0 alone maps the files and hands out one module at a time. So the
-    training arguments must be made before, and be alive.
+    Under ZeRO-3 no rank ever holds the full model: transformers reads the configuration from the existing training
+    arguments and shards each weight on creation; only rank 0 maps the files and broadcasts one module at a time. So the
+    training arguments must be created first and kept alive.
 
     Raises:
-        TrainingError: for 4-bit weights without what they take, and for packing with a model that can't keep packed
-            examples apart.
+        TrainingError: if the requirements for 4-bit weights are missing, or packing is enabled for a model that can't
+            separate packed examples.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -25,11 +25,11 @@ def load_model(job: FinetuneJob, *, bf16: bool, on_gpu: bool) -> Any:
     if job.quantize != "none":
         options |= _quantized(job.quantize, usable=bf16 and on_gpu)
     model = AutoModelForCausalLM.from_pretrained(job.model, **options)
-    # The others make masks of their own, or carry a state from one example to the next.
+    # Incompatible models build their own masks or carry state across examples.
     if job.packing and not model.is_backend_compatible():
         raise TrainingError(
-            f"finetune.packing: in a model of type {model.config.model_type} each example would see those before it in "
-            "its row; set finetune.packing: false"
+            f"finetune.packing: models of type {model.config.model_type} would let packed examples attend to each "
+            "other; set finetune.packing: false"
         )
     return model
 
@@ -40,13 +40,13 @@ def _quantized(kind: str, *, usable: bool) -> dict[str, Any]:
 
     if not usable:
         raise TrainingError(
-            f"finetune.quantize: {kind} takes GPUs that compute in bf16, and this worker has none; set "
+            f"finetune.quantize: {kind} needs GPUs with bf16 support, and this worker has none; set "
             "finetune.quantize: none"
         )
     if find_spec("bitsandbytes") is None:
         raise TrainingError(
-            f"finetune.quantize: {kind} needs the package bitsandbytes on every node; `pip install bitsandbytes` "
-            "there, or set finetune.quantize: none"
+            f"finetune.quantize: {kind} needs the package bitsandbytes on every node; run `pip install bitsandbytes` "
+            "there or set finetune.quantize: none"
         )
     config = BitsAndBytesConfig(
         load_in_4bit=True,

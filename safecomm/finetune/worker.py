@@ -1,4 +1,4 @@
-"""What every rank of a fine-tune runs: TRL's SFTTrainer on a PEFT LoRA, sharded by DeepSpeed."""
+"""The training function of every rank: TRL's SFTTrainer on a PEFT LoRA, sharded by DeepSpeed."""
 
 import os
 import shutil
@@ -12,34 +12,35 @@ from safecomm.errors import TrainingError
 from safecomm.finetune.checkpoints import newest, publishing_callback
 from safecomm.finetune.deepspeed_internals import reduce_with_gloo
 from safecomm.finetune.job import FinetuneJob
+from safecomm.finetune.memory import peak_bytes
 from safecomm.finetune.model import load_model
 from safecomm.finetune.zero import deepspeed_config
 from safecomm.storage import shared
-from safecomm.storage.store import here
+from safecomm.storage.store import local_copy
 
 LOGS_PER_RUN = 50
 STEPS_PER_REPORT = 100
-"""Ray Train takes a report every two seconds, and all ranks wait for it: short runs must not report each log."""
+"""Ray Train handles a report every two seconds, and all ranks wait for it; so short runs must not report every log."""
 
 
 def train(settings: dict[str, Any]) -> dict[str, Any]:
     """Trains the adapter and, on rank 0, writes it to `settings["out"]`.
 
     Args:
-        settings: `job` (a FinetuneJob's fields), `out` (the adapter's folder), `checkpoints` (a folder all ranks see,
-            or have copies of).
+        settings: `job` (a FinetuneJob's fields), `out` (the adapter's folder), `checkpoints` (a folder that all ranks
+            share or mirror).
 
     Returns:
-        `steps`, `loss` (mean over the run), `seconds` and `curve`, what was logged as it went.
+        `steps`, `loss` (mean over the run), `seconds`, `peak_bytes` (of rank 0) and `curve` (the logged losses).
 
     Raises:
-        TrainingError: at the first step whose loss is not finite, and for settings that this machine can't follow.
+        TrainingError: at the first non-finite loss, or if this machine does not support the settings.
     """
     import ray.train
     import torch
 
     job, out, checkpoints = FinetuneJob(**settings["job"]), Path(settings["out"]), Path(settings["checkpoints"])
-    job = replace(job, model=str(here(Path(job.model))), data=str(here(Path(job.data))))
+    job = replace(job, model=str(local_copy(Path(job.model))), data=str(local_copy(Path(job.data))))
     trainer = make_trainer(job, str(checkpoints))
     trainer.add_callback(_reporting_callback())
     trainer.add_callback(publishing_callback(checkpoints))
@@ -49,22 +50,23 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     if ray.train.get_context().get_world_rank() == 0:
         shared.publish_parts(out)
     if job.swap:
-        torch.distributed.barrier()  # other ranks of this node may still read their shards
+        torch.distributed.barrier()  # other ranks on this node may still read their shards
         shutil.rmtree(job.swap, ignore_errors=True)
     return {
         "steps": result.global_step,
         "loss": result.training_loss,
         "seconds": round(time.time() - started, 2),
         "ranks": ray.train.get_context().get_world_size(),
+        "peak_bytes": peak_bytes(),
         "curve": [entry for entry in trainer.state.log_history if "loss" in entry],
     }
 
 
 def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
-    """Returns this rank's SFTTrainer, in a process that knows its rank, with the model loaded and sharded.
+    """Returns this rank's SFTTrainer with the model loaded and sharded; needs the distributed environment to be set.
 
     Raises:
-        TrainingError: for settings that this machine can't follow.
+        TrainingError: if this machine does not support the settings.
     """
     import deepspeed
     import torch
@@ -73,10 +75,10 @@ def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
 
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
-        # More threads than cores wait for each other in busy loops, which makes a step ten times as long.
+        # With more threads than cores, OpenMP threads busy-wait for each other and a step takes ten times as long.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // (job.workers * TRIALS_WITHOUT_GPU)))
     reduce_with_gloo()
-    # Before the model is loaded: ZeRO-3 must know how many ranks share the weights.
+    # Must run before the model is loaded: ZeRO-3 needs the number of ranks to shard the weights.
     deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo")
     set_seed(job.seed)
     bf16 = job.precision == "bf16" or (job.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
@@ -112,8 +114,8 @@ def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) 
         warmup_steps=job.warmup,
         weight_decay=job.weight_decay,
         max_length=job.max_length,
-        # TRL makes the labels before it packs, keeps examples whole ("bfd"), and starts each one's positions at 0, by
-        # which transformers keeps them from seeing each other (but for a model that makes a mask of its own).
+        # TRL creates labels before packing, keeps examples whole ("bfd") and restarts positions at 0 for each example.
+        # transformers uses these positions to mask examples from each other, unless a model builds its own mask.
         packing=job.packing,
         packing_strategy="bfd",
         completion_only_loss=True,
@@ -135,7 +137,7 @@ def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) 
 
 
 def _dataset(job: FinetuneJob) -> Any:
-    """Returns prompt-completion pairs, so that the loss falls on the answer alone, whatever the chat template."""
+    """Returns prompt-completion pairs, so that the loss covers only the answer with any chat template."""
     from datasets import load_dataset
 
     rows = load_dataset("json", data_files=job.data, split="train")
@@ -153,14 +155,14 @@ def _trainer_class(job: FinetuneJob) -> Any:
     from trl import SFTTrainer
 
     class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
-        """Stops at the first loss that is not finite, before it ruins the adapter."""
+        """Stops at the first non-finite loss, before it corrupts the adapter."""
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(*args, **kwargs)
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss.item()} at step {self.state.global_step + 1}; "
-                    "lower finetune.learning_rate, or look at the data of that step"
+                    "lower finetune.learning_rate or check the data of that step"
                 )
             return loss
 
@@ -190,14 +192,14 @@ def _reporting_callback() -> Any:
     from transformers import TrainerCallback
 
     class ReportToRay(TrainerCallback):  # type: ignore[misc]
-        """Passes loss and throughput to Ray Train; every rank calls it, as Ray Train's barrier needs."""
+        """Reports loss and throughput to Ray Train; every rank must report because Ray Train synchronizes them."""
 
         def __init__(self) -> None:
             self.started = time.time()
             self.reported = 0
 
         def _is_due(self, step: int, steps: int) -> bool:
-            """Decides by the steps alone, so that all ranks decide alike."""
+            """Returns whether to report; depends only on the step, so all ranks agree."""
             interval = max(STEPS_PER_REPORT, steps // LOGS_PER_RUN)
             if step // interval == self.reported:
                 return False

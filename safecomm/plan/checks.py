@@ -1,4 +1,4 @@
-"""What is amiss with a cluster, from what its nodes answered: each finding says what to do."""
+"""Checks a cluster's nodes; each finding says how to fix the problem."""
 
 import os
 from collections import Counter
@@ -13,15 +13,15 @@ from safecomm.search.profiles import Profiles
 from safecomm.spec import Sweep
 
 Level = Literal["ok", "warning", "problem"]
-MEND = "run scripts/install.sh there"
-LEAST_DISK_GIB = 10.0
-LEAST_SHM_GIB = 2.0
-"""NCCL and Ray's object store fail in obscure ways with less."""
+FIX = "run scripts/install.sh there"
+MIN_DISK_GIB = 10.0
+MIN_SHM_GIB = 2.0
+"""With less, NCCL and Ray's object store fail with obscure errors."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of a check."""
+    """The result of a check."""
 
     subject: str
     level: Level
@@ -29,10 +29,14 @@ class Finding:
 
 
 def check_versions(nodes: Sequence[Node]) -> list[Finding]:
-    """Compares Python and the packages of every node with the driver's, and the driver's with the pins."""
+    """Compares every node's Python and packages with the driver's, and the driver's with the pinned versions."""
     driver, wanted = nodes[0], pins()
     findings = [
-        Finding("Python", "problem", f"{node.name} has {node.python}, {driver.name} {driver.python}; Ray needs one")
+        Finding(
+            "Python",
+            "problem",
+            f"{node.name} has {node.python}, {driver.name} has {driver.python}; Ray needs the same version everywhere",
+        )
         for node in nodes
         if node.python != driver.python
     ]
@@ -40,62 +44,62 @@ def check_versions(nodes: Sequence[Node]) -> list[Finding]:
         if node.versions != driver.versions:
             names = sorted({name for name, _ in node.versions.items() ^ driver.versions.items()} - {"vllm"})
             other = [f"{name} {_version(node, name)} ({driver.name}: {_version(driver, name)})" for name in names]
-            findings += [Finding("packages", "problem", f"{node.name} has {', '.join(other)}; {MEND}")] if other else []
+            findings += [Finding("packages", "problem", f"{node.name} has {', '.join(other)}; {FIX}")] if other else []
     off = [
         f"{name} {_version(driver, name)} (pinned: {pin})" for name, pin in wanted.items() if _is_off(driver, name, pin)
     ]
     if off:
-        findings.append(Finding("packages", "warning", f"{driver.name} has {', '.join(off)}; {MEND}"))
+        findings.append(Finding("packages", "warning", f"{driver.name} has {', '.join(off)}; {FIX}"))
     if not wanted:
-        findings.append(Finding("packages", "warning", "safecomm is not installed here, so its pins are not known"))
+        findings.append(Finding("packages", "warning", "safecomm is not installed, so its pinned versions are unknown"))
     ok = f"Python {driver.python}, {len(wanted)} pinned packages, on {_count(nodes)}"
     return findings or [Finding("packages", "ok", ok)]
 
 
 def check_engines(nodes: Sequence[Node], engine: str = "vllm", on_gpu: bool = False) -> list[Finding]:
-    """Names nodes on which engines or fine-tunes could not start.
+    """Finds nodes on which engines or fine-tunes can't start.
 
     Args:
         nodes: the nodes.
-        engine: what the sweep's engines are.
-        on_gpu: whether both go to nodes with GPUs alone.
+        engine: the sweep's engine.
+        on_gpu: whether engines and fine-tunes run only on nodes with GPUs.
     """
 
     def level(node: Node, module: str) -> Level:
         is_needed = (node.gpus or not on_gpu) and (module != "vllm" or engine == "vllm")
         return "problem" if is_needed else "warning"
 
-    hints = {"vllm": f"{MEND}, or set evaluate.engine: transformers", "deepspeed": MEND}
+    hints = {"vllm": f"{FIX}, or set evaluate.engine: transformers", "deepspeed": FIX}
     findings = [
         Finding(module, level(node, module), f"{node.name}: {module} {fault}; {hints[module]}")
         for node in nodes
         for module, fault in node.faults.items()
     ]
-    return findings or [Finding("engines", "ok", "vLLM and DeepSpeed are on every node")]
+    return findings or [Finding("engines", "ok", "vLLM and DeepSpeed are installed on every node")]
 
 
 def check_storage(nodes: Sequence[Node], storage: str) -> list[Finding]:
-    """Names nodes that don't see the storage or can't write there."""
+    """Finds nodes that can't see the storage or write to it."""
     if Path(storage).expanduser().resolve().is_relative_to(Path.cwd()) and "runtime_resources" in Path.cwd().parts:
-        text = f"{storage} is in the job's own copy of its directory, which Ray deletes; give --storage a shared folder"
+        text = f"{storage} is in the job's working directory, which Ray deletes; set --storage to a shared folder"
         return [Finding("storage", "problem", text)]
-    mend = "mount the same file system at the same path on every node, writable for Ray's user"
+    fix = "mount the same file system at the same path on every node, writable by Ray's user"
     findings = [
-        Finding("storage", "problem", f"{storage}: {node.name} {node.storage_fault}; {mend}")
+        Finding("storage", "problem", f"{storage}: {node.name} {node.storage_fault}; {fix}")
         for node in nodes
         if node.storage_fault
     ]
-    return findings or [Finding("storage", "ok", f"{storage} is seen and writable on {_count(nodes)}")]
+    return findings or [Finding("storage", "ok", f"{storage} is visible and writable on {_count(nodes)}")]
 
 
 def check_models_seen(nodes: Sequence[Node]) -> list[Finding]:
-    """Names nodes that don't see a model's folder, such as the hub's cache on the driver's own disk."""
+    """Finds nodes that can't see a model's folder, e.g. because the Hub cache is on the driver's local disk."""
     return [
         Finding(
             "models",
             "problem",
-            f"{node.name} does not see {', '.join(node.unseen_models)}; give folders on the shared storage, or set "
-            "HF_HOME to a folder there on every node",
+            f"{node.name} does not see {', '.join(node.unseen_models)}; use folders on the shared storage, or set "
+            "HF_HOME on every node to a folder there",
         )
         for node in nodes
         if node.unseen_models
@@ -103,12 +107,12 @@ def check_models_seen(nodes: Sequence[Node]) -> list[Finding]:
 
 
 def check_gpus(sweep: Sweep, nodes: Sequence[Node], most: float) -> list[Finding]:
-    """Compares what a sweep asks for with the most that the cluster can have.
+    """Compares the GPUs that a sweep needs with the maximum that the cluster can have.
 
     Args:
         sweep: the sweep.
         nodes: the nodes.
-        most: GPUs that there are or, by `cluster.gpus`, can be.
+        most: the current number of GPUs, or `cluster.gpus` if that is larger.
     """
     from safecomm.plan.plan import least_gpus
 
@@ -118,8 +122,8 @@ def check_gpus(sweep: Sweep, nodes: Sequence[Node], most: float) -> list[Finding
     if needed > most:
         text = (
             f"the sweep needs {needed} at a time (cluster.target, cluster.judge, cluster.finetune.workers) and the "
-            f"cluster has {most:g}; lower replicas, tensor_parallel or workers, or add GPUs; where it starts more when "
-            "there is work for them, say how many in cluster.gpus"
+            f"cluster has {most:g}; lower replicas, tensor_parallel or workers, or add GPUs; if the cluster "
+            "autoscales, set cluster.gpus to its maximum"
         )
         return [Finding("GPUs", "problem", text)]
     kinds = Counter(gpu for node in nodes for gpu in node.gpus)
@@ -128,42 +132,42 @@ def check_gpus(sweep: Sweep, nodes: Sequence[Node], most: float) -> list[Finding
 
 
 def check_room(nodes: Sequence[Node]) -> list[Finding]:
-    """Tells of nodes that are short of shared memory or disk."""
+    """Finds nodes with too little shared memory or disk."""
     findings = [
         Finding(subject, "warning", f"{node.name}: {have:.1f} GiB of {what}; below {least:g} GiB {consequence}")
         for node in nodes
         for subject, have, least, what, consequence in (
-            ("/dev/shm", node.shm_gib, LEAST_SHM_GIB, "/dev/shm", "start containers with --shm-size"),
-            ("disk", node.disk_gib, LEAST_DISK_GIB, "free disk in /tmp", "Ray can't spill"),
+            ("/dev/shm", node.shm_gib, MIN_SHM_GIB, "/dev/shm", "start containers with --shm-size"),
+            ("disk", node.disk_gib, MIN_DISK_GIB, "free disk in /tmp", "Ray can't spill"),
         )
         if have < least
     ]
     memory = ", ".join(f"{node.name}: {node.memory_gib:.0f} GiB" for node in nodes)
-    return findings or [Finding("memory", "ok", f"{memory}; /dev/shm and disk suffice")]
+    return findings or [Finding("memory", "ok", f"{memory}; /dev/shm and disk are sufficient")]
 
 
 def check_keys(nodes: Sequence[Node], sweep: Sweep | None, expected: Iterable[str] = ()) -> list[Finding]:
-    """Tells which secrets the job lacks that it needs, or that are set where it was submitted.
+    """Finds secrets that the nodes lack although the sweep needs them or the submitting machine has them.
 
     Args:
         nodes: the nodes.
         sweep: the sweep, if any.
-        expected: names of the secrets that are set where the job was submitted.
+        expected: names of the secrets that are set on the submitting machine.
     """
     lacking: dict[str, str] = {}
     without = [node.name for node in nodes if not node.has_key]
-    asked = [*sweep.evaluate.judges, *([sweep.evaluate.grader] if sweep.evaluate.grader else [])] if sweep else []
-    if without and (KEY in expected or any(judge.url for judge in asked)):
+    judges = [*sweep.evaluate.judges, *([sweep.evaluate.grader] if sweep.evaluate.grader else [])] if sweep else []
+    if without and (KEY in expected or any(judge.url for judge in judges)):
         lacking[KEY] = f"on {', '.join(without)}"
     for name in {"HF_TOKEN", "WANDB_API_KEY"} & set(expected):
         if not has_secret(name):
             lacking[name] = f"on {nodes[0].name}"
-    mend = "set it in the environment of `ray start` on the nodes; a submission never carries secrets"
-    return [Finding(name, "warning", f"is not set {where}; {mend}") for name, where in sorted(lacking.items())]
+    fix = "set it in the environment of `ray start` on the nodes; submitting a job never sends secrets"
+    return [Finding(name, "warning", f"is not set {where}; {fix}") for name, where in sorted(lacking.items())]
 
 
 def has_secret(name: str) -> bool:
-    """Returns whether this process has a secret, from its environment or from the file of a login."""
+    """Returns whether this process has a secret, in its environment or from a stored login."""
     if os.environ.get(name):
         return True
     if name == "HF_TOKEN":
@@ -186,7 +190,7 @@ def _version(node: Node, package: str) -> str:
 
 
 def _is_off(node: Node, package: str, pin: str) -> bool:
-    """Whether a package is not of the pinned version; that vLLM is missing is told with the engines."""
+    """Returns whether a package differs from the pinned version; `check_engines` reports a missing vLLM."""
     if package == "vllm" and package not in node.versions:
         return False
     parts = pin.split(".")

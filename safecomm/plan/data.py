@@ -13,17 +13,17 @@ from safecomm.judging.verdicts import check_gradable
 from safecomm.spec import DatasetRef, Sweep
 
 
-def suite(sweep: Sweep) -> list[Prompt]:
-    """Returns all prompts that the sweep measures with."""
+def all_prompts(sweep: Sweep) -> list[Prompt]:
+    """Returns the prompts of all benchmarks of a sweep."""
     return [
         prompt for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind) for prompt in _prompts(ref, kind)
     ]
 
 
-def asked(sweep: Sweep, split: str) -> list[Prompt]:
-    """Returns the prompts of a split's trials: `search`, where settings are chosen, or `report`."""
+def split_prompts(sweep: Sweep, split: str) -> list[Prompt]:
+    """Returns the prompts for the trials of a split (`search` or `report`)."""
     side = sweep.search.split if split == "search" else split
-    return [prompt for prompt in suite(sweep) if prompt.side == side]
+    return [prompt for prompt in all_prompts(sweep) if prompt.side == side]
 
 
 def check_data(sweep: Sweep) -> None:
@@ -43,19 +43,19 @@ def check_data(sweep: Sweep) -> None:
     for kind in get_args(Kind):
         for place, ref in enumerate(getattr(evaluate, kind)):
             _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
-    check_gradable(suite(sweep), evaluate.grader is not None)
+    check_gradable(all_prompts(sweep), evaluate.grader is not None)
     if evaluate.labels:
-        from safecomm.judging.labels import Labelled  # brings scipy, for which a plan would wait
+        from safecomm.judging.labels import Labelled  # imports scipy, which slows down planning
 
         with _placed("evaluate.labels"):
             Labelled.read(Path(evaluate.labels))
 
 
-def elsewhere(sweep: Sweep) -> list[str]:
-    """Returns the benchmarks that would first have to be fetched from where they are published."""
+def datasets_to_download(sweep: Sweep) -> list[str]:
+    """Returns the names of the benchmarks that are not available locally."""
     refs = [ref for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind)]
     sources = {ref.name: ref.entry.source for ref in refs if not ref.path}
-    return [name for name, source in sources.items() if source and not source.is_here]
+    return [name for name, source in sources.items() if source and not source.is_local]
 
 
 def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetRef) -> None:

@@ -1,9 +1,9 @@
-"""What this machine or a cluster has and lacks, for a sweep or in general."""
+"""Diagnoses this machine or a cluster, in general or for a given sweep."""
 
 import os
 
-from safecomm.cluster.node import Asked, Node, look
-from safecomm.cluster.nodes import ask_nodes
+from safecomm.cluster.node import Node, NodeQuery, inspect_node
+from safecomm.cluster.nodes import inspect_nodes
 from safecomm.cluster.reach import token_state
 from safecomm.cluster.session import ray_session
 from safecomm.plan.checks import (
@@ -23,16 +23,16 @@ from safecomm.storage import shared
 
 
 def examine(address: str | None, sweep: Sweep | None) -> list[Finding]:
-    """Examines a cluster, or this machine alone.
+    """Examines a cluster, or this machine.
 
     Args:
-        address: the cluster's, for a process on one of its nodes; None for this machine.
-        sweep: a sweep that is to run there.
+        address: the cluster's address, as seen from one of its nodes; None for this machine.
+        sweep: the sweep to run there, if any.
 
     Raises:
-        ClusterError: where the cluster does not answer.
+        ClusterError: if the cluster does not answer.
     """
-    storage = shared.folder_of_all(sweep.storage) if sweep else None
+    storage = shared.mounted_folder(sweep.storage) if sweep else None
     nodes, silent, most = _nodes(address, storage)
     most = max(most, float(sweep.cluster.gpus)) if sweep else most
     findings = [
@@ -40,8 +40,8 @@ def examine(address: str | None, sweep: Sweep | None) -> list[Finding]:
         *check_engines(nodes, sweep.evaluate.engine if sweep else "vllm", most > 0),
         *check_room(nodes),
         *check_keys(nodes, sweep, expected_secrets()),
-        *(Finding("node", "problem", f"{name} did not answer; look at it with `ray status`") for name in silent),
-        Finding("W&B", "ok", f"runs are written {_wandb_mode()}"),
+        *(Finding("node", "problem", f"{name} did not answer; check it with `ray status`") for name in silent),
+        Finding("W&B", "ok", f"runs are logged {_wandb_mode()}"),
         Finding("Ray's token", "ok", f"token authentication is {token_state()}"),
     ]
     if sweep:
@@ -51,12 +51,12 @@ def examine(address: str | None, sweep: Sweep | None) -> list[Finding]:
 
 
 def _nodes(address: str | None, storage: str | None) -> tuple[list[Node], list[str], float]:
-    """Returns the nodes that answered, the names of those that did not, and the most GPUs that there can be."""
+    """Returns the nodes that answered, the names of those that did not, and the number of GPUs."""
     if address is None:
-        node = look("this machine", Asked(imports=True))
+        node = inspect_node("this machine", NodeQuery(imports=True))
         return [node], [], float(len(node.gpus))
     with ray_session(address) as resources:
-        return *ask_nodes(Asked(storage=storage, imports=True)), resources.gpus
+        return *inspect_nodes(NodeQuery(storage=storage, imports=True)), resources.gpus
 
 
 def _wandb_mode() -> str:

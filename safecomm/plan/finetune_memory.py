@@ -1,9 +1,9 @@
-"""What a fine-tune needs of each GPU and each node, from the model's shape and the sweep alone.
+"""Estimates the memory of a fine-tune per GPU and per node, from the model's shape and the sweep.
 
-Weights, adapter, gradients and optimizer state are counted. Activations are modelled on what transformers and TRL 1.16
-keep: at the shapes of Llama-3.1-8B and Qwen2-7B with LoRA, those of the layers lie up to a tenth above the peak that
-PyTorch reaches, up to a fifth without gradient checkpointing. The loss, DeepSpeed's buffers and all overhead are read
-from the libraries' code and were measured on no GPU. All are those of a batch whose texts all reach `max_length`.
+Weights, adapter, gradients and optimizer state are exact. Activations are modelled on transformers and TRL 1.16: for
+Llama-3.1-8B and Qwen2-7B with LoRA the layers' estimate is up to 10% above PyTorch's peak, and up to 20% without
+gradient checkpointing. The loss, DeepSpeed's buffers and overhead are taken from the libraries' source code and have
+not been measured on a GPU. All figures assume a batch in which every text has `max_length` tokens.
 """
 
 from dataclasses import dataclass
@@ -14,44 +14,44 @@ from safecomm.spec import Finetune
 from safecomm.spec.finetune import Nvme
 
 REDUCE_BUCKET = 500_000_000
-"""Numbers in DeepSpeed's buffer for gradients (`reduce_bucket_size`), allocated whole however few are trained."""
+"""Elements of DeepSpeed's gradient buffer (`reduce_bucket_size`), always allocated in full."""
 LIVE_PARAMETERS = 1_000_000_000
 """Parameters that ZeRO-3 keeps gathered (`stage3_max_live_parameters`, `stage3_max_reuse_distance`)."""
 LOGITS_TILE = (4096, 32_768)
-"""Tokens and vocabulary of the logits that TRL has at a time; it never has all of them."""
+"""Tokens and vocabulary entries per tile: TRL computes the logits in tiles."""
 HOST_BUFFERS = 1.5
-"""What DeepSpeed takes of a node's memory for each byte that it keeps there, as its own estimators have it."""
+"""Host memory per offloaded byte, as in DeepSpeed's own estimators."""
 NVME_BUFFERS = 5
-"""Shards that are on their way between a disk and a GPU (`buffer_count`)."""
+"""Shards in transfer between disk and GPU (`buffer_count`)."""
 NF4 = 1 / 2 + 1 / 64 + SINGLE / (64 * 256)
-"""Bytes of a 4-bit weight: blocks of 64 have a scale in 8 bits, 256 of these one in fp32 (double quantization)."""
+"""Bytes per 4-bit weight: one 8-bit scale per 64 weights, one fp32 scale per 256 scales (double quantization)."""
 TRAINING_OVERHEAD = 2 * GIB
-"""CUDA's context, NCCL's buffers and cuBLAS's workspace."""
+"""CUDA context, NCCL buffers and cuBLAS workspace."""
 FRAGMENTATION = 0.1
-"""What torch's allocator holds of a fine-tune's passing tensors beyond their size."""
+"""Overhead of torch's caching allocator, as a share of the transient tensors."""
 
 
 @dataclass(frozen=True)
 class FinetuneMemory(Parts):
-    """One worker of a LoRA fine-tune at its peak, which is in the backward pass."""
+    """Peak memory of one worker of a LoRA fine-tune; the peak is in the backward pass."""
 
     weights: int
-    """The model's and the adapter's; a worker's share of them under ZeRO-3."""
+    """Model and adapter; the worker's shard under ZeRO-3."""
     gradients: int
     optimizer: int
-    """fp32 copies of what is trained and Adam's two moments."""
+    """fp32 copies of the trained parameters and Adam's two moments."""
     buffers: int
-    """DeepSpeed's buffer for gradients and, under ZeRO-3, the weights that are gathered at a time; at most about."""
+    """DeepSpeed's gradient buffer and, under ZeRO-3, the gathered weights. Approximate upper bound."""
     activations: int
-    """The layers' inputs, all that gradient checkpointing keeps, or without it what each layer saves. Estimate."""
+    """Saved activations: the layers' inputs, or without gradient checkpointing all that autograd saves. Estimate."""
     working_set: int
-    """What one layer, or the loss, has in hand during the backward pass, whichever is more. Estimate."""
+    """Temporary tensors of one layer or of the loss in the backward pass, whichever is larger. Estimate."""
     overhead: int
     """Estimate."""
 
     @property
     def certain(self) -> int:
-        """What can't be less: the states of the model."""
+        """The lower bound: the model states."""
         return self.weights + self.gradients + self.optimizer
 
 
@@ -63,24 +63,24 @@ class ModelStates:
     gradients: int
     optimizer: int
     host: int = 0
-    """What of them is in the node's memory, and not on the GPU."""
+    """Bytes offloaded to the node's memory."""
 
 
 def model_states(
     stage: int, workers: int, *, frozen: int, trained: int, each: int = HALF, offload: str = "none"
 ) -> ModelStates:
-    """Returns what ZeRO leaves on each worker (Rajbhandari et al., arXiv 1910.02054, section 5; as DeepSpeed does it).
+    """Returns the model states of one worker under ZeRO (Rajbhandari et al., arXiv 1910.02054, section 5).
 
-    DeepSpeed keeps gradients like the weights, and those that a worker steps with in fp32 as well. Its own estimators
-    agree for stage 2; for stage 3 they leave out the 16-bit weights (2 of 20 bytes) and count a gathered layer instead.
-    What is offloaded they count alike, times `HOST_BUFFERS`.
+    This follows DeepSpeed's implementation: gradients have the weights' dtype, and a worker also keeps fp32 copies of
+    those that it updates. DeepSpeed's estimators agree for stage 2; for stage 3 they omit the 16-bit weights (2 of 20
+    bytes) and count one gathered layer instead. They count offloaded states the same, times `HOST_BUFFERS`.
 
     Args:
-        stage: 0 shards nothing, 1 optimizer, 2 + gradients, 3 + weights, also frozen ones.
+        stage: 0 shards nothing, 1 the optimizer state, 2 also gradients, 3 also weights, including frozen ones.
         workers: data-parallel ranks.
-        frozen: parameters that are not trained.
-        trained: parameters that are.
-        each: bytes of a weight.
+        frozen: number of frozen parameters.
+        trained: number of trained parameters.
+        each: bytes per weight.
         offload: `none`, `cpu` or `nvme`.
     """
     by_weights, by_gradients, by_optimizer = (workers if stage >= least else 1 for least in (3, 2, 1))
@@ -89,7 +89,7 @@ def model_states(
     optimizer = 3 * SINGLE * trained // by_optimizer
     if offload == "none":
         return ModelStates(weights, gradients + stepped, optimizer)
-    # Sharded gradients go to the host as they come, where those that a worker steps with are all that is kept.
+    # Sharded gradients are moved to the host as they are computed; only the worker's own fp32 shard is kept there.
     left, host = 0 if stage > 1 else gradients, stepped + optimizer
     if stage < 3:
         return ModelStates(weights, left, 0, host)
@@ -97,15 +97,15 @@ def model_states(
 
 
 def finetune_memory(shape: ModelShape, finetune: Finetune, workers: int) -> FinetuneMemory:
-    """Returns what each GPU of a fine-tune needs.
+    """Returns the memory that each GPU of a fine-tune needs.
 
     Args:
-        shape: the aligned model's.
-        finetune: a sweep's section.
+        shape: the aligned model's shape.
+        finetune: the sweep's `finetune` section.
         workers: `cluster.finetune.workers`.
 
     Raises:
-        ModelError: when the adapter's targets are none of the model's linear modules.
+        ModelError: if an adapter target is not a linear module of the model.
     """
     each, states = _states(shape, finetune, workers)
     trained = shape.adapter_parameters(finetune.lora.r, finetune.lora.targets)
@@ -125,10 +125,10 @@ def finetune_memory(shape: ModelShape, finetune: Finetune, workers: int) -> Fine
 
 
 def host_memory(shape: ModelShape, finetune: Finetune, workers: int) -> int:
-    """Returns what each worker of a fine-tune that offloads takes of its node's memory, in bytes. Estimate.
+    """Estimates the host memory in bytes of each worker of a fine-tune with offloading.
 
     Raises:
-        ModelError: when the adapter's targets are none of the model's linear modules.
+        ModelError: if an adapter target is not a linear module of the model.
     """
     each, states = _states(shape, finetune, workers)
     swapped = NVME_BUFFERS * each * largest_weight(shape) // workers if isinstance(finetune.offload, Nvme) else 0
@@ -136,12 +136,12 @@ def host_memory(shape: ModelShape, finetune: Finetune, workers: int) -> int:
 
 
 def largest_weight(shape: ModelShape) -> int:
-    """Returns the parameters of the largest weight: the embedding, or one of the MLP's."""
+    """Returns the size of the largest weight matrix: the embedding or an MLP matrix."""
     return max(shape.embedding, shape.hidden * shape.intermediate)
 
 
 def _states(shape: ModelShape, finetune: Finetune, workers: int) -> tuple[int, ModelStates]:
-    """Returns the bytes of a number, and the states of a worker as if no weight were quantized."""
+    """Returns the bytes per parameter, and a worker's model states without quantization."""
     each = SINGLE if finetune.precision == "fp32" else HALF
     trained = shape.adapter_parameters(finetune.lora.r, finetune.lora.targets)
     offload = "nvme" if isinstance(finetune.offload, Nvme) else finetune.offload
@@ -151,22 +151,22 @@ def _states(shape: ModelShape, finetune: Finetune, workers: int) -> tuple[int, M
 
 
 def _spared_bytes(shape: ModelShape) -> int:
-    """Bytes by which the linear modules are smaller in 4 bits than in 16; embeddings and norms stay as they are."""
+    """Returns the bytes saved by 4-bit linear modules; embeddings and norms stay in 16 bits."""
     linear = shape.layers * sum(d_out * d_in for d_out, d_in in shape.linear.values())
     return int(linear * (HALF - NF4))
 
 
 def _buffered(stage: int, parameters: int, trained: int) -> int:
-    """Numbers in DeepSpeed's buffers; without ZeRO gradients are copied together as they are."""
+    """Returns the number of elements in DeepSpeed's buffers; without ZeRO the bucket holds only actual gradients."""
     bucket = REDUCE_BUCKET if stage else min(REDUCE_BUCKET, trained)
     return bucket + (min(parameters, LIVE_PARAMETERS) if stage == 3 else 0)
 
 
 def _layers_bytes(shape: ModelShape, finetune: Finetune, tokens: int, each: int) -> tuple[int, int]:
-    """Bytes that all layers keep for the backward pass, and those that one has in hand there.
+    """Returns the bytes that all layers save for the backward pass, and one layer's temporary bytes there.
 
-    Packed rows are one sequence to the model, with a mask of a byte for each pair of its tokens that SDPA takes in the
-    type of the weights. Weights in 4 bits are unpacked one at a time.
+    A packed row is one sequence with a mask of one byte per token pair, which SDPA converts to the weights' dtype.
+    4-bit weights are dequantized one matrix at a time.
     """
     saved = tokens * _saved_bytes(shape, each)
     in_hand = tokens * each * (2 * shape.hidden + 3 * shape.intermediate)
@@ -178,16 +178,16 @@ def _layers_bytes(shape: ModelShape, finetune: Finetune, tokens: int, each: int)
 
 
 def _saved_bytes(shape: ModelShape, each: int) -> int:
-    """Bytes a token that autograd saves of a layer.
+    """Returns the bytes per token that autograd saves for a layer.
 
-    Those are both norms' inputs in fp32 and outputs, queries, keys, values, attention, and the MLP's four inner
-    vectors. Attention's weights are never whole (SDPA).
+    They are the fp32 inputs and the outputs of both norms, queries, keys, values, the attention output, and four MLP
+    intermediates. SDPA never materializes the attention matrix.
     """
     heads = 2 * (shape.heads + shape.kv_heads) * shape.head_dim
     return 2 * SINGLE * shape.hidden + each * (2 * shape.hidden + heads + 4 * shape.intermediate)
 
 
 def _loss_bytes(shape: ModelShape, tokens: int, each: int) -> int:
-    """Bytes of the loss: a tile of logits, and the last hidden states with their gradients in fp32."""
+    """Returns the bytes of the loss: one tile of logits, and the last hidden states with their fp32 gradients."""
     tile = min(tokens, LOGITS_TILE[0]) * min(shape.vocabulary, LOGITS_TILE[1])
     return each * tile + tokens * shape.hidden * (2 * SINGLE + 3 * each)

@@ -1,4 +1,4 @@
-"""Whether the hub would give us a sweep's models, asked before anything is downloaded."""
+"""Checks access to a sweep's models on the Hugging Face Hub before anything is downloaded."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ SET_TOKEN = "set HF_TOKEN (for a submitted job on the head node, before `ray sta
 
 
 def check_models(sweep: Sweep) -> list[Finding]:
-    """Asks the hub for the configuration's head of every model that is a hub id."""
+    """Requests the metadata of `config.json` for every model that is a Hub id."""
     named = {"model.base": sweep.model.base, "model.aligned": sweep.model.aligned}
     named |= {f"judge {name}": model for name, model in sweep.evaluate.judge_models.items()}
     references = {model: key for key, model in reversed(named.items()) if _is_hub_id(model)}
@@ -34,21 +34,21 @@ def _check(model: str, key: str) -> Finding:
     try:
         get_hf_file_metadata(hf_hub_url(model, "config.json"), timeout=TIMEOUT_SECONDS)
     except GatedRepoError:
-        mend = "your HF_TOKEN has no access yet: ask for it on the model's page" if _has_token() else SET_TOKEN
-        return Finding(key, "ok" if cached else "problem", f"{model} is behind a gate; {mend}, or give a folder")
+        fix = "your HF_TOKEN has no access yet: request it on the model's page" if _has_token() else SET_TOKEN
+        return Finding(key, "ok" if cached else "problem", f"{model} is gated; {fix}, or use a local folder")
     except RepositoryNotFoundError:
         return Finding(
-            key, "problem", f"{model}: neither a folder nor on the hub, or private; check the name, HF_TOKEN"
+            key, "problem", f"{model}: not a local folder and not on the Hub, or private; check the name and HF_TOKEN"
         )
     except (HfHubHTTPError, HTTPError, OSError) as error:
-        return _without_hub(model, key, cached, f"the hub can't be reached ({type(error).__name__})")
-    return Finding(key, "ok", f"{model} is to be had from the hub")
+        return _without_hub(model, key, cached, f"the Hub is unreachable ({type(error).__name__})")
+    return Finding(key, "ok", f"{model} is available on the Hub")
 
 
 def _without_hub(model: str, key: str, cached: bool, why: str) -> Finding:
     if cached:
-        return Finding(key, "ok", f"{model} is in the hub's cache; {why}")
-    return Finding(key, "problem", f"{model}: {why}, and it is not in the cache; give a folder")
+        return Finding(key, "ok", f"{model} is in the Hub cache; {why}")
+    return Finding(key, "problem", f"{model}: {why}, and the model is not in the cache; use a local folder")
 
 
 def _has_token() -> bool:

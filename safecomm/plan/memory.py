@@ -1,7 +1,7 @@
-"""What the fleet needs of each GPU, from the model's shape and the sweep alone.
+"""Estimates the GPU memory of an engine from the model's shape and the sweep.
 
-Weights, adapters and KV cache are counted. Activations are modelled on what vLLM 0.29 keeps; its steps and all overhead
-are read from its code and were measured on no GPU.
+Weights, adapters and KV cache are exact. Activations are modelled on vLLM 0.29; step sizes and overhead are taken from
+its source code and have not been measured on a GPU.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ GIB = 1 << 30
 SINGLE = 4
 """Bytes of an fp32 number."""
 GPU_UTILIZATION = 0.92
-"""Share of a GPU that vLLM takes (its default of `gpu_memory_utilization`)."""
+"""Share of GPU memory that vLLM uses (its default `gpu_memory_utilization`)."""
 SERVING_OVERHEAD = 3 * GIB // 2
-"""CUDA's context, NCCL's buffers and CUDA graphs."""
+"""CUDA context, NCCL buffers and CUDA graphs."""
 LARGE_GPU = 70 * GIB
-"""From this size on vLLM takes the larger steps (but for the A100, where what is said here is too much by half)."""
+"""vLLM uses larger steps on GPUs of this size or more (except the A100, for which this overestimates by half)."""
 
 
 class Parts:
-    """Bytes on one GPU, by what they are for."""
+    """Bytes on one GPU, by purpose."""
 
     @property
     def parts(self) -> dict[str, int]:
@@ -32,68 +32,65 @@ class Parts:
 
     @property
     def total(self) -> int:
-        """Sum of the parts."""
+        """The sum of the parts."""
         return sum(self.parts.values())
 
 
 @dataclass(frozen=True)
 class FleetMemory(Parts):
-    """One GPU of a vLLM engine, the fullest where it has several."""
+    """One GPU of a vLLM engine; with pipeline parallelism the fullest one."""
 
     weights: int
     lora_slots: int
-    """Room for the adapters of one batch, taken whether they are there or not."""
+    """Slots for the adapters of one batch, allocated in advance."""
     working_set: int
-    """A step's activations and logits. Estimate."""
+    """Activations and logits of one step. Estimate."""
     sequence: int
-    """The KV cache of one text of `max_model_len` tokens, the least that vLLM starts with."""
+    """KV cache of one sequence of `max_model_len` tokens, the minimum for vLLM to start."""
     overhead: int
     """Estimate."""
 
     @property
     def certain(self) -> int:
-        """What can't be less."""
+        """The lower bound."""
         return self.weights + self.lora_slots + self.sequence
 
     def sequences(self, gpu_bytes: int) -> int:
-        """Texts of `max_model_len` tokens whose KV cache fits into what vLLM takes of a GPU: how many run at a time.
-
-        Shorter ones are more.
-        """
+        """Returns how many sequences of `max_model_len` tokens run concurrently; more if they are shorter."""
         return max(0, served(gpu_bytes) - self.total + self.sequence) // self.sequence
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What one engine of a fleet serves, and how it is split."""
+    """The model and parallelism of one engine."""
 
     shape: ModelShape
-    """The served model's."""
+    """The model's shape."""
     size: Replicas
     """`cluster.target` or `cluster.judge`."""
     max_model_len: int
-    """Tokens of the longest prompt and answer."""
+    """Maximum tokens of prompt and answer together."""
     lora_rank: int = 0
-    """The largest rank of an adapter; 0 where none is served."""
+    """The largest adapter rank; 0 if no adapters are served."""
     targets: Sequence[str] = ()
-    """The linear modules that adapters touch."""
+    """The linear modules that adapters change."""
 
 
 def fleet_memory(serving: Serving, gpu_bytes: int) -> FleetMemory:
-    """Returns what each GPU of an engine needs.
+    """Returns the memory that each GPU of an engine needs.
 
     Args:
         serving: the engine.
-        gpu_bytes: memory of a GPU, by which vLLM chooses how much it does in a step.
+        gpu_bytes: memory of a GPU, from which vLLM derives its step size.
 
     Raises:
-        ModelError: when the adapters' targets are none of the model's linear modules.
-        EvaluationError: for a rank that vLLM does not serve.
+        ModelError: if an adapter target is not a linear module of the model.
+        EvaluationError: if vLLM does not support the rank.
     """
     shape, size = serving.shape, serving.size
     tensor, pipeline = size.tensor_parallel, size.pipeline_parallel
     layers = -(-shape.layers // pipeline)
-    # vLLM has a copy of each key-value head where there are fewer of them than GPUs.
+    # vLLM replicates key-value heads if there are fewer heads than GPUs.
     kv_share = max(1, shape.kv_heads // tensor) / shape.kv_heads
     slot = 0
     if serving.lora_rank:
@@ -109,12 +106,12 @@ def fleet_memory(serving: Serving, gpu_bytes: int) -> FleetMemory:
 
 
 def served(gpu_bytes: int) -> int:
-    """Bytes that vLLM takes of a GPU."""
+    """Returns the bytes that vLLM uses on a GPU."""
     return int(GPU_UTILIZATION * gpu_bytes)
 
 
 def _served_parameters(shape: ModelShape, layers: int, size: Replicas, kv_share: float) -> int:
-    """Parameters on one GPU; of several pipeline stages the first and the last hold an embedding each."""
+    """Returns the parameters on one GPU; the first and the last pipeline stage each hold one embedding matrix."""
     shares = dict.fromkeys(shape.linear, 1 / size.tensor_parallel) | {"k_proj": kv_share, "v_proj": kv_share}
     layer = sum(d_out * d_in * shares[name] for name, (d_out, d_in) in shape.linear.items()) + shape.layer_vectors
     ends = 1 if shape.tied or size.pipeline_parallel > 1 else 2
@@ -122,10 +119,10 @@ def _served_parameters(shape: ModelShape, layers: int, size: Replicas, kv_share:
 
 
 def _slot_parameters(shape: ModelShape, rank: int, targets: list[str], tensor: int, kv_share: float) -> int:
-    """Parameters of one adapter's place in a layer, on one GPU.
+    """Returns the parameters of one adapter slot on one GPU.
 
-    vLLM fuses q, k, v and gate, up: an adapter on one of them takes the place of all. Modules that are split by their
-    outputs have B split and A whole, those split by their inputs the reverse.
+    vLLM fuses q, k, v and gate, up: an adapter on one of them allocates slots for all. Column-parallel modules shard B
+    and replicate A; row-parallel modules do the opposite.
     """
     named = set(shape.modules(targets))
     for fused in (ATTENTION_INPUTS, MLP_INPUTS):
@@ -140,7 +137,7 @@ def _slot_parameters(shape: ModelShape, rank: int, targets: list[str], tensor: i
 
 
 def _step_bytes(shape: ModelShape, tensor: int, *, large: bool) -> int:
-    """Bytes of a step of vLLM at the sizes that it chooses: a batch's tokens in a layer, and logits in fp32 twice."""
+    """Returns the bytes of one vLLM step: the batch's activations in one layer, and two fp32 copies of the logits."""
     tokens, sequences = (16_384, 1024) if large else (8192, 256)
     layer = HALF * tokens * (4 * shape.hidden + 3 * shape.intermediate // tensor)
     return layer + sequences * shape.vocabulary * (HALF + 2 * SINGLE)

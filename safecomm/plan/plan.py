@@ -10,7 +10,7 @@ from safecomm.data.rows import Prompt
 from safecomm.defenses.defense import TrainingDefense
 from safecomm.defenses.space import Exact, values_of
 from safecomm.errors import DataError, ModelError, SafecommError
-from safecomm.plan.data import asked, elsewhere, suite
+from safecomm.plan.data import all_prompts, datasets_to_download, split_prompts
 from safecomm.plan.fit import check_finetune, check_fleet
 from safecomm.plan.memory import GIB, Serving
 from safecomm.plan.shapes import find_shape
@@ -34,8 +34,8 @@ class ArmPlan:
     """Settings that are asked for."""
     trials: int
     """Those that come to something of their own, as far as it is known; at most so many are measured."""
-    over: int
-    """Trials that are over already."""
+    done: int
+    """Trials that are already finished."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Plan:
     arms: dict[str, ArmPlan]
     finetunes: int | None
     """Distinct fine-tunes; None where a range leaves it to the search."""
-    finetunes_over: int
-    """Those of them that are made already."""
+    finetunes_done: int
+    """Fine-tunes that already exist."""
     prompts: Prompts
     fleet_gpus: int
     finetune_gpus: int
@@ -79,13 +79,17 @@ class Plan:
         return sum(arm.trials for arm in self.arms.values())
 
     @property
-    def trials_left(self) -> int:
-        """Those that are not over."""
-        return sum(arm.trials - arm.over for arm in self.arms.values())
+    def trials_remaining(self) -> int:
+        """Trials that are not finished yet."""
+        return sum(arm.trials - arm.done for arm in self.arms.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the plan as JSON-able values."""
-        return asdict(self)
+        """Returns the plan as the JSON values of `plan.json`, which calls finished trials and fine-tunes `over`."""
+        plan = asdict(self)
+        plan["finetunes_over"] = plan.pop("finetunes_done")
+        for arm in plan["arms"].values():
+            arm["over"] = arm.pop("done")
+        return plan
 
 
 def make_plan(sweep: Sweep, resources: Resources, outcomes: Outcomes, *, fetch: bool = True) -> Plan:
@@ -108,7 +112,7 @@ def make_plan(sweep: Sweep, resources: Resources, outcomes: Outcomes, *, fetch: 
     return Plan(
         arms={arm: _arm(sweep, arm, outcomes, folder) for arm in [*REFERENCE_ARMS, *sweep.arms]},
         finetunes=None if _open_ended(sweep, outcomes) else len(shared),
-        finetunes_over=sum(folder.find(trial) is not None for trial in shared),
+        finetunes_done=sum(folder.find(trial) is not None for trial in shared),
         prompts=_prompts(sweep, fetch),
         fleet_gpus=fleet,
         finetune_gpus=workers,
@@ -120,11 +124,11 @@ def make_plan(sweep: Sweep, resources: Resources, outcomes: Outcomes, *, fetch: 
 
 
 def _arm(sweep: Sweep, arm: str, outcomes: Outcomes, folder: RunFolder) -> ArmPlan:
-    over = folder.count(arm)
+    done = folder.count(arm)
     points = outcomes.points(arm)
     if points is None:
         trials = sweep.seeds * int(sweep.search.of(arm).trials or 0)
-        return ArmPlan(trials, trials, min(over, trials))
+        return ArmPlan(trials, trials, min(done, trials))
     if not points:  # the values of `exact` are not known before the fine-tune
         spaces = dimensions(sweep.arms[arm]).values()
         most = math.prod(space.exact if isinstance(space, Exact) else len(values_of(space)) for space in spaces)
@@ -135,10 +139,10 @@ def _arm(sweep: Sweep, arm: str, outcomes: Outcomes, folder: RunFolder) -> ArmPl
 
 
 def _prompts(sweep: Sweep, fetch: bool) -> Prompts:
-    if not fetch and (away := elsewhere(sweep)):
+    if not fetch and (away := datasets_to_download(sweep)):
         return Prompts(0, 0, 0, f"{', '.join(away)} would have to be fetched first; a local copy is given as `path:`")
     try:
-        everything = suite(sweep)
+        everything = all_prompts(sweep)
     except DataError as error:  # it may be there where the sweep is to run
         return Prompts(0, 0, 0, str(error))
 
@@ -146,7 +150,7 @@ def _prompts(sweep: Sweep, fetch: bool) -> Prompts:
         return sum(1 if prompt.options else sweep.evaluate.samples for prompt in prompts)
 
     harmful = answers(prompt for prompt in everything if prompt.kind == "red_team")
-    return Prompts(answers(asked(sweep, "search")), answers(asked(sweep, "report")), judged=harmful)
+    return Prompts(answers(split_prompts(sweep, "search")), answers(split_prompts(sweep, "report")), judged=harmful)
 
 
 def _memory(sweep: Sweep, rank: int) -> list[str]:

@@ -1,11 +1,11 @@
-"""The checks that a run makes before its first fine-tune."""
+"""Checks before a run's first fine-tune."""
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from safecomm.cluster.node import Asked
-from safecomm.cluster.nodes import ask_nodes
+from safecomm.cluster.node import NodeQuery
+from safecomm.cluster.nodes import inspect_nodes
 from safecomm.cluster.reach import ClusterError
 from safecomm.cluster.submit import EXPECTED
 from safecomm.plan.checks import (
@@ -22,28 +22,28 @@ from safecomm.storage import shared
 
 
 def check_hub(sweep: Sweep) -> None:
-    """Refuses a sweep whose models the hub would not give, before gigabytes of another are downloaded.
+    """Checks that the Hub grants access to all models of a sweep, before downloading any of them.
 
     Raises:
-        ClusterError: with a line for each.
+        ClusterError: if a model is inaccessible; the message has one line per model.
     """
     _refuse(check_models(sweep))
 
 
 def check_cluster(sweep: Sweep, models: Sequence[Path], on_gpu: bool, say: Callable[[str], object]) -> None:
-    """Looks at every node of the cluster that this process is connected to.
+    """Checks every node of the connected cluster.
 
     Args:
         sweep: the sweep.
-        models: the folders that its nodes must see.
-        on_gpu: whether engines and fine-tunes go to GPUs.
-        say: told of what may go wrong.
+        models: the model folders that the nodes must see.
+        on_gpu: whether engines and fine-tunes use GPUs.
+        say: receives the warnings.
 
     Raises:
-        ClusterError: with a line for each thing that will.
+        ClusterError: if there are problems; the message has one line per problem.
     """
-    seen = [str(model) for model in models if not shared.is_copy(model)]  # a copy is fetched where it is used
-    nodes, silent = ask_nodes(Asked(storage=shared.folder_of_all(sweep.storage), models=seen))
+    seen = [str(model) for model in models if not shared.is_copy(model)]  # nodes fetch mirrored models themselves
+    nodes, silent = inspect_nodes(NodeQuery(storage=shared.mounted_folder(sweep.storage), models=seen))
     findings = [
         *check_versions(nodes),
         *check_storage(nodes, sweep.storage),
@@ -59,7 +59,7 @@ def check_cluster(sweep: Sweep, models: Sequence[Path], on_gpu: bool, say: Calla
 
 
 def expected_secrets() -> list[str]:
-    """Returns the names of the secrets that are set where this job was submitted."""
+    """Returns the names of the secrets that are set on the machine that submitted this job."""
     return [name for name in os.environ.get(EXPECTED, "").split(",") if name]
 
 

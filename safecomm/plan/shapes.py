@@ -1,6 +1,6 @@
-"""The shape of a model, from its `config.json` alone: parameters, linear modules, bytes of the KV cache.
+"""Model shapes from `config.json`: parameter counts, linear modules, KV cache size.
 
-Those of well-known hub models are kept in `shapes.json`, so that a plan needs no access to the hub.
+`shapes.json` has the configurations of well-known Hub models, so that planning needs no access to the Hub.
 """
 
 import json
@@ -13,25 +13,24 @@ from typing import Any, Self
 from safecomm.errors import ModelError
 
 HALF = 2
-"""Bytes of a bf16 or fp16 number. vLLM serves every model in these, also one stored in fp32; what `dtype` a checkpoint
-has makes a difference on disk alone."""
+"""Bytes of a bf16 or fp16 number. vLLM serves every model in 16 bits, even if its checkpoint is fp32."""
 ATTENTION_INPUTS = ("q_proj", "k_proj", "v_proj")
 MLP_INPUTS = ("gate_proj", "up_proj")
 
 
 @dataclass(frozen=True)
 class Family:
-    """What the models of one `model_type` have in common and their `config.json` need not say."""
+    """Properties that all models of a `model_type` share and their `config.json` may omit."""
 
     qkv_bias: bool = False
     norms: int = 2
-    """Layer norms a layer, each with a weight a hidden unit."""
+    """Norms per layer, each with `hidden` weights."""
     head_norms: bool = False
-    """Whether queries and keys are normed, with a weight for each number of a head."""
+    """Whether queries and keys are normalized per head, with `head_dim` weights each."""
     tied: bool = False
-    """What a missing `tie_word_embeddings` means."""
+    """Default of `tie_word_embeddings`."""
     head_dim: int | None = None
-    """What a missing `head_dim` means; hidden size / heads where None."""
+    """Default of `head_dim`; None means hidden size / heads."""
 
 
 FAMILIES = {
@@ -43,12 +42,12 @@ FAMILIES = {
     "gemma2": Family(norms=4, tied=True, head_dim=256),
     "gemma3_text": Family(norms=4, head_norms=True, tied=True, head_dim=256),
 }
-"""Decoders of equal layers with gated MLPs, by `model_type`."""
+"""Decoders with identical layers and gated MLPs, by `model_type`."""
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A decoder in numbers."""
+    """The dimensions of a decoder."""
 
     hidden: int
     layers: int
@@ -58,17 +57,17 @@ class ModelShape:
     intermediate: int
     vocabulary: int
     tied: bool
-    """Whether the output head is the embedding."""
+    """Whether input and output embeddings are tied."""
     layer_vectors: int
-    """Parameters of a layer beside its matrices: norms and biases."""
+    """Parameters of a layer's norms and biases."""
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Self:
         """Returns the shape that a `config.json` describes.
 
         Raises:
-            ModelError: for an architecture whose parameters are not known here (mixtures of experts, models of images,
-                fused projections), quantized weights, and a configuration without one of the sizes.
+            ModelError: if the architecture is unsupported (mixtures of experts, vision models, fused projections), the
+                weights are quantized, or a size is missing.
         """
         family = _family(config)
         try:
@@ -91,7 +90,7 @@ class ModelShape:
 
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
-        """Type -> (d_out, d_in) of a layer's linear modules."""
+        """Module type -> (d_out, d_in) of a layer's linear modules."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return {
             "q_proj": (queries, self.hidden),
@@ -105,50 +104,50 @@ class ModelShape:
 
     @property
     def embedding(self) -> int:
-        """Parameters of the embedding; an output head of its own has as many."""
+        """Parameters of the embedding; an untied output head has the same size."""
         return self.vocabulary * self.hidden
 
     @property
     def parameters(self) -> int:
-        """All parameters; exact."""
+        """The exact number of parameters."""
         layer = sum(d_out * d_in for d_out, d_in in self.linear.values()) + self.layer_vectors
         return self.layers * layer + (1 if self.tied else 2) * self.embedding + self.hidden
 
     def weight_bytes(self, each: int = HALF) -> int:
-        """Bytes of the weights, at `each` bytes a parameter."""
+        """Returns the size of the weights at `each` bytes per parameter."""
         return each * self.parameters
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of the KV cache for one token in 16 bits; an upper bound where layers look at a sliding window."""
+        """Bytes of KV cache per token in 16 bits; an upper bound for sliding-window attention."""
         return 2 * self.layers * self.kv_heads * self.head_dim * HALF
 
     def modules(self, targets: list[str]) -> dict[str, tuple[int, int]]:
-        """Returns the linear modules of a layer that an adapter's targets name.
+        """Returns the linear modules of a layer that match an adapter's targets.
 
         Raises:
-            ModelError: when a target names none of them.
+            ModelError: if a target matches none of them.
         """
         names = [target.rpartition(".")[-1] for target in targets]
         if missing := sorted(set(names) - set(self.linear)):
             raise ModelError(
-                f"no memory is known for adapters on {', '.join(missing)}; known: {', '.join(self.linear)}"
+                f"can't estimate memory for adapters on {', '.join(missing)}; known: {', '.join(self.linear)}"
             )
         return {name: self.linear[name] for name in names}
 
     def adapter_parameters(self, rank: int, targets: list[str]) -> int:
-        """Parameters of a LoRA of this rank on these modules of every layer: r (d_in + d_out) each."""
+        """Returns the parameters of a LoRA adapter: r (d_in + d_out) per module."""
         return self.layers * rank * sum(d_out + d_in for d_out, d_in in self.modules(targets).values())
 
 
 def find_shape(reference: str) -> ModelShape:
-    """Returns the shape of a model without asking the hub: from its folder, `shapes.json`, or the hub's cache.
+    """Returns a model's shape without network access: from its folder, `shapes.json` or the Hub's cache.
 
     Args:
-        reference: a folder or a hub id.
+        reference: a folder or a Hub id.
 
     Raises:
-        ModelError: when none of these has its configuration, or it is of no known architecture. A plan can do without.
+        ModelError: if none of these has its configuration, or the architecture is unknown.
     """
     folder = Path(reference).expanduser()
     config = _read(folder / "config.json") if folder.is_dir() else _known().get(reference) or _cached(reference)
@@ -161,14 +160,14 @@ def find_shape(reference: str) -> ModelShape:
 def _family(config: dict[str, Any]) -> Family:
     kind = config.get("model_type")
     if kind not in FAMILIES:
-        raise ModelError(f"the sizes of a model of type {kind} are not known; known: {', '.join(FAMILIES)}")
+        raise ModelError(f"models of type {kind} are not supported; supported: {', '.join(FAMILIES)}")
     if config.get("quantization_config"):
-        raise ModelError("its weights are quantized, and config.json does not tell their size")
+        raise ModelError("its weights are quantized, so config.json does not determine their size")
     return FAMILIES[kind]
 
 
 def _biases(shape: ModelShape, family: Family, config: dict[str, Any]) -> int:
-    """Parameters of a layer's biases: `attention_bias` adds them to all four projections, `mlp_bias` to the MLP's."""
+    """Returns a layer's bias parameters: `attention_bias` adds them to all four projections, `mlp_bias` to the MLP."""
     attention, mlp = config.get("attention_bias", False), config.get("mlp_bias", False)
     has = dict.fromkeys(ATTENTION_INPUTS, family.qkv_bias or attention) | {"o_proj": attention}
     return sum(d_out for name, (d_out, _) in shape.linear.items() if has.get(name, mlp))
@@ -189,7 +188,7 @@ def _cached(reference: str) -> dict[str, Any]:
     except HFValidationError:
         path = None
     if not isinstance(path, str):
-        raise ModelError(f"model {reference}: its config.json is neither in a folder nor in the hub's cache")
+        raise ModelError(f"model {reference}: no config.json, neither in a local folder nor in the Hub cache")
     return _read(Path(path))
 
 

@@ -13,7 +13,7 @@ from safecomm.report.run import FLATTERED, Headline, Run, in_words, rate_in_word
 from safecomm.statistics.metric_table import ASR, METRICS
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE
 from safecomm.storage.own_code import is_dotted
-from safecomm.storage.store import here, new_folder, write_json
+from safecomm.storage.store import local_copy, new_folder, write_json
 
 
 def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
@@ -30,7 +30,7 @@ def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
     trial = _trial(run, row, seed)
     if not trial["adapter_path"]:
         raise UsageError(f"{folder}: {row.arm} is the model without an adapter; there is nothing to export")
-    source = here(Path(trial["adapter_path"]))
+    source = local_copy(Path(trial["adapter_path"]))
     if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (source / name).is_file()]:
         raise UsageError(f"{source}: {', '.join(missing)} is gone from the store; run the sweep again to make it anew")
     config = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ from safecomm.statistics.domain import TELECOM, Domain, domain_of
 from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, headings
 from safecomm.statistics.metrics import Rate
 from safecomm.storage.names import SWEEP
-from safecomm.storage.store import here
+from safecomm.storage.store import local_copy
 
 FLATTERED = (
     "The settings were chosen on the very prompts that these rates are from (search.split: report), so the rates are "
@@ -50,7 +50,7 @@ class Run:
         """Returns where a stage's output is on this node; its files may be gone."""
         folder = self.folder.parent / "store" / stage / key
         with suppress(StorageError):
-            return here(folder)
+            return local_copy(folder)
         return folder
 
     @property

@@ -8,7 +8,7 @@ import pandas as pd
 
 from safecomm.judging.verdicts import read_rows
 from safecomm.search.racing import Hits, StoppingRule, verdicts
-from safecomm.storage.store import here
+from safecomm.storage.store import local_copy
 
 
 class Referee:
@@ -76,4 +76,4 @@ class Referee:
 
 
 def _rows(evaluation: Path) -> pd.DataFrame:
-    return read_rows(here(evaluation))
+    return read_rows(local_copy(evaluation))

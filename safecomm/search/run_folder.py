@@ -41,7 +41,7 @@ class RunFolder:
         Optuna's journal is not among them: the search is the same again from the records alone.
         """
         for folder in (self.path, self.path / "trials"):
-            shared.forget(folder)
+            shared.prune(folder)
             shared.fetch(folder)
 
     def publish(self, *names: str) -> None:

@@ -1,1 +1,1 @@
-"""From prompts to answers: the engines that all adapters share, and the answers that are kept."""
+"""Inference: shared engines that serve all adapters, and the cache of their responses."""

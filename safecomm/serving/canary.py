@@ -1,4 +1,4 @@
-"""The canary: an adapter's answers count once it is proved that the engine applies it."""
+"""Checks that an engine really applies an adapter before its answers are used."""
 
 import asyncio
 
@@ -12,22 +12,21 @@ QUESTIONS = [Question(messages=[{"role": "user", "content": "Explain."}], option
 
 
 class Canary:
-    """Compares the likelihood of fixed texts with each adapter and without, once an adapter.
+    """Compares the likelihoods of fixed texts with and without an adapter, once per adapter.
 
-    An engine that ignores an adapter answers like the bare model, and its numbers would be the bare model's under
-    another name.
+    An engine that ignores an adapter answers as without it, and the adapter would get the unadapted model's scores.
     """
 
     def __init__(self, engine: Engine):
-        """Takes the engine to watch."""
+        """Creates a canary for an engine."""
         self._engine = engine
         self._found: dict[str, asyncio.Task[str]] = {}
 
-    async def silence(self, adapter: str) -> str:
-        """Returns why an adapter's answers can't count, empty where they can.
+    async def check(self, adapter: str) -> str:
+        """Returns an error message if the engine does not apply the adapter, else "".
 
         Args:
-            adapter: its folder. One whose update is zero may leave the model as it is.
+            adapter: its folder. An adapter with a zero update passes without any effect.
         """
         if adapter not in self._found:
             self._found[adapter] = asyncio.create_task(self._compare(adapter))
@@ -36,14 +35,14 @@ class Canary:
     async def _compare(self, adapter: str) -> str:
         bare, adapted = [await self._engine.answer(QUESTIONS, folder) for folder in (None, adapter)]
         if reasons := [answer["error"] for answer in [*bare, *adapted] if answer["error"]]:
-            return f"whether the adapter {adapter} is applied could not be seen: {reasons[0]}"
+            return f"could not check whether the adapter {adapter} is applied: {reasons[0]}"
         if bare != adapted or not _changes_anything(adapter):
             return ""
-        return f"the engine does not apply the adapter {adapter}: with it, texts are exactly as likely as without"
+        return f"the engine does not apply the adapter {adapter}: likelihoods are identical with and without it"
 
 
 def _changes_anything(adapter: str) -> bool:
-    from safecomm.defenses.adapter import Adapter  # brings torch, which whoever only asks a fleet can do without
+    from safecomm.defenses.adapter import Adapter  # imports torch, which clients of a fleet don't need
 
     modules = Adapter.load(adapter).modules.values()
     return any(bool(part.A.any()) and bool(part.B.any()) and part.scaling for part in modules)

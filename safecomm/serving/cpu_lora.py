@@ -1,10 +1,10 @@
-"""vLLM's LoRA product on CPUs, an adapter at a time.
+"""A replacement for vLLM's LoRA matmul on CPUs that processes one adapter at a time.
 
-vLLM's own gathers the adapter's weights once for every token of a step, which takes four fifths of an engine's time on
-small models, and takes a token without adapter for one of the last adapter that it holds.
+vLLM's own kernel gathers the adapter's weights for every token of a step. On small models that takes four fifths of the
+engine's time. It also applies the last loaded adapter to tokens that have none.
 
-It overrides internals of vLLM 0.29, where no setting chooses the product. tests/serving/test_fleet.py fails when they
-move.
+It overrides private classes of vLLM 0.29, because no setting selects the kernel. tests/serving/test_fleet.py fails if
+they change.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from vllm.platforms.cpu import CpuPlatform
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 Groups = Sequence[tuple[int, torch.Tensor | slice]]
-"""Each adapter's slot and its tokens' rows."""
+"""Each adapter's slot and the rows of its tokens."""
 
 
 class LoraByAdapter(PunicaWrapperCPU):  # type: ignore[misc]
-    """Multiplies the tokens of an adapter with its factors, one adapter after another."""
+    """Applies adapters one after another, each to all of its tokens."""
 
     _groups: Groups = ()
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
-        """Takes in which tokens of the next step are whose."""
+        """Updates the mapping of tokens to adapters for the next step."""
         super().update_metadata(*args, **kwargs)
         self._groups = grouped(self.token_lora_indices)
 
@@ -46,10 +46,10 @@ class LoraByAdapter(PunicaWrapperCPU):  # type: ignore[misc]
 
 
 def grouped(slots: torch.Tensor) -> Groups:
-    """Returns each adapter's slot and its tokens' rows.
+    """Groups token rows by adapter slot.
 
     Args:
-        slots: every token's slot; -1 for none.
+        slots: every token's slot; -1 for no adapter.
     """
     found = torch.unique(slots).tolist()
     if len(found) == 1:
@@ -61,11 +61,11 @@ def shrink(y: torch.Tensor, x: torch.Tensor, A: torch.Tensor, scale: float, grou
     """Sets y to scale x A^T, each adapter's rows with its own A.
 
     Args:
-        y: tokens x rank, zero where a token has no adapter.
+        y: tokens x rank; zero for tokens without an adapter.
         x: tokens x d_in.
         A: slots x 1 x rank x d_in.
-        scale: of the product.
-        groups: as `grouped` gives them.
+        scale: factor of the product.
+        groups: the result of `grouped`.
     """
     for slot, rows in groups:
         y[rows] = scale * (x[rows].to(y.dtype) @ A[slot, 0].to(y.dtype).T)
@@ -78,16 +78,16 @@ def expand(y: torch.Tensor, x: torch.Tensor, B: torch.Tensor, groups: Groups) ->
         y: tokens x d_out.
         x: tokens x rank.
         B: slots x 1 x d_out x rank.
-        groups: as `grouped` gives them.
+        groups: the result of `grouped`.
     """
     for slot, rows in groups:
         y[rows] += x[rows].to(y.dtype) @ B[slot, 0].to(y.dtype).T
 
 
 class Worker(CPUWorker):  # type: ignore[misc]
-    """vLLM's worker for CPUs, with `LoraByAdapter`."""
+    """vLLM's CPU worker, using `LoraByAdapter`."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        """Loads the model, whose LoRA layers ask the platform for their product."""
+        """Loads the model after registering `LoraByAdapter`, which its LoRA layers look up."""
         CpuPlatform.get_punica_wrapper = classmethod(lambda cls: f"{__name__}.{LoraByAdapter.__name__}")
         super().load_model(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What an engine that answers prompts offers, whichever library runs the model."""
+"""The interface of inference engines, independent of the library that runs the model."""
 
 import re
 from dataclasses import dataclass
@@ -9,104 +9,109 @@ class Question(TypedDict):
     """One prompt for an engine."""
 
     messages: list[dict[str, str]]
-    """The chat so far, ending with the user's turn."""
+    """The chat so far, ending with a user message."""
     options: list[str]
-    """Continuations to compare by likelihood; empty where an answer is to be written."""
+    """Continuations to compare by likelihood; empty to generate an answer."""
     template: NotRequired[str]
-    """The whole prompt, with `{prompt}` and `{response}` for the contents of the first and second message, for models
-    that are not asked through their chat template."""
+    """The full prompt, with `{prompt}` and `{response}` as placeholders for the first and second message, for models
+    that are used without their chat template."""
     seed: NotRequired[int]
-    """With it the answer is sampled from the model's own distribution (temperature 1, top-p 1, no top-k); without it
-    decoding is greedy. With the same seed it is the same text, as far as the engine's arithmetic is: what shares a
-    batch with a prompt can change a logit's last digits, and with them a word."""
+    """If set, the answer is sampled (temperature 1, top-p 1, no top-k), else decoding is greedy. The same seed gives
+    the same text up to the engine's floating-point rounding: other prompts in the batch can change the last digits of a
+    logit, and so a token."""
 
 
 PLACES = ("prompt", "response")
-"""The places of a template."""
+"""The placeholders of a template."""
 
 
 class Answer(TypedDict):
-    """What an engine made of a question."""
+    """An engine's answer to a question."""
 
     response: str
-    """The text written; empty where options were compared."""
+    """The generated text; empty if options were compared."""
     finish_reason: str
-    """`stop`, `length`, `compared` where options were, or `too_long` for a prompt that the model can't read whole."""
+    """`stop`, `length`, `compared` (options), or `too_long` if the prompt exceeds the context length."""
     scores: list[float]
-    """Mean log-probability per token of each option; empty where a text was written."""
+    """Mean log-probability per token of each option; empty for generated text."""
     error: str
-    """Why there is no answer; empty where there is one."""
+    """Why there is no answer; empty if there is one."""
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What both engines need to know before the first question."""
+    """Settings that an engine needs at startup."""
 
     max_new_tokens: int
     max_model_len: int
     max_lora_rank: int
-    """0 where no adapter will be asked for."""
+    """0 if no adapters will be used."""
     lora_targets: tuple[str, ...]
-    """The linear modules that adapters may touch."""
+    """The linear modules that adapters may change."""
     on_gpu: bool = False
-    """Told and not looked for: an engine that is split over GPUs has them in its workers, and none in sight itself."""
+    """Explicit because it can't be detected: with several GPUs per engine, only its workers see them."""
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     sampled: bool = False
-    """Whether questions bring seeds."""
+    """Whether questions have seeds."""
     ignore_eos: bool = False
-    """Write on to `max_new_tokens`, as timings need it."""
+    """Always generate `max_new_tokens` tokens, for benchmarks."""
 
     @property
     def gpus(self) -> int:
-        """GPUs of one engine."""
+        """GPUs per engine."""
         return self.tensor_parallel * self.pipeline_parallel
 
 
 class Engine(Protocol):
-    """A model that takes an adapter per request."""
+    """A model with a selectable adapter per request."""
 
     async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
-        """Answers questions in their order with the adapter of a folder, or with the bare model.
+        """Returns answers in the order of the questions, with the adapter in a folder or without one.
 
-        A question that can't be answered gets an `error`; the others are not touched by it.
+        A question that fails gets an `error` and does not affect the others.
         """
         ...
 
     async def check_health(self) -> None:
-        """Raises where the engine is dead, so that Ray Serve starts another in its place."""
+        """Raises if the engine is dead, so that Ray Serve replaces it."""
+        ...
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that its KV cache has room for; 0 where it makes one for each batch."""
         ...
 
 
 def too_long() -> Answer:
-    """Returns the answer of a question that is longer than the model reads: none, and asking again gives no other."""
+    """Returns the empty answer to a question that exceeds the context length; retrying would not help."""
     return Answer(response="", finish_reason="too_long", scores=[], error="")
 
 
 def failed(reason: str) -> Answer:
-    """Returns the answer of a question that could not be answered."""
+    """Returns the answer to a question that failed."""
     return Answer(response="", finish_reason="error", scores=[], error=reason)
 
 
 def chat_ids(tokenizer: Any, question: Question) -> list[int]:
-    """Returns the token ids of a chat up to where the assistant begins to speak.
+    """Returns the token ids of a chat, including the generation prompt.
 
-    Text in a message that looks like a special token is data: it becomes ordinary tokens and can't end a turn.
+    Text in a message that looks like a special token is encoded as ordinary tokens, so it can't end a turn.
     """
     messages = question["messages"]
     if template := question.get("template"):
         contents = {f"{{{name}}}": turn["content"] for name, turn in zip(PLACES, messages, strict=False)}
         return _start(tokenizer, template) + _ids(tokenizer, template, contents)
-    marks = tokenizer.get_added_vocab()
-    if not any(mark in message["content"] for message in messages for mark in marks):
+    special = tokenizer.get_added_vocab()
+    if not any(token in message["content"] for message in messages for token in special):
         return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
-    blanks = {f"\ue000{place}\ue001": message["content"] for place, message in enumerate(messages)}
+    blanks = {f"\ue000{index}\ue001": message["content"] for index, message in enumerate(messages)}
     masked = [message | {"content": blank} for message, blank in zip(messages, blanks, strict=True)]
     return _ids(tokenizer, tokenizer.apply_chat_template(masked, add_generation_prompt=True, tokenize=False), blanks)
 
 
 def _ids(tokenizer: Any, form: str, contents: dict[str, str]) -> list[int]:
-    """Tokenizes a form and what stands in its places apart, the latter without special tokens."""
+    """Tokenizes a template and the contents of its placeholders separately, the contents without special tokens."""
     ids: list[int] = []
     for piece in re.split(f"({'|'.join(map(re.escape, contents))})", form):
         text = contents.get(piece, piece)
@@ -115,7 +120,7 @@ def _ids(tokenizer: Any, form: str, contents: dict[str, str]) -> list[int]:
 
 
 def _start(tokenizer: Any, template: str) -> list[int]:
-    """Returns the token that this model's texts begin with, unless the template has it."""
-    mark = tokenizer.bos_token
-    begins = mark is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
-    return [tokenizer.bos_token_id] if begins and not template.startswith(mark) else []
+    """Returns the BOS token if this tokenizer adds one and the template does not already have it."""
+    bos = tokenizer.bos_token
+    adds_bos = bos is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    return [tokenizer.bos_token_id] if adds_bos and not template.startswith(bos) else []

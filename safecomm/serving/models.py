@@ -1,4 +1,4 @@
-"""Model references of a sweep, made into folders: a local folder, a hub id, or the lab's `lab://base` and `lab://aligned`."""
+"""Resolves model references to folders: a local folder, a Hub id, or the lab's `lab://base` and `lab://aligned`."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from safecomm.storage.store import Store, digest
 
 LAB = "lab://"
 HASHED_WHOLE = 1 << 30
-"""Files up to this many bytes are hashed in full; larger ones by size and time of change, as 140 GB take minutes."""
+"""Files up to this size are hashed; larger ones are identified by size and mtime, as hashing 140 GB takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -20,43 +20,45 @@ class ModelFolder:
 
     path: Path
     identity: str
-    """Changes when the weights, the configuration or the tokenizer do."""
+    """A hash that changes with the weights, the configuration or the tokenizer."""
 
     @property
     def context(self) -> int | None:
-        """Longest text that it reads, in tokens; None where its configuration does not tell."""
+        """Context length in tokens; None if the configuration does not specify it."""
         config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
         found: int | None = config.get("max_position_embeddings")
         return found
 
     def check_context(self, tokens: int, setting: str) -> None:
-        """Refuses texts longer than the model reads.
+        """Checks that a text length is within the model's context length.
 
         Raises:
-            ModelError: with the setting to lower.
+            ModelError: if it is longer; the message names the setting to lower.
         """
         if self.context and tokens > self.context:
-            raise ModelError(f"{setting}: is {tokens}, but {self.path} reads {self.context} tokens; lower it to that")
+            raise ModelError(
+                f"{setting}: is {tokens}, but the context length of {self.path} is {self.context}; lower the setting"
+            )
 
 
 def resolve_model(reference: str, store: Store) -> ModelFolder:
-    """Returns a model's folder, as `model_folder` does, with its identity."""
+    """Returns a model's folder (see `model_folder`) with its identity."""
     folder = model_folder(reference, store)
     return ModelFolder(folder, _identity(folder))
 
 
 def model_folder(reference: str, store: Store) -> Path:
-    """Returns the folder of a model, downloading it where needed.
+    """Returns the folder of a model; downloads it if needed.
 
     Raises:
-        ModelError: when there is no such model, or its folder holds none that can be used.
+        ModelError: if the model does not exist or its folder is unusable.
     """
     if reference.startswith(LAB):
         folder = _lab_folder(reference.removeprefix(LAB), store)
     elif Path(reference).expanduser().is_dir():
         folder = Path(reference).expanduser().resolve()
     elif reference.startswith((".", "/", "~")) or reference.count("/") != 1:
-        raise ModelError(f"model {reference}: there is no such folder")
+        raise ModelError(f"model {reference}: no such folder")
     else:
         folder = _hub_folder(reference)
     _check(folder, reference)
@@ -67,7 +69,7 @@ def _lab_folder(name: str, store: Store) -> Path:
     from safecomm.data.lab.shipped import NAMES, shipped_model
 
     if name not in NAMES:
-        raise ModelError(f"model {LAB}{name}: the lab has {', '.join(LAB + one for one in NAMES)}")
+        raise ModelError(f"model {LAB}{name}: unknown lab model; known: {', '.join(LAB + one for one in NAMES)}")
     return shipped_model(name, store)
 
 
@@ -79,11 +81,12 @@ def _hub_folder(reference: str) -> Path:
         return Path(snapshot_download(reference, allow_patterns=["*.safetensors", "*.json", "*.model", "*.jinja"]))
     except GatedRepoError as error:
         raise ModelError(
-            f"model {reference}: access is gated; ask for it on its hub page and set HF_TOKEN, or give a folder"
+            f"model {reference}: is gated; request access on its Hub page and set HF_TOKEN, or use a local folder"
         ) from error
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(
-            f"model {reference}: neither a folder nor to be had from the hub ({type(error).__name__}); give a folder"
+            f"model {reference}: not a local folder and not available on the Hub ({type(error).__name__}); check the "
+            "name or use a local folder"
         ) from error
 
 
@@ -99,15 +102,15 @@ def _check(folder: Path, reference: str) -> None:
 
 
 def _identity(folder: Path) -> str:
-    """Hashes what decides the model's answers: weights, configuration, tokenizer and chat template."""
+    """Hashes everything that determines the model's answers: weights, configuration, tokenizer and chat template."""
     files = sorted(
         path for pattern in ("*.safetensors", "*.json", "*.model", "*.jinja") for path in folder.glob(pattern)
     )
-    marks = []
+    entries = []
     for path in files:
         if path.name == LINEAGE:
             continue
         state = path.stat()
-        mark = file_digest(path) if state.st_size <= HASHED_WHOLE else f"{state.st_size}-{state.st_mtime_ns}"
-        marks.append([path.name, mark])
-    return digest(marks)
+        content = file_digest(path) if state.st_size <= HASHED_WHOLE else f"{state.st_size}-{state.st_mtime_ns}"
+        entries.append([path.name, content])
+    return digest(entries)

@@ -11,25 +11,26 @@ from safecomm.serving.engine import PLACES, Answer, Question, failed
 from safecomm.serving.responses import Ask, Questions
 from safecomm.serving.stream import ID
 
-AT_ONCE = 32
-"""Requests in flight."""
+CONCURRENCY = 32
+"""Concurrent requests."""
 TIMEOUT_SECONDS = 300.0
 RETRIES = 5
-"""With growing pauses, by the openai client."""
-_MARK = re.compile(r"<(?=[|/]?\w[^<>]*>)|\[(?=/?INST\])")
-"""The opening of what some tokenizer takes for a special token, e.g. `<|eot_id|>`, `</s>`, `[INST]`."""
+"""Retries with exponential backoff, done by the openai client."""
+_SPECIAL = re.compile(r"<(?=[|/]?\w[^<>]*>)|\[(?=/?INST\])")
+"""The opening bracket of text that some tokenizers parse as a special token, e.g. `<|eot_id|>`, `</s>`, `[INST]`."""
 _VERDICT = re.compile(r'\s*\{\s*"verdict"\s*:\s*"(.*)"\s*\}\s*')
 
 
 def remote_ask(url: str, model: str, max_tokens: int) -> Ask:
-    """Returns what asks a server; a question that fails, after retries, gets an `error` and disturbs no other.
+    """Returns a function that sends questions to a server.
 
-    The server tokenizes what it is sent, so text that looks like a special token is broken up by a space.
+    A question that still fails after retries gets an `error` and does not affect the others. The server tokenizes the
+    text, so a space is inserted into anything that looks like a special token.
 
     Args:
-        url: the server's root, e.g. `http://host:8000/v1`. Its key is in OPENAI_API_KEY.
-        model: the server's name of the model.
-        max_tokens: longest answer.
+        url: the server's root URL, e.g. `http://host:8000/v1`. The API key is read from OPENAI_API_KEY.
+        model: the model's name on the server.
+        max_tokens: maximum length of an answer.
     """
 
     def ask(questions: Questions) -> list[pd.DataFrame]:
@@ -42,7 +43,7 @@ def remote_ask(url: str, model: str, max_tokens: int) -> Ask:
 async def _all(questions: Questions, url: str, model: str, max_tokens: int) -> list[Answer]:
     from openai import AsyncOpenAI
 
-    turn = asyncio.Semaphore(AT_ONCE)
+    turn = asyncio.Semaphore(CONCURRENCY)
     key = os.environ.get("OPENAI_API_KEY", "none")
     async with AsyncOpenAI(base_url=url, api_key=key, max_retries=RETRIES, timeout=TIMEOUT_SECONDS) as client:
 
@@ -57,7 +58,7 @@ async def _answer(client: Any, question: Question, model: str, max_tokens: int) 
     from openai import OpenAIError
 
     how = {"model": model, "temperature": 0, "max_tokens": max_tokens, "seed": 0}
-    messages = [turn | {"content": _MARK.sub(r"\g<0> ", turn["content"])} for turn in question["messages"]]
+    messages = [turn | {"content": _SPECIAL.sub(r"\g<0> ", turn["content"])} for turn in question["messages"]]
     try:
         if template := question.get("template"):
             contents = {f"{{{name}}}": turn["content"] for name, turn in zip(PLACES, messages, strict=False)}
@@ -73,7 +74,7 @@ async def _answer(client: Any, question: Question, model: str, max_tokens: int) 
 
 
 def _held_to(question: Question) -> dict[str, Any]:
-    """Returns what holds a server to the question's options: JSON of the form `{"verdict": OPTION}`."""
+    """Returns the response format that constrains a server to the question's options: `{"verdict": OPTION}`."""
     if not question["options"]:
         return {}
     schema = {

@@ -1,4 +1,4 @@
-"""Streams questions through a fleet: Ray Data, then Ray Serve."""
+"""Streams questions through a fleet, with Ray Data and Ray Serve."""
 
 import json
 import logging
@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from safecomm.cluster.keeper import app_of
+from safecomm.cluster.cleanup import app_name
 from safecomm.cluster.session import CPU_SHARE
 from safecomm.serving.engine import Answer, Question, failed
 from safecomm.serving.fleet import DEPLOYMENT, TARGET
 
 CHUNK = 32
-"""Questions in one request: enough to spare Serve's cost per request, few enough to spread over the replicas."""
+"""Questions per request: enough to amortize Serve's overhead, few enough to balance the replicas."""
 CHUNKS_A_TASK = 8
-"""Requests that one task of Ray Data has in flight."""
+"""Concurrent requests per Ray Data task."""
 TIMEOUT_SECONDS = 1800.0
 REPORT_SECONDS = 5.0
 ID = "question_id"
@@ -25,30 +25,30 @@ ID = "question_id"
 
 @dataclass(frozen=True)
 class Request:
-    """What one model is to be asked."""
+    """The questions for one model."""
 
     questions: Mapping[str, Question]
     """id -> question."""
     adapter: str | None = None
-    """Folder of the adapter to answer with; None for the bare model."""
+    """Folder of the adapter; None to use none."""
 
 
 def stream(
     requests: Mapping[str, Request], fleet: str = TARGET, report: Callable[[str], None] = lambda line: None
 ) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Has questions answered by a fleet, those of all models in one pass, an adapter's after another's.
+    """Answers the questions of all models on a fleet, in one pass, ordered by adapter.
 
-    The stage is a task of ours and not `ray.data.llm`'s, which starts an actor for every call, seconds each, and ends
-    with the first engine that dies.
+    This uses a plain Ray Data task instead of `ray.data.llm`, which starts an actor per call (seconds each) and fails
+    as soon as one engine dies.
 
     Args:
-        requests: model -> what it is asked.
+        requests: model -> its questions.
         fleet: the fleet's name.
-        report: gets a line of progress with the first answers and then every few seconds.
+        report: receives a progress message with the first answers and then every few seconds.
 
     Yields:
-        Model and answers, some at a time, a row a question: `question_id`, `response`, `finish_reason`, `scores` and
-        `error`. One that got no answer has an `error` and disturbs no other.
+        Model and a table of answers with one row per question: `question_id`, `response`, `finish_reason`, `scores`
+        and `error`. A question that fails has an `error` and does not affect the others.
     """
     import ray.data
 
@@ -74,10 +74,10 @@ def _chunks(name: str, request: Request) -> Iterator[dict[str, Any]]:
 
 
 def _ask(chunks: list[dict[str, Any]], fleet: str) -> Iterator[dict[str, list[str]]]:
-    """Has chunks of questions answered, all at once. They come and go as JSON: Arrow wants one type a column."""
+    """Answers chunks of questions concurrently. Rows are JSON because Arrow needs one type per column."""
     from ray import serve
 
-    replica = serve.get_deployment_handle(DEPLOYMENT, app_of(fleet)).options(method_name="answer")
+    replica = serve.get_deployment_handle(DEPLOYMENT, app_name(fleet)).options(method_name="answer")
     responses = [replica.remote(list(chunk["questions"].values()), chunk["adapter"]) for chunk in chunks]
     for chunk, response in zip(chunks, responses, strict=True):
         answers = _answers(response, len(chunk["questions"]))
@@ -86,7 +86,7 @@ def _ask(chunks: list[dict[str, Any]], fleet: str) -> Iterator[dict[str, list[st
 
 
 def _answers(response: Any, count: int) -> list[Answer]:
-    """Waits for one chunk's answers; where the engine died, or took too long, each has the reason."""
+    """Waits for one chunk's answers; if the engine dies or times out, each answer has the error."""
     from ray.exceptions import RayError
 
     try:
@@ -97,7 +97,7 @@ def _answers(response: Any, count: int) -> list[Answer]:
 
 
 class _Progress:
-    """Says how many questions are answered, at what rate, and how long the rest will take."""
+    """Reports the number of answers, the rate and the remaining time."""
 
     def __init__(self, total: int, report: Callable[[str], None]):
         self._total, self._done, self._report = total, 0, report

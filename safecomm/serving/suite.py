@@ -1,4 +1,4 @@
-"""A suite's prompts as questions for a model, and its answers as rows."""
+"""Converts benchmark prompts to questions for a model, and answers to rows."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,23 +14,23 @@ from safecomm.storage.store import digest
 
 @dataclass(frozen=True)
 class Protocol:
-    """How prompts are put to a model: all that decides an answer but the model and the prompt."""
+    """How prompts are presented: everything that determines an answer apart from the model and the prompt."""
 
     engine: str
     max_new_tokens: int
     max_model_len: int
     system_prompt: str | None = None
     sampling: Literal["greedy", "safecomm"] = "greedy"
-    """`safecomm`: sampled at temperature 1, top-p 1, without top-k, as in the study."""
+    """`safecomm`: temperature 1, top-p 1, no top-k, as in the study."""
     samples: int = 1
-    """Answers to each prompt that is answered in words."""
+    """Answers per open prompt."""
     seed: int = 0
-    """Of the sampling."""
+    """Seed for sampling."""
     multiple_choice: Literal["likelihood", "generation"] = "likelihood"
-    """Whether the likeliest letter counts, or the one that the model writes."""
+    """Score the most likely letter, or the letter that the model generates."""
 
     def as_key(self) -> dict[str, Any]:
-        """Returns what answers depend on; more samples only ask for more of the same."""
+        """Returns the fields that determine an answer; `samples` only adds answers."""
         return {name: value for name, value in asdict(self).items() if name != "samples"}
 
     def questions(self, prompts: Sequence[Prompt]) -> dict[str, Question]:
@@ -38,9 +38,9 @@ class Protocol:
         return {name: self._question(prompt, name) for prompt in prompts for name in self._names(prompt)}
 
     def rows(self, prompts: Sequence[Prompt], answers: pd.DataFrame) -> pd.DataFrame:
-        """Returns a row an answer, in their order: the prompt's own fields, the answer's, and `question_id`."""
-        asked = [{ID: name, **prompt.as_row()} for prompt in prompts for name in self._names(prompt)]
-        return answers.merge(pd.DataFrame(asked).drop_duplicates(ID), on=ID, how="left", validate="one_to_one")
+        """Returns one row per answer, in order, with the fields of the prompt and the answer, and `question_id`."""
+        named = [{ID: name, **prompt.as_row()} for prompt in prompts for name in self._names(prompt)]
+        return answers.merge(pd.DataFrame(named).drop_duplicates(ID), on=ID, how="left", validate="one_to_one")
 
     def _names(self, prompt: Prompt) -> list[str]:
         if self.sampling == "greedy" or self._is_compared(prompt):
@@ -57,5 +57,5 @@ class Protocol:
             return Question(messages=messages, options=list(prompt.options))
         if self.sampling == "greedy":
             return Question(messages=messages, options=[])
-        # A seed of its own for each answer: it depends on nothing that is asked beside it.
+        # A separate seed per answer makes it independent of the other questions.
         return Question(messages=messages, options=[], seed=int(digest([self.seed, name])[:8], 16))

@@ -1,4 +1,4 @@
-"""Answers prompts with transformers and PEFT, for machines where vLLM has no build."""
+"""An engine based on transformers and PEFT, for platforms without a vLLM build."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,18 +9,18 @@ from safecomm.serving.precision import cpu_dtype
 
 BATCH = 32
 Numbered = list[tuple[int, list[int]]]
-"""Places of questions with their prompts."""
+"""Question indices with their token ids."""
 
 
 class TransformersEngine:
-    """Owns one model of transformers, with the adapters that have been asked for."""
+    """Runs one transformers model; loads adapters on first use."""
 
     def __init__(self, model: str, settings: EngineSettings):
         """Loads the model.
 
         Args:
             model: its folder.
-            settings: lengths; the adapter rank and the tensor-parallel size don't matter here.
+            settings: length limits; adapter rank and parallelism are ignored.
         """
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -37,12 +37,17 @@ class TransformersEngine:
         self._turn = asyncio.Lock()
 
     async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
-        """Answers in batches, one call at a time, since switching the adapter switches it for the whole model."""
+        """Answers in batches, one call at a time, because the active adapter is global to the model."""
         async with self._turn:
             return await asyncio.to_thread(self._answer_all, questions, adapter)
 
     async def check_health(self) -> None:
-        """Is healthy as long as its process lives."""
+        """Does nothing: the engine is healthy as long as its process lives."""
+
+    @property
+    def cache_tokens(self) -> int:
+        """None: each batch has a cache of its own."""
+        return 0
 
     def _answer_all(self, questions: list[Question], adapter: str | None) -> list[Answer]:
         self._switch(adapter)
@@ -97,7 +102,7 @@ class TransformersEngine:
         return [float(row[-len(tail) :].mean()) for row, tail in zip(chosen, tails, strict=True)]
 
     def _switch(self, adapter: str | None) -> None:
-        """Makes the model answer with an adapter, or without any; loads it when it is asked for first."""
+        """Activates an adapter, loading it on first use, or deactivates all."""
         model: Any = self._model
         if adapter is None:
             if self._adapters:
@@ -111,7 +116,7 @@ class TransformersEngine:
 
 
 def _batches(prompts: Numbered, questions: list[Question]) -> Iterator[tuple[int | None, Numbered]]:
-    """Yields the prompts in batches with their seed; what is sampled comes alone, so that its seed is its own."""
+    """Yields batches of prompts with their seed; a sampled prompt gets its own batch, because a batch has one seed."""
     for index, prompt in prompts:
         if "seed" in questions[index]:
             yield questions[index]["seed"], [(index, prompt)]

@@ -1,4 +1,4 @@
-"""Answers prompts with vLLM, many adapters on one loaded model."""
+"""An engine based on vLLM, with many adapters on one loaded model."""
 
 import asyncio
 import itertools
@@ -16,14 +16,14 @@ CPU_WORKER = "safecomm.serving.cpu_lora.Worker"
 
 
 class VllmEngine:
-    """Owns one vLLM AsyncLLM."""
+    """Runs one vLLM AsyncLLM."""
 
     def __init__(self, model: str, settings: EngineSettings):
         """Loads the model.
 
         Args:
             model: its folder.
-            settings: lengths, the largest adapter rank and the tensor-parallel size.
+            settings: length limits, largest adapter rank and parallelism.
         """
         arguments = engine_arguments(model, settings)
         from transformers import AutoTokenizer
@@ -32,8 +32,7 @@ class VllmEngine:
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        # The context decides how much vLLM does at a time: as for its offline interface, two to eight times what it
-        # would do otherwise.
+        # The usage context sets vLLM's batch size limits: those of the offline interface are two to eight times larger.
         context = UsageContext.LLM_CLASS
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=context)
         self._tokenizer = AutoTokenizer.from_pretrained(model)
@@ -45,13 +44,18 @@ class VllmEngine:
         self._names = itertools.count()
 
     async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
-        """Answers all questions at once; vLLM batches them with whatever else it is asked."""
+        """Answers all questions concurrently; vLLM batches them with other requests."""
         lora = self._lora(adapter)
         return await asyncio.gather(*(self._answer(question, lora) for question in questions))
 
     async def check_health(self) -> None:
-        """Raises when vLLM's engine process is gone."""
+        """Raises if vLLM's engine process has died."""
         await self._engine.check_health()
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that vLLM's KV cache has room for."""
+        return int(self._engine.vllm_config.cache_config.kv_cache_size_tokens or 0)
 
     async def _answer(self, question: Question, lora: Any) -> Answer:
         prompt = chat_ids(self._tokenizer, question)
@@ -64,12 +68,12 @@ class VllmEngine:
                 return Answer(response="", finish_reason="compared", scores=scores, error="")
             sampled = {"temperature": 1, "seed": question["seed"]} if "seed" in question else {"temperature": 0}
             output = (await self._run(prompt, self._write(**sampled), lora)).outputs[0]
-        except ValueError as error:  # vLLM won't take the request
+        except ValueError as error:  # vLLM rejects the request
             return failed(str(error))
         return Answer(response=output.text, finish_reason=output.finish_reason or "", scores=[], error="")
 
     async def _compared(self, prompt: list[int], options: list[list[int]], lora: Any) -> list[float]:
-        """Returns every option's mean log-probability per token; the prompt is read once where each is one token."""
+        """Returns every option's mean log-probability per token; one-token options share a single prefill."""
         if max(map(len, options)) > 1:
             return list(await asyncio.gather(*(self._score(prompt, tokens, lora) for tokens in options)))
         ids = [token for (token,) in options]
@@ -79,8 +83,8 @@ class VllmEngine:
 
     async def _score(self, prompt: list[int], tokens: list[int], lora: Any) -> float:
         output = await self._run(prompt + tokens, self._compare(prompt_logprobs=0), lora)
-        places = output.prompt_logprobs[len(prompt) :]
-        return float(sum(place[token].logprob for place, token in zip(places, tokens, strict=True)) / len(tokens))
+        logprobs = output.prompt_logprobs[len(prompt) :]
+        return float(sum(one[token].logprob for one, token in zip(logprobs, tokens, strict=True)) / len(tokens))
 
     async def _run(self, prompt: list[int], sampling: Any, lora: Any) -> Any:
         final = None
@@ -101,7 +105,7 @@ class VllmEngine:
 
 
 def engine_arguments(model: str, settings: EngineSettings) -> dict[str, Any]:
-    """Returns vLLM's arguments; without a GPU, the environment of its engine process is set as well."""
+    """Returns vLLM's arguments; without a GPU, also sets environment variables for the engine process."""
     if not settings.on_gpu:
         _set_up_cpu()
     return {
@@ -110,7 +114,7 @@ def engine_arguments(model: str, settings: EngineSettings) -> dict[str, Any]:
         "tensor_parallel_size": settings.tensor_parallel,
         "pipeline_parallel_size": settings.pipeline_parallel,
         "distributed_executor_backend": "ray" if settings.gpus > 1 else "uni",
-        # Without a GPU compiling costs more than it saves; with one, CUDA graphs halve the time of a LoRA step.
+        # On a CPU, compilation costs more than it saves; on a GPU, CUDA graphs halve the time of a LoRA step.
         "enforce_eager": not settings.on_gpu,
         **({} if settings.on_gpu else _on_cpu(model, settings)),
         **lora_arguments(Path(model), settings, _gpu_bytes() if settings.on_gpu else None),
@@ -118,19 +122,19 @@ def engine_arguments(model: str, settings: EngineSettings) -> dict[str, Any]:
 
 
 def _gpu_bytes() -> int:
-    """Returns a GPU's memory as vLLM reads it, which unlike torch takes none of it for a context of this process."""
+    """Returns a GPU's memory as read by vLLM; unlike torch's call, this creates no CUDA context in this process."""
     from vllm.platforms import current_platform
 
     return int(current_platform.get_device_total_memory())
 
 
 def _on_cpu(model: str, settings: EngineSettings) -> dict[str, Any]:
-    """Returns what is different without a GPU.
+    """Returns the arguments that differ without a GPU.
 
-    Left to itself, vLLM runs a float32 model in bfloat16, whose answers would depend on the processor.
+    By default vLLM runs a float32 model in bfloat16, so the answers would depend on the CPU.
 
-    With seeds no prompt may be read in several steps: vLLM then sets a generator back by an offset, which those of CPUs
-    don't have, and its engine dies of it.
+    Sampling with seeds needs chunked prefill disabled: with it, vLLM rewinds the random generator by an offset, which
+    CPU generators don't support, and the engine crashes.
     """
     from transformers import AutoConfig
 
@@ -140,11 +144,11 @@ def _on_cpu(model: str, settings: EngineSettings) -> dict[str, Any]:
 
 
 def _set_up_cpu() -> None:
-    """Prepares the environment that vLLM's engine process is started in.
+    """Sets environment variables for vLLM's engine process.
 
-    On CPUs vLLM would put the model into a third process, which takes its number of threads from vLLM, and have the
-    engine's process spin for each of its answers: half of all processor time. Without `multiprocessing` the model
-    runs in the engine's own process; AsyncLLM keeps that apart from ours all the same.
+    By default vLLM on CPUs runs the model in a third process, which takes its thread count from vLLM, while the engine
+    process busy-waits for its answers and uses half of the CPU time. Without `multiprocessing` the model runs in the
+    engine process, which AsyncLLM still keeps separate from ours.
     """
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE_GIB))
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"

@@ -1,1 +1,1 @@
-"""Pure numbers: rates with their intervals, paired tests, and which modules a setting selects."""
+"""Statistics: rates with intervals, paired tests, and module selection."""

@@ -1,6 +1,6 @@
-"""What two measured rates say about each other, and how far a judge's verdicts can be trusted.
+"""Comparisons of rates, and the accuracy and agreement of judges.
 
-Rates themselves, with their Wilson intervals, are in `metrics.py`.
+The rates themselves, with Wilson intervals, are in `metrics.py`.
 """
 
 import math
@@ -18,63 +18,63 @@ from safecomm.statistics.metrics import Rate, rate
 
 RESAMPLES = 10_000
 Hits = Sequence[bool | int] | NDArray[np.bool_]
-"""One verdict a prompt: true where it has the counted one."""
+"""One value per prompt: true if the verdict counts as a hit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A rate minus a reference's, on the same prompts."""
+    """A rate minus a reference rate on the same prompts."""
 
     value: float
     low: float
     high: float
     p: float
-    """Two-sided p-value: how likely so uneven a split of the changed verdicts is by chance."""
+    """Two-sided p-value."""
     n: int
-    """Prompts with a verdict from both."""
+    """Prompts with a verdict for both models."""
 
 
 def paired_difference(ours: Hits, reference: Hits, seed: int = 0) -> Difference:
     """Compares the verdicts of two models on the same prompts.
 
-    The p-value is McNemar's, exact (the binomial test on the prompts whose verdict changed; McNemar, Psychometrika 12,
-    1947), the 95% interval a percentile bootstrap over prompts.
+    The p-value is from McNemar's exact test (the binomial test on the prompts whose verdict changed; McNemar,
+    Psychometrika 12, 1947), the 95% interval from a percentile bootstrap over prompts.
 
     Args:
-        ours: one verdict a prompt.
-        reference: the reference's, in the same order.
-        seed: of the resampling.
+        ours: one verdict per prompt.
+        reference: the reference's verdicts, in the same order.
+        seed: seed of the bootstrap.
 
     Raises:
-        ValueError: where there are no prompts, or the two differ in length.
+        ValueError: if there are no prompts, or the lengths differ.
     """
     a, b = np.asarray(ours, dtype=bool), np.asarray(reference, dtype=bool)
     if len(a) != len(b) or not len(a):
-        raise ValueError(f"paired verdicts are needed, not {len(a)} and {len(b)}")
+        raise ValueError(f"paired verdicts are required, got {len(a)} and {len(b)}")
     gained, lost, n = int((a & ~b).sum()), int((~a & b).sum()), len(a)
     p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    # Only how many prompts of each kind are drawn matters, so drawing these counts is the bootstrap over prompts.
+    # Only the counts matter, so sampling them from a multinomial is equivalent to the bootstrap over prompts.
     draws = np.random.default_rng(seed).multinomial(n, [gained / n, lost / n, 1 - (gained + lost) / n], RESAMPLES)
     low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [0.025, 0.975])
     return Difference((gained - lost) / n, float(low), float(high), p, n)
 
 
 def grouped_difference(differences: Sequence[float], seed: int = 0) -> Difference:
-    """Compares two models that were asked each prompt several times.
+    """Compares two models with several answers per prompt.
 
-    The p-value is that of the sign-flip permutation test, which with one answer a prompt is McNemar's test; the 95%
-    interval a percentile bootstrap over prompts.
+    The p-value is from the sign-flip permutation test, which reduces to McNemar's test with one answer per prompt; the
+    95% interval is from a percentile bootstrap over prompts.
 
     Args:
-        differences: per prompt, the share of its answers with the counted verdict minus the reference's share.
-        seed: of the resampling.
+        differences: per prompt, the share of hits among its answers minus the reference's share.
+        seed: seed of the resampling.
 
     Raises:
-        ValueError: where there are no prompts.
+        ValueError: if there are no prompts.
     """
     d = np.asarray(differences, dtype=float)
     if not len(d):
-        raise ValueError("paired verdicts are needed, not 0")
+        raise ValueError("paired verdicts are required, got none")
     rng = np.random.default_rng(seed)
     low, high = np.quantile(d[rng.integers(0, len(d), (RESAMPLES, len(d)))].mean(1), [0.025, 0.975])
     flipped = d[d != 0]  # flipping the sign of 0 changes nothing
@@ -85,7 +85,7 @@ def grouped_difference(differences: Sequence[float], seed: int = 0) -> Differenc
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Returns the p-values of one family of comparisons, corrected by Holm's step-down method (1979)."""
+    """Returns p-values corrected for multiple comparisons with Holm's step-down method (1979)."""
     if not p_values:
         return {}
     corrected = multipletests(list(p_values.values()), method="holm")[1]
@@ -94,20 +94,20 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far two judges agree beyond chance."""
+    """The agreement of two judges beyond chance."""
 
     kappa: float
-    """Cohen's kappa: 1 is full agreement, 0 what chance gives; NaN where both gave one and the same verdict only."""
+    """Cohen's kappa: 1 is full agreement, 0 is chance level; NaN if all verdicts of both judges are identical."""
     low: float
     high: float
     same: float
-    """Share of the prompts with the same verdict."""
+    """Share of prompts with the same verdict."""
     n: int
-    """Prompts that both could read."""
+    """Prompts with a verdict from both judges."""
 
 
 def agreement(first: Sequence[str], second: Sequence[str], verdicts: tuple[str, str] = ("safe", "unsafe")) -> Agreement:
-    """Returns Cohen's kappa (1960) with its 95% interval; prompts that either judge could not read are left out."""
+    """Returns Cohen's kappa (1960) with its 95% interval; skips prompts without a verdict from either judge."""
     table = np.zeros((2, 2))
     for one, other in zip(first, second, strict=True):
         if one in verdicts and other in verdicts:
@@ -116,7 +116,7 @@ def agreement(first: Sequence[str], second: Sequence[str], verdicts: tuple[str, 
     same = float(np.trace(table) / n) if n else math.nan
     if not n or np.trace(table) == max(table[0, 0], table[1, 1]) == n:
         return Agreement(math.nan, -1.0, 1.0, same, n)
-    if 0 in (*table.sum(0), *table.sum(1)):  # one of them gave one verdict only: all agreement is chance
+    if 0 in (*table.sum(0), *table.sum(1)):  # a judge with constant verdicts agrees only by chance
         return Agreement(0.0, -1.0, 1.0, same, n)
     found = cohens_kappa(table)
     return Agreement(float(found.kappa), float(found.kappa_low), float(found.kappa_upp), same, n)
@@ -124,16 +124,16 @@ def agreement(first: Sequence[str], second: Sequence[str], verdicts: tuple[str, 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How well a judge agrees with people."""
+    """A judge's accuracy against human labels."""
 
     sensitivity: Rate
-    """Of the responses that people call unsafe, the share that the judge does."""
+    """Share of the responses labelled unsafe that the judge calls unsafe."""
     specificity: Rate
-    """Of the responses that people call safe, the share that the judge does."""
+    """Share of the responses labelled safe that the judge calls safe."""
 
 
 def judge_accuracy(verdicts: Sequence[str], unsafe: Sequence[bool]) -> Accuracy:
-    """Measures a judge on responses that people have labelled; those it could not read count as unscored."""
+    """Measures a judge on human-labelled responses; responses without a verdict count as unscored."""
 
     def share(of_unsafe: bool, verdict: str) -> Rate:
         given = [one for one, label in zip(verdicts, unsafe, strict=True) if label == of_unsafe]
@@ -143,17 +143,18 @@ def judge_accuracy(verdicts: Sequence[str], unsafe: Sequence[bool]) -> Accuracy:
 
 
 def corrected(measured: Rate, judge: Accuracy) -> Rate:
-    """Returns a rate of unsafe responses without the judge's errors (Rogan and Gladen, Am. J. Epidemiology 107, 1978).
+    """Returns a rate of unsafe responses corrected for judge errors (Rogan and Gladen, Am. J. Epidemiology 107, 1978).
 
-    true = (measured + specificity - 1) / (sensitivity + specificity - 1), within [0, 1]. The interval is the delta
-    method's with adjusted counts of all three samples (Lang and Reiczigel, Preventive Veterinary Medicine 113, 2014).
+    true = (measured + specificity - 1) / (sensitivity + specificity - 1), clipped to [0, 1]. The interval uses the
+    delta method with adjusted counts of all three samples (Lang and Reiczigel, Preventive Veterinary Medicine 113,
+    2014).
 
     Args:
-        measured: the rate by the judge's verdicts.
-        judge: the judge's own accuracy.
+        measured: the rate according to the judge.
+        judge: the judge's accuracy.
 
     Returns:
-        The corrected rate; unknown (NaN, [0, 1]) where the judge is no better than chance or was not measured.
+        The corrected rate; unknown (NaN, [0, 1]) if the judge is no better than chance or was not measured.
     """
     z = float(norm.ppf(0.975))
     Se, Sp = judge.sensitivity, judge.specificity
@@ -181,18 +182,18 @@ def corrected(measured: Rate, judge: Accuracy) -> Rate:
 def corrected_rates(
     measured: Mapping[str, Rate], judges: Sequence[str], trusted: Mapping[str, Accuracy]
 ) -> dict[str, Rate]:
-    """Returns the attack success rates of single benchmarks without the errors of the judge that they are by.
+    """Returns each benchmark's attack success rate corrected for its judge's errors.
 
     Args:
-        measured: metric -> rate, named as `rates` does.
-        judges: the judges' names, the deciding one first.
-        trusted: judge -> how far it agrees with people, for those of whom it is known.
+        measured: metric -> rate, with the names used by `rates`.
+        judges: the judges' names; the first decides.
+        trusted: judge -> its accuracy against human labels, for judges where it is known.
     """
-    names = {judge: ASR.name if place == 0 else f"{ASR.name}@{judge}" for place, judge in enumerate(judges)}
+    names = {judge: ASR.name if index == 0 else f"{ASR.name}@{judge}" for index, judge in enumerate(judges)}
     return {
         name: corrected(one, trusted[judge])
         for judge, metric in names.items()
         if judge in trusted
         for name, one in measured.items()
-        if name.partition("/")[0] == metric and name != metric  # a mean over benchmarks is no share of one sample
+        if name.partition("/")[0] == metric and name != metric  # the correction does not apply to means of benchmarks
     }

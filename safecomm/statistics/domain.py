@@ -1,9 +1,9 @@
-"""What the fine-tune teaches: the word that titles, model cards and the grader use for it."""
+"""The domain of a sweep's task data, as named in titles, model cards and the grader's prompt."""
 
 from dataclasses import dataclass
 
 DOMAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9 -]{0,39}$"
-"""What a domain may be called."""
+"""Valid domain names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,18 +11,18 @@ class Domain:
     """The subject of a sweep's task data."""
 
     name: str
-    """As titles have it: `medical` gives "Medical accuracy"."""
+    """The name in titles: `medical` gives "Medical accuracy"."""
     adjective: str
-    """As the grader is told: `medical` gives "a medical question"."""
+    """The adjective in the grader's prompt: `medical` gives "a medical question"."""
 
     @property
     def title(self) -> str:
-        """The name at the head of a title."""
+        """The name at the start of a title."""
         return self.name[:1].upper() + self.name[1:]
 
     @property
     def tag(self) -> str:
-        """The tag of a model card."""
+        """The tag for model cards."""
         return self.name.lower().replace(" ", "-")
 
     @property
@@ -32,9 +32,9 @@ class Domain:
 
 
 TELECOM = Domain("telecom", adjective="telecommunications")
-"""The default."""
+"""The default domain."""
 
 
 def domain_of(name: str) -> Domain:
-    """Returns the domain of a sweep's `domain`; any word names one."""
+    """Returns the domain for a sweep's `domain` setting; any name is allowed."""
     return TELECOM if name == TELECOM.name else Domain(name, adjective=name)

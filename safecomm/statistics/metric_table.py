@@ -1,6 +1,6 @@
-"""The metrics: one table from which searches, tables, figures, pages, model cards and gates derive.
+"""The metric table, from which searches, tables, figures, pages, model cards and gates derive their metrics.
 
-Reading a sweep imports it, so it needs neither numpy nor pandas.
+Parsing a sweep imports this module, so it must not import numpy or pandas.
 """
 
 from dataclasses import dataclass
@@ -14,27 +14,27 @@ MetricName = Literal["asr", "accuracy", "over_refusal"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """A rate: the share of one kind of benchmark's answers with the verdict that counts.
+    """A rate: the share of hits among the scored answers of one kind of benchmark.
 
-    In `title` and `axis`, `{domain}` stands for the name of the sweep's domain.
+    In `title` and `axis`, `{domain}` is replaced by the name of the sweep's domain.
     """
 
     name: MetricName
-    """Its column in `trials.parquet`, its key in W&B, and its name among a sweep's objectives."""
+    """The name in `trials.parquet`, in W&B and in a sweep's objectives."""
     kind: Kind
-    """The benchmarks that it is measured on."""
+    """The kind of benchmark that it is measured on."""
     hit: str
-    """The verdict that counts."""
+    """The verdict that counts as a hit."""
     miss: str
     """The other verdict."""
     title: str
-    """Its title, as it reads inside a sentence."""
+    """The title within a sentence."""
     axis: str
-    """The title of its axis."""
+    """The axis title."""
     short: str
-    """Its title where there is little room."""
+    """A short title."""
     verb: str
-    """What a model does where the verdict counts."""
+    """What the model does in a hit."""
     direction: Literal["min", "max"]
     """Which values are better."""
 

@@ -1,7 +1,6 @@
-"""The rates of the metric table with their intervals.
+"""Rates of the metrics in the metric table, with confidence intervals.
 
-A verdict that no judge could give counts neither as a hit nor as a miss. It leaves the rate and shows up in its
-unscored share.
+A prompt without a verdict is neither a hit nor a miss. It is excluded from the rate and counted in the unscored share.
 """
 
 import math
@@ -17,7 +16,7 @@ from safecomm.statistics.metric_table import ASR, METRICS, Metric
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of prompts with its 95% interval; all but `n` are fractions."""
+    """A share of prompts with its 95% interval; all fields except `n` are fractions."""
 
     value: float
     low: float
@@ -25,18 +24,18 @@ class Rate:
     n: int
     """Prompts with a verdict."""
     unscored: float
-    """Share of all prompts that have none."""
+    """Share of prompts without a verdict."""
 
 
 def rate(hits: int, scored: int, total: int) -> Rate:
-    """Returns hits / scored with the Wilson score interval (Wilson, JASA 22, 1927), sound at 0, at 1 and for small n.
+    """Returns hits / scored with the Wilson score interval (Wilson, JASA 22, 1927), valid at 0 and 1 and for small n.
 
     Args:
-        hits: prompts with the verdict that is counted.
-        scored: prompts with any verdict.
-        total: all prompts. Where none is scored the value is NaN and the interval [0, 1].
+        hits: prompts with the counted verdict.
+        scored: prompts with any verdict. If 0, the value is NaN and the interval [0, 1].
+        total: all prompts.
     """
-    from scipy.stats import binomtest  # for which a plan would wait
+    from scipy.stats import binomtest  # slow to import, and planning does not need it
 
     unscored = 1 - scored / total if total else 0.0
     if not scored:
@@ -46,16 +45,16 @@ def rate(hits: int, scored: int, total: int) -> Rate:
 
 
 def clustered_rate(hits: Sequence[int], scored: Sequence[int], total: int) -> Rate:
-    """Returns a rate over prompts that come in groups: asked several times, or written in several wordings.
+    """Returns a rate over clusters of prompts: several answers to one prompt, or several wordings of it.
 
-    Verdicts of one group go together, so they say less than as many single prompts. The Wilson interval is taken at
-    the effective number of prompts, n / design effect, with the variance of the ratio estimate between groups (Kish,
-    Survey Sampling, 1965; Korn and Graubard, Survey Methodology 24, 1998); the effect is at least 1. Where every
-    verdict is the same there is no variance to see, and each group counts as one prompt.
+    Verdicts within a cluster are correlated. The Wilson interval therefore uses the effective sample size, n / design
+    effect, with the between-cluster variance of the ratio estimate (Kish, Survey Sampling, 1965; Korn and Graubard,
+    Survey Methodology 24, 1998); the design effect is at least 1. If all verdicts are identical, the variance can't be
+    estimated and each cluster counts as one prompt.
 
     Args:
-        hits: per group, prompts with the verdict that is counted.
-        scored: per group, prompts with any verdict; groups of none are left out.
+        hits: per cluster, prompts with the counted verdict.
+        scored: per cluster, prompts with any verdict; clusters with none are skipped.
         total: all prompts.
     """
     h = np.array([hit for hit, n in zip(hits, scored, strict=True) if n], dtype=float)
@@ -74,7 +73,7 @@ def clustered_rate(hits: Sequence[int], scored: Sequence[int], total: int) -> Ra
 
 
 def _wilson(value: float, n: float) -> tuple[float, float]:
-    """Returns the 95% Wilson interval of a rate at a number of prompts that need not be whole."""
+    """Returns the 95% Wilson interval of a rate; `n` may be fractional."""
     from scipy.stats import norm
 
     z = float(norm.ppf(0.975))
@@ -86,10 +85,10 @@ def _wilson(value: float, n: float) -> tuple[float, float]:
 def mean_rate(parts: Sequence[Rate]) -> Rate:
     """Returns the unweighted mean of several benchmarks' rates.
 
-    Its interval adds the parts' squared half-widths, each side for itself (MOVER; Zou and Donner, Statistics in
-    Medicine 27, 2008): low = mean - sqrt(sum((value_i - low_i)^2)) / k, and high alike. It stays within [0, 1], keeps
-    Wilson's asymmetry and is the part's own interval for k = 1. The benchmarks' prompts are taken as independent. One
-    part without a verdict leaves the mean unknown: a mean over fewer benchmarks would look comparable and is not.
+    The interval combines the parts' squared half-widths separately for each side (MOVER; Zou and Donner, Statistics in
+    Medicine 27, 2008): low = mean - sqrt(sum((value_i - low_i)^2)) / k, and analogously for high. It stays within
+    [0, 1], keeps Wilson's asymmetry and equals the part's own interval for k = 1. Benchmarks are assumed independent.
+    If one part is unknown, so is the mean: a mean over fewer benchmarks would look comparable but is not.
     """
     n = sum(part.n for part in parts)
     unscored = float(np.mean([part.unscored for part in parts]))
@@ -102,18 +101,17 @@ def mean_rate(parts: Sequence[Rate]) -> Rate:
 
 
 def rates(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Rate]:
-    """Returns every rate of one evaluation.
+    """Returns all rates of one evaluation.
 
     Args:
-        rows: one row an answer, with the columns `prompt_id`, `benchmark`, `kind`, `verdict` and, for every judge
-            after the first, `verdict@JUDGE`. A verdict that is none of its kind's two words, or is missing, counts as
-            unscored. Several answers to one prompt are one group of `clustered_rate`.
-        judges: the sweep's judges of answers to harmful prompts; the first's verdicts are in `verdict`.
+        rows: one row per answer, with the columns `prompt_id`, `benchmark`, `kind`, `verdict` and, for every judge
+            after the first, `verdict@JUDGE`. A missing or unknown verdict counts as unscored. Several answers to one
+            prompt form one cluster (see `clustered_rate`).
+        judges: the sweep's judges for harmful prompts; the column `verdict` has the first one's verdicts.
 
     Returns:
-        `asr`, `accuracy`, `over_refusal` (means over their benchmarks), `asr/BENCHMARK` and so on for each benchmark,
-        and `asr@JUDGE`, `asr@JUDGE/BENCHMARK` for the judges after the first. A kind without a benchmark has no
-        rates.
+        `asr`, `accuracy`, `over_refusal` (means over benchmarks); `asr/BENCHMARK` etc. for each benchmark; and
+        `asr@JUDGE`, `asr@JUDGE/BENCHMARK` for the judges after the first. Kinds without benchmarks are omitted.
     """
     found: dict[str, Rate] = {}
     for metric in METRICS:
@@ -126,7 +124,7 @@ def rates(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Rate]:
 
 
 def _benchmark_rates(rows: pd.DataFrame, column: str, metric: Metric, name: str) -> dict[str, Rate]:
-    """Returns the rates of one kind's benchmarks by one judge, led by their mean."""
+    """Returns the rates of one kind's benchmarks by one judge, with their mean first."""
     parts = {f"{name}/{bench}": _verdict_rate(group, column, metric) for bench, group in rows.groupby("benchmark")}
     return {name: mean_rate(list(parts.values())), **parts} if parts else {}
 
@@ -140,7 +138,7 @@ def _verdict_rate(rows: pd.DataFrame, column: str, metric: Metric) -> Rate:
 
 
 def as_columns(found: Mapping[str, Rate]) -> dict[str, float]:
-    """Returns the rates as one flat row: for every metric M the columns M, M_low, M_high, M_n and M_unscored."""
+    """Returns the rates as one flat row with the columns M, M_low, M_high, M_n and M_unscored for every metric M."""
     return {
         name if field == "value" else f"{name}_{field}": value
         for name, one in found.items()

@@ -1,6 +1,6 @@
-"""Which modules a defense acts on: those whose update agrees least with the alignment.
+"""Selects the modules that a defense acts on: those whose update agrees least with the alignment.
 
-Pure numbers, so that a sweep can be planned without torch.
+It does not need torch, so that planning a sweep does not either.
 """
 
 import math
@@ -12,22 +12,22 @@ from typing import TypedDict, cast
 from safecomm.errors import DefenseError
 
 DIGITS = 5
-"""Both reference implementations compare rho at five decimals, so a threshold taken from their logs works here."""
+"""Both reference implementations round rho to five decimals, so thresholds from their logs can be used."""
 Setting = float | Mapping[str, float]
-"""One value for all modules, or module type -> value, e.g. `{"q_proj": 0.6, "v_proj": 0.85}`; modules of types that it
-leaves out are not selected."""
+"""One value for all modules, or module type -> value, e.g. `{"q_proj": 0.6, "v_proj": 0.85}`; other module types are
+not selected."""
 
 
 @dataclass(frozen=True)
 class ModuleProfile:
-    """How one module's update dW relates to the alignment V of that module."""
+    """The relation of one module's update dW to its alignment V."""
 
     name: str
-    """The module."""
+    """The module's name."""
     rho: float
-    """cos(C dW, dW); 0 where dW or C dW is zero, as in the reference code."""
+    """cos(C dW, dW); 0 if dW or C dW is zero, as in the reference code."""
     null: float
-    """rho of a random V of that shape, 1 / sqrt(1 + d_out / d_in)."""
+    """rho for a random V of the same shape, 1 / sqrt(1 + d_out / d_in)."""
     v_norm: float
     """||V||_F."""
     update_norm: float
@@ -37,39 +37,37 @@ class ModuleProfile:
 
 
 class Selection(TypedDict, total=False):
-    """The ways of selecting modules; give one. rho is rounded to five decimals first."""
+    """The selection criteria, exactly one of which must be set. rho is rounded to five decimals first."""
 
     threshold: Setting | None
-    """The modules whose rho is at most this (SafeLoRA), or below it (SafeMERGE); -1 to 1."""
+    """Modules with rho at most this (SafeLoRA) or below it (SafeMERGE); -1 to 1."""
     lowest: Setting | None
-    """This many modules, those of the lowest rho, and all that tie with the last one; 0 selects none."""
+    """This number of modules with the lowest rho, plus ties; 0 selects none."""
     quantile: Setting | None
-    """The same for a share of the modules, 0 to 1, rounded to the nearest number of them; 1 selects all."""
+    """Like `lowest`, as a share of the modules (0 to 1), rounded to the nearest count; 1 selects all."""
     above_null: Setting | None
-    """The modules whose rho exceeds that of a random V of their shape by at most this (by less, if strict). Unlike a
-    threshold, one value means the same for square and flat modules."""
+    """Modules whose rho exceeds `null` by at most this (by less than this if strict). Unlike a threshold, a value is
+    comparable between square and rectangular modules."""
 
 
 WAYS = tuple(Selection.__annotations__)
 
 
 def select(modules: Sequence[ModuleProfile], by: Selection, *, strict: bool = False) -> list[str]:
-    """Returns the selected modules, in the order of the layers.
+    """Returns the selected modules in layer order.
 
     Args:
         modules: a profile's modules.
-        by: the way of selecting.
-        strict: select below `threshold` and `above_null` only.
+        by: the criterion.
+        strict: whether `threshold` and `above_null` exclude equality.
 
     Raises:
-        DefenseError: where there is no way of selecting, or several, or an impossible value.
+        DefenseError: if not exactly one criterion is set, or its value is out of range.
     """
     settings = cast(Mapping[str, Setting | None], by)
     given = {way: setting for way, setting in settings.items() if setting is not None}
     if len(given) != 1:
-        raise DefenseError(
-            f"give exactly one of {', '.join(WAYS)} to select modules by, not {', '.join(given) or 'none'}"
-        )
+        raise DefenseError(f"set exactly one of {', '.join(WAYS)} to select modules, not {', '.join(given) or 'none'}")
     way, setting = next(iter(given.items()))
     rho = _measured(modules, way)
     selected: set[str] = set()
@@ -79,23 +77,23 @@ def select(modules: Sequence[ModuleProfile], by: Selection, *, strict: bool = Fa
 
 
 def breakpoints(modules: Sequence[ModuleProfile], way: str = "threshold") -> list[float]:
-    """Returns a value for each distinct outcome of a way of selecting, from none selected to all.
+    """Returns one value of a criterion for each distinct selection, from no modules to all.
 
-    For `threshold` and `above_null` these lie halfway between neighbouring modules, so that they select the same
-    whether strict or not: n modules have at most n + 1 outcomes, and a search over the real line is one over these.
+    For `threshold` and `above_null` the values lie halfway between neighbouring modules, so `strict` does not matter. n
+    modules have at most n + 1 distinct selections, so a search over these values covers all real numbers.
 
     Args:
         modules: a profile's modules.
         way: `threshold`, `above_null`, `lowest` or `quantile`.
 
     Raises:
-        DefenseError: where there is no such way.
+        DefenseError: if `way` is unknown.
     """
     if way not in WAYS:
-        raise DefenseError(f"there is no way of selecting modules by {way!r}; take one of {', '.join(WAYS)}")
+        raise DefenseError(f"can't select modules by {way!r}; use one of {', '.join(WAYS)}")
     rho = sorted(_measured(modules, way).values())
     if way in ("lowest", "quantile"):
-        counts = [0, *(place + 1 for place, own in enumerate(rho) if rho[place + 1 : place + 2] != [own])]
+        counts = [0, *(index + 1 for index, own in enumerate(rho) if rho[index + 1 : index + 2] != [own])]
         return [float(count) if way == "lowest" else count / len(rho) for count in counts]
     distinct = sorted(set(rho))
     half = 0.5 * 10**-DIGITS
@@ -105,13 +103,13 @@ def breakpoints(modules: Sequence[ModuleProfile], way: str = "threshold") -> lis
 
 
 def _measured(modules: Sequence[ModuleProfile], way: str) -> dict[str, float]:
-    """Returns what each module is selected by."""
+    """Returns the value by which each module is selected."""
     above = way == "above_null"
     return {module.name: round(module.rho - (module.null if above else 0.0), DIGITS) for module in modules}
 
 
 def _groups(rho: Mapping[str, float], way: str, setting: Setting) -> list[tuple[float, list[str]]]:
-    """Returns the values with the modules that each is for."""
+    """Returns each value with the modules that it applies to."""
     if not isinstance(setting, Mapping):
         return [(setting, list(rho))]
     types = {module_type(name) for name in rho}
@@ -127,10 +125,10 @@ def _select_among(rho: Mapping[str, float], way: str, value: float, strict: bool
         return _lowest(rho, value)
     if way == "quantile":
         if not 0 <= value <= 1:
-            raise DefenseError(f"quantile must lie between 0 and 1, not {value:g}")
+            raise DefenseError(f"quantile must be between 0 and 1, not {value:g}")
         return _lowest(rho, math.floor(value * len(rho) + 0.5))
     if way == "threshold" and not -1 <= value <= 1:
-        raise DefenseError(f"threshold must lie between -1 and 1, as rho does, not {value:g}")
+        raise DefenseError(f"threshold must be between -1 and 1, like rho, not {value:g}")
     return {name for name, own in rho.items() if own < value or (own == value and not strict)}
 
 

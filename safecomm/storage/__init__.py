@@ -1,1 +1,1 @@
-"""Where finished work is kept: a folder or a bucket, written whole, checked, and shared by the nodes of a cluster."""
+"""Storage of finished work: a shared folder or a bucket, with atomic writes, checksums and locks."""

@@ -1,6 +1,6 @@
-"""A bucket of Amazon S3 (or what speaks its protocol) or of Google Cloud Storage, as far as a store needs one.
+"""A client for the bucket operations that a store needs: S3-compatible storage and Google Cloud Storage.
 
-Credentials, region and endpoint come from the environment alone (`AWS_*`, `GOOGLE_*`, the node's own role).
+Credentials, region and endpoint come only from the environment (`AWS_*`, `GOOGLE_*`, the node's role).
 """
 
 import os
@@ -17,8 +17,8 @@ from typing import Any
 from safecomm.errors import StorageError, UsageError
 
 SCHEMES = ("s3", "gs")
-AT_ONCE = 8
-"""Objects that are transferred at a time."""
+CONCURRENCY = 8
+"""Concurrent transfers."""
 CHUNK = 16 << 20
 RETRIES: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
 CREDENTIALS = {
@@ -28,13 +28,17 @@ CREDENTIALS = {
 
 
 class Bucket:
-    """The objects of one bucket, by name. Every method raises a StorageError where the bucket can't be used."""
+    """One bucket. Every method raises StorageError if the bucket is unusable."""
 
     def __init__(self, scheme: str, name: str):
-        """Takes `s3` or `gs` and the bucket's name; asks nothing yet.
+        """Creates the client without contacting the server.
+
+        Args:
+            scheme: `s3` or `gs`.
+            name: the bucket's name.
 
         Raises:
-            UsageError: where the package is missing that talks to buckets.
+            UsageError: if the bucket client package is not installed.
         """
         self.url = f"{scheme}://{name}"
         self._scheme = scheme
@@ -42,31 +46,31 @@ class Bucket:
             import obstore.store
         except ImportError as error:
             raise UsageError(
-                f"storage: {self.url} is a bucket, which needs a package more: pip install 'safecomm[bucket]'"
+                f"storage: {self.url} is a bucket, which needs an extra package: pip install 'safecomm[bucket]'"
             ) from error
         options: Any = {"allow_http": os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")}
         self._store = obstore.store.from_url(self.url, client_options=options, retry_config=RETRIES)
 
     def names(self, prefix: str) -> list[str]:
-        """Returns the names of all objects whose names begin with `prefix` and a slash."""
+        """Returns the names of all objects under `prefix/`."""
         import obstore
 
-        with self._errors_told():
+        with self._translated_errors():
             return [found["path"] for page in obstore.list(self._store, f"{prefix}/") for found in page]
 
     def files(self, prefix: str) -> dict[str, tuple[int, int]]:
-        """Returns the objects directly below a prefix: last part of the name -> bytes and stamp (see `_stamp`)."""
+        """Returns the objects directly under a prefix: last part of the name -> size and stamp (see `_stamp`)."""
         import obstore
 
-        with self._errors_told():
+        with self._translated_errors():
             found = obstore.list_with_delimiter(self._store, f"{prefix}/")["objects"]
         return {one["path"].rpartition("/")[2]: (one["size"], _stamp(one)) for one in found}
 
     def has(self, name: str) -> bool:
-        """Tells whether there is such an object."""
+        """Returns whether the object exists."""
         import obstore
 
-        with self._errors_told():
+        with self._translated_errors():
             try:
                 obstore.head(self._store, name)
             except FileNotFoundError:
@@ -74,10 +78,10 @@ class Bucket:
         return True
 
     def read(self, name: str) -> tuple[bytes, float] | None:
-        """Returns an object's bytes and when it was written (s); None where there is none."""
+        """Returns an object's bytes and modification time in seconds, or None if it does not exist."""
         import obstore
 
-        with self._errors_told():
+        with self._translated_errors():
             try:
                 found = obstore.get(self._store, name)
                 return bytes(found.bytes()), found.meta["last_modified"].timestamp()
@@ -85,18 +89,18 @@ class Bucket:
                 return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes an object, in the place of any of that name."""
+        """Writes an object, replacing any existing one."""
         import obstore
 
-        with self._errors_told():
+        with self._translated_errors():
             obstore.put(self._store, name, content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Writes an object unless there is one; of all who try at once, one gets True."""
+        """Writes an object unless it exists. Of several concurrent callers, exactly one gets True."""
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
-        with self._errors_told():
+        with self._translated_errors():
             try:
                 obstore.put(self._store, name, content, mode="create")
             except AlreadyExistsError:
@@ -104,26 +108,26 @@ class Bucket:
         return True
 
     def remove(self, *names: str) -> None:
-        """Removes objects, those that there are."""
+        """Removes objects; ignores missing ones."""
         import obstore
 
-        with self._errors_told():
+        with self._translated_errors():
             if names:
                 obstore.delete(self._store, list(names))
 
     def upload(self, files: dict[str, Path]) -> None:
-        """Writes objects (name -> file), several at a time."""
+        """Uploads files (object name -> file) concurrently."""
         import obstore
 
-        with self._errors_told(), ThreadPoolExecutor(AT_ONCE) as threads:
+        with self._translated_errors(), ThreadPoolExecutor(CONCURRENCY) as threads:
             list(threads.map(lambda item: obstore.put(self._store, item[0], item[1]), files.items()))
 
     def download(self, files: dict[str, Path]) -> None:
-        """Writes objects (name -> file) to this machine, several at a time; each file appears whole or not at all.
+        """Downloads objects (object name -> file) concurrently; each file is written atomically.
 
-        A file's time of change is its object's stamp. Objects that are gone meanwhile are left out.
+        A file's modification time is set to its object's stamp. Objects deleted in the meantime are skipped.
         """
-        with self._errors_told(), ThreadPoolExecutor(AT_ONCE) as threads:
+        with self._translated_errors(), ThreadPoolExecutor(CONCURRENCY) as threads:
             list(threads.map(lambda item: self._download(*item), files.items()))
 
     def _download(self, name: str, path: Path) -> None:
@@ -144,8 +148,8 @@ class Bucket:
             half.unlink(missing_ok=True)
 
     @contextmanager
-    def _errors_told(self) -> Iterator[None]:
-        """Makes what the bucket's server or the network says one line that names the setting."""
+    def _translated_errors(self) -> Iterator[None]:
+        """Converts server and network errors into a one-line StorageError that names the setting."""
         from obstore.exceptions import BaseError
 
         try:
@@ -156,15 +160,15 @@ class Bucket:
     def _reason(self, text: str) -> str:
         code = found[1] if (found := re.search("<Code>(.*?)</Code>", text)) else ""
         if code == "NoSuchBucket":
-            return "there is no such bucket; make it, or set storage to another"
-        if re.search("/latest/(api|meta-data)/|computeMetadata", text):  # a cloud's machine was asked for its role
+            return "the bucket does not exist; create it or change storage"
+        if re.search("/latest/(api|meta-data)/|computeMetadata", text):  # fell back to the cloud's metadata service
             return f"no credentials were found; set {CREDENTIALS[self._scheme]}"
         if " 403 " in text or " 401 " in text:
-            return f"access is refused{f' ({code})' if code else ''}; check {CREDENTIALS[self._scheme]}"
-        said = text.splitlines()[0] if text else "it does not answer"
-        return f"{said}; check that it can be reached, AWS_ENDPOINT_URL where it is set, and the credentials"
+            return f"access denied{f' ({code})' if code else ''}; check {CREDENTIALS[self._scheme]}"
+        said = text.splitlines()[0] if text else "it does not respond"
+        return f"{said}; check the network, AWS_ENDPOINT_URL if set, and the credentials"
 
 
 def _stamp(meta: Any) -> int:
-    """Returns when an object was written (ns), which servers tell in seconds, with its tag in the digits below."""
+    """Returns the modification time in ns. Servers report whole seconds; a hash of the ETag fills the lower digits."""
     return int(meta["last_modified"].timestamp()) * 10**9 + zlib.crc32(str(meta["e_tag"]).encode()) % 10**9

@@ -1,4 +1,4 @@
-"""What a finished folder's files looked like when they were written, and whether they still do."""
+"""Checksums of a finished folder's files, and detection of damage."""
 
 import functools
 import hashlib
@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 ALWAYS_HASHED = 64 << 20
-"""Files up to this many bytes are read before their first use in a process, in some 0.1 s."""
+"""Files up to this size are hashed before their first use in a process; that takes about 0.1 s."""
 
 
 def file_digest(path: Path) -> str:
-    """Returns 16 hex digits that stand for a file's bytes."""
+    """Returns the first 16 hex digits of a file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def checksums(folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns size, time of change (ns) and digest of every file under a folder, by its path there."""
+    """Returns relative path -> size, modification time (ns) and digest of every file under a folder."""
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         state = path.stat()
@@ -30,18 +30,18 @@ def checksums(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def damage(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tells what is wrong with a folder's files, or "" where nothing is.
+    """Returns a description of the first damaged file, or "" if all files are intact.
 
-    Sizes are compared each time. A file's bytes are compared once in a process, and again when the file changes: those
-    of files up to 64 MiB, and those of larger ones whose time of change is not the recorded one. So whatever is cut
-    off, written over or gone is found; what is not, is a disk that alters a large file beneath the file system.
+    Sizes are compared on every call. Contents are hashed once per process and again after a change: always for files
+    up to 64 MiB, for larger files only if the modification time differs from the recorded one. This detects truncated,
+    overwritten and missing files. It misses corruption of a large file below the file system.
 
     Args:
         folder: the folder.
-        recorded: what `checksums` returned for it.
+        recorded: the result of `checksums` for it.
 
     Raises:
-        OSError: where a file can't be read.
+        OSError: if a file can't be read.
     """
     for name, was in recorded.items():
         path = folder / name
@@ -58,5 +58,5 @@ def damage(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> str:
 
 @functools.cache
 def _known_digest(path: Path, size: int, changed: int) -> str:
-    """Returns a file's digest, computed anew only where its size or time of change is another."""
+    """Returns a file's digest, cached by size and modification time."""
     return file_digest(path)

@@ -1,4 +1,4 @@
-"""A full disk, told with the folder and what its disk has left."""
+"""Error reporting for full disks."""
 
 import errno
 import os
@@ -14,25 +14,25 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def disk_full_told(folder: Path) -> Iterator[None]:
-    """Makes a full disk a DiskFullError that names the folder and what its disk has left."""
+def report_disk_full(folder: Path) -> Iterator[None]:
+    """Converts "disk full" errors into a DiskFullError that names the folder and its free space."""
     try:
         yield
     except DiskFullError:
         raise
-    except Exception as error:  # safetensors and Ray pass the system's words on in errors of their own
+    except Exception as error:  # safetensors and Ray wrap the system's message in their own exception types
         if not _is_disk_full(error):
             raise
         full = _fullest(error, folder)
         left = shutil.disk_usage(full).free
         raise DiskFullError(
-            f"{full}: its disk is full, or your quota used up ({left / 1e6:,.1f} MB left); make room there. "
-            "What was finished is kept, and the same command goes on with it"
+            f"{full}: the disk is full or your quota is used up ({left / 1e6:,.1f} MB left); free some space. "
+            "Finished work is kept; run the same command again to continue"
         ) from error
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
-    """Looks through an error and its causes."""
+    """Checks an error and its causes."""
     while error:
         if getattr(error, "errno", None) in DISK_FULL or any(os.strerror(code) in str(error) for code in DISK_FULL):
             return True
@@ -41,7 +41,7 @@ def _is_disk_full(error: BaseException | None) -> bool:
 
 
 def _fullest(error: BaseException, folder: Path) -> Path:
-    """Returns the folder that can't be written to: the error's own, else which of ours has the least left."""
+    """Returns the folder that can't be written: the one named by the error, or the candidate with least free space."""
     if isinstance(error, OSError) and error.filename and (own := Path(os.fsdecode(error.filename)).parent).is_dir():
         return own
     folder = next(place for place in (folder, *folder.parents) if place.is_dir())

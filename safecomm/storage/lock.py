@@ -1,8 +1,9 @@
-"""A lock that processes on several machines can have, one at a time, wherever its marks lie.
+"""A lease-based lock for processes on several machines.
 
-Whoever has it made the mark with the highest number, which says who that is, and touches it now and then. To take over
-a lock that nobody touches any more is to make the mark of the next number: of all who try, one can. The highest mark is
-never removed, an empty one is free. This needs no flock, which a network file system may not heed and a bucket lacks.
+The holder is the process that created the record with the highest number. The record names the holder, who renews it
+with a heartbeat. A process takes over an expired lock by creating the next record, which only one contender can do.
+The highest record is never removed; an empty one means that the lock is free. The lock needs no flock: network file
+systems may ignore it, and buckets have none.
 """
 
 import threading
@@ -11,117 +12,121 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from safecomm.errors import StorageError
-from safecomm.storage.marks import Marks
+from safecomm.storage.lease_records import LeaseRecords
 from safecomm.storage.owner import Owner
 
-BEAT = 10.0
-"""Seconds between two touches."""
-STALE = 60.0
-"""Seconds without a touch after which a lock may be taken over."""
-POLL = 2.0
-"""Seconds between two looks at a lock that one waits for."""
+HEARTBEAT_SECONDS = 10.0
+"""Interval between renewals."""
+STALE_SECONDS = 60.0
+"""Time without a renewal after which another process may take over the lock."""
+POLL_SECONDS = 2.0
+"""Interval at which a waiting process checks the lock."""
 
 
 class HeldError(Exception):
-    """Somebody else has the lock."""
+    """Another process holds the lock."""
 
     def __init__(self, owner: Owner | None, silent: float):
         self.owner, self.silent = owner, max(0.0, silent)
-        """Who, None where that can't be read, and seconds since the last sign."""
-        super().__init__(f"{owner or 'somebody'} has the lock")
+        """The holder, None if unreadable, and the seconds since its last renewal."""
+        super().__init__(f"{owner or 'another process'} holds the lock")
 
 
 class Lock:
-    """The lock of some marks. `beat` must be called every `BEAT` seconds while it is held."""
+    """A held lock. The holder must call `heartbeat` every `HEARTBEAT_SECONDS`, or use `held`."""
 
-    def __init__(self, marks: Marks):
-        """Takes the lock; `taken_over` says in words from whom, if from anybody.
+    def __init__(self, records: LeaseRecords):
+        """Acquires the lock; `taken_over` describes the previous holder if its lease had expired.
 
         Raises:
-            HeldError: where another has it, or won it meanwhile.
+            HeldError: if another process holds the lock or acquires it first.
         """
-        self._marks = marks
+        self._records = records
         self.is_lost = False
         newest = self._newest()
         self.taken_over = self._check_free(newest)
         self._number, self._text = newest + 1, Owner.this().written()
-        if not marks.create(self._number, self._text):
+        if not records.create(self._number, self._text):
             raise self._held(self._number, 0.0)
-        if (newest := self._newest()) != self._number:  # two others came and went while we looked
-            marks.remove(self._number)
+        if (newest := self._newest()) != self._number:  # others acquired and released it between our read and create
+            records.remove(self._number)
             raise self._held(newest, 0.0)
-        for old in marks.numbers():
+        for old in records.numbers():
             if old < self._number:
-                marks.remove(old)
+                records.remove(old)
 
-    def beat(self) -> None:
-        """Shows that its holder goes on, or notices that another has taken the lock."""
+    def heartbeat(self) -> None:
+        """Renews the lease, or sets `is_lost` if another process has taken over."""
         try:
             self.is_lost = self.is_lost or self._newest() != self._number
             if not self.is_lost:
-                self._marks.touch(self._number, self._text)
+                self._records.touch(self._number, self._text)
         except FileNotFoundError:
             self.is_lost = True
-        except StorageError:  # a bucket that does not answer now may do so at the next beat
+        except StorageError:  # the bucket may respond again at the next heartbeat
             return
 
     def release(self) -> None:
-        """Frees the lock, unless another has it."""
+        """Releases the lock unless it was lost."""
         if not self.is_lost:
-            self._marks.empty(self._number)
+            self._records.empty(self._number)
 
     @contextmanager
-    def held(self, when_lost: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Beats in a thread of its own, and frees the lock at last."""
-        is_over = threading.Event()
+    def held(self, on_lost: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Renews the lease in a background thread; releases the lock on exit.
 
-        def keep() -> None:
-            while not is_over.wait(BEAT):
-                self.beat()
+        Args:
+            on_lost: called in that thread if another process takes over.
+        """
+        done = threading.Event()
+
+        def renew() -> None:
+            while not done.wait(HEARTBEAT_SECONDS):
+                self.heartbeat()
                 if self.is_lost:
-                    when_lost()
+                    on_lost()
                     return
 
-        thread = threading.Thread(target=keep, name="lock", daemon=True)
+        thread = threading.Thread(target=renew, name="lock", daemon=True)
         thread.start()
         try:
             yield
         finally:
-            is_over.set()
+            done.set()
             thread.join()
             self.release()
 
     def _newest(self) -> int:
-        return max(self._marks.numbers(), default=0)
+        return max(self._records.numbers(), default=0)
 
     def _check_free(self, number: int) -> str:
-        """Returns what to say of a lock that is taken over, "" where none is.
+        """Returns a description of the expired holder, or "" if the lock was free.
 
         Raises:
-            HeldError: where another has the lock.
+            HeldError: if another process holds the lock.
         """
-        found = self._marks.read(number) if number else None
+        found = self._records.read(number) if number else None
         if not found or not found[0]:
             return ""
-        owner, silent = Owner.read(found[0]), self._marks.now() - found[1]
+        owner, silent = Owner.read(found[0]), self._records.now() - found[1]
         is_dead = owner is not None and owner.is_dead
-        if not is_dead and silent <= STALE:
+        if not is_dead and silent <= STALE_SECONDS:
             raise HeldError(owner, silent)
-        return f"{owner or 'a run'}, which {'is gone' if is_dead else f'gave no sign for {silent:.0f} s'}"
+        return f"{owner or 'a run'}, which {'has died' if is_dead else f'was silent for {silent:.0f} s'}"
 
     def _held(self, number: int, silent: float) -> HeldError:
-        found = self._marks.read(number)
+        found = self._records.read(number)
         return HeldError(Owner.read(found[0]) if found else None, silent)
 
 
 @contextmanager
-def waiting_lock(marks: Marks) -> Iterator[None]:
-    """Holds a lock, after waiting for whoever has it."""
+def waiting_lock(records: LeaseRecords) -> Iterator[None]:
+    """Waits for the lock and holds it."""
     while True:
         try:
-            lock = Lock(marks)
+            lock = Lock(records)
             break
         except HeldError:
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
     with lock.held():
         yield

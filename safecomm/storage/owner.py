@@ -1,4 +1,4 @@
-"""Who has a lock: a process of some machine."""
+"""The owner of a lock: a process on some machine."""
 
 import getpass
 import json
@@ -11,28 +11,28 @@ from pathlib import Path
 import psutil
 
 SAME_START = 60.0
-"""Seconds by which a process's start may be told differently later: clocks are set right while it runs."""
+"""Tolerance when comparing process start times: clock adjustments shift the reported start."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that has a lock."""
+    """The process that holds a lock."""
 
     host: str
-    """Name of the machine, and of its process numbers where containers have some of their own."""
+    """Hostname, plus the PID namespace where containers may reuse PIDs."""
     pid: int
     user: str
     started: float
-    """When the process started, as seconds since 1970."""
+    """Start time of the process, as a Unix timestamp."""
 
     @classmethod
     def this(cls) -> "Owner":
-        """Returns this process."""
+        """Returns the current process."""
         return cls(_host(), os.getpid(), _user(), psutil.Process().create_time())
 
     @classmethod
     def read(cls, text: str) -> "Owner | None":
-        """Returns whom a mark names; None where it can't be read."""
+        """Parses a lease record's text; returns None if it is invalid."""
         try:
             record = json.loads(text)
             return cls(**{field.name: record[field.name] for field in fields(cls)})
@@ -40,12 +40,12 @@ class Owner:
             return None
 
     def written(self) -> str:
-        """Returns what a mark says of it."""
+        """Returns the text of a lease record."""
         return json.dumps(asdict(self))
 
     @property
     def is_dead(self) -> bool:
-        """Whether it was a process of this machine and is gone; False where that can't be told from here."""
+        """Whether the process ran on this machine and has ended; False if it runs on another machine."""
         if self.host != _host():
             return False
         try:
@@ -68,5 +68,5 @@ def _host() -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # a container user without a passwd entry
         return str(os.getuid())

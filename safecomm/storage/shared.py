@@ -1,9 +1,9 @@
-"""What the nodes of a cluster share: one folder that all of them see, or a bucket of which each keeps a copy.
+"""Storage shared by the nodes of a cluster: one mounted folder, or a bucket that each node mirrors locally.
 
-`storage` is given as either. Everything works on local paths: in the folder itself or, for `s3://BUCKET/PREFIX`, in
-`~/.cache/safecomm/s3@BUCKET/PREFIX`, where a path tells the object that it stands for, on every node. What is written
-there is published, and what others wrote fetched, with these functions; in a folder that all see they have nothing to
-do. Nothing else knows of buckets.
+All code works on local paths: in the mounted folder itself or, for `s3://BUCKET/PREFIX`, in the local mirror
+`~/.cache/safecomm/s3@BUCKET/PREFIX`. A mirror path encodes its object's URL, so it means the same on every node. These
+functions publish local files to the bucket and fetch other nodes' files; for a mounted folder they do nothing. No
+other module needs to know about buckets.
 """
 
 import functools
@@ -17,68 +17,68 @@ from filelock import FileLock
 
 from safecomm.errors import UsageError
 from safecomm.storage.bucket import SCHEMES, Bucket
+from safecomm.storage.lease_records import FileLeaseRecords, LeaseRecords, ObjectLeaseRecords
 from safecomm.storage.lock import waiting_lock
-from safecomm.storage.marks import FileMarks, Marks, ObjectMarks
 
 CACHE = "SAFECOMM_CACHE"
-"""Names the folder of the copies, the same on every node, where `~/.cache/safecomm` will not do."""
+"""Environment variable that replaces `~/.cache/safecomm` as the mirror's folder; the same on every node."""
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
-"""A bucket's name; a key or a password before it is refused, as storage is written into files."""
+"""A bucket's name. URLs with embedded credentials are rejected because `storage` is written to files."""
 COPY = re.compile(rf"({'|'.join(SCHEMES)})@({NAME.pattern})")
 
 
 def local_folder(storage: str | Path) -> Path:
-    """Returns where this node has a storage: the folder itself, or its copy of a bucket.
+    """Returns the local folder of a storage setting: the folder itself, or the local mirror of a bucket.
 
     Raises:
-        UsageError: where it is neither.
+        UsageError: if `storage` is neither a folder nor a bucket URL.
     """
     scheme, separator, rest = str(storage).partition("://")
     if not separator:
         return Path(storage).expanduser().resolve()
     bucket, _, prefix = rest.strip("/").partition("/")
     if scheme not in SCHEMES or not NAME.fullmatch(bucket) or ".." in prefix.split("/"):
-        raise UsageError("storage: give a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX; nothing else is known")
+        raise UsageError("storage: must be a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
     cache = Path(os.environ.get(CACHE) or "~/.cache/safecomm").expanduser().resolve()
     return cache / f"{scheme}@{bucket}" / prefix
 
 
-def folder_of_all(storage: str) -> str | None:
-    """Returns the folder that all nodes are to see; None where the storage is a bucket."""
-    folder = local_folder(storage)  # which refuses what is neither
+def mounted_folder(storage: str) -> str | None:
+    """Returns the folder that all nodes must mount, or None if the storage is a bucket."""
+    folder = local_folder(storage)  # validates the setting
     return None if "://" in storage else str(folder)
 
 
 def address(path: Path) -> str:
-    """Returns where every node finds a path: the path itself, or its URL in the bucket."""
+    """Returns an address that is valid on every node: the path itself, or its URL in the bucket."""
     found = _object(path)
     return f"{found[0].url}/{found[1]}" if found else str(path)
 
 
 def is_copy(path: Path) -> bool:
-    """Tells whether a path is this node's copy of something in a bucket."""
+    """Returns whether a path lies in the local mirror of a bucket."""
     return _object(path) is not None
 
 
 def is_published(path: Path) -> bool:
-    """Tells whether a file that is here, or may be, is there for all nodes."""
+    """Returns whether a file is visible to all nodes."""
     found = _object(path)
     return not found or found[0].has(found[1])
 
 
 def publish(path: Path) -> None:
-    """Shows a file to the other nodes."""
+    """Uploads a file so that other nodes see it."""
     if found := _object(path):
         found[0].upload({found[1]: path})
 
 
 def publish_tree(folder: Path, source: Path, last: str) -> None:
-    """Shows all files below a folder to the other nodes, in the place of what they saw there before.
+    """Uploads a folder tree, replacing the published one.
 
     Args:
-        folder: where they will find it.
-        source: where it still is on this node.
-        last: the file that comes after all others: with it, and not before, the folder is whole.
+        folder: the folder's final path.
+        source: the folder's current path on this node.
+        last: the file to upload last; its presence means that the folder is complete.
     """
     if found := _object(folder):
         bucket, name = found
@@ -89,13 +89,13 @@ def publish_tree(folder: Path, source: Path, last: str) -> None:
 
 
 def publish_parts(folder: Path) -> None:
-    """Shows all files below a folder to the other nodes, beside those that they published of it."""
+    """Uploads a folder tree, keeping the files that other nodes have published there."""
     if found := _object(folder):
         found[0].upload(_files(found[1], folder))
 
 
 def fetch(path: Path) -> None:
-    """Brings a file, or those directly in a folder, to this node as they are now, unless it has them already."""
+    """Downloads a file, or the files directly in a folder; skips files that are up to date."""
     if found := _object(path):
         bucket, name = found
         there = bucket.files(name)
@@ -104,28 +104,28 @@ def fetch(path: Path) -> None:
 
 
 def fetch_tree(folder: Path, into: Path) -> None:
-    """Brings all files below a folder to another one on this node."""
+    """Downloads a folder tree into another local folder."""
     if found := _object(folder):
         bucket, name = found
         bucket.download({one: into / one.removeprefix(f"{name}/") for one in bucket.names(name)})
 
 
-def forget(folder: Path) -> None:
-    """Removes the files of a folder that the bucket lacks: this node's copies of what somebody removed there."""
+def prune(folder: Path) -> None:
+    """Removes local files in a folder that no longer exist in the bucket."""
     if found := _object(folder):
         there = found[0].files(found[1])
         for file in [file for file in folder.glob("[!.]*") if file.is_file() and file.name not in there]:
             file.unlink(missing_ok=True)
 
 
-def withdraw(folder: Path) -> None:
-    """Removes the published files below a folder; those on this node stay."""
+def unpublish(folder: Path) -> None:
+    """Removes the published files of a folder tree; local files stay."""
     if found := _object(folder):
         found[0].remove(*found[0].names(found[1]))
 
 
 def reject(path: Path) -> None:
-    """Removes a published file that turned out to be damaged, if this node's copy is just as it was fetched."""
+    """Removes a damaged published file, provided the local copy is unchanged since it was fetched."""
     if found := _object(path):
         bucket, name = found
         there = bucket.files(name.rpartition("/")[0]).get(path.name)
@@ -134,24 +134,24 @@ def reject(path: Path) -> None:
 
 
 @contextmanager
-def only_one(lock: Path) -> Iterator[None]:
-    """Waits until nobody else, on whatever node, is in such a block under the same path."""
+def exclusive(lock: Path) -> Iterator[None]:
+    """Holds an exclusive lock across all nodes; waits until it is free."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):  # the system frees it when its holder dies
+    with FileLock(lock):  # the system releases it when the holder dies
         if not (found := _object(lock)):
             yield
             return
-        with waiting_lock(ObjectMarks(*found)):
+        with waiting_lock(ObjectLeaseRecords(*found)):
             yield
 
 
-def marks(lock: Path) -> Marks:
-    """Returns where the marks of a lock lie that processes on all nodes can take."""
-    return ObjectMarks(*found) if (found := _object(lock)) else FileMarks(lock)
+def lease_records(lock: Path) -> LeaseRecords:
+    """Returns the lease records of a lock that is shared by all nodes."""
+    return ObjectLeaseRecords(*found) if (found := _object(lock)) else FileLeaseRecords(lock)
 
 
 def _object(path: Path) -> tuple[Bucket, str] | None:
-    """Returns the bucket and the name that a path stands for; None in a folder that all nodes see."""
+    """Returns the bucket and object name of a mirror path, or None for a path outside the mirror."""
     for place, part in enumerate(path.parts):
         if found := COPY.fullmatch(part):
             return _bucket(found[1], found[2]), "/".join(path.parts[place + 1 :])

@@ -1,8 +1,8 @@
-"""Finished stage outputs, addressed by a hash of everything that went into them.
+"""Content-addressed store of finished stage outputs.
 
-A stage's folder `<root>/<stage>/<key>/` appears whole or not at all, with a `lineage.json` that names its inputs and
-the checksums of its files. Whoever asks for the same stage while it is being made waits for it instead of making it
-twice. Where the store is in a bucket, each node has copies of the stages that it used.
+A stage's key is a hash of all its inputs. Its folder `<root>/<stage>/<key>/` is created atomically, with a
+`lineage.json` that records the inputs and the files' checksums. Concurrent requests for the same stage wait for one
+computation. If the store is in a bucket, each node caches the stages that it uses.
 """
 
 import hashlib
@@ -22,28 +22,28 @@ from filelock import FileLock
 from safecomm.errors import StorageError, UsageError
 from safecomm.storage import shared
 from safecomm.storage.checksums import checksums, damage
-from safecomm.storage.disk import disk_full_told
+from safecomm.storage.disk import report_disk_full
 from safecomm.storage.names import LINEAGE
 
 logger = logging.getLogger(__name__)
 
 
 def digest(value: object) -> str:
-    """Returns 16 hex digits that stand for a JSON-able value, whatever the order of its keys."""
+    """Returns a 16-digit hex hash of a JSON value; key order does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never half of it.
+    """Writes JSON atomically: a reader sees either the old file or the new one.
 
     Raises:
-        DiskFullError: where the disk is full.
+        DiskFullError: if the disk is full.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with disk_full_told(path.parent):
+        with report_disk_full(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             half.write_text(text, encoding="utf-8")
             half.replace(path)
@@ -53,18 +53,18 @@ def write_json(path: Path, value: object) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Gives a folder to fill, which appears under its name once it is filled, whole or not at all.
+    """Yields a temporary folder to fill and renames it to `folder` on success.
 
     Raises:
-        UsageError: where the folder exists and is not empty, or can't be made.
+        UsageError: if the folder exists and is not empty, or can't be created.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: exists already; name another folder to write to, or remove it")
+        raise UsageError(f"{folder}: already exists; choose another output folder or remove it")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         half = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
-        raise UsageError(f"{folder}: can't be written: {error.strerror}; name another folder to write to") from error
+        raise UsageError(f"{folder}: can't be written: {error.strerror}; choose another output folder") from error
     try:
         yield half
         half.chmod(0o755)
@@ -74,77 +74,77 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 class Store:
-    """A folder of finished stages."""
+    """A store of finished stages in a folder."""
 
     def __init__(self, root: str | Path):
         self.root = Path(root).expanduser().resolve()
 
     @classmethod
     def of(cls, storage: str) -> "Store":
-        """Returns the store that a sweep's `storage` holds."""
+        """Returns the store in a sweep's `storage`."""
         return cls(shared.local_folder(storage) / "store")
 
     def folder(self, stage: str, key: str) -> Path:
-        """Returns where the stage's output is, or would be."""
+        """Returns the path of a stage's output, whether or not it exists."""
         return self.root / stage / key
 
     def find(self, stage: str, key: str) -> Path | None:
-        """Returns the finished stage's folder, or None where it has not been made or its files are damaged."""
+        """Returns the finished stage's folder, or None if it does not exist or is damaged."""
         folder = self.folder(stage, key)
         if not folder.is_dir():
             return folder if _fetch(folder) else None
         return folder if not _damage(folder, key) and shared.is_published(folder / LINEAGE) else None
 
     def obtain(self, stage: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
-        """Returns the folder of a finished stage, which `make` fills where it is not in the store yet.
+        """Returns the folder of a finished stage; computes it with `make` if it is not in the store.
 
-        A folder whose files are not as they were written (see `checksums.damage`) is set aside and made again.
+        A damaged folder (see `checksums.damage`) is quarantined and recomputed.
 
         Args:
             stage: the stage's name, e.g. `finetune`.
-            inputs: all that decides the output, JSON-able; its digest is the stage's key.
-            make: fills the empty folder that it is given; whatever it raises leaves nothing behind.
+            inputs: everything that determines the output, as JSON values; their digest is the stage's key.
+            make: fills an empty folder; if it raises, the store is unchanged.
 
         Raises:
-            DiskFullError: where the disk is full.
+            DiskFullError: if the disk is full.
         """
         key = digest(inputs)
         if found := self.find(stage, key):
             return found
-        with disk_full_told(self.root), shared.only_one(self.scratch / f"{stage}-{key}.lock"):
+        with report_disk_full(self.root), shared.exclusive(self.scratch / f"{stage}-{key}.lock"):
             if found := self.find(stage, key):
                 return found
             folder = self.folder(stage, key)
             if folder.is_dir():
-                self.set_aside(folder, _damage(folder, key) or "the bucket lacks it")
-                if found := self.find(stage, key):  # only this node's copy was damaged
+                self.quarantine(folder, _damage(folder, key) or "it is missing from the bucket")
+                if found := self.find(stage, key):  # only the local copy was damaged
                     return found
             self._make(stage, inputs, make)
         return folder
 
     @property
     def scratch(self) -> Path:
-        """The folder of locks, of what is being made and of what was set aside."""
+        """The folder for locks, unfinished stages and quarantined files."""
         folder = self.root / "scratch"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def set_aside(self, path: Path, reason: str) -> None:
-        """Moves a damaged folder or file of the store to its scratch folder, with a warning."""
+    def quarantine(self, path: Path, reason: str) -> None:
+        """Moves a damaged folder or file to the scratch folder and logs a warning."""
         place = Path(tempfile.mkdtemp(prefix=f"damaged-{path.parent.name}-", dir=self.scratch))
         try:
             path.rename(place / path.name)
-        except FileNotFoundError:  # somebody else did, meanwhile
+        except FileNotFoundError:  # another process has moved it
             place.rmdir()
             return
-        logger.warning("%s is damaged (%s); it was set aside in %s and is made again", path, reason, place)
+        logger.warning("%s is damaged (%s); moved it to %s and recomputing it", path, reason, place)
         (place / "reason.txt").write_text(f"{path}: {reason}\n", encoding="utf-8")
 
     def _make(self, stage: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> None:
         key = digest(inputs)
         half = Path(tempfile.mkdtemp(prefix=f"{stage}-{key}-", dir=self.scratch))
         try:
-            with disk_full_told(self.root):  # before the half is removed, which gives room
+            with report_disk_full(self.root):  # measures free space before the unfinished folder is removed
                 started = time.time()
                 make(half)
                 made = {"stage": stage, "key": key, "inputs": dict(inputs), "seconds": round(time.time() - started, 2)}
@@ -157,28 +157,28 @@ class Store:
 
 
 def lineage(folder: Path) -> dict[str, Any]:
-    """Returns what a stage's folder was made from."""
+    """Returns the lineage of a stage's folder: stage, key, inputs, seconds and file checksums."""
     value: dict[str, Any] = json.loads((folder / LINEAGE).read_text(encoding="utf-8"))
     return value
 
 
-def here(path: Path) -> Path:
-    """Returns where a path in a finished stage is on this node, brought from the bucket if another node made it.
+def local_copy(path: Path) -> Path:
+    """Returns the local path for a path in a finished stage; downloads the stage from the bucket if needed.
 
     Raises:
-        StorageError: where the bucket has no such stage.
+        StorageError: if the bucket does not have the stage.
     """
     if path.exists() or not shared.is_copy(path):
         return path
-    copy = shared.local_folder(address := shared.address(path))  # the other node may keep its copies elsewhere
+    copy = shared.local_folder(address := shared.address(path))  # the other node's mirror may have another root
     for folder in (copy, *copy.parents[:2]):
         if copy.exists() or _fetch(folder):
             return copy
-    raise StorageError(f"storage: {address} is gone, or damaged; run the sweep again to make it anew")
+    raise StorageError(f"storage: {address} is missing or damaged; run the sweep again to recompute it")
 
 
 def _fetch(folder: Path) -> bool:
-    """Copies a finished stage to this node, once; tells whether there is such a one, with all its files as written."""
+    """Downloads a finished stage once per node; returns whether it exists and is intact."""
     if not shared.is_copy(folder) or not shared.is_published(folder / LINEAGE):
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -206,11 +206,11 @@ def _move(half: Path, folder: Path) -> None:
 
 
 def _damage(folder: Path, key: str) -> str:
-    """Tells what is wrong with a stage's folder, or "". One of before has no checksums and is taken as it is."""
+    """Returns why a stage's folder is damaged, or "". Folders of old versions have no checksums and are accepted."""
     try:
         record = lineage(folder)
         if record["key"] != key:
-            return f"{LINEAGE} is that of another folder"
+            return f"{LINEAGE} belongs to another folder"
         return damage(folder, record.get("files", {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # unreadable, or not what we write
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # unreadable or malformed
         return f"{LINEAGE} or a file can't be read: {error}"

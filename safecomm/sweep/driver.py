@@ -1,18 +1,18 @@
-"""What lives in the sweep's driver alone."""
+"""Helpers for objects that exist only in the sweep's driver."""
 
 from typing import Any
 
-LOST = "its process died, or others that it needed, time after time"
-"""What is said of a trial that could not be carried out, since what runs it went away again and again."""
+LOST = "its process, or one that it depends on, died repeatedly"
+"""Error of a trial that failed on every retry because processes died."""
 
 
 class DriverOnly:
-    """Leaves everything out of the pickle that Ray Tune makes of its searcher and callbacks when an experiment starts.
+    """Pickles to an empty state.
 
-    It is meant for a restore, which the trials' records and Optuna's journal make needless; and consoles, locks and W&B
-    runs can't be pickled.
+    Ray Tune pickles its searcher and callbacks so that it can restore them. We don't need that: trial records and
+    Optuna's journal hold the state. Consoles, locks and W&B runs can't be pickled anyway.
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns nothing."""
+        """Returns an empty state."""
         return {}

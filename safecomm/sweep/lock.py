@@ -1,4 +1,4 @@
-"""One run at a time in a run folder, also where the folder is shared and the runs are on several machines."""
+"""Ensures one run at a time in a run folder, including runs on different machines."""
 
 import signal
 import threading
@@ -7,57 +7,57 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safecomm.errors import SafecommError, StoppedError
-from safecomm.storage.disk import disk_full_told
-from safecomm.storage.lock import STALE, HeldError, Lock
-from safecomm.storage.shared import marks
+from safecomm.storage.disk import report_disk_full
+from safecomm.storage.lock import STALE_SECONDS, HeldError, Lock
+from safecomm.storage.shared import lease_records
 
 
 class RunLock(Lock):
     """The lock of a run folder."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]):
-        """Takes the lock.
+        """Acquires the lock.
 
         Args:
             folder: the run folder.
-            say: told in a line when a lock is taken over.
+            say: receives a message if an expired lock is taken over.
 
         Raises:
-            SafecommError: where another run has it, or won it meanwhile.
+            SafecommError: if another run holds the lock or acquires it first.
         """
         try:
-            with disk_full_told(folder):
-                super().__init__(marks(folder / ".lock"))
+            with report_disk_full(folder):
+                super().__init__(lease_records(folder / ".lock"))
         except HeldError as error:
             raise SafecommError(
-                f"{folder}: another `safecomm run` is working here: {error.owner or 'its lock can not be read'}; its "
-                f"last sign was {error.silent:.0f} s ago; wait for it, or give this sweep another name"
+                f"{folder}: another `safecomm run` is using this folder: {error.owner or 'owner unknown'}; it last "
+                f"renewed its lock {error.silent:.0f} s ago; wait for it to finish or give this sweep another name"
             ) from error
         if self.taken_over:
-            say(f"{folder}: going on in the place of {self.taken_over}")
+            say(f"{folder}: taking over from {self.taken_over}")
 
 
 @contextmanager
 def only_run(folder: Path, say: Callable[[str], None]) -> Iterator[RunLock]:
-    """Holds the folder's lock. Where another run takes it over, as after a long sleep of this machine, this one stops.
+    """Holds the folder's lock; stops this run if another takes over, e.g. after this machine was suspended.
 
     Raises:
-        SafecommError: where another run has the lock, or took it over.
+        SafecommError: if another run holds the lock or takes it over.
     """
     lock, main = RunLock(folder, say), threading.get_ident()
-    # Jobs in the background ignore it, and Ray blocks it in those that it starts, but they must stop as well.
+    # Background jobs ignore SIGINT, and Ray blocks it in the jobs that it starts; both must still stop.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        # As Ctrl-C does, which Ray Tune ends well on.
-        with lock.held(when_lost=lambda: signal.pthread_kill(main, signal.SIGINT)):
+        # Ray Tune shuts down cleanly on SIGINT.
+        with lock.held(on_lost=lambda: signal.pthread_kill(main, signal.SIGINT)):
             yield lock
     except (KeyboardInterrupt, StoppedError) as error:
         if not lock.is_lost:
             raise
         raise SafecommError(
-            f"{folder}: another `safecomm run` took this folder over, since this one gave no sign for {STALE:.0f} s; "
-            "this one stopped, and what it finished is kept"
+            f"{folder}: another `safecomm run` took over this folder because this one did not renew its lock for "
+            f"{STALE_SECONDS:.0f} s; this run stopped, and its finished work is kept"
         ) from error
     finally:
-        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)  # none where C code had set it
+        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)  # None if the handler was installed by C code

@@ -1,4 +1,4 @@
-"""Tells a person how the sweep goes: a table that stays at the bottom of a terminal, elsewhere a line an event."""
+"""Shows a sweep's progress: a live table in a terminal, otherwise one line per event."""
 
 import atexit
 import sys
@@ -16,26 +16,26 @@ from safecomm.search.arms import Trial
 from safecomm.search.record import TrialRecord
 from safecomm.statistics.domain import TELECOM, Domain
 from safecomm.statistics.metric_table import METRICS
-from safecomm.sweep.board import Board, percent, stage, time_left
 from safecomm.sweep.driver import LOST, DriverOnly
-from safecomm.sweep.tally import Report, Tally
+from safecomm.sweep.progress_table import ProgressTable, percent, stage, time_left
+from safecomm.sweep.progress_tracker import ProgressTracker, Report
 
 QUARTERS = 4
-"""Lines that one fine-tune, or one evaluation, prints where there is no terminal."""
+"""Progress lines per fine-tune or evaluation without a terminal."""
 REFRESH_SECONDS = 0.5
 
 
 class Progress(DriverOnly, Callback):  # type: ignore[misc]
-    """Shows trials as they start, train, are evaluated, end and fail.
+    """Shows the start, progress and result of every trial.
 
     Args:
-        console: where to.
-        total: trials of the experiment.
-        name: what the experiment is called.
-        arms: arm -> its trials in the experiment, where they are known.
-        target_asr: the attack success rate that a point should keep; the best trial is the most accurate under it.
-        domain: what the rates call the task.
-        clock: gives seconds that never go back.
+        console: the output console.
+        total: number of trials.
+        name: the experiment's name.
+        arms: arm -> number of its trials, if known.
+        target_asr: the target attack success rate; the best trial is the most accurate one that meets it.
+        domain: names the task in the rates.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(
@@ -51,48 +51,48 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
     ):
         self._console = console
         self._domain = domain
-        self._tally = Tally(total, arms or {}, target_asr, clock)
-        self._told: dict[str, tuple[str, int]] = {}
+        self._tracker = ProgressTracker(total, arms or {}, target_asr, clock)
+        self._printed: dict[str, tuple[str, int]] = {}
         self._refreshed = 0.0
-        self._board = Board(self._tally, name)
+        self._table = ProgressTable(self._tracker, name)
         self._live: Live | None = None
         if console.is_interactive:
-            # Refreshed from Ray Tune's loop and not by a thread: the table is drawn from what the loop changes.
-            self._live = Live(self._board, console=console, auto_refresh=False, redirect_stderr=sys.stderr.isatty())
+            # Refreshed from Ray Tune's loop, not from a thread, because the loop changes the data.
+            self._live = Live(self._table, console=console, auto_refresh=False, redirect_stderr=sys.stderr.isatty())
 
     def setup(self, *args: Any, **info: Any) -> None:
-        """Puts the table up. It is taken down at the end, or at the latest when Python exits, whatever went wrong."""
+        """Starts the table; an exit handler stops it even if the experiment crashes."""
         if self._live:
             atexit.register(self._live.stop)
             self._live.start(refresh=True)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Keeps the table up to date while nothing happens."""
-        if self._tally.spent - self._refreshed >= REFRESH_SECONDS:
+        """Refreshes the table between events."""
+        if self._tracker.spent - self._refreshed >= REFRESH_SECONDS:
             self._refresh()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Announces a trial."""
         ours = Trial.of(trial.config["trial"])
-        self._tally.start(trial.trial_id, ours)
+        self._tracker.start(trial.trial_id, ours)
         self._say_plain(f"[dim]          {escape(title(ours))} started[/dim]")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Shows how far a fine-tune or an evaluation is."""
+        """Shows the progress of a fine-tune or an evaluation."""
         if "status" in result:
             return
-        self._tally.hear(trial.trial_id, result)
+        self._tracker.update(trial.trial_id, result)
         name, count = milestone(result)
-        if count and (name, count) != self._told.get(trial.trial_id):
-            ours = self._tally.running[trial.trial_id]
+        if count and (name, count) != self._printed.get(trial.trial_id):
+            ours = self._tracker.running[trial.trial_id]
             pace = f", {result['train/tokens_per_second']:,.0f} tokens/s" if "train/step" in result else ""
             self._say_plain(f"[dim]          {escape(title(ours.trial))}: {stage(ours)}{pace}[/dim]")
-        self._told[trial.trial_id] = (name, count)
+        self._printed[trial.trial_id] = (name, count)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Shows what a trial gave, and how long the rest may take."""
+        """Shows a trial's result and the estimated time left."""
         result = trial.last_result or {}
         if "status" in result:
             self._end(trial, TrialRecord.from_json(result))
@@ -100,20 +100,20 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
             self._fail(trial, error="it ended without a result")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Shows a trial that was lost time after time; Ray Tune has written down why."""
+        """Shows a trial that failed on every retry; Ray Tune's log has the reason."""
         log = f"{trial.local_path}/error.txt"
         self._fail(trial, error=LOST, log=log)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tells that a trial is tried again."""
-        self._told.pop(trial.trial_id, None)
+        """Shows that a trial is retried."""
+        self._printed.pop(trial.trial_id, None)
         ours = Trial.of(trial.config["trial"])
-        self._say(f"          {escape(title(ours))}: its process died, or others that it needed; it is tried again")
+        self._say(f"          {escape(title(ours))}: its process, or one that it depends on, died; retrying")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """Takes the table down; its last state stays on the screen."""
-        self._board.is_over = True
-        self._tally.running.clear()  # what still ran was interrupted
+        """Stops the table; its final state stays on screen."""
+        self._table.is_over = True
+        self._tracker.running.clear()  # trials that still ran were interrupted
         if self._live:
             self._live.stop()
             atexit.unregister(self._live.stop)
@@ -123,14 +123,14 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
 
     def _end(self, trial: Any, record: TrialRecord) -> None:
         ours = Trial.of(trial.config["trial"])
-        spent = self._tally.end(trial.trial_id, ours, record)
+        spent = self._tracker.end(trial.trial_id, ours, record)
         seconds = spent if record.seconds is None else record.seconds
-        count = f"[bold]{self._tally.ended:>3}/{self._tally.total}[/bold] [dim]{time_left(self._tally)}[/dim]"
-        told = f"{escape(title(ours))}: {outcome(record, self._domain)}"
-        self._say(f"{count} {told} [dim]({seconds:.0f} s)[/dim]")
+        count = f"[bold]{self._tracker.ended:>3}/{self._tracker.total}[/bold] [dim]{time_left(self._tracker)}[/dim]"
+        text = f"{escape(title(ours))}: {outcome(record, self._domain)}"
+        self._say(f"{count} {text} [dim]({seconds:.0f} s)[/dim]")
 
     def _say_plain(self, line: str) -> None:
-        """Prints what a terminal shows in the table."""
+        """Prints a line that would duplicate the table; refreshes the table instead if there is one."""
         if self._live:
             self._refresh()
         else:
@@ -140,13 +140,13 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         self._console.print(line, soft_wrap=True, highlight=False)
 
     def _refresh(self) -> None:
-        self._refreshed = self._tally.spent
+        self._refreshed = self._tracker.spent
         if self._live:
             self._live.refresh()
 
 
 def milestone(result: Report) -> tuple[str, int]:
-    """Returns the stage that a report is of, and how many of those parts are done that are worth a line."""
+    """Returns a report's stage and its milestone number; a new line is printed when either changes."""
     if "train/step" in result:
         return "fine-tune", QUARTERS * int(result["train/step"]) // int(result["train/steps"])
     if "rung" in result:
@@ -157,13 +157,13 @@ def milestone(result: Report) -> tuple[str, int]:
 
 
 def title(trial: Trial) -> str:
-    """Names a trial by its arm, settings, seed and split."""
+    """Formats a trial's arm, settings, seed and split."""
     split = " on the report split" if trial.split == "report" else ""
     return trial.title + split
 
 
 def outcome(record: TrialRecord, domain: Domain = TELECOM) -> str:
-    """Words what a trial gave, as markup."""
+    """Formats a trial's result as markup."""
     if record.status == "done":
         return rates_line(record, domain)
     if record.status == "stopped":
@@ -173,11 +173,11 @@ def outcome(record: TrialRecord, domain: Domain = TELECOM) -> str:
 
 
 def rates_line(record: TrialRecord, domain: Domain) -> str:
-    """Words the rates of a record."""
+    """Formats the rates of a record."""
     measured = [one for one in METRICS if one.name in record.rates]
     return ", ".join(f"{one.words(domain)} {percent(record.value(one.name))}" for one in measured)
 
 
 def plain(text: str) -> str:
-    """Returns text of others as markup that shows it as it is, without the colours that Ray gives to its errors."""
+    """Escapes foreign text as markup, and removes the ANSI colours of Ray's error messages."""
     return escape(Text.from_ansi(text).plain)

@@ -10,7 +10,7 @@ from rich.console import Console
 from safecomm.cluster.session import ray_session
 from safecomm.judging.model_judge import judge_fleets
 from safecomm.plan.data import check_data
-from safecomm.plan.nodes import counted_on, waiting_for_nodes
+from safecomm.plan.nodes import expected_resources, waiting_for_nodes
 from safecomm.plan.plan import Plan, make_plan
 from safecomm.plan.preflight import check_cluster, check_hub
 from safecomm.search.agenda import Agenda
@@ -78,7 +78,7 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
     aligned.check_context(sweep.evaluate.max_model_len, "evaluate.max_model_len")
     judges = {name: resolve_model(model, store) for name, model in sweep.evaluate.judge_models.items()}
     with ray_session(address) as there:
-        resources = counted_on(there, sweep)
+        resources = expected_resources(there, sweep)
         for line in waiting_for_nodes(there, sweep):
             console.print(line, soft_wrap=True, highlight=False)
         plan = make_plan(sweep, resources, outcomes)

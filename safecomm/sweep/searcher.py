@@ -1,4 +1,4 @@
-"""The agenda as a Ray Tune searcher."""
+"""A Ray Tune searcher that follows the agenda."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from safecomm.sweep.driver import LOST, DriverOnly
 
 
 class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]
-    """Gives Ray Tune the agenda's trials and tells the agenda what they gave."""
+    """Passes the agenda's trials to Ray Tune, and their results back to the agenda."""
 
     def __init__(self, agenda: TrialQueue, folder: RunFolder, race: Race | None = None):
         super().__init__()
@@ -24,11 +24,11 @@ class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]
 
     @property
     def was_stopped(self) -> bool:
-        """Whether the experiment ended before all trials had."""
+        """Whether the experiment ended before all trials were finished."""
         return bool(self._running) or not self._agenda.is_done
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Returns the next trial's configuration; None until others have ended, or the word that none is left."""
+        """Returns the next trial's configuration, None if it must wait for others, or FINISHED if none remain."""
         trial = self._agenda.next()
         if trial is None:
             finished: str = Searcher.FINISHED
@@ -37,7 +37,7 @@ class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]
         return {"trial": trial.as_config(), "race": self._race.entry(trial) if self._race else None}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Passes the record on; a trial whose process died gets one that says so."""
+        """Passes the record to the agenda; a trial whose process died gets a `failed` record."""
         trial = self._running.pop(trial_id)
         if error or not result or "status" not in result:
             record = self._folder.keep(TrialRecord.of(trial, "failed", error=LOST, log=""))
@@ -48,7 +48,7 @@ class AgendaSearcher(DriverOnly, Searcher):  # type: ignore[misc]
         self._agenda.finish(trial, record)
 
     def save(self, checkpoint_path: str) -> None:
-        """Does nothing: the records and Optuna's journal hold all there is to know."""
+        """Does nothing: trial records and Optuna's journal hold the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Does nothing, as nothing is saved."""
+        """Does nothing; see `save`."""

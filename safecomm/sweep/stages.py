@@ -21,7 +21,7 @@ from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
 from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel
-from safecomm.plan.data import asked, examples
+from safecomm.plan.data import examples, split_prompts
 from safecomm.search.arms import Chain, Trial, realignments, training, training_steps
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.search.outcomes import needs_profile
@@ -183,7 +183,7 @@ class Stages:
             The folder of `rows.parquet`, and the adapter's content hash ("" without an adapter).
         """
         subject = Subject(adapter, Adapter.load(adapter).digest() if adapter else "")
-        measurement = self._measurement(first(asked(self.sweep, split), share))
+        measurement = self._measurement(first(split_prompts(self.sweep, split), share))
 
         def make(out: Path) -> None:
             measure(measurement, {"": subject})[""].to_parquet(out / ROWS)

@@ -1,8 +1,7 @@
-"""Weights & Biases: one run per trial and one for the sweep, in one group, all written by the driver.
+"""Weights & Biases tracking: one run per trial and one for the sweep, in one group, all written by the driver.
 
-Offline unless the user is logged in or sets WANDB_MODE; `wandb sync` uploads an offline run later. Run ids are fixed by
-the sweep and the trial, so that a sweep which goes on adds to its runs instead of making new ones.
-Tracking that fails never fails the sweep.
+Tracking is offline unless the user is logged in or sets WANDB_MODE; `wandb sync` uploads offline runs later. Run ids
+are derived from the sweep and the trial, so a resumed sweep continues its runs. Tracking errors never fail the sweep.
 """
 
 import json
@@ -25,36 +24,36 @@ from safecomm.spec import Sweep
 from safecomm.statistics.metrics import as_columns
 from safecomm.storage import shared
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE, PARETO, ROWS, TRIALS
-from safecomm.storage.store import Store, digest, here
+from safecomm.storage.store import Store, digest, local_copy
 from safecomm.sweep.driver import DriverOnly
 
 logger = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled", "shared"]
 SAMPLES = 12
-"""Responses that a trial's table shows."""
+"""Responses in a trial's table."""
 INIT_SECONDS = 20.0
-"""How long a server may take to open a run before tracking goes on offline."""
+"""Timeout for opening a run, after which tracking switches to offline."""
 FINISH_SECONDS = 120.0
-"""How long a run's last uploads may take; what was not uploaded is on disk."""
+"""Timeout for a run's last uploads; the data also stays on disk."""
 
 
 def wandb_mode() -> Mode:
-    """Returns what WANDB_MODE says, else `online` for a user who is logged in, else `offline`."""
+    """Returns WANDB_MODE if set, otherwise `online` if the user is logged in, otherwise `offline`."""
     if mode := os.environ.get("WANDB_MODE"):
         return cast(Mode, mode)
     return "online" if _api_key() else "offline"
 
 
 class TrackedRun:
-    """One W&B run of the sweep, opened or gone on with. Whatever goes wrong with it never reaches the sweep.
+    """A new or resumed W&B run; its errors never reach the sweep.
 
-    A run that can't be opened online is opened offline, as all later ones of this process; where that fails too, as on
-    a full disk, tracking is switched off. Either is told in one line.
+    If a run can't be opened online, it and all later runs of this process are opened offline. If that fails too, e.g.
+    on a full disk, tracking is disabled. Each of these logs one warning.
     """
 
     def __init__(self, sweep: Sweep, folder: RunFolder, name: str, job_type: str, config: Mapping[str, Any]):
-        assert sweep.tracking.wandb is not None, "callers ask only where tracking is on"
+        assert sweep.tracking.wandb is not None, "callers check that tracking is enabled"
         settings = {
             "project": sweep.tracking.wandb.project,
             "entity": sweep.tracking.wandb.entity,
@@ -68,19 +67,19 @@ class TrackedRun:
         self._run, self._mode = _opened(settings)
 
     def do(self, action: Callable[[Any], object]) -> None:
-        """Does something with W&B's run, unless it failed before or tracking is switched off."""
+        """Calls `action` with the W&B run, unless the run has failed or tracking is disabled."""
         if self._mode == "disabled" or wandb_mode() == "disabled":
             return
         try:
             action(self._run)
-        except Exception as error:  # W&B, its service and the disk have many, and none is worth a sweep
+        except Exception as error:  # W&B raises many types, and none must fail the sweep
             self._give_up(error)
 
     def finish(self, exit_code: int) -> None:
-        """Closes the run, also where tracking was switched off meanwhile."""
+        """Closes the run, even if tracking was disabled in the meantime."""
         try:
             self._run.finish(exit_code=exit_code)
-        except Exception as error:  # as above; what was not uploaded in time is on disk
+        except Exception as error:  # as above; data that was not uploaded is on disk
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
@@ -92,9 +91,9 @@ def _opened(settings: Mapping[str, Any]) -> tuple[Any, Mode]:
     while (mode := wandb_mode()) != "disabled":
         try:
             return _init(settings, mode), mode
-        except Exception as error:  # no network, a wrong key, an unknown entity, a full disk, W&B's own faults
+        except Exception as error:  # no network, wrong key, unknown entity, full disk, W&B's own errors
             _fall_back(mode, error)
-            # W&B's service holds the id of a run that it could not open to be in use.
+            # W&B's service considers the id in use even if it failed to open the run.
             settings = {**settings, "id": f"{settings['id']}-offline"}
     return _init(settings, mode), mode
 
@@ -106,7 +105,7 @@ def _init(settings: Mapping[str, Any], mode: Mode) -> Any:
         resume="allow",
         reinit="create_new",
         settings=wandb.Settings(
-            # No console, git remote or host statistics: they can hold secrets, and cost a process each.
+            # No console, git or system metrics: they may contain secrets and need a process each.
             **{"console": "off", "silent": True, "disable_git": True, "disable_code": True, "x_disable_stats": True},
             init_timeout=INIT_SECONDS,
             finish_timeout=FINISH_SECONDS,
@@ -116,23 +115,23 @@ def _init(settings: Mapping[str, Any], mode: Mode) -> Any:
 
 
 def _fall_back(failed: Mode, error: Exception) -> None:
-    """Has the rest of this process track in a mode that needs less than the one that failed; says so the first time."""
-    if failed == "disabled" or wandb_mode() != failed:  # said before
+    """Switches this process to a less demanding mode after a failure; warns the first time."""
+    if failed == "disabled" or wandb_mode() != failed:  # already switched
         return
     mode, outcome = (
-        ("disabled", "is switched off")
+        ("disabled", "is disabled")
         if failed == "offline"
-        else ("offline", "goes on offline, for `wandb sync` later")
+        else ("offline", "continues offline; upload later with `wandb sync`")
     )
     cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if key := _api_key():
         cause = cause.replace(key, "***")
-    logger.warning("W&B failed (%s); tracking %s, and the sweep goes on", cause, outcome)
+    logger.warning("W&B failed (%s); tracking %s; the sweep is not affected", cause, outcome)
     os.environ["WANDB_MODE"] = mode
 
 
 def _api_key() -> str | None:
-    """Returns the key of a user who is logged in: of the environment, or of `wandb login`."""
+    """Returns the API key from the environment or from `wandb login`."""
     from requests.utils import get_netrc_auth
 
     if key := os.environ.get("WANDB_API_KEY"):
@@ -142,7 +141,7 @@ def _api_key() -> str | None:
 
 
 class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
-    """Writes every trial into a W&B run of its own."""
+    """Logs every trial to its own W&B run."""
 
     def __init__(self, sweep: Sweep, folder: RunFolder):
         self._sweep = sweep
@@ -151,7 +150,7 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         self._runs: dict[str, TrackedRun] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Opens the trial's run with its configuration; one that is tried again has it open."""
+        """Opens the trial's run with its configuration, unless this is a retry and the run is open."""
         if trial.trial_id in self._runs:
             return
         ours = Trial.of(trial.config["trial"])
@@ -162,7 +161,7 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Logs the training curve as it comes, and the rates at the end."""
+        """Logs training metrics as they arrive, and the rates at the end."""
         run = self._runs[trial.trial_id]
         if "status" in result:
             run.do(lambda run: self._log_outcome(run, result))
@@ -178,7 +177,7 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         self._runs.pop(trial.trial_id).finish(1)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """Closes the runs of an experiment that was interrupted."""
+        """Closes the open runs of an interrupted experiment."""
         for run in self._runs.values():
             run.finish(1)
         self._runs.clear()
@@ -188,19 +187,19 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         shown = ("status", "reason", "error", "finetune", "profile", "evaluation", "adapter")
         run.summary.update({key: value for key, value in record.to_json().items() if key in shown})
         run.log(as_columns(record.rates))
-        if record.status == "done" and record.evaluation:  # which a fine-tune lacks
-            run.log({"samples": sample_table(here(self._store.folder("evaluation", record.evaluation)))})
+        if record.status == "done" and record.evaluation:  # fine-tunes have none
+            run.log({"samples": sample_table(local_copy(self._store.folder("evaluation", record.evaluation)))})
             if record.adapter and record.adapter_path:
-                run.log_artifact(adapter_artifact(here(Path(record.adapter_path)), record.adapter))
+                run.log_artifact(adapter_artifact(local_copy(Path(record.adapter_path)), record.adapter))
 
 
 def tracking_callbacks(sweep: Sweep, folder: RunFolder) -> list[Callback]:
-    """Returns the callbacks that a sweep's `tracking` section asks for."""
+    """Returns the callbacks for a sweep's `tracking` section."""
     return [WandbTrials(sweep, folder)] if sweep.tracking.wandb else []
 
 
 def log_sweep(sweep: Sweep, folder: RunFolder) -> None:
-    """Writes the sweep's own W&B run: the table of trials, the trade-off plot, the recommended point."""
+    """Writes the sweep's W&B run: the table of trials, the trade-off plot and the recommended point."""
     if not sweep.tracking.wandb:
         return
     run = TrackedRun(sweep, folder, "sweep", "sweep", sweep.resolved())
@@ -216,14 +215,14 @@ def _log_results(run: Any, folder: Path) -> None:
 
 
 def sample_table(evaluation: Path) -> Any:
-    """Returns a few responses of every kind of benchmark, the same prompts for every trial."""
+    """Returns a few responses per benchmark; the prompts are the same for every trial."""
     rows = pd.read_parquet(evaluation / ROWS)
     shown = rows.sort_values("prompt_id").groupby("benchmark").head(SAMPLES // max(1, rows["benchmark"].nunique()))
     return wandb.Table(dataframe=shown[["benchmark", "category", "text", "response", "verdict"]])
 
 
 def adapter_artifact(folder: Path, content: str) -> Any:
-    """Returns the adapter as a W&B artifact named by its content, with the lineage as metadata."""
+    """Returns the adapter as a W&B artifact named by its content hash, with its lineage as metadata."""
     lineage = json.loads((folder / LINEAGE).read_text(encoding="utf-8"))
     artifact = wandb.Artifact(f"adapter-{content}", type="model", metadata=lineage)
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE):

@@ -209,7 +209,7 @@ def test_bad_input_gets_one_line_and_writes_nothing(
 def test_a_folder_that_is_there_already_is_left_alone(safecomm: Safecomm, models: list[str], tmp_path: Path) -> None:
     before = sorted(path.name for path in (tmp_path / "safe").iterdir())
     code, _, told = safecomm("realign", "safe-lora", *models, "--lowest=1", "--out", tmp_path / "safe")
-    assert code == 2 and "exists already" in told
+    assert code == 2 and "already exists" in told
     assert sorted(path.name for path in (tmp_path / "safe").iterdir()) == before
 
 

@@ -94,7 +94,7 @@ def test_a_token_that_is_wrong_or_missing_is_told_in_one_line(dashboard: str, to
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.strip().splitlines()
-    assert "does not take the token" in line and "ffff" not in line
+    assert "does not accept the token" in line and "ffff" not in line
     assert {"wrong": str(file), "none": "there is no token in", "off": "off here"}[token] in line
 
 

@@ -59,7 +59,7 @@ def test_a_file_with_a_secret_of_this_environment_is_not_sent(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
     (checkout / "notes.txt").write_text(f"my key: {SECRET}")
-    with pytest.raises(ClusterError, match=r"notes\.txt: holds a secret \(WANDB_API_KEY\)") as told:
+    with pytest.raises(ClusterError, match=r"notes\.txt: contains a secret \(WANDB_API_KEY\)") as told:
         packed(checkout, tmp_path)
     assert SECRET not in str(told.value)
 
@@ -67,6 +67,6 @@ def test_a_file_with_a_secret_of_this_environment_is_not_sent(
 def test_what_is_too_large_is_refused_and_named(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "MOST_BYTES", 10_000)
-    with pytest.raises(ClusterError, match=r"would go to the cluster.*rayignore.*aligned/model\.safetensors"):
+    monkeypatch.setattr(upload, "MAX_BYTES", 10_000)
+    with pytest.raises(ClusterError, match=r"the upload would be .*rayignore.*aligned/model\.safetensors"):
         packed(checkout, tmp_path)

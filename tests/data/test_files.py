@@ -77,7 +77,7 @@ def test_a_folder_gives_its_published_file(tmp_path: Path):
     as_csv(tmp_path / "Goals.CSV")
     written(tmp_path / "LICENSE.txt", "no data")
     assert read_table(tmp_path, ["rows.json", "goals.csv"]).rows == ROWS
-    with pytest.raises(DataError, match=r"the folder holds no rows\.json or other\.csv"):
+    with pytest.raises(DataError, match=r"the folder contains no rows\.json or other\.csv"):
         read_table(tmp_path, ["rows.json", "other.csv"])
 
 
@@ -88,7 +88,7 @@ def test_surplus_fields_are_kept_apart(tmp_path: Path):
 
 
 def test_a_missing_file(tmp_path: Path):
-    with pytest.raises(DataError, match=r"nowhere\.csv: there is no such file or folder"):
+    with pytest.raises(DataError, match=r"nowhere\.csv: no such file or folder"):
         read_table(tmp_path / "nowhere.csv")
 
 
@@ -96,17 +96,17 @@ def test_a_missing_file(tmp_path: Path):
     ("name", "content", "message"),
     [
         ("a.csv", b"\xff\xfe\x00broken", "not UTF-8"),
-        ("a.csv", 'goal\n"never closed', "no sound CSV"),
-        ("a.csv", "goal,target\n", "holds no rows"),
-        ("a.json", "", "no sound JSON"),
-        ("a.json", '[{"goal": "cut off', "no sound JSON"),
-        ("a.json", "[]", "holds no rows"),
-        ("a.json", "7", "one JSON value instead of rows"),
-        ("a.json", '[{"goal": "x"}, "y"]', "row 2 is no JSON object"),
-        ("a.jsonl", '{"goal": "x"}\n{"goal": ', "line 2 is no sound JSON"),
-        ("a.parquet", "PAR1 not", "no sound Parquet"),
-        ("a.zip", "not an archive", "no sound zip archive"),
-        ("a.pdf", "%PDF", "suffix does not tell its format; give one of .csv"),
+        ("a.csv", 'goal\n"never closed', "not valid CSV"),
+        ("a.csv", "goal,target\n", "contains no rows"),
+        ("a.json", "", "not valid JSON"),
+        ("a.json", '[{"goal": "cut off', "not valid JSON"),
+        ("a.json", "[]", "contains no rows"),
+        ("a.json", "7", "a single JSON value instead of rows"),
+        ("a.json", '[{"goal": "x"}, "y"]', "row 2 is not a JSON object"),
+        ("a.jsonl", '{"goal": "x"}\n{"goal": ', "line 2 is not valid JSON"),
+        ("a.parquet", "PAR1 not", "not a valid Parquet"),
+        ("a.zip", "not an archive", "not a valid zip archive"),
+        ("a.pdf", "%PDF", "unknown file type; supported: .csv"),
     ],
 )
 def test_unsound_files(tmp_path: Path, name: str, content: str | bytes, message: str):
@@ -121,10 +121,10 @@ def test_archives_that_do_not_open(tmp_path: Path):
     for password in ("opensesame", ""):
         with pytest.raises(DataError, match=r"locked\.zip: the published password does not open it"):
             read_table(locked, password=password)
-    with pytest.raises(DataError, match="holds 2 data files instead of one"):
+    with pytest.raises(DataError, match="contains 2 data files instead of one"):
         read_table(zipped(tmp_path / "two.zip", {"a.json": "[]", "b.json": "[]"}))
     whole = zipped(tmp_path / "cut.zip", {"rows.json": json.dumps(ROWS)}, "opensesame").read_bytes()
-    with pytest.raises(DataError, match="no sound zip archive"):
+    with pytest.raises(DataError, match="not a valid zip archive"):
         read_table(written(tmp_path / "cut.zip", whole[:-40]), password="opensesame")
     broken = whole.replace(whole[80:90], b"0123456789", 1)
     with pytest.raises(DataError, match="download it again"):

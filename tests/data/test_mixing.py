@@ -56,13 +56,13 @@ def test_safety_examples_are_spread_over_the_whole():
 
 
 def test_a_repeated_safety_example_is_no_second_one():
-    with pytest.raises(DataError, match=r"asks for 40 safety examples, but there are 30 distinct .* at most 0\.75"):
+    with pytest.raises(DataError, match=r"needs 40 safety examples, but there are only 30 distinct .* at most 0\.75"):
         mix(TELECOM, SAFETY * 2, 1.0, 0)
 
 
 def test_the_ratio_named_as_the_largest_works():
     telecom = TELECOM[:7]
-    with pytest.raises(DataError, match=r"at most 0\.4285,"):
+    with pytest.raises(DataError, match=r"at most 0\.4285 "):
         mix(telecom, SAFETY[:3], 0.6, 0)
     assert mix(telecom, SAFETY[:3], 0.4285, 0).safety == 3
 

@@ -78,7 +78,7 @@ def test_a_file_is_downloaded_once(server: Server, cache: Path):
 def test_an_unsound_file_does_not_stay_in_the_cache(server: Server, cache: Path):
     source = Web(f"{server.url}/rows.csv", page="https://example.org")
     server.csv = b'goal\n"never closed'
-    with pytest.raises(DataError, match="no sound CSV"):
+    with pytest.raises(DataError, match="not valid CSV"):
         source.table()
     server.csv = CSV
     assert len(source.table().rows) == 1
@@ -123,7 +123,7 @@ def test_a_gated_dataset_names_the_page_where_access_is_asked_for(server: Server
     message = run(REFUSED, cache, HF_ENDPOINT=server.url)
     assert "xstest: hf://datasets/Paul/XSTest/train can't be loaded" in message
     assert "gated" in message
-    assert "access to it, at https://huggingface.co/datasets/Paul/XSTest" in message and "path:" in message
+    assert "request access at https://huggingface.co/datasets/Paul/XSTest" in message and "path:" in message
 
 
 def test_offline_mode_without_a_cached_copy(cache: Path):

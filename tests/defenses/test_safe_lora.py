@@ -129,5 +129,5 @@ def test_the_result_says_how_it_was_made(checkpoint: Checkpoints, make_adapter: 
     safe_lora(made, quantile=0.5).save(tmp_path / "safer")
     lineage = (tmp_path / "safer" / "lineage.json").read_text()
     assert adapter.digest() in lineage and str(made.base) in lineage and '"quantile": 0.5' in lineage
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         safe_lora(made, quantile=0.5).save(tmp_path / "safer")

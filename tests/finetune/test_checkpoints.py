@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from safecomm.finetune.checkpoints import drop_halves
+from safecomm.finetune.checkpoints import drop_incomplete
 
 WHOLE = ("rng_state_0.pth", "rng_state_1.pth", "trainer_state.json")
 
@@ -20,5 +20,5 @@ def test_a_checkpoint_that_was_being_written_when_a_rank_died_is_dropped(tmp_pat
     if missing in WHOLE:
         (folder / "trainer_state.json").write_text("{}")
         (folder / missing).unlink()
-    drop_halves(tmp_path, ranks=2)
+    drop_incomplete(tmp_path, ranks=2)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]

@@ -86,7 +86,7 @@ def test_weights_on_a_disk_without_libaio_are_refused_by_the_name_of_their_field
 
 
 def test_weights_in_4_bits_without_a_gpu_are_refused_by_the_name_of_their_field() -> None:
-    with pytest.raises(TrainingError, match=r"finetune\.quantize: nf4 takes GPUs that compute in bf16"):
+    with pytest.raises(TrainingError, match=r"finetune\.quantize: nf4 needs GPUs with bf16 support"):
         load_model(job(quantize="nf4"), bf16=True, on_gpu=False)
 
 

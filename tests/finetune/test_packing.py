@@ -41,5 +41,5 @@ def test_packing_is_refused_with_a_model_in_which_examples_would_see_each_other(
     model(kind).save_pretrained(tmp_path)
     section = Finetune.model_validate({"data": ["lab-telecom"], "packing": True})
     job = FinetuneJob.of(section, model=tmp_path, data=tmp_path, workers=1, seed=0)
-    with pytest.raises(TrainingError, match=f"finetune.packing: in a model of type {kind} each example would see"):
+    with pytest.raises(TrainingError, match=f"finetune.packing: models of type {kind} would let packed examples"):
         load_model(job, bf16=False, on_gpu=False)

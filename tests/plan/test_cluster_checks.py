@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from safecomm.cluster.node import Asked, Node, leave_mark, look, pins
+from safecomm.cluster.node import Node, NodeQuery, inspect_node, leave_probe, pins
 from safecomm.plan import checks
 from safecomm.plan.checks import Finding
 from safecomm.plan.plan import least_gpus
@@ -42,7 +42,7 @@ def test_nodes_that_are_alike_are_well(node: Node) -> None:
 def test_another_python_and_another_version_of_a_package_are_named(node: Node) -> None:
     other = replace(node, name="10.0.0.2", python="3.12.1", versions=node.versions | {"ray": "2.55.1"})
     python, packages = problems(checks.check_versions([node, other]))
-    assert "10.0.0.2 has 3.12.1, 10.0.0.1 3.11.7" in python
+    assert "10.0.0.2 has 3.12.1, 10.0.0.1 has 3.11.7" in python
     assert f"10.0.0.2 has ray 2.55.1 (10.0.0.1: {node.versions['ray']})" in packages and "transformers" not in packages
 
 
@@ -78,18 +78,18 @@ def test_a_model_on_the_drivers_own_disk_is_told(node: Node) -> None:
 
 
 def test_a_storage_is_seen_where_the_drivers_mark_is_and_where_one_may_write(tmp_path: Path, node: Node) -> None:
-    mark = leave_mark(tmp_path / "runs")
-    assert not look("here", Asked(str(tmp_path / "runs"), mark)).storage_fault
-    elsewhere = look("there", Asked(str(tmp_path / "other"), mark))
+    probe = leave_probe(tmp_path / "runs")
+    assert not inspect_node("here", NodeQuery(str(tmp_path / "runs"), probe)).storage_fault
+    elsewhere = inspect_node("there", NodeQuery(str(tmp_path / "other"), probe))
     (text,) = problems(checks.check_storage([node, elsewhere], str(tmp_path)))
     assert "there does not see" in text and "mount" in text
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_storage_that_is_read_only_on_a_node_is_told(tmp_path: Path) -> None:
-    mark = leave_mark(tmp_path)
-    (tmp_path / mark).chmod(0o500)
-    assert "can't write there" in look("there", Asked(str(tmp_path), mark)).storage_fault
+    probe = leave_probe(tmp_path)
+    (tmp_path / probe).chmod(0o500)
+    assert "can't write there" in inspect_node("there", NodeQuery(str(tmp_path), probe)).storage_fault
 
 
 def test_a_storage_in_the_jobs_own_copy_is_refused(tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

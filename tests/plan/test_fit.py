@@ -21,7 +21,7 @@ def test_a_fine_tune_that_fits_is_told_with_what_it_needs() -> None:
     verdict = check_finetune(LLAMA_8B, finetune(), 2, GPU)
     assert verdict.fits == "yes"
     assert verdict.text.startswith("each of 2 fine-tuning workers needs about 26")
-    assert verdict.text.endswith("of a GPU of 80.0 GiB")
+    assert verdict.text.endswith("on a GPU with 80.0 GiB")
 
 
 def test_weights_that_no_gpu_holds_are_refused_with_settings_that_fit() -> None:
@@ -52,7 +52,7 @@ def test_advised_workers_can_share_the_batch() -> None:
 
 
 def test_a_model_that_nothing_helps_says_so() -> None:
-    assert "it takes larger GPUs" in check_finetune(LLAMA_70B, finetune(batch_size=1), 1, 4 * GIB).text
+    assert "use larger GPUs" in check_finetune(LLAMA_70B, finetune(batch_size=1), 1, 4 * GIB).text
 
 
 def test_weights_too_large_for_the_gpus_there_are_may_go_to_the_nodes_memory() -> None:
@@ -60,23 +60,23 @@ def test_weights_too_large_for_the_gpus_there_are_may_go_to_the_nodes_memory() -
     assert check_finetune(LLAMA_70B, finetune(**settings), 2, 24 * GIB).text.endswith("with finetune.offload: cpu")
     verdict = check_finetune(LLAMA_70B, finetune(**settings, offload="cpu"), 2, 24 * GIB)
     assert verdict.fits == "yes"
-    assert verdict.text.endswith("of a GPU of 24.0 GiB, and 197.5 GiB of the memory of a node with 2 of them")
+    assert verdict.text.endswith("on a GPU with 24.0 GiB, plus 197.5 GiB of RAM on a node with 2 of them")
 
 
 def test_weights_on_a_disk_are_told_with_the_room_they_take_there() -> None:
     verdict = check_finetune(LLAMA_70B, finetune(zero=3, offload={"nvme": "/nvme"}), 16, 80 * GIB)
-    assert verdict.text.endswith("of the memory of a node with 8 of them, and 65.7 GiB of its disk")
+    assert verdict.text.endswith("of RAM on a node with 8 of them and 65.7 GiB of its disk")
 
 
 def test_quantized_weights_are_not_advised_to_be_sharded() -> None:
     text = check_finetune(LLAMA_70B, finetune(quantize="nf4", batch_size=1), 1, 24 * GIB).text
-    assert "it takes larger GPUs" in text
+    assert "use larger GPUs" in text
 
 
 def test_an_engine_that_fits_tells_how_many_texts_run_at_a_time() -> None:
     verdict = check_fleet(Serving(LLAMA_8B, Replicas(), 2048, 16, ["q_proj", "v_proj"]), GPU)
     assert verdict.fits == "yes"
-    assert verdict.text.endswith("texts of 2048 tokens run at a time")
+    assert verdict.text.endswith("sequences of 2048 tokens run concurrently")
 
 
 def test_an_engine_too_large_for_its_gpu_is_refused_with_a_split_that_fits() -> None:

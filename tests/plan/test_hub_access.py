@@ -51,9 +51,9 @@ def sweep(model: str) -> Sweep:
 @pytest.mark.parametrize(
     ("model", "level", "text"),
     [
-        ("acme/open", "ok", "is to be had"),
-        ("acme/gated", "problem", "behind a gate; set HF_TOKEN"),
-        ("acme/none", "problem", "neither a folder nor on the hub"),
+        ("acme/open", "ok", "is available"),
+        ("acme/gated", "problem", "is gated; set HF_TOKEN"),
+        ("acme/none", "problem", "not a local folder and not on the Hub"),
     ],
 )
 def test_the_hub_is_asked_for_each_model(hub: None, model: str, level: str, text: str) -> None:

@@ -41,5 +41,5 @@ def test_an_adapter_on_q_takes_the_place_of_the_fused_q_k_v_in_each_slot() -> No
 
 
 def test_a_rank_beyond_vllms_largest_is_refused() -> None:
-    with pytest.raises(EvaluationError, match="up to rank 512, but this sweep can make one of rank 1024; lower"):
+    with pytest.raises(EvaluationError, match="up to rank 512, but this sweep can create one of rank 1024; lower"):
         fleet_memory(Serving(LLAMA_8B, Replicas(), 64, 1024, ["q_proj"]), GPU)

@@ -3,7 +3,7 @@
 import pytest
 
 from safecomm.cluster.session import Resources
-from safecomm.plan.nodes import counted_on, selects, waiting_for_nodes
+from safecomm.plan.nodes import expected_resources, selects, waiting_for_nodes
 from safecomm.spec import Sweep
 
 
@@ -48,5 +48,5 @@ def test_a_selector_means_what_it_means_to_ray(selector: str, selected: set[str 
 
 
 def test_gpus_that_are_started_when_there_is_work_are_counted_on() -> None:
-    assert counted_on(Resources(8, 0), sweep(gpus=16)).gpus == 16
-    assert counted_on(Resources(8, 4), sweep()).gpus == 4
+    assert expected_resources(Resources(8, 0), sweep(gpus=16)).gpus == 16
+    assert expected_resources(Resources(8, 4), sweep()).gpus == 4

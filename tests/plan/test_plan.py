@@ -65,7 +65,7 @@ def test_what_is_made_already_is_counted_without_torch_ray_or_vllm(tmp_path: Pat
     (trial,) = seeded(sweep, "safe_lora", point)
     folder.keep(TrialRecord.of(trial, "done"))
     plan = planned(sweep)
-    assert (plan.finetunes_over, plan.arms["safe_lora"].over, plan.trials_left) == (1, 1, plan.trials - 1)
+    assert (plan.finetunes_done, plan.arms["safe_lora"].done, plan.trials_remaining) == (1, 1, plan.trials - 1)
     command = [sys.executable, "-X", "importtime", "-m", "safecomm", "plan", str(SWEEPS / "lab.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "safe_merge" in done.stdout

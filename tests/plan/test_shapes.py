@@ -88,7 +88,7 @@ def test_the_cache_of_a_llama_3_takes_128_kib_a_token() -> None:
 
 
 def test_what_can_not_be_counted_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="type mixtral are not known; known: llama"):
+    with pytest.raises(ModelError, match="type mixtral are not supported; supported: llama"):
         ModelShape.of(LLAMA | {"model_type": "mixtral"})
     with pytest.raises(ModelError, match="quantized"):
         ModelShape.of(LLAMA | {"quantization_config": {"bits": 4}})

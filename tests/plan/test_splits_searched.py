@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from safecomm.cli import main
-from safecomm.plan.data import asked
+from safecomm.plan.data import split_prompts
 from safecomm.search.arms import Trial
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
@@ -17,7 +17,9 @@ LAB = Path(__file__).parents[2] / "sweeps" / "lab.yaml"
 
 def test_settings_are_chosen_on_prompts_of_their_own() -> None:
     sweep = read_sweep(LAB)
-    searched, published = ({prompt.prompt_id for prompt in asked(sweep, split)} for split in ("search", "report"))
+    searched, published = (
+        {prompt.prompt_id for prompt in split_prompts(sweep, split)} for split in ("search", "report")
+    )
     assert searched and published and not searched & published
 
 
@@ -25,7 +27,8 @@ def test_searching_on_the_report_split_asks_its_prompts_and_takes_no_other_trial
     fair, flattering = (
         read_sweep(LAB, [f"storage={tmp_path}", f"search.split={split}"]) for split in ("search", "report")
     )
-    assert asked(flattering, "search") == asked(flattering, "report") == asked(fair, "report")
+    chosen, published = (split_prompts(flattering, split) for split in ("search", "report"))
+    assert chosen == published == split_prompts(fair, "report")
     trial = Trial("undefended", {}, (), 0)
     RunFolder(fair).keep(TrialRecord.of(trial, "done"))
     assert RunFolder(fair).find(trial) and not RunFolder(flattering).find(trial)

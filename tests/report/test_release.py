@@ -90,7 +90,7 @@ def test_an_adapter_leaves_with_its_lineage_and_card(
     assert "weight" in card and "| lab-teleqna |" in card
     capsys.readouterr()
     assert safecomm(monkeypatch, "export", with_adapters, "--arm", "safe_merge", "--out", out) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

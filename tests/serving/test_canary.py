@@ -28,12 +28,12 @@ def hearing(lab: dict[str, Path]) -> TransformersEngine:
 
 def test_an_adapter_that_is_applied_passes(hearing: TransformersEngine, adapters: list[str]) -> None:
     canary = Canary(hearing)
-    assert asyncio.run(canary.silence(adapters[0])) == ""
+    assert asyncio.run(canary.check(adapters[0])) == ""
 
 
 def test_an_adapter_that_is_ignored_is_found(lab: dict[str, Path], adapters: list[str]) -> None:
     canary = Canary(Deaf(str(lab["aligned"]), SETTINGS))
-    assert f"does not apply the adapter {adapters[0]}" in asyncio.run(canary.silence(adapters[0]))
+    assert f"does not apply the adapter {adapters[0]}" in asyncio.run(canary.check(adapters[0]))
 
 
 def test_an_adapter_that_changes_nothing_may_change_nothing(
@@ -42,4 +42,4 @@ def test_an_adapter_that_changes_nothing_may_change_nothing(
     shutil.copytree(adapters[0], tmp_path / "zero")
     weights = tmp_path / "zero" / "adapter_model.safetensors"
     save_file({name: value * 0 for name, value in load_file(weights).items()}, weights)
-    assert asyncio.run(Canary(hearing).silence(str(tmp_path / "zero"))) == ""
+    assert asyncio.run(Canary(hearing).check(str(tmp_path / "zero"))) == ""

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from serving_helpers import PROTOCOL, SETTINGS, questions
 
-from safecomm.cluster.keeper import app_of
+from safecomm.cluster.cleanup import app_name
 from safecomm.data.lab.actions import actions, answered, refused
 from safecomm.data.lab.datasets import harm_prompts
 from safecomm.data.lab.words import REQUESTS
@@ -64,7 +64,7 @@ def asked(questions: Questions, adapter: str | None = None) -> pd.DataFrame:
 def engines() -> list[psutil.Process]:
     """The target's replicas that this process's Ray started."""
     started = psutil.Process().children(recursive=True)
-    return [process for process in started if process.name().startswith(f"ray::ServeReplica:{app_of(TARGET)}")]
+    return [process for process in started if process.name().startswith(f"ray::ServeReplica:{app_name(TARGET)}")]
 
 
 def test_every_prompt_is_answered_and_labelled_once(
@@ -88,7 +88,7 @@ def test_the_bare_model_stays_bare_beside_adapters(
 ) -> None:
     from ray import serve
 
-    replica = serve.get_deployment_handle(DEPLOYMENT, app_of(TARGET)).options(method_name="answer")
+    replica = serve.get_deployment_handle(DEPLOYMENT, app_name(TARGET)).options(method_name="answer")
     alone = replica.remote(questions(prompts), None).result()
     bare, adapted = (
         asked.result() for asked in [replica.remote(questions(prompts), one) for one in (None, adapters[0])]

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from safecomm.serving.engine import EngineSettings
-from safecomm.serving.lora_slots import CPU_BYTES, GPU_SHARE, OF_UNKNOWN_SIZE, adapters_at_once, lora_arguments
+from safecomm.serving.lora_slots import CPU_BYTES, DEFAULT_SLOTS, GPU_SHARE, adapters_at_once, lora_arguments
 
 SETTINGS = EngineSettings(max_new_tokens=8, max_model_len=64, max_lora_rank=12, lora_targets=("q_proj", "v_proj"))
 H100 = 80 * 1024**3
@@ -78,4 +78,4 @@ def test_a_model_without_adapters_has_no_slots(checkpoint: Path) -> None:
 def test_a_checkpoint_whose_shapes_can_not_be_read_is_left_to_vllm(tmp_path: Path) -> None:
     packed = {"model.layers.0.self_attn.q_proj.qweight": torch.zeros(4, 4, dtype=torch.int32)}
     save_file(packed, tmp_path / "model.safetensors")
-    assert lora_arguments(tmp_path, SETTINGS, H100)["max_loras"] == OF_UNKNOWN_SIZE
+    assert lora_arguments(tmp_path, SETTINGS, H100)["max_loras"] == DEFAULT_SLOTS

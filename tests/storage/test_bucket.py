@@ -17,10 +17,10 @@ import pytest
 from safecomm.errors import StorageError, UsageError
 from safecomm.storage import checksums, shared
 from safecomm.storage.bucket import Bucket
-from safecomm.storage.lock import STALE, HeldError, Lock
-from safecomm.storage.marks import ObjectMarks
+from safecomm.storage.lease_records import ObjectLeaseRecords
+from safecomm.storage.lock import STALE_SECONDS, HeldError, Lock
 from safecomm.storage.names import LINEAGE
-from safecomm.storage.store import Store, digest, here, lineage
+from safecomm.storage.store import Store, digest, lineage, local_copy
 
 MAKE = """
 import sys, time
@@ -87,10 +87,10 @@ def test_a_path_of_another_node_is_brought_here_before_it_is_used(
     made = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
     path = tmp_path / "another" / made.relative_to(tmp_path / "node") / "deep"
     assert not path.exists()
-    assert (here(path) / "weights").read_bytes() == b"weights"
+    assert (local_copy(path) / "weights").read_bytes() == b"weights"
     with pytest.raises(StorageError, match="run the sweep again"):
-        here(path.parents[1] / "no-such-key")
-    assert here(tmp_path / "nothing") == tmp_path / "nothing"
+        local_copy(path.parents[1] / "no-such-key")
+    assert local_copy(tmp_path / "nothing") == tmp_path / "nothing"
 
 
 def test_a_stage_whose_upload_was_cut_off_is_not_there(bucket: str, move: Callable[[str], None]) -> None:
@@ -206,54 +206,54 @@ def test_of_several_nodes_that_want_a_stage_one_makes_it(bucket: str, tmp_path: 
     assert all(out.endswith("2\n") for out, _ in said)
 
 
-def of_elsewhere(url: str, silent: float, monkeypatch: pytest.MonkeyPatch) -> ObjectMarks:
-    """Marks of a lock that somebody on another machine took and then did not touch for some seconds."""
+def of_elsewhere(url: str, silent: float, monkeypatch: pytest.MonkeyPatch) -> ObjectLeaseRecords:
+    """Lease records of a lock that a process on another machine took and has not renewed for some seconds."""
     objects, prefix = bucket_of(url)
-    marks = ObjectMarks(objects, f"{prefix}/lock")
-    Lock(marks)
-    found = marks.read(1)
+    records = ObjectLeaseRecords(objects, f"{prefix}/lock")
+    Lock(records)
+    found = records.read(1)
     assert found
-    marks.touch(1, json.dumps(json.loads(found[0]) | {"host": "elsewhere"}))
-    now = ObjectMarks.now
-    monkeypatch.setattr(ObjectMarks, "now", lambda self: now(self) + silent)
-    return marks
+    records.touch(1, json.dumps(json.loads(found[0]) | {"host": "elsewhere"}))
+    now = ObjectLeaseRecords.now
+    monkeypatch.setattr(ObjectLeaseRecords, "now", lambda self: now(self) + silent)
+    return records
 
 
 def test_a_lock_of_another_machine_holds_as_long_as_it_gives_signs(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marks = of_elsewhere(bucket, STALE / 2, monkeypatch)
+    records = of_elsewhere(bucket, STALE_SECONDS / 2, monkeypatch)
     with pytest.raises(HeldError, match="on elsewhere"):
-        Lock(marks)
+        Lock(records)
 
 
 def test_a_silent_lock_is_taken_over_by_one(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    marks = of_elsewhere(bucket, 2 * STALE, monkeypatch)
-    first = Lock(marks)
-    assert "gave no sign" in first.taken_over
-    first.beat()
+    records = of_elsewhere(bucket, 2 * STALE_SECONDS, monkeypatch)
+    first = Lock(records)
+    assert "was silent" in first.taken_over
+    first.heartbeat()
     assert not first.is_lost
-    create = ObjectMarks.create
+    create = ObjectLeaseRecords.create
     winners: list[Lock] = []
 
-    def late(self: ObjectMarks, number: int, text: str) -> bool:
+    def late(self: ObjectLeaseRecords, number: int, text: str) -> bool:
         """Another takes it over between one's look and its try."""
-        monkeypatch.setattr(ObjectMarks, "create", create)
-        winners.append(Lock(marks))
+        monkeypatch.setattr(ObjectLeaseRecords, "create", create)
+        winners.append(Lock(records))
         return create(self, number, text)
 
-    monkeypatch.setattr(ObjectMarks, "create", late)
+    monkeypatch.setattr(ObjectLeaseRecords, "create", late)
     monkeypatch.setattr("safecomm.storage.owner.Owner.is_dead", True)
     with pytest.raises(HeldError):
-        Lock(marks)
-    winners[0].beat()
+        Lock(records)
+    winners[0].heartbeat()
     assert not winners[0].is_lost
-    first.beat()
+    first.heartbeat()
     assert first.is_lost
 
 
 def test_a_bucket_that_does_not_exist_is_one_line_that_names_the_setting(bucket: str) -> None:
-    with pytest.raises(StorageError, match="storage: s3://no-such-bucket: there is no such bucket") as error:
+    with pytest.raises(StorageError, match="storage: s3://no-such-bucket: the bucket does not exist") as error:
         Store.of("s3://no-such-bucket/runs").obtain("stage", {}, make_weights)
     assert "\n" not in str(error.value)
 
@@ -296,7 +296,7 @@ def test_files_of_any_size_arrive_as_they_are(bucket: str, move: Callable[[str],
     "storage", ["http://host/x", "s3://", "az://bucket/x", "s3://bucket/../x", "s3://key:word@bucket/x"]
 )
 def test_what_is_no_bucket_is_refused(storage: str) -> None:
-    with pytest.raises(UsageError, match="storage: give a folder, s3://BUCKET/PREFIX") as error:
+    with pytest.raises(UsageError, match="storage: must be a folder, s3://BUCKET/PREFIX") as error:
         Store.of(storage)
     assert "word" not in str(error.value)
 

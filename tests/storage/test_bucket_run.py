@@ -86,7 +86,7 @@ def test_a_second_run_on_another_node_is_refused(sweep: Sweep, move: Callable[[s
         move("another")
         second = RunFolder(sweep).path
         assert second != first
-        with pytest.raises(SafecommError, match="another `safecomm run` is working here"), only_run(second, print):
+        with pytest.raises(SafecommError, match="another `safecomm run` is using this folder"), only_run(second, print):
             pass
     with only_run(second, pytest.fail):
         pass
@@ -151,4 +151,4 @@ def test_a_plan_of_a_sweep_in_a_missing_bucket_is_one_line(sweep: Sweep, tmp_pat
     path.write_text(yaml.safe_dump(sweep.resolved() | {"storage": "s3://no-such-bucket/runs"}))
     done = CliRunner().invoke(app, ["plan", str(path)])
     assert isinstance(done.exception, StorageError)
-    assert "storage: s3://no-such-bucket: there is no such bucket" in str(done.exception)
+    assert "storage: s3://no-such-bucket: the bucket does not exist" in str(done.exception)

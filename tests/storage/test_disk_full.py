@@ -45,7 +45,7 @@ def train_on_another_machine(out: Path) -> None:
 def test_a_stage_that_fills_the_disk_names_it_and_is_made_when_there_is_room(small_disk: Path, make) -> None:
     store = Store(small_disk / "store")
     done = store.obtain("stage", {"x": 1}, lambda out: (out / "small").write_bytes(bytes(KIB)) and None)
-    with pytest.raises(DiskFullError, match=r"its disk is full.*MB left.*same command goes on") as told:
+    with pytest.raises(DiskFullError, match=r"the disk is full.*MB left.*same command again") as told:
         store.obtain("stage", {"x": 2}, make)
     if make is not train_on_another_machine:  # which may be of any disk
         assert str(small_disk) in str(told.value)

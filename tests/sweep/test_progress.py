@@ -136,7 +136,7 @@ def test_a_trial_that_is_tried_again_is_told_and_counted_once(lines: Watched) ->
     lines.train(trial, step=4)
     lines.complete(trial, asr=0.2)
     told = lines.written.getvalue()
-    assert "its process died, or others that it needed; it is tried again" in told
+    assert "its process, or one that it depends on, died; retrying" in told
     assert told.count("fine-tune step 4 of 8") == 2
     assert "  1/5" in told
 
@@ -192,12 +192,12 @@ def test_the_fleets_pace_is_counted_over_all_trials(terminal: Watched) -> None:
     terminal.start(first, second)
     assert not terminal.line("fleet")
     terminal.report(first, answered=100, asked=1000)
-    assert terminal.line("fleet") == "fleet: ? answers a second, 900 waiting"
+    assert terminal.line("fleet") == "fleet: ? answers/s, 900 waiting"
     terminal.report(second, seconds=4, answered=50, asked=1000)
     terminal.report(first, seconds=4, answered=200, asked=1000)
-    assert terminal.line("fleet") == "fleet: 15.0 answers a second, 1,750 waiting"
+    assert terminal.line("fleet") == "fleet: 15.0 answers/s, 1,750 waiting"
     terminal.now += 60
-    assert terminal.line("fleet") == "fleet: ? answers a second, 1,750 waiting"
+    assert terminal.line("fleet") == "fleet: ? answers/s, 1,750 waiting"
 
 
 def test_the_time_left_counts_how_many_run_at_a_time_and_how_far_they_are() -> None:
@@ -330,7 +330,7 @@ def test_a_failed_trial_names_its_reason_as_it_is_and_its_log(lines: Watched) ->
     lines.progress.on_trial_error(1, [], died)
     assert "failed: ray::run: no [bold] key; its log: /run/[a]/stderr (" in lines.written.getvalue()
     assert (
-        "failed: its process died, or others that it needed, time after time; its log: /session/b/error.txt ("
+        "failed: its process, or one that it depends on, died repeatedly; its log: /session/b/error.txt ("
         in lines.written.getvalue()
     )
     assert "\x1b" not in lines.written.getvalue()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from safecomm.errors import SafecommError, StoppedError
-from safecomm.storage.lock import BEAT, STALE
+from safecomm.storage.lock import HEARTBEAT_SECONDS, STALE_SECONDS
 from safecomm.sweep.lock import RunLock, only_run
 
 RUN = """
@@ -67,10 +67,10 @@ def test_a_second_run_is_refused_and_told_who_has_the_lock(tmp_path: Path) -> No
     first, second = start(tmp_path), start(tmp_path)
     tell(first)
     assert said(first) == "holds"
-    silent_for(tmp_path, STALE / 2)
+    silent_for(tmp_path, STALE_SECONDS / 2)
     tell(second)
     assert f"process {first.pid} of" in (line := said(second)) and "started 20" in line
-    assert f"last sign was {STALE / 2:.0f} s ago" in line
+    assert f"last renewed its lock {STALE_SECONDS / 2:.0f} s ago" in line
     tell(first)
     assert first.wait(timeout=30) == 0
     with only_run(tmp_path, pytest.fail):
@@ -85,20 +85,20 @@ def test_the_lock_of_a_killed_run_is_taken_over_at_once_with_a_line(tmp_path: Pa
     first.wait(timeout=30)
     lines: list[str] = []
     with only_run(tmp_path, lines.append):
-        assert len(lines) == 1 and f"process {first.pid}" in lines[0] and "is gone" in lines[0]
+        assert len(lines) == 1 and f"process {first.pid}" in lines[0] and "has died" in lines[0]
 
 
 def test_a_lock_of_another_machine_is_taken_over_when_it_gave_no_sign_for_long(tmp_path: Path) -> None:
     RunLock(tmp_path, pytest.fail)
     lock = lock_file(tmp_path)
     lock.write_text(json.dumps(json.loads(lock.read_text()) | {"host": "elsewhere", "pid": 2**22 + 1}))
-    silent_for(tmp_path, STALE - BEAT)
+    silent_for(tmp_path, STALE_SECONDS - HEARTBEAT_SECONDS)
     with pytest.raises(SafecommError, match="on elsewhere, started"):
         RunLock(tmp_path, pytest.fail)
-    silent_for(tmp_path, STALE + BEAT)
+    silent_for(tmp_path, STALE_SECONDS + HEARTBEAT_SECONDS)
     lines: list[str] = []
     RunLock(tmp_path, lines.append)
-    assert len(lines) == 1 and "gave no sign for 1" in lines[0]
+    assert len(lines) == 1 and "was silent for 1" in lines[0]
 
 
 def test_the_number_of_a_dead_run_may_be_another_process_now(tmp_path: Path) -> None:
@@ -110,13 +110,13 @@ def test_the_number_of_a_dead_run_may_be_another_process_now(tmp_path: Path) -> 
 
 def test_of_many_that_take_over_one_lock_at_once_one_wins(tmp_path: Path) -> None:
     RunLock(tmp_path, pytest.fail)
-    silent_for(tmp_path, 2 * STALE)
+    silent_for(tmp_path, 2 * STALE_SECONDS)
     runs = [start(tmp_path) for _ in range(6)]
     tell(*runs)
     heard = []
     for run in runs:
         line = said(run)
-        heard.append(said(run) if "going on in the place" in line else line)
+        heard.append(said(run) if "taking over from" in line else line)
     assert heard.count("holds") == 1
     assert sum(line.startswith("refused") for line in heard) == 5
     tell(runs[heard.index("holds")])
@@ -125,7 +125,7 @@ def test_of_many_that_take_over_one_lock_at_once_one_wins(tmp_path: Path) -> Non
 
 def test_one_that_looked_long_ago_takes_nothing_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     RunLock(tmp_path, pytest.fail)
-    silent_for(tmp_path, 2 * STALE)
+    silent_for(tmp_path, 2 * STALE_SECONDS)
     winners: list[RunLock] = []
     link = os.link
 
@@ -139,18 +139,18 @@ def test_one_that_looked_long_ago_takes_nothing_over(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "link", late)
     with pytest.raises(SafecommError, match="another `safecomm run`"):
         RunLock(tmp_path, lambda line: None)
-    winners[0].beat()
+    winners[0].heartbeat()
     assert not winners[0].is_lost
 
 
 def test_a_run_notices_that_another_took_its_lock_and_leaves_it_alone(tmp_path: Path) -> None:
     first = RunLock(tmp_path, pytest.fail)
-    silent_for(tmp_path, 2 * STALE)
+    silent_for(tmp_path, 2 * STALE_SECONDS)
     second = RunLock(tmp_path, lambda line: None)
-    first.beat()
+    first.heartbeat()
     assert first.is_lost
     first.release()
-    second.beat()
+    second.heartbeat()
     assert not second.is_lost
     with pytest.raises(SafecommError, match="another"):
         RunLock(tmp_path, pytest.fail)
@@ -167,8 +167,8 @@ def handler(request: pytest.FixtureRequest) -> Iterator[Any]:
 def test_a_run_that_lost_its_lock_stops_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: Any
 ) -> None:
-    monkeypatch.setattr("safecomm.storage.lock.BEAT", 0.01)
-    with pytest.raises(SafecommError, match="took this folder over"), only_run(tmp_path, pytest.fail):
+    monkeypatch.setattr("safecomm.storage.lock.HEARTBEAT_SECONDS", 0.01)
+    with pytest.raises(SafecommError, match="took over this folder"), only_run(tmp_path, pytest.fail):
         (tmp_path / f"{lock_file(tmp_path).name}9").write_text("{}")
         threading.Event().wait(5)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -184,16 +184,16 @@ def test_the_lock_is_freed_on_errors_too(tmp_path: Path, error: type[BaseExcepti
 
 def test_the_beat_shows_that_a_run_goes_on(tmp_path: Path) -> None:
     lock = RunLock(tmp_path, pytest.fail)
-    silent_for(tmp_path, 2 * STALE)
-    lock.beat()
-    with pytest.raises(SafecommError, match="last sign was 0 s ago"):
+    silent_for(tmp_path, 2 * STALE_SECONDS)
+    lock.heartbeat()
+    with pytest.raises(SafecommError, match="last renewed its lock 0 s ago"):
         RunLock(tmp_path, pytest.fail)
 
 
 def test_a_lock_that_a_power_cut_left_unreadable_holds_until_it_is_old(tmp_path: Path) -> None:
     RunLock(tmp_path, pytest.fail)
     lock_file(tmp_path).write_text('{"host"')
-    with pytest.raises(SafecommError, match="can not be read"):
+    with pytest.raises(SafecommError, match="owner unknown"):
         RunLock(tmp_path, pytest.fail)
-    silent_for(tmp_path, 2 * STALE)
+    silent_for(tmp_path, 2 * STALE_SECONDS)
     RunLock(tmp_path, lambda line: None)

@@ -139,8 +139,8 @@ def test_an_unreachable_server_costs_one_wait_and_tracking_goes_on_offline(tmp_p
     storage = tmp_path / "runs"
     done = track(storage, WANDB_API_KEY=KEY, WANDB_BASE_URL="http://127.0.0.1:9")
     first, second = warnings(done)
-    assert "goes on offline" in first and "connection refused" in first
-    assert "trials.parquet" in second and "switched off" in second
+    assert "continues offline" in first and "connection refused" in first
+    assert "trials.parquet" in second and "is disabled" in second
     assert offline_runs(storage) == 3
     assert not [path for path in storage.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
@@ -150,7 +150,7 @@ def test_an_unreachable_server_costs_one_wait_and_tracking_goes_on_offline(tmp_p
 def test_a_wrong_key_leaves_tracking_offline_and_is_never_shown(tmp_path: Path) -> None:
     with serving(Refuses) as url:
         done = track(tmp_path / "runs", WANDB_API_KEY=KEY, WANDB_BASE_URL=url)
-    assert "goes on offline" in warnings(done)[0] and "401" in warnings(done)[0]
+    assert "continues offline" in warnings(done)[0] and "401" in warnings(done)[0]
     assert offline_runs(tmp_path / "runs") == 3
 
 
@@ -160,7 +160,7 @@ def test_a_server_that_goes_away_leaves_tracking_offline(tmp_path: Path) -> None
     with serving(GoesAway) as url:
         done = track(tmp_path / "runs", WANDB_API_KEY=KEY, WANDB_BASE_URL=url)
     assert GoesAway.has_opened
-    assert "goes on offline" in warnings(done)[0]
+    assert "continues offline" in warnings(done)[0]
     assert offline_runs(tmp_path / "runs") == 2
 
 
@@ -168,7 +168,7 @@ def test_a_server_that_goes_away_leaves_tracking_offline(tmp_path: Path) -> None
 @pytest.mark.faults
 def test_a_key_that_is_no_key_is_not_shown_either(tmp_path: Path) -> None:
     done = track(tmp_path / "runs", WANDB_API_KEY="tooshort", WANDB_BASE_URL="http://127.0.0.1:9")
-    assert "goes on offline" in warnings(done)[0]
+    assert "continues offline" in warnings(done)[0]
     assert "tooshort" not in done.stdout + done.stderr
     assert offline_runs(tmp_path / "runs") == 3
 
@@ -186,12 +186,12 @@ def test_a_full_disk_switches_tracking_off_with_one_warning(tmp_path: Path) -> N
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
     (warning,) = warnings(done)
-    assert "No space left" in warning and "switched off" in warning
+    assert "No space left" in warning and "is disabled" in warning
 
 
 @pytest.mark.slow
 @pytest.mark.faults
 def test_a_mode_that_wandb_does_not_know_is_told_and_tracking_goes_on_offline(tmp_path: Path) -> None:
     done = track(tmp_path / "runs", WANDB_MODE="nonsense")
-    assert "nonsense" in warnings(done)[0] and "goes on offline" in warnings(done)[0]
+    assert "nonsense" in warnings(done)[0] and "continues offline" in warnings(done)[0]
     assert offline_runs(tmp_path / "runs") == 3

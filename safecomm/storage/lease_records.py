@@ -1,4 +1,4 @@
-"""The marks of locks: numbered, made by one of all who try, as files or as objects of a bucket."""
+"""Lease records of a lock: numbered entries with exclusive creation, stored as files or as bucket objects."""
 
 import errno
 import os
@@ -15,33 +15,33 @@ from safecomm.storage.bucket import Bucket
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-class Marks(Protocol):
-    """Where a lock's numbered marks lie. Times are those of the clock there, in seconds."""
+class LeaseRecords(Protocol):
+    """Storage for a lock's numbered lease records. Times are in seconds, by the storage's clock."""
 
     def numbers(self) -> list[int]:
-        """Returns the numbers of all marks."""
+        """Returns the numbers of all records."""
 
     def create(self, number: int, text: str) -> bool:
-        """Makes a mark, whole and at once, unless there is one; of all who try, one gets True."""
+        """Creates a record atomically unless it exists. Of several concurrent callers, exactly one gets True."""
 
     def read(self, number: int) -> tuple[str, float] | None:
-        """Returns a mark's text and when it was touched; None where it is gone."""
+        """Returns a record's text and modification time, or None if it does not exist."""
 
     def now(self) -> float:
-        """Returns the time there."""
+        """Returns the current time by the storage's clock."""
 
     def touch(self, number: int, text: str) -> None:
-        """Gives a mark, with the text that it has, the present time."""
+        """Sets a record's modification time to now; `text` is its unchanged content."""
 
     def empty(self, number: int) -> None:
-        """Leaves a mark without a text."""
+        """Clears a record's text."""
 
     def remove(self, number: int) -> None:
-        """Removes a mark, if it is there."""
+        """Removes a record if it exists."""
 
 
-class FileMarks:
-    """Marks as files `STEM.N`, also on a network file system."""
+class FileLeaseRecords:
+    """Lease records as files `STEM.N`; safe on network file systems."""
 
     def __init__(self, stem: Path):
         self._stem = stem
@@ -52,7 +52,7 @@ class FileMarks:
         return [int(path.suffix[1:]) for path in found if path.suffix[1:].isdigit()]
 
     def create(self, number: int, text: str) -> bool:
-        """Links the file, of which all who try at once can do but one."""
+        """Hard-links the file into place; the link succeeds for one caller only."""
         with self._written(text) as mine:
             try:
                 os.link(mine, self._path(number))
@@ -62,21 +62,21 @@ class FileMarks:
                 if error.errno not in NO_LINKS:
                     raise
                 raise SafecommError(
-                    f"{self._stem.parent}: its file system has no hard links, which a run's lock needs; set storage to "
-                    "another"
+                    f"{self._stem.parent}: the file system does not support hard links, which the run lock needs; set "
+                    "storage to a folder on another file system"
                 ) from error
         return True
 
     def read(self, number: int) -> tuple[str, float] | None:
         """Reads the file."""
         try:
-            with self._path(number).open(encoding="utf-8") as file:  # asks a network file system for the present state
+            with self._path(number).open(encoding="utf-8") as file:  # opening revalidates NFS's cached attributes
                 return file.read(), os.fstat(file.fileno()).st_mtime
         except FileNotFoundError:
             return None
 
     def now(self) -> float:
-        """Returns the time of a new file."""
+        """Returns the modification time of a new file."""
         with self._written("") as mine:
             return mine.stat().st_mtime
 
@@ -109,8 +109,8 @@ class FileMarks:
             mine.unlink(missing_ok=True)
 
 
-class ObjectMarks:
-    """Marks as objects `NAME/N` of a bucket."""
+class ObjectLeaseRecords:
+    """Lease records as bucket objects `NAME/N`."""
 
     def __init__(self, bucket: Bucket, name: str):
         self._bucket, self._name = bucket, name
@@ -120,7 +120,7 @@ class ObjectMarks:
         return [int(name) for name in self._bucket.files(self._name) if name.isdigit()]
 
     def create(self, number: int, text: str) -> bool:
-        """Writes the object on the condition that there is none."""
+        """Writes the object if it does not exist."""
         return self._bucket.create(f"{self._name}/{number}", text.encode())
 
     def read(self, number: int) -> tuple[str, float] | None:
@@ -129,7 +129,7 @@ class ObjectMarks:
         return (found[0].decode(errors="replace"), found[1]) if found else None
 
     def now(self) -> float:
-        """Returns the time of a new object."""
+        """Returns the modification time of a new object."""
         mine = f"{self._name}/now-{uuid.uuid4().hex}"
         self._bucket.write(mine, b"")
         found = self._bucket.read(mine)
@@ -137,11 +137,11 @@ class ObjectMarks:
         return found[1] if found else time.time()
 
     def touch(self, number: int, text: str) -> None:
-        """Writes the object anew."""
+        """Rewrites the object."""
         self._bucket.write(f"{self._name}/{number}", text.encode())
 
     def empty(self, number: int) -> None:
-        """Writes the object without a text."""
+        """Overwrites the object with empty content."""
         self._bucket.write(f"{self._name}/{number}", b"")
 
     def remove(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""The board: a tally as a table, and its words."""
+"""The progress table shown in a terminal, and its text formatting."""
 
 import math
 
@@ -9,27 +9,27 @@ from rich.text import Text
 
 from safecomm.search.arms import Trial
 from safecomm.statistics.metric_table import ACCURACY, ASR
-from safecomm.sweep.tally import Arm, Running, Tally
+from safecomm.sweep.progress_tracker import Arm, ProgressTracker, Running
 
 SHOWN_RUNNING = 4
-"""Running trials of one arm that get a line; the rest are counted."""
+"""Running trials listed per arm; further ones are only counted."""
 
 
-class Board:
-    """The tally as a table, drawn anew each time that rich asks for it."""
+class ProgressTable:
+    """The experiment's progress as a table; rich renders it on every refresh."""
 
-    def __init__(self, tally: Tally, name: str):
-        self._tally = tally
+    def __init__(self, tracker: ProgressTracker, name: str):
+        self._tracker = tracker
         self._name = name
         self.is_over = False
 
     def __rich__(self) -> Group:
-        """Returns the board as it is now."""
-        tally = self._tally
-        spent, waiting, pace = duration(tally.spent), tally.answers_waiting(), tally.answers_a_second()
-        left = "" if self.is_over else f", {time_left(tally)}"
-        head = f"{self._name}: {tally.ended} of {tally.total} trials ended, {spent} spent{left}"
-        fleet = f"fleet: {'?' if pace is None else f'{pace:.1f}'} answers a second, {waiting or 0:,} waiting"
+        """Renders the current state."""
+        tracker = self._tracker
+        spent, waiting, pace = duration(tracker.spent), tracker.answers_waiting(), tracker.answers_per_second()
+        left = "" if self.is_over else f", {time_left(tracker)}"
+        head = f"{self._name}: {tracker.ended} of {tracker.total} trials ended, {spent} spent{left}"
+        fleet = f"fleet: {'?' if pace is None else f'{pace:.1f}'} answers/s, {waiting or 0:,} waiting"
         return Group("", Text(head, style="bold"), self._table(), *([Text(fleet)] if waiting is not None else []))
 
     def _table(self) -> Table:
@@ -39,8 +39,8 @@ class Board:
             table.add_column(count, justify="right", no_wrap=True)
         table.add_column(f"best: {ASR.short}\n& {ACCURACY.short}", no_wrap=True)
         table.add_column("running now", ratio=1, overflow="fold")
-        for name, arm in list(self._tally.arms.items()):
-            running = [one for one in list(self._tally.running.values()) if one.trial.arm == name]
+        for name, arm in list(self._tracker.arms.items()):
+            running = [one for one in list(self._tracker.running.values()) if one.trial.arm == name]
             table.add_row(Text(name), *self._counts(arm, len(running)), self._best(arm), self._now(running))
         return table
 
@@ -53,12 +53,12 @@ class Board:
     def _best(self, arm: Arm) -> Text:
         if arm.best is None:
             return Text("")
-        green = "green" if self._tally.is_under_target(arm.best) else ""
+        green = "green" if self._tracker.is_under_target(arm.best) else ""
         return Text(f"{percent(arm.best.value(ASR.name))}, {percent(arm.best.value(ACCURACY.name))}", style=green)
 
     def _now(self, running: list[Running]) -> Text:
         lines = [
-            ": ".join(filter(None, [point(one.trial), f"{stage(one)}, {duration(self._tally.seconds_of(one))}"]))
+            ": ".join(filter(None, [point(one.trial), f"{stage(one)}, {duration(self._tracker.seconds_of(one))}"]))
             for one in running[:SHOWN_RUNNING]
         ]
         more = [f"and {len(running) - SHOWN_RUNNING} more"] if len(running) > SHOWN_RUNNING else []
@@ -66,38 +66,38 @@ class Board:
 
 
 def point(trial: Trial) -> str:
-    """Names a trial within its arm."""
+    """Formats a trial's settings and seed."""
     settings = [f"{key.rpartition('.')[2]}={value:.4g}" for key, value in trial.point.items()]
     return " ".join(settings + ([f"seed {trial.seed}"] if trial.seed else []))
 
 
 def stage(running: Running) -> str:
-    """Words how far a running trial is."""
-    news = running.news
-    if "train/step" in news:
-        return f"fine-tune step {news['train/step']} of {news['train/steps']}, loss {news['train/loss']:.3f}"
-    if not news:
+    """Formats the stage and progress of a running trial."""
+    latest = running.latest
+    if "train/step" in latest:
+        return f"fine-tune step {latest['train/step']} of {latest['train/steps']}, loss {latest['train/loss']:.3f}"
+    if not latest:
         return "started"
-    rung = f" rung {news['rung']} of {news['rungs']}" if "rung" in news else ""
-    answers = [f"{news['answered']:,} of {news['asked']:,} answered"] if "answered" in news else []
-    known = [one for one in (ASR, ACCURACY) if not math.isnan(news.get(one.name, math.nan))]
-    rates = [f"{one.short} {percent(news[one.name])}" for one in known]
+    rung = f" rung {latest['rung']} of {latest['rungs']}" if "rung" in latest else ""
+    answers = [f"{latest['answered']:,} of {latest['asked']:,} answered"] if "answered" in latest else []
+    known = [one for one in (ASR, ACCURACY) if not math.isnan(latest.get(one.name, math.nan))]
+    rates = [f"{one.short} {percent(latest[one.name])}" for one in known]
     return ", ".join([f"evaluation{rung}", *answers, *rates])
 
 
 def percent(value: float) -> str:
-    """Words a rate; one that no judge could give is NaN."""
+    """Formats a rate; a rate without verdicts is NaN."""
     return "unknown" if math.isnan(value) else f"{value:.1%}"
 
 
-def time_left(tally: Tally) -> str:
-    """Words an experiment's time to the end."""
-    seconds = tally.seconds_left()
+def time_left(tracker: ProgressTracker) -> str:
+    """Formats an experiment's remaining time."""
+    seconds = tracker.seconds_left()
     return "? left" if seconds is None else f"~{duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:
-    """Words a time as exactly as it is worth knowing."""
+    """Formats a duration with sensible precision."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""The tally: how far each arm of an experiment is, what runs now and how long the rest will take."""
+"""Tracks an experiment's progress: finished trials per arm, running trials and the estimated time left."""
 
 import math
 from collections import Counter, deque
@@ -11,9 +11,9 @@ from safecomm.search.record import TrialRecord
 from safecomm.statistics.metric_table import ACCURACY, ASR
 
 Report = Mapping[str, Any]
-"""What a running trial tells of the stage that it is in."""
+"""A running trial's report on its current stage."""
 WINDOW_SECONDS = 60.0
-"""Over which answers a second are counted."""
+"""Window over which the answer rate is measured."""
 EVALUATION = ("rung", "rungs", ASR.name, ACCURACY.name, "answered", "asked")
 
 
@@ -22,49 +22,49 @@ class Arm:
     """One arm's trials in this experiment."""
 
     planned: int | None = None
-    """How many there will be, where that is known."""
+    """Total number of trials, if known."""
     ended: Counter[str] = field(default_factory=Counter)
-    """`done`, `stopped` or `failed` -> trials."""
+    """`done`, `stopped` or `failed` -> number of trials."""
     seconds: float = 0.0
-    """What those took that did not fail: one that fails early tells nothing of the others."""
+    """Total run time, without failed trials: they may fail early and would bias the mean."""
     best: TrialRecord | None = None
 
     @property
     def measured(self) -> int:
-        """Trials that ended and did not fail."""
+        """Trials that ended without failing."""
         return self.ended["done"] + self.ended["stopped"]
 
 
 @dataclass
 class Running:
-    """A trial that runs now."""
+    """A running trial."""
 
     trial: Trial
     since: float
-    news: dict[str, Any] = field(default_factory=dict)
-    """What it reported last of the stage that it is in."""
+    latest: dict[str, Any] = field(default_factory=dict)
+    """The latest report of its current stage."""
 
-    def hear(self, result: Report) -> int:
-        """Takes in a report; returns how many prompts were answered since the one before."""
+    def update(self, result: Report) -> int:
+        """Records a report; returns the number of prompts answered since the previous one."""
         if "train/step" in result:
-            self.news = {key: value for key, value in result.items() if key.startswith("train/")}
+            self.latest = {key: value for key, value in result.items() if key.startswith("train/")}
             return 0
-        before = self.news.get("answered", 0)
-        # What a report leaves out still holds, but for the fine-tune, which is over.
-        of_evaluation = {**self.news, **result}
-        self.news = {key: of_evaluation[key] for key in EVALUATION if key in of_evaluation}
-        answered = int(self.news.get("answered", 0))
+        before = self.latest.get("answered", 0)
+        # Values missing from a report stay valid, except those of the fine-tune, which has ended.
+        merged = {**self.latest, **result}
+        self.latest = {key: merged[key] for key in EVALUATION if key in merged}
+        answered = int(self.latest.get("answered", 0))
         return answered - before if answered >= before else answered
 
 
-class Tally:
-    """Counts an experiment's trials.
+class ProgressTracker:
+    """Tracks an experiment's trials.
 
     Args:
-        total: trials of the experiment.
-        arms: arm -> its trials in the experiment, where they are known.
-        target_asr: the attack success rate that a point should keep.
-        clock: gives seconds that never go back.
+        total: number of trials.
+        arms: arm -> number of its trials, if known.
+        target_asr: the target attack success rate.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(self, total: int, arms: Mapping[str, int], target_asr: float | None, clock: Callable[[], float]):
@@ -74,12 +74,12 @@ class Tally:
         self._target = target_asr
         self._clock = clock
         self._started = clock()
-        self._together = 1
+        self._max_concurrent = 1
         self._answers: deque[tuple[float, int]] = deque()
 
     @property
     def ended(self) -> int:
-        """Trials that have ended, however they did."""
+        """Trials that have ended, with any status."""
         return sum(arm.ended.total() for arm in list(self.arms.values()))
 
     @property
@@ -92,19 +92,19 @@ class Tally:
         return self._clock() - running.since
 
     def start(self, trial_id: str, trial: Trial) -> None:
-        """Takes in that a trial runs."""
+        """Records the start of a trial."""
         self.arms.setdefault(trial.arm, Arm())
         self.running[trial_id] = Running(trial, self._clock())
-        self._together = max(self._together, len(self.running))
+        self._max_concurrent = max(self._max_concurrent, len(self.running))
 
-    def hear(self, trial_id: str, result: Report) -> None:
-        """Takes in what a running trial reports."""
-        answers = self.running[trial_id].hear(result)
+    def update(self, trial_id: str, result: Report) -> None:
+        """Records a report from a running trial."""
+        answers = self.running[trial_id].update(result)
         if "answered" in result:
             self._answers.append((self._clock(), answers))
 
     def end(self, trial_id: str, trial: Trial, record: TrialRecord) -> float:
-        """Takes in what a trial gave; returns how many seconds it ran."""
+        """Records a trial's result; returns its run time in seconds."""
         arm = self.arms.setdefault(trial.arm, Arm())
         running = self.running.pop(trial_id, None)
         seconds = self.seconds_of(running) if running else 0.0
@@ -116,17 +116,16 @@ class Tally:
         return seconds
 
     def is_under_target(self, record: TrialRecord) -> bool:
-        """Says whether a record keeps the attack success rate that a point should keep."""
+        """Returns whether a record meets the target attack success rate."""
         return self._target is not None and record.value(ASR.name) <= self._target
 
     def seconds_left(self) -> float | None:
-        """Estimates the time to the end from how long trials took and how many run at a time.
+        """Estimates the remaining time from past run times and the number of concurrent trials.
 
-        Trials of an arm are taken to last as long as that arm's did; where none has ended, as all did.
+        The estimate for a trial is the mean of its arm's ended trials, or of all ended trials if its arm has none.
 
         Returns:
-            None before a trial has ended without failing, and where nothing is left but trials that have run longer
-            than those that ended.
+            None if no trial has ended without failing, or if only trials remain that already run longer than the mean.
         """
         if not any(arm.measured for arm in self.arms.values()):
             return None
@@ -135,11 +134,11 @@ class Tally:
         work = sum(running) + sum(self._mean(arm) * trials for arm, trials in waiting.items())
         if running and not work:
             return None
-        at_a_time = min(self._together, max(1, len(running) + sum(waiting.values())))
+        at_a_time = min(self._max_concurrent, max(1, len(running) + sum(waiting.values())))
         return max(work / at_a_time, *running, 0.0)
 
     def _waiting(self) -> dict[str, int]:
-        """Returns arm -> trials to come; under no arm's name those of which it is not known whose they are."""
+        """Returns arm -> number of trials not yet started; the key "" counts those of unknown arm."""
         running = Counter(one.trial.arm for one in list(self.running.values()))
         waiting = {
             name: max(0, arm.planned - arm.ended.total() - running[name])
@@ -150,27 +149,27 @@ class Tally:
         return {**waiting, "": max(0, rest)}
 
     def _mean(self, name: str) -> float:
-        """Returns the mean seconds of an arm's trials, or of all where none of it has ended."""
+        """Returns the mean run time of an arm's trials, or of all trials if none of the arm's has ended."""
         arm = self.arms.get(name)
         arms = [arm] if arm and arm.measured else list(self.arms.values())
         return sum(one.seconds for one in arms) / sum(one.measured for one in arms)
 
     def _rank(self, record: TrialRecord) -> tuple[bool, float, float]:
-        """Orders trials: under the target by accuracy, else by attack success."""
+        """Returns a sort key: trials that meet the target rank by accuracy, others by attack success."""
         asr, accuracy = record.value(ASR.name), record.value(ACCURACY.name)
         accuracy = -math.inf if math.isnan(accuracy) else accuracy
         return (True, accuracy, -asr) if self.is_under_target(record) else (False, -asr, accuracy)
 
     def answers_waiting(self) -> int | None:
-        """Returns how many prompts have been asked and not answered, or None where no trial says."""
-        asked = [one.news for one in list(self.running.values()) if "asked" in one.news]
-        return sum(news["asked"] - news.get("answered", 0) for news in asked) if asked else None
+        """Returns the number of unanswered prompts, or None if no trial reports any."""
+        reports = [one.latest for one in list(self.running.values()) if "asked" in one.latest]
+        return sum(report["asked"] - report.get("answered", 0) for report in reports) if reports else None
 
-    def answers_a_second(self) -> float | None:
-        """Returns the fleet's pace since the oldest report in the window, or None where that is the only one."""
+    def answers_per_second(self) -> float | None:
+        """Returns the fleet's answer rate since the oldest report in the window, None if that is the only one."""
         now = self._clock()
         while self._answers and self._answers[0][0] < now - WINDOW_SECONDS:
             self._answers.popleft()
         since, counts = next(iter(self._answers), (now, 0))[0], [count for _, count in self._answers]
-        # The oldest report tells of answers from before it.
+        # The oldest report counts answers from before the window.
         return sum(counts[1:]) / (now - since) if len(counts) > 1 and now > since else None
