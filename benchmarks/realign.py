@@ -257,8 +257,8 @@ def bench_settings(shape: Shape, folders: list[Path], console: Console) -> None:
     safe = make_adapter(shape, QUERY_VALUE, seed=1)
     table = Table("setting after the profile", "ms", title=f"{shape.name}, q and v")
     settings: dict[str, Callable[[], object]] = {
-        "safe_merge, combine=cat, all modules": lambda: safe_merge(made, safe, 0.7),
-        "safe_merge, combine=svd, all modules": lambda: safe_merge(made, safe, 0.7, combine="svd"),
+        "safe_merge, combine=cat, all modules": lambda: safe_merge(made, safe, weight=0.7),
+        "safe_merge, combine=svd, all modules": lambda: safe_merge(made, safe, weight=0.7, combine="svd"),
         "safe_lora, all modules": lambda: safe_lora(made, quantile=1),
     }
     for label, setting in settings.items():

@@ -93,7 +93,7 @@ def fine_tune_names(sweep: Sweep, storage: Path) -> list[str]:
     stages, store = stages_of(sweep, storage)
     trials = [Trial("finetune", {"ratio": 0.03}, (("safe_instruct", {"ratio": 0.03}),), 0, TRAIN)]
     trials += [Trial(SAFE_ADAPTER, {}, (), 1, TRAIN)]
-    stages.finetuned(trials[0].point, 0)
+    stages.finetuned(trials[0].chain, 0)
     stages.safe_adapter(1)
     Profiles(sweep).keep({"ratio": 0.03}, 0, [])
     profiles = [f"profiles/{path.name}" for path in (storage / "store" / "profiles").iterdir()]
@@ -116,7 +116,7 @@ def lab_names(storage: Path) -> dict[str, list[str]]:
 def every_defense_names(storage: Path) -> dict[str, list[str]]:
     sweep = read_sweep(LAB, [f"storage={storage}", WORKERS, *EVERY_DEFENSE])
     used = {step.name for chain in sweep.arms.values() for step in chain}
-    assert used >= {*DEFENSES, "finetune", "safe_instruct"}, "the sweep of this test is to have every defense"
+    assert used >= {*DEFENSES}, "the sweep of this test is to have every defense"
     trials = [trial for arm in sweep.arms for trial in seeded(sweep, arm, {})]
     return {trial.title: names_of(trial, sweep, storage) for trial in trials}
 
@@ -134,7 +134,7 @@ def other_names(storage: Path) -> dict[str, list[str]]:
     ]
     sweep = read_sweep(LAB, [*given, f"finetune.adapter={storage / 'given'}"])
     stages, store = stages_of(sweep, storage)
-    stages.finetuned({}, 0)
+    stages.finetuned((), 0)
     measure_judges(stages, storage)
     return {"given adapter and labels": sorted(store.keys)}
 

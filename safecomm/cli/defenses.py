@@ -4,139 +4,71 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from safecomm.cli.console import console, progress
-from safecomm.errors import DefenseError
+from safecomm.cli.realign_options import (
+    MODEL,
+    PER_TYPE,
+    AdapterFolder,
+    Aligned,
+    Base,
+    Out,
+    level,
+    read_settings,
+    with_options,
+)
+from safecomm.defenses.defense import Realignment, Selecting
+from safecomm.defenses.registry import DEFENSES
 
 if TYPE_CHECKING:
     from safecomm.defenses import Profile, Realigned
-    from safecomm.defenses.combine import Combination
-    from safecomm.defenses.safe_lora import Projection
-    from safecomm.statistics.selection import Selection, Setting
+    from safecomm.statistics.selection import Selection
 
 realign_app = typer.Typer(no_args_is_help=True, help="Make a fine-tuned adapter, or a model, safer without training.")
 
-MODEL = "a folder of safetensors, a hub id, or lab://base and lab://aligned"
-Base = Annotated[str, typer.Option(help=f"The model before its alignment: {MODEL}.")]
-Aligned = Annotated[str, typer.Option(help="The aligned model, on which the adapter was trained: likewise.")]
-AdapterFolder = Annotated[Path, typer.Option("--adapter", help="The fine-tuned LoRA adapter: a PEFT folder.")]
-Out = Annotated[Path, typer.Option(help="The new folder.")]
-Seed = Annotated[int, typer.Option(help="Of the random projection, or of the entries that are dropped.")]
+Seed = Annotated[int, typer.Option(help="Of the random projection.")]
 Targets = Annotated[
     str | None, typer.Option(help="Module types, e.g. q_proj,v_proj; all seven linear ones if left out.")
 ]
-_PER_TYPE = "One value, or one a module type: q_proj=VALUE,v_proj=VALUE."
-Threshold = Annotated[str | None, typer.Option(help=f"Act on the modules up to this rho. {_PER_TYPE}")]
-Lowest = Annotated[str | None, typer.Option(help=f"Act on this many modules, those of the lowest rho. {_PER_TYPE}")]
-Quantile = Annotated[str | None, typer.Option(help=f"Act on this share of the modules; 1 is all. {_PER_TYPE}")]
-AboveNull = Annotated[
-    str | None, typer.Option(help=f"Act on the modules whose rho exceeds a random one's by at most this. {_PER_TYPE}")
-]
 
 
-@realign_app.command("safe-lora")
-def safe_lora(
-    base: Base,
-    aligned: Aligned,
-    adapter: AdapterFolder,
-    out: Out,
-    threshold: Threshold = None,
-    lowest: Lowest = None,
-    quantile: Quantile = None,
-    above_null: AboveNull = None,
-    projection: Annotated[str, typer.Option(help="gram (the published one) or subspace.")] = "gram",
-    rank: Annotated[int | None, typer.Option(help="For subspace: how many directions of the alignment.")] = None,
-    energy: Annotated[float | None, typer.Option(help="For subspace: their share of the alignment, instead.")] = None,
-    seed: Seed = 0,
-) -> None:
-    """SafeLoRA: projects the modules whose update disagrees with the alignment onto it."""
+def _way(name: str) -> Any:
+    return typer.Option(help=f"{Selecting.model_fields[name].description} {PER_TYPE}")
+
+
+Threshold = Annotated[str | None, _way("threshold")]
+Lowest = Annotated[str | None, _way("lowest")]
+Quantile = Annotated[str | None, _way("quantile")]
+AboveNull = Annotated[str | None, _way("above_null")]
+
+
+def _realign(defense: type[Realignment], **options: Any) -> None:
+    """Applies a defense to the adapter that the options name, and writes the result."""
+    settings = defense.checked(read_settings(defense, options))
+    subject = [_subject(need, options) for need in defense.needs]
+    _save(settings.apply(*subject), options["out"])
+
+
+def _subject(need: str, options: dict[str, Any]) -> Any:
     from safecomm import defenses
 
-    by = _selection(threshold, lowest, quantile, above_null)
-    measured = _profile(base, aligned, adapter)
-    how = cast("Projection", projection)  # which is checked there
-    _save(defenses.safe_lora(measured, projection=how, rank=rank, energy=energy, seed=seed, **by), out)
+    if need == "profile":
+        return _profile(options["base"], options["aligned"], options["adapter"])
+    if need in ("base", "aligned"):
+        return _folder(options[need])
+    return defenses.Adapter.load(options["safe_adapter" if need == "safe" else "adapter"])
 
 
-@realign_app.command("safe-merge")
-def safe_merge(
-    base: Base,
-    aligned: Aligned,
-    adapter: AdapterFolder,
-    safe_adapter: Annotated[Path, typer.Option(help="The adapter tuned on safety data: a PEFT folder.")],
-    weight: Annotated[float, typer.Option(help="Weight of the fine-tuned adapter, 0 to 1; the safe one has the rest.")],
-    out: Out,
-    threshold: Threshold = None,
-    lowest: Lowest = None,
-    quantile: Quantile = None,
-    above_null: AboveNull = None,
-    combine: Annotated[str, typer.Option(help="cat, svd, linear, dare_linear or ties.")] = "cat",
-    density: Annotated[float | None, typer.Option(help="For dare_linear and ties: the share of entries kept.")] = None,
-    seed: Seed = 0,
-) -> None:
-    """SafeMERGE: merges the modules whose update disagrees with the alignment with a safe adapter's; else all."""
-    from safecomm import defenses
-
-    by = _selection(threshold, lowest, quantile, above_null)
-    safe, measured = defenses.Adapter.load(safe_adapter), _profile(base, aligned, adapter)
-    how = cast("Combination", combine)  # which is checked there
-    _save(defenses.safe_merge(measured, safe, weight, combine=how, density=density, seed=seed, **by), out)
-
-
-@realign_app.command("drop")
-def drop(
-    base: Base,
-    aligned: Aligned,
-    adapter: AdapterFolder,
-    out: Out,
-    threshold: Threshold = None,
-    lowest: Lowest = None,
-    quantile: Quantile = None,
-    above_null: AboveNull = None,
-) -> None:
-    """The control for SafeLoRA: removes the update of the modules that disagree with the alignment."""
-    from safecomm import defenses
-
-    by = _selection(threshold, lowest, quantile, above_null)
-    _save(defenses.drop(_profile(base, aligned, adapter), **by), out)
-
-
-@realign_app.command("scale")
-def scale(
-    adapter: AdapterFolder,
-    factor: Annotated[float, typer.Option(help="0 gives the aligned model, 1 the fine-tuned one.")],
-    out: Out,
-) -> None:
-    """Multiplies the whole update: interpolation between the aligned and the fine-tuned model."""
-    from safecomm import defenses
-
-    _save(defenses.scale(defenses.Adapter.load(adapter), factor), out)
-
-
-@realign_app.command("resta-instruct")
-def resta_instruct(
-    base: Base,
-    aligned: Aligned,
-    adapter: AdapterFolder,
-    alpha: Annotated[float, typer.Option(help="How much of the alignment is added.")],
-    out: Out,
-    rank: Annotated[int, typer.Option(help="Rank of what is added; the adapter's grows by it.")] = 16,
-    seed: Seed = 0,
-) -> None:
-    """RESTA: adds the alignment to the update once more."""
-    from safecomm import defenses
-
-    with progress("Reading the weights") as report:
-        made = defenses.resta_instruct(
-            defenses.Adapter.load(adapter), _folder(base), _folder(aligned), alpha, rank, seed=seed, report=report
-        )
-    _save(made, out)
+for _name, _defense in DEFENSES.items():
+    if issubclass(_defense, Realignment):
+        realign_app.command(_name.replace("_", "-"))(with_options(_defense, partial(_realign, _defense)))
 
 
 @realign_app.command("full-weights")
@@ -236,19 +168,7 @@ def _profile(base: str, aligned: str, adapter: Path) -> "Profile":
 
 def _selection(threshold: str | None, lowest: str | None, quantile: str | None, above_null: str | None) -> "Selection":
     given = {"threshold": threshold, "lowest": lowest, "quantile": quantile, "above_null": above_null}
-    return cast("Selection", {way: _setting(way, text) for way, text in given.items() if text is not None})
-
-
-def _setting(way: str, text: str) -> "Setting":
-    """Reads `0.6`, or `q_proj=0.6,v_proj=0.85`."""
-    try:
-        if "=" not in text:
-            return float(text)
-        pairs = (part.split("=") for part in text.split(","))
-        return {kind.strip(): float(value) for kind, value in pairs}
-    except ValueError as error:
-        option = way.replace("_", "-")
-        raise DefenseError(f"--{option} {text}: give a number, or q_proj=NUMBER,v_proj=NUMBER") from error
+    return cast("Selection", {way: level(way, text) for way, text in given.items() if text is not None})
 
 
 def _types(targets: str | None) -> tuple[str, ...]:

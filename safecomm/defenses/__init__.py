@@ -6,26 +6,38 @@
     safe_merge(measured, Adapter.load("safe-adapter"), weight=0.7, quantile=0.5).save("merged")
 
 In a chain, the adapter that one defense gives gets a profile of its own for the next.
+
+What needs torch is imported when it is asked for, so that a sweep can be read without it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from safecomm.defenses.adapter import Adapter
-from safecomm.defenses.alignment import Profile, profile
-from safecomm.defenses.controls import drop, resta_instruct, scale
-from safecomm.defenses.full_weights import Extracted, extract_lora, project_full_weights
-from safecomm.defenses.realigned import Realigned
-from safecomm.defenses.safe_lora import safe_lora
-from safecomm.defenses.safe_merge import safe_merge
+from safecomm.defenses.defense import Defense, Realignment, Selecting, TrainingDefense
+from safecomm.defenses.registry import DEFENSES
 from safecomm.statistics.selection import breakpoints, select
+
+if TYPE_CHECKING:
+    from safecomm.defenses.adapter import Adapter
+    from safecomm.defenses.alignment import Profile, profile
+    from safecomm.defenses.full_weights import Extracted, extract_lora, project_full_weights
+    from safecomm.defenses.methods.drop import drop
+    from safecomm.defenses.methods.resta_instruct import resta_instruct
+    from safecomm.defenses.methods.safe_lora import safe_lora
+    from safecomm.defenses.methods.safe_merge import safe_merge
+    from safecomm.defenses.methods.scale import scale
+    from safecomm.defenses.realigned import Realigned
 
 __all__ = [
     "DEFENSES",
     "Adapter",
+    "Defense",
     "Extracted",
     "Profile",
     "Realigned",
+    "Realignment",
+    "Selecting",
+    "TrainingDefense",
     "breakpoints",
     "drop",
     "extract_lora",
@@ -37,22 +49,21 @@ __all__ = [
     "scale",
     "select",
 ]
-
-
-@dataclass(frozen=True)
-class Defense:
-    """A defense and what it works on."""
-
-    apply: Callable[..., Realigned]
-    """Called with what it needs, in that order, and its settings by name."""
-    needs: tuple[str, ...]
-    """Of `adapter`, `profile` (the adapter's), `safe` (the safe adapter), `base` and `aligned` (checkpoint folders)."""
-
-
-DEFENSES: dict[str, Defense] = {
-    "safe_lora": Defense(safe_lora, ("profile",)),
-    "safe_merge": Defense(safe_merge, ("profile", "safe")),
-    "drop": Defense(drop, ("profile",)),
-    "scale": Defense(scale, ("adapter",)),
-    "resta_instruct": Defense(resta_instruct, ("adapter", "base", "aligned")),
+_HOMES = {
+    "adapter": ("Adapter",),
+    "alignment": ("Profile", "profile"),
+    "full_weights": ("Extracted", "extract_lora", "project_full_weights"),
+    "methods.drop": ("drop",),
+    "methods.resta_instruct": ("resta_instruct",),
+    "methods.safe_lora": ("safe_lora",),
+    "methods.safe_merge": ("safe_merge",),
+    "methods.scale": ("scale",),
+    "realigned": ("Realigned",),
 }
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"safecomm.defenses.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

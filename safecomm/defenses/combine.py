@@ -2,20 +2,15 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from safecomm.defenses.adapter import Factors
+from safecomm.defenses.methods.safe_merge import Combination
 
-Combination = Literal["cat", "svd", "linear", "dare_linear", "ties"]
 Weights = tuple[float, float]
 """Weights of the fine-tuned adapter and of the other one."""
-BY_FACTOR = ("linear", "dare_linear", "ties")
-"""Those that merge the A and the B factors separately, and so need equal ranks."""
-PRUNING = ("dare_linear", "ties")
-"""Those that take a density."""
 
 
 def cat(ours: Factors, theirs: Factors, weights: Weights) -> Factors:

@@ -3,18 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safecomm.defenses.adapter import Adapter
 from safecomm.storage.names import LINEAGE
 from safecomm.storage.store import new_folder, write_json
+
+if TYPE_CHECKING:
+    from safecomm.defenses.adapter import Adapter
 
 
 @dataclass(frozen=True, eq=False)
 class Realigned:
     """An adapter that a defense made."""
 
-    adapter: Adapter
+    adapter: "Adapter"
     """The safer adapter: what the next defense of a chain gets."""
     defense: str
     """Name of the defense."""

@@ -42,6 +42,8 @@ class FinetuneJob:
     offload: str | dict[str, str] = "none"
     gradient_checkpointing: bool | None = None
     quantize: str = "none"
+    losses: tuple[tuple[str, dict[str, Any], str], ...] = ()
+    """Training defenses that change the loss: dotted name, settings and digest of the code."""
 
     @classmethod
     def of(cls, finetune: Finetune, *, model: Path, data: Path, workers: int, seed: int, **changes: Any) -> Self:

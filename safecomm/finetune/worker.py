@@ -86,7 +86,7 @@ def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(job.model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return _trainer_class()(
+    return _trainer_class(job)(
         model=load_model(job, bf16=bf16, on_gpu=on_gpu),
         args=arguments,
         processing_class=tokenizer,
@@ -150,7 +150,7 @@ def _dataset(job: FinetuneJob) -> Any:
     )
 
 
-def _trainer_class() -> Any:
+def _trainer_class(job: FinetuneJob) -> Any:
     import torch
     from trl import SFTTrainer
 
@@ -166,7 +166,25 @@ def _trainer_class() -> Any:
                 )
             return loss
 
-    return CheckedTrainer
+    return _with_losses(CheckedTrainer, job) if job.losses else CheckedTrainer
+
+
+def _with_losses(trainer: Any, job: FinetuneJob) -> Any:
+    """Returns a trainer whose loss goes through the training defenses."""
+    from safecomm.defenses.defense import TrainingDefense
+    from safecomm.defenses.registry import defense_of
+
+    defenses = [defense_of(name).checked(settings) for name, settings, _ in job.losses]
+
+    class DefendedTrainer(trainer):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **more)
+            for defense in defenses:
+                if isinstance(defense, TrainingDefense):
+                    loss = defense.loss(loss, model, inputs, outputs)
+            return (loss, outputs) if return_outputs else loss
+
+    return DefendedTrainer
 
 
 def _reporting_callback() -> Any:

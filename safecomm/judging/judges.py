@@ -3,9 +3,11 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import pandas as pd
+
+from safecomm.storage.own_code import load, refuse
 
 Verdict = Literal["safe", "unsafe", "unscored"]
 
@@ -88,3 +90,24 @@ class PhraseJudge:
         """Labels each response by itself."""
         label = JUDGES[self.name]
         return [label(response, target) for response, target in zip(rows["response"], rows["target"], strict=True)]
+
+
+@dataclass(frozen=True)
+class OwnJudge:
+    """A judge of a user's own, by its dotted name."""
+
+    name: str
+    own: str
+
+    def verdicts(self, rows: pd.DataFrame) -> list[str]:
+        """Returns what the user's class says, checked.
+
+        Raises:
+            UsageError: where it gives another number of verdicts, or one that there is not.
+        """
+        found = [str(verdict) for verdict in load(self.own)().verdicts(rows)]
+        if len(found) != len(rows):
+            raise refuse(self.own, f"verdicts gave {len(found)} verdicts for {len(rows)} rows; give one for each")
+        if unknown := sorted(set(found) - set(get_args(Verdict))):
+            raise refuse(self.own, f"verdicts gave {unknown[0]!r}; a verdict is one of {', '.join(get_args(Verdict))}")
+        return found

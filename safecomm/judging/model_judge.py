@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from safecomm.judging.forms import Exchange, Form, Reply, form_of
-from safecomm.judging.judges import Judge, PhraseJudge
+from safecomm.judging.judges import Judge, OwnJudge, PhraseJudge
 from safecomm.serving.engine import EngineSettings
 from safecomm.serving.fleet import Fleet, wait_for_fleet
 from safecomm.serving.models import ModelFolder
@@ -18,6 +18,7 @@ from safecomm.serving.responses import Ask, Questions, Responses
 from safecomm.serving.stream import ID, Request, stream
 from safecomm.spec.judges import JudgeRef, ModelRef
 from safecomm.spec.sweep import Replicas
+from safecomm.storage.own_code import source_digest
 from safecomm.storage.store import Store, digest
 from safecomm.storage.versions import version
 
@@ -108,6 +109,8 @@ def judges_of(
         return (rows for _, rows in stream({name: Request(questions)}, fleet=name))
 
     def judge(ref: ModelRef) -> Judge:
+        if isinstance(ref, JudgeRef) and ref.own:
+            return OwnJudge(ref.name, ref.own)
         if ref.model is None:
             return PhraseJudge(ref.name)
         way = {"judge": identity(ref, models), "engine": "" if ref.url else engine, "version": version("replies")}
@@ -124,6 +127,8 @@ def identity(ref: ModelRef, models: Mapping[str, ModelFolder]) -> str:
         settings["model"] = models[ref.name].identity
     if isinstance(ref, JudgeRef) and ref.template:
         settings["template"] = Path(ref.template).read_text(encoding="utf-8")
+    if isinstance(ref, JudgeRef) and ref.own:
+        settings["code"] = source_digest(ref.own)
     return digest(settings)
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
-from safecomm.data.catalog.registry import DATASETS, load_examples, load_prompts
+from safecomm.data.catalog.registry import load_examples, load_prompts
 from safecomm.data.rows import Example, Kind, Prompt
 from safecomm.errors import DataError
 from safecomm.judging.verdicts import check_gradable
@@ -54,7 +54,7 @@ def check_data(sweep: Sweep) -> None:
 def datasets_to_download(sweep: Sweep) -> list[str]:
     """Returns the names of the benchmarks that are not available locally."""
     refs = [ref for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind)]
-    sources = {ref.name: DATASETS[ref.name].source for ref in refs if not ref.path}
+    sources = {ref.name: ref.entry.source for ref in refs if not ref.path}
     return [name for name, source in sources.items() if source and not source.is_local]
 
 
@@ -76,9 +76,9 @@ def _placed(key: str) -> Iterator[None]:
 @functools.cache
 def examples(ref: DatasetRef) -> tuple[Example, ...]:
     """Returns the examples of a training set."""
-    return tuple(load_examples(ref.name, ref.path, ref.limit).rows)
+    return tuple(load_examples(ref.name, ref.path, ref.limit, ref.own).rows)
 
 
 @functools.cache
 def _prompts(ref: DatasetRef, kind: Kind) -> tuple[Prompt, ...]:
-    return tuple(load_prompts(ref.name, ref.path, ref.limit, ref.columns, kind, ref.shuffle_options).rows)
+    return tuple(load_prompts(ref.name, ref.path, ref.limit, ref.columns, kind, ref.shuffle_options, ref.own).rows)

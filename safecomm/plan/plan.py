@@ -7,6 +7,8 @@ from typing import Any
 
 from safecomm.cluster.session import TRIALS_WITHOUT_GPU, Resources
 from safecomm.data.rows import Prompt
+from safecomm.defenses.defense import TrainingDefense
+from safecomm.defenses.space import Exact, values_of
 from safecomm.errors import DataError, ModelError, SafecommError
 from safecomm.plan.data import all_prompts, datasets_to_download, split_prompts
 from safecomm.plan.fit import check_finetune, check_fleet
@@ -16,9 +18,8 @@ from safecomm.search.arms import seeded
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.outcomes import Outcomes
 from safecomm.search.run_folder import RunFolder
-from safecomm.spec import REFERENCE_ARMS, Defense, Sweep
-from safecomm.spec.arms import RestaInstruct, SafeMerge, Training, dimensions
-from safecomm.spec.space import Exact, values_of
+from safecomm.spec import REFERENCE_ARMS, Step, Sweep
+from safecomm.spec.arms import dimensions
 
 
 class PlacementError(SafecommError):
@@ -224,18 +225,12 @@ def _size(sweep: Sweep) -> str:
 
 
 def _largest_rank(sweep: Sweep) -> int:
-    """A `cat` merge adds the safe adapter's rank to the fine-tuned one's, RESTA that of the alignment's part."""
     return max((_rank(sweep, chain) for chain in sweep.arms.values()), default=sweep.finetune.lora.r)
 
 
-def _rank(sweep: Sweep, chain: list[Defense]) -> int:
+def _rank(sweep: Sweep, chain: list[Step]) -> int:
+    """Returns the largest rank that an arm's adapter can have: as trained, and what its realignments add."""
     section = sweep.finetune.lora.r
-    trained = [step.settings.rank for step in chain if isinstance(step.settings, Training) and step.settings.rank]
-    rank = max((value for ranks in trained for value in values_of(ranks)), default=section)
-    return max(section, rank + sum(_added_rank(step, section) for step in chain))
-
-
-def _added_rank(step: Defense, rank: int) -> int:
-    if isinstance(step.settings, SafeMerge) and step.settings.combine == "cat":
-        return rank
-    return max(values_of(step.settings.rank)) if isinstance(step.settings, RestaInstruct) else 0
+    steps = [step.settings for step in chain]
+    trained = [rank for step in steps if isinstance(step, TrainingDefense) and (rank := step.trained_rank())]
+    return max(section, max(trained, default=section) + sum(step.added_rank(section) for step in steps))

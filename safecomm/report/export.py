@@ -12,6 +12,7 @@ from safecomm.report.points import Point, rows_of
 from safecomm.report.run import FLATTERED, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
 from safecomm.statistics.metric_table import ASR, METRICS
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE
+from safecomm.storage.own_code import is_dotted
 from safecomm.storage.store import local_copy, new_folder, write_json
 
 
@@ -93,6 +94,7 @@ def _card(run: Run, row: Headline, trial: Point) -> str:
         "",
         f"{run.titles[ASR.name]} is what {judges[0]} judges {ASR.hit}. All judges: {', '.join(judges)}.",
         "",
+        *_own_code(run, row.arm),
         "## Data and licences",
         "",
         "| dataset | licence |",
@@ -103,6 +105,18 @@ def _card(run: Run, row: Headline, trial: Point) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _own_code(run: Run, arm: str) -> list[str]:
+    """Returns the card's section on code that is not safecomm's; none where there is none."""
+    steps = [reference for step in run.sweep["arms"].get(arm, []) for reference in step if is_dotted(reference)]
+    evaluate, finetune = run.sweep["evaluate"], run.sweep["finetune"]
+    lists = [value for section in (evaluate, finetune) for value in section.values() if isinstance(value, list)]
+    refs = [ref for value in lists for ref in value]
+    own = [*steps, *(ref["own"] for ref in refs if isinstance(ref, dict) and ref.get("own"))]
+    named = ", ".join(f"`{name}`" for name in dict.fromkeys(own))
+    said = f"Beside safecomm, this code of its makers decided the result: {named}. `lineage.json` has its digests."
+    return ["## Code", "", said, ""] if own else []
 
 
 def _rate(row: Headline, metric: str) -> str:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 from safecomm.data.rows import current_name
 from safecomm.errors import StorageError
 from safecomm.report.judges import read_judges
 from safecomm.report.points import Point, metrics_of, pooled, rate_in, read_trials, rows_of
 from safecomm.report.summary import read_json, summarise
-from safecomm.spec import ORIGINAL, UNDEFENDED, Defense
+from safecomm.spec import ORIGINAL, UNDEFENDED, Step
 from safecomm.spec.published import Published, find_published
 from safecomm.statistics.comparisons import Accuracy, corrected_rates
 from safecomm.statistics.domain import TELECOM, Domain, domain_of
@@ -160,13 +161,26 @@ def settings(sweep: dict[str, Any], arm: str, point: str) -> dict[str, Any]:
     """Returns the settings of a point by `defense.parameter`: searched values, and constants that are no defaults."""
     searched: dict[str, Any] = json.loads(point)
     named: dict[str, Any] = {}
-    for step in map(Defense.model_validate, sweep["arms"].get(arm, [])):
-        for name, value in step.settings.model_dump(mode="json", exclude_defaults=True).items():
-            key = f"{step.name}.{name}"
+    for step in sweep["arms"].get(arm, []):
+        for key, value in _own_values(step).items():
             by_type = {f"{key}.{kind}": inner for kind, inner in value.items()} if isinstance(value, dict) else {}
             named |= {key: value} | by_type
     named |= searched
     return {name: value for name, value in named.items() if isinstance(value, int | float | str)}
+
+
+def _own_values(step: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a step that are no defaults, by `defense.parameter`.
+
+    A user's own defense is not needed to read a run: without it, what the run recorded is shown.
+    """
+    try:
+        read = Step.model_validate(step)
+    except ValidationError:
+        ((reference, values),) = step.items()
+        return {f"{reference.rpartition(':')[2]}.{name}": value for name, value in values.items()}
+    values = read.settings.model_dump(mode="json", exclude_defaults=True)
+    return {f"{read.name}.{name}": value for name, value in values.items()}
 
 
 def failures(run: Run) -> list[Point]:

@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from safecomm.spec import Defense, Sweep
-from safecomm.spec.space import at_point
+from safecomm.defenses.registry import defense_of
+from safecomm.defenses.space import at_point
+from safecomm.spec import Step, Sweep
+from safecomm.storage.own_code import is_dotted
 from safecomm.storage.store import digest
 
 Point = dict[str, Any]
 """The searched settings of an arm: `defense.setting` -> number."""
 Chain = tuple[tuple[str, dict[str, Any]], ...]
-"""Defenses in the order in which they act, each with its settings as constants."""
-TRAINING = ("finetune", "safe_instruct")
-"""The steps that act on the fine-tune; they come first in a chain."""
+"""Defenses in the order in which they act, a user's own by its dotted name, each with its settings as constants."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Trial:
         return cls(**{**config, "point": dict(config["point"]), "chain": chain})
 
 
-def chain_at(arm: Sequence[Defense], point: Point) -> Chain:
+def chain_at(arm: Sequence[Step], point: Point) -> Chain:
     """Returns the arm's chain with the point's numbers in place of the searched settings."""
     return tuple(
         (
-            step.name,
+            step.reference,
             {
                 setting: at_point(f"{step.name}.{setting}", value, point)
                 for setting, value in step.settings
@@ -71,14 +71,18 @@ def seeded(sweep: Sweep, arm: str, point: Point, split: str = "search") -> list[
 
 def training_steps(chain: Chain) -> Chain:
     """Returns the part of the chain that acts on the fine-tune."""
-    return tuple(step for step in chain if step[0] in TRAINING)
+    return tuple(step for step in chain if defense_of(step[0]).trains)
 
 
 def training(chain: Chain) -> dict[str, Any]:
     """Returns what the chain changes about the fine-tune, e.g. `{"ratio": 0.03}`; nothing for a plain one."""
-    return {setting: value for _, settings in training_steps(chain) for setting, value in settings.items()}
+    return {
+        f"{name}.{setting}" if is_dotted(name) else setting: value
+        for name, settings in training_steps(chain)
+        for setting, value in settings.items()
+    }
 
 
 def realignments(chain: Chain) -> Chain:
     """Returns the part of the chain that acts on the adapter."""
-    return tuple(step for step in chain if step[0] not in TRAINING)
+    return tuple(step for step in chain if not defense_of(step[0]).trains)

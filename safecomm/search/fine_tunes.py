@@ -1,5 +1,6 @@
 """The fine-tunes that a sweep's arms share. They are made first, each once, before anything is searched."""
 
+from safecomm.defenses.registry import defense_of
 from safecomm.search.arms import Trial, realignments, training, training_steps
 from safecomm.search.outcomes import Outcomes
 from safecomm.spec import Sweep
@@ -12,7 +13,7 @@ SAFE_ADAPTER = "safe_adapter"
 def fine_tunes(sweep: Sweep, outcomes: Outcomes) -> list[Trial]:
     """Returns a trial a distinct fine-tune and seed, the plain one first; those left to a search are not among them."""
     chains = [(), *(chain for arm in sweep.arms for chain in outcomes.trainings(arm) or [])]
-    merges = any(step.name == "safe_merge" for chain in sweep.arms.values() for step in chain)
+    merges = any("safe" in step.settings.needs for chain in sweep.arms.values() for step in chain)
     trials = [Trial("finetune", training(chain), chain, seed, TRAIN) for chain in chains for seed in range(sweep.seeds)]
     if merges:
         trials += [_safe_adapter(seed) for seed in range(sweep.seeds)]
@@ -23,7 +24,7 @@ def fine_tunes_of(trial: Trial) -> list[Trial]:
     """Returns the fine-tune that a trial starts from and, where it merges, the safe adapter."""
     chain = training_steps(trial.chain)
     plain = Trial("finetune", training(chain), chain, trial.seed, TRAIN)
-    merges = any(name == "safe_merge" for name, _ in realignments(trial.chain))
+    merges = any("safe" in defense_of(name).needs for name, _ in realignments(trial.chain))
     return [plain, _safe_adapter(trial.seed)] if merges else [plain]
 
 

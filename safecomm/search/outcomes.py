@@ -9,12 +9,14 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from safecomm.defenses.defense import Selecting
+from safecomm.defenses.registry import defense_of
+from safecomm.defenses.space import Exact, Grid, RandInt, Strict, Uniform, values_of
 from safecomm.errors import DefenseError
 from safecomm.search.arms import Chain, Point, chain_at, realignments, training
 from safecomm.search.profiles import Profiles
-from safecomm.spec import REFERENCE_ARMS, Defense, Sweep
-from safecomm.spec.arms import Selecting, dimensions
-from safecomm.spec.space import Exact, Grid, RandInt, Strict, Uniform, values_of
+from safecomm.spec import REFERENCE_ARMS, Step, Sweep
+from safecomm.spec.arms import dimensions
 from safecomm.statistics.selection import WAYS, ModuleProfile, Selection, breakpoints, module_type, select
 from safecomm.storage.store import digest
 
@@ -81,12 +83,12 @@ class Outcomes:
         known = self._known(chain)
         if not by or not known:
             return digest(chain)
-        selected = [select(modules, cast(Selection, by), strict=name == "safe_merge") for modules in known]
+        selected = [select(modules, cast(Selection, by), strict=defense_of(name).strict) for modules in known]
         others = {setting: value for setting, value in settings.items() if setting not in WAYS}
         step = [name, selected, others if any(selected) else {}]
         return digest([step if part[0] == name else part for part in chain])
 
-    def _chain(self, arm: str) -> list[Defense]:
+    def _chain(self, arm: str) -> list[Step]:
         return self._sweep.arms.get(arm, [])
 
     def _known(self, chain: Chain) -> list[list[ModuleProfile]]:
@@ -131,7 +133,7 @@ class Outcomes:
         return sorted({whole(value) for modules in of_kind for value in breakpoints(modules, way)})
 
 
-def needs_profile(chain: Sequence[Defense]) -> bool:
+def needs_profile(chain: Sequence[Step]) -> bool:
     """Tells whether a chain selects modules of the adapter that comes out of the fine-tune."""
     steps = [step for step in chain if not step.trains]
     return bool(steps) and isinstance(steps[0].settings, Selecting)

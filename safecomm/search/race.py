@@ -6,7 +6,7 @@ from typing import Any
 
 from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
-from safecomm.search.racing import Rule
+from safecomm.search.racing import rule_of
 from safecomm.search.record import TrialRecord
 from safecomm.search.referee import Referee
 from safecomm.spec import REFERENCE_ARMS, Sweep
@@ -39,7 +39,7 @@ class Race:
 
         self.rungs = racing.rungs
         self._agenda, self._store = agenda, store
-        rule = Rule(target_asr, 1 - racing.confidence, len(racing.rungs), max(1, rivals), domain)
+        rule = rule_of(racing.rule, target_asr, 1 - racing.confidence, len(racing.rungs), max(1, rivals), domain)
         self._referee = ray.remote(num_cpus=0)(Referee).options(max_concurrency=1000, **_beside_us()).remote(rule)
         self._introduced: set[str] = set()
 

@@ -7,9 +7,10 @@ what keeps the target attack success beats what does not; above the target the l
 the higher task accuracy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from safecomm.data.splits import place
 from safecomm.serving.stream import ID
 from safecomm.statistics.domain import TELECOM, Domain
 from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, OVER_REFUSAL
+from safecomm.storage.own_code import is_dotted, load, refuse
 
 Hits = dict[str, NDArray[np.float64]]
 """Kind of benchmark -> a number a question: 1 with the counted verdict, 0 with the other, NaN without one."""
@@ -80,6 +82,39 @@ class Rule:
         if within and _excess(rival, ours, ACCURACY.kind) <= paired and _no_shyer(rival, ours):
             return f"{task} is lower, at an {attack} within the target, than that of"
         return ""
+
+
+class StoppingRule(Protocol):
+    """Decides which points of a race stop. A class of a user's own is made as `Rule` is, with the same arguments."""
+
+    def loses(self, ours: Hits, rival: Hits) -> str:
+        """Returns why a point stops in view of a rival on the same questions; empty if it goes on."""
+        ...
+
+
+RULES: dict[str, Callable[[float, float, int, int, Domain], StoppingRule]] = {"paired": Rule}
+
+
+def rule_of(name: str, target_asr: float, level: float, looks: int, rivals: int, domain: Domain) -> StoppingRule:
+    """Returns a stopping rule.
+
+    Args:
+        name: a name of `RULES`, or the dotted name of a user's own.
+        target_asr: the attack success that a recommended point keeps.
+        level: 1 - confidence.
+        looks: how often a point may stop.
+        rivals: the most points that one is compared with.
+        domain: the sweep's, for the reasons.
+
+    Raises:
+        UsageError: where a user's own has no `loses`.
+    """
+    if not is_dotted(name):
+        return RULES[name](target_asr, level, looks, rivals, domain)
+    rule = load(name)(target_asr, level, looks, rivals, domain)
+    if not callable(getattr(rule, "loses", None)):
+        raise refuse(name, "is no stopping rule; give it a method loses(self, ours, rival) -> str")
+    return cast(StoppingRule, rule)
 
 
 def _excess(one: Hits, other: Hits, kind: str) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from safecomm.judging.verdicts import read_rows
-from safecomm.search.racing import Hits, Rule, verdicts
+from safecomm.search.racing import Hits, StoppingRule, verdicts
 from safecomm.storage.store import local_copy
 
 
@@ -18,7 +18,7 @@ class Referee:
     Those after it never stop it. As the order is shuffled, few points are better than all before them.
     """
 
-    def __init__(self, rule: Rule):
+    def __init__(self, rule: StoppingRule):
         """Takes the rule of the race."""
         self._rule = rule
         self._verdicts: dict[int, dict[str, pd.Series[float]]] = {}

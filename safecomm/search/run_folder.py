@@ -29,6 +29,8 @@ class RunFolder:
         context = {key: parts[key] for key in ("model", "finetune", "evaluate")}
         if sweep.search.split == "report":
             context["split"] = "report"
+        if own := sweep.own_code:
+            context["own code"] = own
         self._context = digest(context)
         self._races = bool(sweep.search.racing)
         self._warned: set[Path] = set()

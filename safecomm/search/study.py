@@ -7,7 +7,7 @@ however many trials run at once and wherever it was interrupted.
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
@@ -18,10 +18,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from safecomm.defenses.space import Choice, Exact, Grid, LogUniform, RandInt, Strict, Uniform
 from safecomm.spec import Sweep
 from safecomm.spec.arms import dimensions
-from safecomm.spec.space import Choice, Exact, Grid, LogUniform, RandInt, Strict, Uniform
 from safecomm.statistics.metric_table import BY_NAME
+from safecomm.storage.own_code import is_dotted, load, refuse
 
 DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 COMPLETE = "complete"
@@ -122,11 +123,26 @@ class ArmStudy:
                 self._study.tell(trial.number, state=TrialState.FAIL)
 
 
+SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
+    "random": lambda seed, budget: RandomSampler(seed=seed),
+    "tpe": lambda seed, budget: TPESampler(seed=seed, n_startup_trials=max(4, budget // 3)),
+    "nsga2": lambda seed, budget: NSGAIISampler(seed=seed, population_size=max(4, budget // 4)),
+    "cmaes": lambda seed, budget: CmaEsSampler(seed=seed),
+}
+"""Make the samplers, given a seed and how many points an arm has; a user's own is such a function too."""
+WITHOUT_RANGES = "tpe"
+"""Samples an arm under `grid`, whose lists are then picked from."""
+
+
 def _sampler(algorithm: str, seed: int, budget: int) -> BaseSampler:
-    if algorithm == "random":
-        return RandomSampler(seed=seed)
-    if algorithm == "nsga2":
-        return NSGAIISampler(seed=seed, population_size=max(4, budget // 4))
-    if algorithm == "cmaes":
-        return CmaEsSampler(seed=seed)
-    return TPESampler(seed=seed, n_startup_trials=max(4, budget // 3))
+    """Returns a new sampler.
+
+    Raises:
+        UsageError: where a user's own function returns something else.
+    """
+    if not is_dotted(algorithm):
+        return SAMPLERS.get(algorithm, SAMPLERS[WITHOUT_RANGES])(seed, budget)
+    made = load(algorithm)(seed, budget)
+    if not isinstance(made, BaseSampler):
+        raise refuse(algorithm, f"(seed, budget) returned {made!r}; return an optuna.samplers.BaseSampler")
+    return made

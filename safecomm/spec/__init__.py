@@ -3,7 +3,7 @@
 Reading a sweep imports neither torch, ray, vllm nor wandb, so that a laptop can check one in a second.
 """
 
-from safecomm.spec.arms import Defense
+from safecomm.spec.arms import Step
 from safecomm.spec.datasets import DatasetRef
 from safecomm.spec.file import read_sweep
 from safecomm.spec.finetune import Finetune
@@ -14,8 +14,8 @@ __all__ = [
     "REFERENCE_ARMS",
     "UNDEFENDED",
     "DatasetRef",
-    "Defense",
     "Finetune",
+    "Step",
     "Sweep",
     "read_sweep",
 ]

@@ -1,174 +1,94 @@
 """The `arms` section: chains of defenses with their settings."""
 
-import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Any
 
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    GetJsonSchemaHandler,
+    SerializationInfo,
+    SerializeAsAny,
+    create_model,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from safecomm.spec.space import Real, RealLevel, Strict, Whole, WholeLevel, searched, within
-
-
-class Training(Strict):
-    """Train with other hyperparameters than the section `finetune` has; what is left out is taken from there."""
-
-    rank: Annotated[Whole, within(1, 512)] | None = None
-    """Rank of the adapter."""
-    alpha: Annotated[Real, within(1e-3, 1e4)] | None = None
-    """The update is scaled by alpha / rank."""
-    learning_rate: Annotated[Real, within(1e-8, 1)] | None = None
-    """Peak learning rate."""
-    epochs: Annotated[Real, within(1e-3, 1000)] | None = None
-    """Passes over the data."""
-
-    @model_validator(mode="after")
-    def changes_something(self) -> Self:
-        """Refuses a step without settings."""
-        if all(getattr(self, name) is None for name in type(self).model_fields):
-            raise ValueError(f"give one of {', '.join(type(self).model_fields)}")
-        return self
+from safecomm.defenses.defense import Defense
+from safecomm.defenses.registry import DEFENSES, defense_of
+from safecomm.defenses.space import Strict, searched
+from safecomm.storage.own_code import as_value_error, is_dotted
 
 
-class SafeInstruct(Strict):
-    """Mix safety examples into the task data (Bianchi et al., arXiv 2309.07875)."""
+class Step(Strict):
+    """One step of an arm: one defense and its settings, `{safe_lora: {lowest: 7}}`."""
 
-    ratio: Annotated[Real, within(1e-5, 10)]
-    """Safety examples per task example."""
+    reference: str
+    """The defense's name, or the dotted name of a user's own."""
+    settings: SerializeAsAny[Defense]
+    """Its settings."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def one_defense_a_step(cls, value: Any) -> Any:
+        """Reads `{name: settings}`; refuses steps that name none or several defenses, or none that there is."""
+        if isinstance(value, dict) and set(value) == set(cls.model_fields):
+            return value
+        if not isinstance(value, dict) or len(value) != 1:
+            raise ValueError(f"each step names one of {', '.join(DEFENSES)}")
+        (reference,) = value
+        if not is_dotted(reference) and reference not in DEFENSES:
+            raise ValueError(
+                f"there is no defense {reference!r}; each step names one of {', '.join(DEFENSES)}, or one of the "
+                "sweep's own `defenses`"
+            )
+        with as_value_error():
+            section = _sections({reference: defense_of(reference)})
+        return {"reference": reference, "settings": getattr(section.model_validate(value), reference)}
 
-class Selecting(Strict):
-    """A defense that acts on the modules whose update disagrees most with the alignment, by rho.
+    @model_serializer(mode="plain")
+    def as_written(self, info: SerializationInfo) -> dict[str, Any]:
+        """Returns the step as a sweep file has it."""
+        return {self.reference: self.settings.model_dump(mode=info.mode, exclude_none=info.exclude_none)}
 
-    Each way takes one value for all modules or a value a module type, `{q_proj: 0.6, v_proj: 0.85}`; modules of other
-    types are then left alone.
-    """
-
-    threshold: Annotated[RealLevel, within(-1, 1)] | None = None
-    """Act on the modules up to this rho."""
-    lowest: Annotated[WholeLevel, within(0, math.inf)] | None = None
-    """Act on this many modules, those of the lowest rho."""
-    quantile: Annotated[RealLevel, within(0, 1)] | None = None
-    """Act on this share of the modules, those of the lowest rho; 1 is all."""
-    above_null: Annotated[RealLevel, within(-1, 1)] | None = None
-    """Act on the modules whose rho exceeds that of a random matrix of their shape by at most this."""
-
-    @model_validator(mode="after")
-    def one_way_of_selecting(self) -> Self:
-        """Refuses none or several ways of choosing the modules."""
-        ways = list(Selecting.model_fields)
-        if sum(getattr(self, way) is not None for way in ways) != 1:
-            raise ValueError(f"give either {' or '.join(ways)}")
-        return self
-
-
-class SafeLora(Selecting):
-    """Project the selected modules onto the alignment subspace (SafeLoRA, arXiv 2405.16833)."""
-
-    projection: Literal["gram", "subspace"] = "gram"
-    """`gram`: the published one. `subspace`: onto the leading directions of the alignment, so many as `rank` or
-    `energy` say."""
-    rank: Annotated[Whole, within(1, math.inf)] | None = None
-    """Directions of `subspace`."""
-    energy: Annotated[Real, within(1e-6, 1)] | None = None
-    """The share of the alignment that the directions of `subspace` hold, instead of `rank`."""
-    seed: int = 0
-    """Of the randomized SVD."""
-
-    @model_validator(mode="after")
-    def subspace_has_a_size(self) -> Self:
-        """Refuses a subspace of no or two sizes, and a size without a subspace."""
-        sizes = (self.rank is not None) + (self.energy is not None)
-        if sizes != (self.projection == "subspace"):
-            raise ValueError("projection: subspace takes either rank or energy, projection: gram neither")
-        return self
-
-
-class SafeMerge(Selecting):
-    """Merge the selected modules with a safe adapter's (SafeMERGE, arXiv 2503.17239)."""
-
-    weight: Annotated[Real, within(0, 1)]
-    """Weight of the fine-tuned adapter; the safe adapter gets the rest."""
-    combine: Literal["cat", "svd", "linear", "dare_linear", "ties"] = "cat"
-    """`cat`: the exact weighted sum, of both ranks together. `svd`: the nearest to it of the fine-tuned rank. `linear`,
-    `dare_linear`, `ties`: PEFT's, as in the published code; they merge the factors, not the updates."""
-    density: Annotated[Real, within(1e-3, 1)] | None = None
-    """Share of the entries that `dare_linear` and `ties` keep."""
-    seed: int = 0
-    """Of the entries that `dare_linear` drops."""
-
-    @model_validator(mode="after")
-    def pruning_has_a_density(self) -> Self:
-        """Refuses a density where nothing is dropped, and dropping without one."""
-        if (self.density is not None) != (self.combine in ("dare_linear", "ties")):
-            raise ValueError("combine: dare_linear and ties take a density, the others none")
-        return self
-
-
-class Drop(Selecting):
-    """Remove the update of the selected modules: the control for SafeLoRA."""
-
-
-class Scale(Strict):
-    """Multiply the whole update: between 0 and 1, interpolation with the aligned model (WiSE-FT, arXiv 2109.01903)."""
-
-    factor: Annotated[Real, within(0, 10)]
-    """0 gives the aligned model, 1 the fine-tuned one."""
-
-
-class RestaInstruct(Strict):
-    """Add the alignment, W_aligned - W_base, to the update once more (RESTA, arXiv 2402.11746, 2412.19512)."""
-
-    alpha: Annotated[Real, within(0, 10)]
-    """How much of it."""
-    rank: Annotated[Whole, within(1, math.inf)] = 16
-    """Rank of the part that is added; the adapter's rank grows by it."""
-    seed: int = 0
-    """Of the randomized SVD."""
-
-
-class Defense(Strict):
-    """One step of an arm: one defense and its settings."""
-
-    finetune: Training | None = None
-    """Other hyperparameters of the fine-tune; no defense by itself."""
-    safe_instruct: SafeInstruct | None = None
-    """Safety examples in the training data."""
-    safe_lora: SafeLora | None = None
-    """Projection of unsafe modules."""
-    safe_merge: SafeMerge | None = None
-    """Merging of unsafe modules with a safe adapter."""
-    drop: Drop | None = None
-    """Removal of unsafe modules' updates."""
-    scale: Scale | None = None
-    """A factor on the whole update."""
-    resta_instruct: RestaInstruct | None = None
-    """The alignment, added once more."""
-
-    @model_validator(mode="after")
-    def one_defense_a_step(self) -> Self:
-        """Refuses steps that name none or several defenses."""
-        if len(self.model_fields_set) != 1:
-            raise ValueError(f"each step names one of {', '.join(type(self).model_fields)}")
-        return self
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describes every defense, as an editor of sweep files shows them."""
+        return handler(_sections(DEFENSES, default=None).__pydantic_core_schema__)
 
     @property
     def name(self) -> str:
         """The defense's name."""
-        return next(iter(self.model_fields_set))
-
-    @property
-    def settings(self) -> Strict:
-        """The defense's settings."""
-        value: Strict = getattr(self, self.name)
-        return value
+        return self.settings.name
 
     @property
     def trains(self) -> bool:
         """Whether it changes the fine-tune and not the adapter that comes out of it."""
-        return isinstance(self.settings, Training | SafeInstruct)
+        return self.settings.trains
 
 
-def dimensions(arm: Sequence[Defense]) -> dict[str, Strict]:
+def _sections(defenses: dict[str, type[Defense]], default: Any = ...) -> type[BaseModel]:
+    fields: dict[str, Any] = {
+        name: (defense if default is ... else defense | None, Field(default, description=_first_line(defense)))
+        for name, defense in defenses.items()
+    }
+    return create_model("Defenses", __base__=Strict, __doc__=Step.__doc__, **fields)
+
+
+def _first_line(defense: type[Defense]) -> str:
+    return (defense.__doc__ or "").partition("\n")[0]
+
+
+def by_own_names(steps: Any, own: dict[str, str]) -> Any:
+    """Returns a chain as it was written, with the dotted names of a user's own defenses in place of their names."""
+    if not isinstance(steps, list):
+        return steps
+    return [{own.get(key, key): value for key, value in s.items()} if isinstance(s, dict) else s for s in steps]
+
+
+def dimensions(arm: Sequence[Step]) -> dict[str, Strict]:
     """Returns the searched settings of an arm: `defense.setting` -> its list or range."""
     return {
         key: space

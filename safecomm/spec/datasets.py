@@ -4,9 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from safecomm.data.catalog.registry import DATASETS
+from safecomm.data.catalog.registry import DATASETS, entry_of
 from safecomm.data.custom import Columns
-from safecomm.spec.space import LocalPath, Strict
+from safecomm.data.dataset import Dataset as Entry
+from safecomm.defenses.space import LocalPath, Strict
+from safecomm.storage.own_code import as_value_error, is_dotted, short_name
+
+COLUMNS = {"prompt", "category", "choices", "answer", "first_option", "reference"}
 
 
 class DatasetRef(Strict):
@@ -18,6 +22,8 @@ class DatasetRef(Strict):
 
     name: str
     """The dataset's name in `safecomm data list`, or what a benchmark of your own is to be called."""
+    own: Annotated[str | None, Field(exclude_if=lambda own: own is None)] = None
+    """A `Dataset` of your own code, `my_package.my_module:MY_DATASET`; its dotted name alone is short for it."""
     path: LocalPath | None = None
     """A local file or folder in the dataset's own format; without it the dataset comes from its hub or is generated."""
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -41,6 +47,8 @@ class DatasetRef(Strict):
     @model_validator(mode="after")
     def dataset_is_known(self) -> Self:
         """Refuses names that the registry lacks, and half-told files."""
+        if self.own is not None:
+            return self._own_is_a_dataset(self.own)
         if self.prompt is None:
             if self.category or self.choices or self.answer or self.reference:
                 raise ValueError("these columns are of a file of your own; name its column of the prompt too")
@@ -55,6 +63,22 @@ class DatasetRef(Strict):
             raise ValueError("give choices and answer for multiple choice, or reference for answers in words")
         return self
 
+    def _own_is_a_dataset(self, own: str) -> Self:
+        if given := sorted(self.model_dump(exclude_defaults=True).keys() & COLUMNS):
+            raise ValueError(
+                f"{given[0]} is for files of your own; a dataset of your own code reads its columns itself"
+            )
+        if self.name in DATASETS:
+            raise ValueError(f"{self.name} is a dataset of safecomm; give your own another name")
+        with as_value_error():
+            entry_of(own)
+        return self
+
+    @property
+    def entry(self) -> Entry:
+        """What is known of the dataset; it has none where it is a file of your own."""
+        return entry_of(self.own or self.name)
+
     @property
     def columns(self) -> Columns | None:
         """The columns of a file of your own; None for a known dataset."""
@@ -65,6 +89,8 @@ class DatasetRef(Strict):
 
 
 def _named(value: object) -> object:
+    if is_dotted(value):
+        return {"name": short_name(str(value)), "own": value}
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -85,7 +111,7 @@ def with_role(role: str) -> AfterValidator:
                     else f"{role} prompts have no choices"
                 )
             return dataset
-        if role not in DATASETS[dataset.name].roles:
+        if role not in dataset.entry.roles:
             fitting = ", ".join(sorted(name for name, entry in DATASETS.items() if role in entry.roles))
             raise ValueError(f"{dataset.name} can't serve as {role} data; these can: {fitting}")
         return dataset

@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from safecomm.data.rows import FORMER_TASK, current_name
+from safecomm.defenses.space import PER_TYPE, SPACES
 from safecomm.errors import SpecError
 from safecomm.spec.secrets import secret_in
-from safecomm.spec.space import PER_TYPE, SPACES
 from safecomm.spec.sweep import Sweep
 
 logger = logging.getLogger(__name__)

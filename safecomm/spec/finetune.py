@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from safecomm.defenses.space import LocalPath, Strict
 from safecomm.spec.datasets import SafetyData, TrainData
-from safecomm.spec.space import LocalPath, Strict
 
 
 class Lora(Strict):

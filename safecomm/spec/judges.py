@@ -4,8 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from safecomm.spec.space import LocalPath, Strict
+from safecomm.defenses.space import LocalPath, Strict
 from safecomm.statistics.domain import TELECOM, Domain
+from safecomm.storage.own_code import as_value_error, is_dotted, load, refuse, short_name
 
 PHRASES = ("refusal", "compliance")
 KNOWN = {
@@ -50,6 +51,8 @@ class JudgeRef(ModelRef):
     model of that name; `harmbench` and `wildguard` are known too, but for their `template`.
     """
 
+    own: Annotated[str | None, Field(exclude_if=lambda own: own is None)] = None
+    """A judge of your own, `my_package.my_module:MyJudge`; its dotted name alone is short for it."""
     form: Literal["guard", "harmbench", "wildguard"] = "guard"
     """How its answer reads: `safe` or `unsafe` (Llama-Guard), `yes` or `no` (HarmBench), `Harmful response: yes`
     (WildGuard)."""
@@ -60,6 +63,8 @@ class JudgeRef(ModelRef):
     @model_validator(mode="after")
     def judges_have_what_they_need(self) -> Self:
         """Refuses judges that could not be asked, and settings that would not be looked at."""
+        if self.own is not None:
+            return self._own_is_a_judge(self.own)
         if (self.name in PHRASES) == (self.model is not None):
             raise ValueError(f"{', '.join(PHRASES)} need no model; any other judge needs `model:`")
         if self.form != "guard" and self.template is None:
@@ -72,6 +77,17 @@ class JudgeRef(ModelRef):
         if self.rubric is not None and self.form != "guard":
             raise ValueError("give either rubric or form")
         check_rubric(self.rubric, "{prompt}", "{response}")
+        return self
+
+    def _own_is_a_judge(self, own: str) -> Self:
+        if given := sorted(self.model_dump(exclude_defaults=True).keys() - {"name", "own"}):
+            raise ValueError(f"{given[0]} is for judges that are models; a judge of your own takes no settings")
+        if self.name in PHRASES:
+            raise ValueError(f"{self.name} is a judge of safecomm; give your own another name")
+        with as_value_error():
+            found = load(own)
+            if not (isinstance(found, type) and callable(getattr(found, "verdicts", None))):
+                raise refuse(own, "is no judge; make it a class with a method verdicts(self, rows) -> list[str]")
         return self
 
 
@@ -133,9 +149,12 @@ def _named(value: object) -> object:
         return KNOWN.get(value["name"], {}) | value
     if not isinstance(value, str):
         return value
+    if is_dotted(value):
+        return {"name": short_name(value), "own": value}
     if value not in PHRASES and value not in KNOWN:
         raise ValueError(
-            f"there is no judge {value!r}; take one of {', '.join([*PHRASES, *KNOWN])}, or {{name: ..., model: MODEL}}"
+            f"there is no judge {value!r}; take one of {', '.join([*PHRASES, *KNOWN])}, {{name: ..., model: MODEL}}, "
+            "or MODULE:CLASS for your own"
         )
     return {"name": value, **KNOWN.get(value, {})}
 

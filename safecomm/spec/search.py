@@ -3,12 +3,14 @@
 from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
-from safecomm.spec.space import Strict
+from safecomm.defenses.space import Strict
 from safecomm.statistics.metric_table import METRICS, MetricName
+from safecomm.storage.own_code import as_value_error, is_dotted, load, refuse
 
-Algorithm = Literal["grid", "random", "tpe", "nsga2", "cmaes"]
+ALGORITHMS = ("grid", "random", "tpe", "nsga2", "cmaes")
+RULES = ("paired",)
 KnownPoint = dict[str, float] | Literal["published"]
 PUBLISHED = {
     "safe_instruct.ratio": 0.125,
@@ -19,6 +21,25 @@ PUBLISHED = {
 """The settings that the SafeCOMM study (arXiv 2506.00062) reports as the best or used throughout."""
 
 
+def _known(kind: str, names: tuple[str, ...]) -> AfterValidator:
+    """Limits a name to those of safecomm, or to a function or class of a user's own."""
+
+    def check(name: str) -> str:
+        if not is_dotted(name):
+            if name not in names:
+                raise ValueError(f"there is no {kind} {name!r}; take {', '.join(names)}, or MODULE:NAME for your own")
+            return name
+        with as_value_error():
+            if not callable(load(name)):
+                raise refuse(name, f"is no {kind}; make it a function or a class")
+        return name
+
+    return AfterValidator(check)
+
+
+Algorithm = Annotated[str, _known("algorithm", ALGORITHMS)]
+
+
 class Racing(Strict):
     """Points are measured in rungs, on growing parts of the search split, and the hopeless ones stop early."""
 
@@ -26,6 +47,8 @@ class Racing(Strict):
     """Shares of the search split after which a point may stop; the rest follows."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """With which a stopped point is worse, over all the looks and all the points it was compared with."""
+    rule: Annotated[str, _known("stopping rule", RULES)] = "paired"
+    """`paired`: exact paired tests. A rule of your own: `my_package.my_module:MyRule`."""
 
 
 class ArmSearch(Strict):
@@ -46,7 +69,8 @@ class Search(Strict):
     trials: Annotated[int, Field(ge=1)] = 16
     """Points for each arm that has a range to sample; an arm of grids and constants tries every combination."""
     algorithm: Algorithm = "tpe"
-    """Optuna's sampler. `grid` allows no ranges; `cmaes` takes a single objective."""
+    """Optuna's sampler. `grid` allows no ranges; `cmaes` takes a single objective. A sampler of your own:
+    `my_package.my_module:my_sampler`."""
     arms: dict[str, ArmSearch] = {}
     """Arms that are searched differently."""
     objectives: Annotated[list[MetricName], Field(min_length=1)] = [metric.name for metric in METRICS]

@@ -5,15 +5,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from safecomm.spec.arms import Defense, dimensions
+from safecomm.defenses.registry import DEFENSES, defense_of
+from safecomm.defenses.space import Exact, Grid, LocalPath, Strict
+from safecomm.spec.arms import Step, by_own_names, dimensions
 from safecomm.spec.datasets import Dataset, with_role
 from safecomm.spec.engine import available_engine
 from safecomm.spec.finetune import Finetune
 from safecomm.spec.judges import Grader, Judge, JudgeRef
 from safecomm.spec.published import find_published
 from safecomm.spec.search import PUBLISHED, Search
-from safecomm.spec.space import Exact, Grid, LocalPath, Strict
 from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, domain_of
+from safecomm.storage.own_code import as_value_error, is_dotted, source_digest
 
 ORIGINAL, UNDEFENDED = REFERENCE_ARMS = ("original", "undefended")
 """The aligned model as it is, and fine-tuned without a defense."""
@@ -181,6 +183,11 @@ class Tracking(Strict):
     """`null` turns it off."""
 
 
+def _training_steps(chain: list[Step]) -> str:
+    known = [name for name, defense in DEFENSES.items() if defense.trains]
+    return " and ".join(dict.fromkeys([*known, *(step.name for step in chain if step.trains)]))
+
+
 class Sweep(Strict):
     """One study: a model, its task data, the arms to compare, the benchmarks and the search."""
 
@@ -196,7 +203,9 @@ class Sweep(Strict):
     """The model under study."""
     finetune: Finetune
     """The fine-tune under study."""
-    arms: dict[str, list[Defense]]
+    defenses: list[str] = []
+    """Defenses of your own, `my_package.my_module:MyDefense`; arms then name them as the classes do."""
+    arms: dict[str, list[Step]]
     """Chains of defenses, by name. `original` and `undefended` are always measured."""
     evaluate: Evaluate
     """The benchmarks."""
@@ -214,9 +223,36 @@ class Sweep(Strict):
     paper: str | None = None
     """`safecomm` or `safemerge`: the sweep repeats this study, and its report sets the published numbers beside."""
 
+    @field_validator("defenses")
+    @classmethod
+    def own_defenses_can_be_loaded(cls, defenses: list[str]) -> list[str]:
+        """Refuses a user's own defenses that can't be imported, or that two of them have one name."""
+        names = []
+        for reference in defenses:
+            if not is_dotted(reference):
+                raise ValueError(
+                    f"{reference}: write your own defense as MODULE:CLASS; those of safecomm need no entry"
+                )
+            with as_value_error():
+                names.append(defense_of(reference).name)
+        if len(set(names)) < len(names):
+            raise ValueError(f"two defenses have the same name; there are {', '.join(names)}")
+        return defenses
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def own_defenses_go_by_their_names(cls, arms: Any, info: ValidationInfo) -> Any:
+        """Replaces the names of a user's own defenses by their dotted names."""
+        if "defenses" not in info.data:
+            return {}  # they are told about already, and the arms that name them can't be read
+        if not isinstance(arms, dict):
+            return arms
+        own = {defense_of(reference).name: reference for reference in info.data["defenses"]}
+        return {name: by_own_names(chain, own) for name, chain in arms.items()}
+
     @field_validator("arms")
     @classmethod
-    def arms_make_sense(cls, arms: dict[str, list[Defense]]) -> dict[str, list[Defense]]:
+    def arms_make_sense(cls, arms: dict[str, list[Step]]) -> dict[str, list[Step]]:
         """Refuses chains that can't be carried out."""
         for name, chain in arms.items():
             steps = [step.name for step in chain]
@@ -225,28 +261,32 @@ class Sweep(Strict):
             if len(set(steps)) < len(steps):
                 raise ValueError(f"{name}: a defense comes at most once in a chain")
             if [step.trains for step in chain] != sorted((step.trains for step in chain), reverse=True):
-                raise ValueError(f"{name}: finetune and safe_instruct change the training, so they come first")
+                raise ValueError(f"{name}: {_training_steps(chain)} change the training, so they come first")
         return {name: chain for name, chain in arms.items() if name not in REFERENCE_ARMS}
 
     @field_validator("arms")
     @classmethod
-    def defenses_have_their_data(cls, arms: dict[str, list[Defense]], info: ValidationInfo) -> dict[str, list[Defense]]:
+    def defenses_have_their_data(cls, arms: dict[str, list[Step]], info: ValidationInfo) -> dict[str, list[Step]]:
         """Refuses defenses whose safety data the sweep does not name."""
         finetune: Finetune | None = info.data.get("finetune")
-        used = {step.name for chain in arms.values() for step in chain}
-        if finetune and "safe_instruct" in used and finetune.safety_data is None:
-            raise ValueError("safe_instruct draws from finetune.safety_data; name a dataset there")
-        if finetune and {"finetune", "safe_instruct"} & used and finetune.adapter:
-            raise ValueError("finetune and safe_instruct change the training, but finetune.adapter is trained already")
-        if finetune and "safe_merge" in used and finetune.safe_adapter is None:
-            raise ValueError("safe_merge needs a safe adapter; say how it is trained under finetune.safe_adapter")
+        steps = {step.name: step for chain in arms.values() for step in chain}.values()
+        if finetune is None:
+            return arms
+        for step in steps:
+            if "safety_data" in step.settings.needs and finetune.safety_data is None:
+                raise ValueError(f"{step.name} draws from finetune.safety_data; name a dataset there")
+            if step.trains and finetune.adapter:
+                trained = "but finetune.adapter is trained already"
+                raise ValueError(f"{_training_steps(list(steps))} change the training, {trained}")
+            if "safe" in step.settings.needs and finetune.safe_adapter is None:
+                raise ValueError(f"{step.name} needs a safe adapter; say how it is trained under finetune.safe_adapter")
         return arms
 
     @field_validator("search")
     @classmethod
     def searches_fit_their_arms(cls, search: Search, info: ValidationInfo) -> Search:
         """Refuses searches of arms that there are not, and those that can't search what there is."""
-        arms: dict[str, list[Defense]] = info.data.get("arms", {})
+        arms: dict[str, list[Step]] = info.data.get("arms", {})
         if unknown := sorted(set(search.arms) - set(arms)):
             raise ValueError(f"arms.{unknown[0]}: there is no such arm; there are {', '.join(arms)}")
         for name, chain in arms.items():
@@ -290,6 +330,16 @@ class Sweep(Strict):
                 f"finetune.micro_batch_size = {self.cluster.finetune.workers * share}"
             )
         return self
+
+    @property
+    def own_code(self) -> dict[str, str]:
+        """The user's own code that results depend on: dotted name -> digest of its file."""
+        finetune, evaluate = self.finetune, self.evaluate
+        data = [*finetune.data, finetune.safety_data, finetune.safe_adapter and finetune.safe_adapter.data]
+        data += [*evaluate.red_team, *evaluate.over_refusal, *evaluate.task]
+        own = {step.reference for chain in self.arms.values() for step in chain if is_dotted(step.reference)}
+        own |= {ref.own for ref in [*data, *evaluate.judges] if ref and ref.own}
+        return {name: source_digest(name) for name in sorted(own)}
 
     def resolved(self) -> dict[str, Any]:
         """Returns the whole sweep as JSON-able values; reading them gives the same sweep."""

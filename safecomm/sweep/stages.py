@@ -11,16 +11,18 @@ from typing import Any
 
 from safecomm.data.mixing import mix
 from safecomm.data.rows import FORMER_TASK, Example, Prompt
-from safecomm.defenses import DEFENSES
+from safecomm.defenses import Realignment
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
+from safecomm.defenses.defense import TrainingDefense
+from safecomm.defenses.registry import defense_of
 from safecomm.errors import ModelError
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
 from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel
 from safecomm.plan.data import examples, split_prompts
-from safecomm.search.arms import Chain, Trial, realignments, training
+from safecomm.search.arms import Chain, Trial, realignments, training, training_steps
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.search.outcomes import needs_profile
 from safecomm.search.profiles import Profiles
@@ -30,6 +32,7 @@ from safecomm.serving.suite import Protocol
 from safecomm.spec import Finetune, Sweep
 from safecomm.statistics.selection import module_type
 from safecomm.storage.names import MODULES, ROWS, TRAIN_DATA
+from safecomm.storage.own_code import is_dotted, source_digest
 from safecomm.storage.store import Store, digest, lineage, write_json
 from safecomm.storage.versions import version
 
@@ -59,10 +62,10 @@ class Stages:
 
     def adapter(self, chain: Chain, seed: int) -> StageFolders:
         """Carries out the chain up to its adapter."""
-        finetune = self.finetuned(training(chain), seed)
+        finetune = self.finetuned(training_steps(chain), seed)
         made = StageFolders(finetune, finetune)
         for name, settings in realignments(chain):
-            needs, subject = DEFENSES[name].needs, {"adapter": made.adapter}
+            needs, subject = defense_of(name).needs, {"adapter": made.adapter}
             if "profile" in needs:
                 subject["profile"] = self.profiled(made.adapter)
             if "safe" in needs:
@@ -76,30 +79,44 @@ class Stages:
         if trial.arm == SAFE_ADAPTER:
             safe = self.safe_adapter(trial.seed)
             return StageFolders(safe, safe)
-        finetune = self.finetuned(trial.point, trial.seed)
+        finetune = self.finetuned(trial.chain, trial.seed)
         if not any(needs_profile(chain) for chain in self.sweep.arms.values()):
             return StageFolders(finetune, finetune)
         profile = self.profiled(finetune)
         Profiles(self.sweep).keep(trial.point, trial.seed, Profile.load(profile, Adapter.load(finetune)).modules)
         return StageFolders(finetune, finetune, profile)
 
-    def finetuned(self, changes: Mapping[str, Any], seed: int) -> Path:
+    def finetuned(self, chain: Chain, seed: int) -> Path:
         """Fine-tunes on the task data, or takes the given adapter.
 
         Args:
-            changes: what differs from the sweep's section: `ratio` of safety examples mixed in, and hyperparameters.
+            chain: the training defenses, which change the data, the hyperparameters or the loss; none for a plain one.
             seed: of the mixture and the training.
         """
         section = self.sweep.finetune
         if section.adapter:
             return self._given()
-        hyperparameters = dict(changes)
-        ratio = float(hyperparameters.pop("ratio", 0.0))
+        steps = [(name, _training(name, settings)) for name, settings in chain]
         task = [example for ref in section.data for example in examples(ref)]
-        safety = examples(section.safety_data) if section.safety_data and ratio else []
-        mixture = mix(task, list(safety), ratio, seed)
-        drawn = {FORMER_TASK: mixture.task, "safety": mixture.safety, "ratio": ratio, "seed": seed}
-        return self._train(mixture.examples, drawn, seed, **hyperparameters)
+        needs_safety = any("safety_data" in step.needs for _, step in steps)
+        safety = examples(section.safety_data) if section.safety_data and needs_safety else ()
+        rows = training_set([step for _, step in steps], task, safety, seed)
+        ratio = float(training(chain).get("ratio", 0.0))
+        drawn: dict[str, Any] = {
+            FORMER_TASK: len(task),
+            "safety": len(rows) - len(task),
+            "ratio": ratio,
+            "seed": seed,
+        }
+        if own := [[name, settings, source_digest(name)] for name, settings in chain if is_dotted(name)]:
+            drawn["own"] = own
+        changes = {key: value for _, step in steps for key, value in step.hyperparameters().items()}
+        losses = [
+            (name, settings, source_digest(name))
+            for (name, settings), (_, step) in zip(chain, steps, strict=True)
+            if type(step).loss is not TrainingDefense.loss
+        ]
+        return self._train(rows, drawn, seed, **changes, **({"losses": tuple(losses)} if losses else {}))
 
     def safe_adapter(self, seed: int) -> Path:
         """Fine-tunes on the safety data alone, for SafeMERGE."""
@@ -131,7 +148,8 @@ class Stages:
             settings: its settings, as constants.
             subject: the folders of what it works on: `adapter`, and where it needs them, `profile` and `safe`.
         """
-        defense = DEFENSES[name]
+        defense = defense_of(name)
+        assert issubclass(defense, Realignment), "training defenses are no realignments"
 
         def make(out: Path) -> None:
             adapter = Adapter.load(subject["adapter"])
@@ -142,11 +160,13 @@ class Stages:
                 "base": lambda: self.base.path,
                 "aligned": lambda: self.aligned.path,
             }
-            made = defense.apply(*(have[need]() for need in defense.needs), **settings)
+            made = defense.checked(settings).apply(*(have[need]() for need in defense.needs))
             made.adapter.save(out)
             write_json(out / MODULES, made.modules)
 
         inputs: dict[str, Any] = {"defense": name, "settings": settings, "version": version("realign")}
+        if is_dotted(name):
+            inputs["code"] = source_digest(name)
         inputs |= {part: _key(folder) for part, folder in subject.items()}
         inputs |= {part: getattr(self, part).identity for part in ("base", "aligned") if part in defense.needs}
         return self.store.obtain("realign", inputs, make)
@@ -230,6 +250,22 @@ class Stages:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
         return self.store.obtain("data", {"rows": digest(rows), **drawn}, make)
+
+
+def training_set(
+    steps: Sequence[TrainingDefense], task: Sequence[Example], safety: Sequence[Example], seed: int
+) -> Sequence[Example]:
+    """Returns what the training defenses make of the task's examples; in an order of the seed where they leave them."""
+    rows = task
+    for step in steps:
+        rows = step.data(rows, safety, seed)
+    return mix(task, (), 0.0, seed).examples if rows is task else rows
+
+
+def _training(name: str, settings: dict[str, Any]) -> TrainingDefense:
+    step = defense_of(name).checked(settings)
+    assert isinstance(step, TrainingDefense), "the chain of a fine-tune has training defenses alone"
+    return step
 
 
 def given_adapter(section: Finetune) -> Adapter:

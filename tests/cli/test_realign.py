@@ -187,7 +187,7 @@ def _config(**settings: Any) -> Callable[[Path], None]:
         (None, ["--lowest=1", "--quantile=0.5"], "exactly one of"),
         (None, [], "exactly one of"),
         (None, ["--threshold=k_proj=0.5"], "has no k_proj"),
-        (None, ["--lowest=1", "--projection=exact"], "gram or subspace"),
+        (None, ["--lowest=1", "--projection=exact"], "'gram' or 'subspace'"),
     ],
 )
 def test_bad_input_gets_one_line_and_writes_nothing(

@@ -36,7 +36,7 @@ def test_scale_multiplies_the_update(factor: float, rank: int) -> None:
     from safecomm.defenses.adapter import Factors
 
     own = Factors(torch.randn(rank, 5), torch.randn(7, rank), 2.0)
-    scaled = scale(Adapter({Q: own}, {}, "random"), factor).adapter.modules[Q]
+    scaled = scale(Adapter({Q: own}, {}, "random"), factor=factor).adapter.modules[Q]
     expected = factor * 2.0 * own.B.double() @ own.A.double()
     assert torch.allclose(scaled.scaling * scaled.B.double() @ scaled.A.double(), expected, atol=1e-12)
 
@@ -46,7 +46,7 @@ def test_a_scaled_adapter_survives_saving(
     make_adapter: Adapters, update: Update, tmp_path: Path, factor: float
 ) -> None:
     adapter = make_adapter()
-    scale(adapter, factor).save(tmp_path / "scaled")
+    scale(adapter, factor=factor).save(tmp_path / "scaled")
     saved = Adapter.load(tmp_path / "scaled")
     assert torch.allclose(update(saved, Q), factor * update(adapter, Q))
 
@@ -72,10 +72,10 @@ def test_senseless_settings_are_refused(checkpoint: Checkpoints, make_adapter: A
     base, aligned = checkpoint("a"), checkpoint("b")
     for factor in (-1.0, float("nan")):
         with pytest.raises(DefenseError):
-            scale(make_adapter(), factor)
+            scale(make_adapter(), factor=factor)
     for alpha, rank in ((-1.0, 4), (0.5, 0)):
         with pytest.raises(DefenseError):
-            resta_instruct(make_adapter(), base, aligned, alpha, rank)
+            resta_instruct(make_adapter(), base, aligned, alpha=alpha, rank=rank)
     other = checkpoint("c", {Q: torch.randn(4, 4), V: torch.randn(8, 16)})
     with pytest.raises(ModelError, match="was made for another model"):
-        resta_instruct(make_adapter(), other, other, 0.5, 4)
+        resta_instruct(make_adapter(), other, other, alpha=0.5, rank=4)

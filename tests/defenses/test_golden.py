@@ -38,7 +38,7 @@ def merged_as(case: Case, reference: dict[str, Any]) -> Realigned:
     weight, _ = reference["weights"]
     # Above 1 the reference merges all modules, which is no threshold here but leaving it out.
     by = {"threshold": reference["threshold"]} if reference["threshold"] <= 1 else {}
-    return safe_merge(case.profile, case.safe, weight, combine=reference["combination"], **by)
+    return safe_merge(case.profile, case.safe, weight=weight, combine=reference["combination"], **by)
 
 
 @pytest.fixture(params=MODELS)

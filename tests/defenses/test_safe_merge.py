@@ -47,7 +47,9 @@ def random_pair(
 
 
 def merge(ours: Factors, theirs: Factors, weight: float, **how: Any) -> Factors:
-    made = safe_merge(unmeasured(Adapter({Q: ours}, {}, "ours")), Adapter({Q: theirs}, {}, "theirs"), weight, **how)
+    made = safe_merge(
+        unmeasured(Adapter({Q: ours}, {}, "ours")), Adapter({Q: theirs}, {}, "theirs"), weight=weight, **how
+    )
     return made.adapter.modules[Q]
 
 
@@ -85,7 +87,7 @@ def test_cat_merges_adapters_of_different_rank_and_scaling(
     make_adapter: Adapters, update: Update, tmp_path: Path
 ) -> None:
     ours, theirs = make_adapter(4, scaling=2.0), make_adapter(3, scaling=0.5)
-    safe_merge(unmeasured(ours), theirs, 0.7, lowest={"v_proj": 1}).save(tmp_path / "merged")
+    safe_merge(unmeasured(ours), theirs, weight=0.7, lowest={"v_proj": 1}).save(tmp_path / "merged")
     merged = Adapter.load(tmp_path / "merged")
     expected = 0.7 * update(ours, V) + 0.3 * update(theirs, V)
     assert (update(merged, V) - expected).norm() / expected.norm() <= 1e-6
@@ -97,7 +99,7 @@ def test_linear_has_the_cross_terms_of_pefts_combination(make_adapter: Adapters,
     (A_f, B_f, _), (A_s, B_s, _) = ours.modules[V], theirs.modules[V]
     cross = math.sqrt(0.7 * 0.3 * 2.0 * 0.5) * (B_f.double() @ A_s.double() + B_s.double() @ A_f.double())
     expected = 0.7 * update(ours, V) + 0.3 * update(theirs, V) + cross
-    merged = safe_merge(unmeasured(ours), theirs, 0.7, combine="linear").adapter
+    merged = safe_merge(unmeasured(ours), theirs, weight=0.7, combine="linear").adapter
     assert (update(merged, V) - expected).norm() / expected.norm() <= 1e-6
     assert merged.modules[V].A.shape == A_f.shape
 
@@ -132,33 +134,33 @@ def test_dare_drops_the_entries_that_its_seed_says_and_scales_up_the_rest() -> N
 
 def test_dare_drops_other_entries_in_each_module(make_adapter: Adapters) -> None:
     ours = make_adapter()
-    merged = safe_merge(unmeasured(ours), make_adapter(), 1.0, combine="dare_linear", density=0.5).adapter
+    merged = safe_merge(unmeasured(ours), make_adapter(), weight=1.0, combine="dare_linear", density=0.5).adapter
     assert not (merged.modules[Q].A != 0).equal(merged.modules[V].A != 0)
 
 
 def test_without_a_way_of_selecting_all_modules_are_merged(make_adapter: Adapters, update: Update) -> None:
     ours, theirs = make_adapter(), make_adapter()
-    made = safe_merge(unmeasured(ours), theirs, 0.0)
+    made = safe_merge(unmeasured(ours), theirs, weight=0.0)
     assert made.modules == [Q, V]
     assert all((update(made.adapter, name) - update(theirs, name)).norm() <= 1e-6 for name in (Q, V))
 
 
 def test_linear_refuses_different_ranks(make_adapter: Adapters) -> None:
     with pytest.raises(ModelError, match=rf"{Q} has rank 3 and random adapter has rank 4.*combine: cat"):
-        safe_merge(unmeasured(make_adapter(4)), make_adapter(3), 0.5, combine="linear")
+        safe_merge(unmeasured(make_adapter(4)), make_adapter(3), weight=0.5, combine="linear")
 
 
 def test_a_safe_adapter_that_does_not_fit_is_refused(make_adapter: Adapters) -> None:
     ours, theirs = make_adapter(), make_adapter()
     partial = replace(theirs, modules={Q: theirs.modules[Q]}, source="safe")
-    assert safe_merge(unmeasured(ours), partial, 0.5, lowest=1).adapter.modules[V] is ours.modules[V]
+    assert safe_merge(unmeasured(ours), partial, weight=0.5, lowest=1).adapter.modules[V] is ours.modules[V]
     with pytest.raises(ModelError, match=rf"safe: has no update for {V}"):
-        safe_merge(unmeasured(ours), partial, 0.5)
+        safe_merge(unmeasured(ours), partial, weight=0.5)
     with pytest.raises(ModelError, match=f"{V} has another shape"):
         swapped = {Q: theirs.modules[Q], V: theirs.modules[Q]}
-        safe_merge(unmeasured(ours), replace(theirs, modules=swapped), 0.5)
+        safe_merge(unmeasured(ours), replace(theirs, modules=swapped), weight=0.5)
     with pytest.raises(ModelError, match="empty: holds no LoRA weights"):
-        safe_merge(unmeasured(ours), replace(theirs, modules={}, source="empty"), 0.5, lowest=0)
+        safe_merge(unmeasured(ours), replace(theirs, modules={}, source="empty"), weight=0.5, lowest=0)
 
 
 @pytest.mark.parametrize(
@@ -175,13 +177,13 @@ def test_a_safe_adapter_that_does_not_fit_is_refused(make_adapter: Adapters) -> 
 )
 def test_senseless_settings_are_refused(make_adapter: Adapters, weight: float, settings: dict[str, Any]) -> None:
     with pytest.raises(DefenseError):
-        safe_merge(unmeasured(make_adapter()), make_adapter(), weight, **settings)
+        safe_merge(unmeasured(make_adapter()), make_adapter(), weight=weight, **settings)
 
 
 def test_selects_below_the_threshold_only(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
     ours, theirs = make_adapter(), make_adapter()
     made = profile(checkpoint("base"), checkpoint("aligned"), ours)
     low, high = sorted(made.modules, key=lambda row: row.rho)
-    merged = safe_merge(made, theirs, 0.5, threshold=round(high.rho, 5))
+    merged = safe_merge(made, theirs, weight=0.5, threshold=round(high.rho, 5))
     assert merged.modules == [low.name]
     assert merged.adapter.modules[high.name] is ours.modules[high.name]

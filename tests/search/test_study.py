@@ -8,9 +8,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 from small_sweep import LEAST
 
+from safecomm.defenses.space import Choice, Exact, Grid, LogUniform, RandInt, Uniform
 from safecomm.search.study import ArmStudy, distribution, objectives
 from safecomm.spec import Sweep
-from safecomm.spec.space import Choice, Exact, Grid, LogUniform, RandInt, Uniform
 
 MERGE = {"safe_merge": {"lowest": {"randint": [1, 28]}, "weight": {"uniform": [0.5, 0.9]}}}
 

@@ -123,8 +123,11 @@ def test_reading_a_sweep_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("arms.x=[{safe_lora: {}}]", "arms.x.0.safe_lora: give either threshold or lowest"),
-        ("arms.x=[{safe_lora: {lowest: 1, threshold: 0.5}}]", "arms.x.0.safe_lora: give either threshold or lowest"),
+        ("arms.x=[{safe_lora: {}}]", "arms.x.0.safe_lora: give exactly one of threshold"),
+        (
+            "arms.x=[{safe_lora: {lowest: 1, threshold: 0.5}}]",
+            "arms.x.0.safe_lora: give exactly one of threshold",
+        ),
         ("arms.x=[{safe_lora: {threshold: 1.5}}]", "must lie between -1 and 1, not 1.5"),
         ("arms.x=[{safe_lora: {threshold: {grid: [0.1, 3]}}}]", "must lie between -1 and 1, not 3"),
         ("arms.x=[{safe_lora: {lowest: many}}]", "arms.x.0.safe_lora.lowest: input should be a valid integer"),

@@ -3,7 +3,7 @@
 A new one is an entry of its kind's `SETS`, and a reader where none of those there understands its columns.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from safecomm.data.dataset import Dataset, limited, usable
 from safecomm.data.files import read_table
 from safecomm.data.rows import Example, Kind, Loaded, Prompt
 from safecomm.errors import DataError
+from safecomm.storage.own_code import is_dotted, load, refuse
 
 DATASETS: dict[str, Dataset] = {
     **generated.SETS,
@@ -32,6 +33,7 @@ def load_prompts(
     columns: Columns | None = None,
     kind: Kind | None = None,
     shuffle: int | None = None,
+    own: str | None = None,
 ) -> Loaded[Prompt]:
     """Returns a benchmark's prompts; of a set that is also trained on, those of the test side.
 
@@ -42,6 +44,7 @@ def load_prompts(
         columns: makes the file at `path`, of whatever origin, a benchmark.
         kind: what such a benchmark measures.
         shuffle: a seed, to put the options of multiple-choice questions into another order.
+        own: the dotted name of a user's own dataset, in place of the name.
 
     Raises:
         DataError: where the dataset can't be had, is of another format, or has no usable prompt.
@@ -50,21 +53,27 @@ def load_prompts(
         if columns and path and kind:
             loaded = usable(custom.prompts(read_table(Path(path)), name, kind, columns, shuffle))
             return limited(loaded, limit, lambda row: row.prompt_id)
-        entry = entry_of(name)
+        entry = entry_of(own or name)
         if not entry.is_benchmark:
             others = ", ".join(sorted(other for other, entry in DATASETS.items() if entry.is_benchmark))
             raise DataError(f"it has training examples and no prompts; these have prompts: {others}")
         loaded = usable(entry.benchmark(entry.table(path), name, shuffle))
+        if own and (
+            wrong := [row for row in loaded.rows if not isinstance(row, Prompt) or (kind or row.kind) != row.kind]
+        ):
+            raise refuse(own, f"its prompts are to be Prompt(kind={kind!r}, ...), not {wrong[0]!r}")
         return limited(loaded, limit, lambda row: row.prompt_id)
 
 
-def load_examples(name: str, path: str | Path | None = None, limit: int | None = None) -> Loaded[Example]:
+def load_examples(
+    name: str, path: str | Path | None = None, limit: int | None = None, own: str | None = None
+) -> Loaded[Example]:
     """Returns a dataset's training examples; of a set that is also measured on, those of the training side.
 
     Arguments and errors are those of `load_prompts`.
     """
     with naming(name):
-        entry = entry_of(name)
+        entry = entry_of(own or name)
         if entry.examples is None:
             others = ", ".join(sorted(other for other, entry in DATASETS.items() if entry.examples))
             raise DataError(f"it has prompts and nothing to train on; these have training examples: {others}")
@@ -73,14 +82,27 @@ def load_examples(name: str, path: str | Path | None = None, limit: int | None =
 
 
 def entry_of(name: str) -> Dataset:
-    """Returns the dataset of that name.
+    """Returns the dataset of that name, or a user's own of a dotted name.
 
     Raises:
         DataError: where there is none.
+        UsageError: where a user's own can't be loaded or is no dataset.
     """
+    if is_dotted(name):
+        found = load(name)
+        if not isinstance(found, Dataset):
+            raise refuse(name, "is no dataset; make it a safecomm.data.dataset.Dataset")
+        return found
     if name not in DATASETS:
         raise DataError(f"there is no such dataset; `safecomm data list` shows: {', '.join(sorted(DATASETS))}")
     return DATASETS[name]
+
+
+def _check_own(own: str, rows: Iterable[object], kind: Kind | None) -> None:
+    """Refuses what a user's own benchmark gives in place of prompts of the right kind."""
+    for row in rows:
+        if not isinstance(row, Prompt) or row.kind != (kind or row.kind):
+            raise refuse(own, f"its prompts are to be Prompt(kind={kind!r}, ...), not {row!r}")
 
 
 @contextmanager

@@ -1,0 +1,35 @@
+"""The page docs/defenses.md, from the settings classes: `python -m safecomm.cli.defense_page > docs/defenses.md`."""
+
+from collections.abc import Iterator
+
+from safecomm.defenses.defense import Defense, Realignment
+from safecomm.defenses.registry import DEFENSES
+
+HEAD = """\
+# Defenses and their settings
+
+<!-- Generated from safecomm/defenses/methods: python -m safecomm.cli.defense_page > docs/defenses.md -->
+
+These are the steps that an arm of a sweep may take. Those that change the adapter are also commands, with the same
+settings as options. [extending.md](extending.md) says how to add one.
+"""
+
+
+def page() -> str:
+    """Returns the page as Markdown."""
+    return "\n".join([HEAD, *(line for defense in DEFENSES.values() for line in _section(defense))])
+
+
+def _section(defense: type[Defense]) -> Iterator[str]:
+    acts = f"`safecomm realign {defense.name.replace('_', '-')}`" if issubclass(defense, Realignment) else "In training"
+    yield from (f"## {defense.name}", "", " ".join(str(defense.__doc__).split()), "")
+    yield from (f"{acts}. Needs: {', '.join(f'`{need}`' for need in defense.needs) or 'nothing'}.", "")
+    yield from ("| setting | default | meaning |", "|---|---|---|")
+    for name, field in defense.model_fields.items():
+        default = "required" if field.is_required() else "" if field.default is None else f"`{field.default}`"
+        yield f"| `{name}` | {default} | {' '.join(str(field.description).split())} |"
+    yield ""
+
+
+if __name__ == "__main__":
+    print(page(), end="")
