@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,19 @@ def _card(run: Run, row: Headline, trial: Point) -> str:
 def _own_code(run: Run, arm: str) -> list[str]:
     """Returns the card's section on code that is not safecomm's; none where there is none."""
     steps = [reference for step in run.sweep["arms"].get(arm, []) for reference in step if is_dotted(reference)]
-    evaluate, finetune = run.sweep["evaluate"], run.sweep["finetune"]
-    lists = [value for section in (evaluate, finetune) for value in section.values() if isinstance(value, list)]
-    refs = [ref for value in lists for ref in value]
-    own = [*steps, *(ref["own"] for ref in refs if isinstance(ref, dict) and ref.get("own"))]
-    named = ", ".join(f"`{name}`" for name in dict.fromkeys(own))
-    said = f"Beside safecomm, this code of its makers decided the result: {named}. `lineage.json` has its digests."
-    return ["## Code", "", said, ""] if own else []
+    named = ", ".join(f"`{name}`" for name in dict.fromkeys([*steps, *_own_refs(run.sweep)]))
+    said = f"This code of the adapter's makers decided the result too, beside safecomm: {named}."
+    return ["## Code", "", said, ""] if named else []
+
+
+def _own_refs(section: Any) -> Iterator[str]:
+    """Yields the dotted names of the datasets and judges in a section of a sweep."""
+    if isinstance(section, dict):
+        if isinstance(section.get("own"), str):
+            yield section["own"]
+        section = list(section.values())
+    for part in section if isinstance(section, list) else ():
+        yield from _own_refs(part)
 
 
 def _rate(row: Headline, metric: str) -> str:

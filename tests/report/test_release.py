@@ -93,6 +93,19 @@ def test_an_adapter_leaves_with_its_lineage_and_card(
     assert "already exists" in capsys.readouterr().err
 
 
+def test_code_of_ones_own_is_named_on_the_card_and_need_not_be_there_to_export(
+    with_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = json.loads((with_adapters / "sweep.json").read_text())
+    sweep["arms"]["safe_merge"] = [{"gone:Shrink": {"factor": 0.5}}]
+    sweep["arms"]["other"] = [{"gone:Other": {}}]
+    sweep["evaluate"]["judges"] = [{"name": "Polite", "own": "gone:Polite"}]
+    (with_adapters / "sweep.json").write_text(json.dumps(sweep))
+    assert safecomm(monkeypatch, "export", with_adapters, "--arm", "safe_merge", "--out", tmp_path / "out") == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "`gone:Shrink`, `gone:Polite`" in card and "gone:Other" not in card
+
+
 @pytest.mark.parametrize(
     ("words", "said"), [(["--arm=original"], "without an adapter"), (["--arm=safe_merge", "--seed=7"], "its seeds: 0")]
 )
