@@ -44,12 +44,11 @@ choose_lock() {
 }
 
 check_machine() { # GIB: prints what is wrong, and ends the installation where that is a problem
-  local options=() used=0 folder
-  [ "$lock" = linux-x86_64-gpu ] || options=(--cpu)
+  local used=0 folder
   [ ! -d "$venv" ] || used=$(du -sk "$venv" | cut -f 1)
   folder=$(dirname "$venv")
   mkdir -p "$folder"
-  "$python" scripts/check_stack.py --before $(($1 - used / 1048576)) --folder "$folder" ${options[@]+"${options[@]}"}
+  "$python" scripts/check_stack.py --before $(($1 - used / 1048576)) --folder "$folder" ${GPU:+--ignore-gpu}
 }
 
 make_venv() {
@@ -125,4 +124,4 @@ case "$lock" in
 esac
 "$venv/bin/python" -W ignore -m compileall -qq -j 0 "$venv/lib" || true # some packages ship templates that are no Python
 rm -f "$venv/.installing" "$venv/install.log"
-"$venv/bin/python" scripts/check_stack.py
+"$venv/bin/python" scripts/check_stack.py ${GPU:+--ignore-gpu}
