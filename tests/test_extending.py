@@ -25,6 +25,7 @@ from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import read_sweep
 from safecomm.statistics.domain import TELECOM
+from safecomm.statistics.selection import ModuleProfile
 from safecomm.storage.own_code import load
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +90,31 @@ def test_arms_search_a_defense_by_its_own_name_and_record_whose_code_it_is(sweep
     assert realignments(trial.chain) == trial.chain and needs_profile(sweep.arms["shrunk"])
     short = chain_at(sweep.arms["short"], {})
     assert training(short) == {"short_answers:ShortAnswers.longest": 300, "short_answers:ShortAnswers.penalty": 0.0001}
+
+
+TRAITS = """
+from typing import ClassVar
+from safecomm.defenses import Selecting
+class Below(Selecting):
+    name: ClassVar[str] = "below"
+    needs: ClassVar = ("profile",)
+    strict: ClassVar[bool] = {strict}
+    def added_rank(self, rank): return rank + 3
+    def apply(self, profile): ...
+"""
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_search_and_the_plan_follow_a_defenses_traits(sweep_file: Path, strict: bool) -> None:
+    sweep_file.with_name("below.py").write_text(TRAITS.format(strict=strict))
+    sweep = read_sweep(sweep_file, ["arms={below: [{below:Below: {threshold: {grid: [0.5, 0.6]}}}]}"])
+    profiles = Profiles(sweep)
+    rows = [ModuleProfile(name, rho, 0.7, 1, 1, 1) for name, rho in (("a.q_proj", 0.5), ("a.v_proj", 0.7))]
+    profiles.keep({}, 0, rows)
+    outcomes = Outcomes(sweep, profiles)
+    keys = {outcomes.key("below", {"below.threshold": threshold}) for threshold in (0.5, 0.6)}
+    assert len(keys) == (2 if strict else 1), "a module at the threshold is selected unless the defense is strict"
+    assert make_plan(sweep, Resources(cpus=2, gpus=0), outcomes).max_lora_rank == 4 + (4 + 3)
 
 
 def test_an_edited_file_makes_its_results_anew(sweep_file: Path) -> None:
