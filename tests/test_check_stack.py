@@ -68,8 +68,8 @@ def test_each_finding_has_its_level_and_its_fix(finding: Finding, level: str, fi
 
 
 def test_before_an_installation_a_machine_that_fits_is_passed_in_silence_and_one_that_does_not_is_told_why() -> None:
-    fits = run("--before", "0.001", "--cpu")
+    fits = run("--before", "0.001", "--ignore-gpu")
     assert (fits.returncode, fits.stdout) == (0, "")
-    full = run("--before", "1e9", "--cpu")
+    full = run("--before", "1e9", "--ignore-gpu")
     assert full.returncode == 1
     assert "disk: " in full.stdout and len(full.stdout.splitlines()) == 1
