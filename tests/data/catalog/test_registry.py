@@ -93,6 +93,6 @@ def test_a_generated_set_has_no_path(goals: Path):
 
 def test_a_missing_copy_names_the_page(tmp_path: Path):
     with pytest.raises(
-        DataError, match=r"advbench: .*nowhere\.csv: there is no such file .* https://github\.com/llm-attacks"
+        DataError, match=r"advbench: .*nowhere\.csv: no such file or folder.* https://github\.com/llm-attacks"
     ):
         load_prompts("advbench", tmp_path / "nowhere.csv")
