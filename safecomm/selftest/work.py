@@ -100,7 +100,7 @@ def realign(files: Files) -> Measured:
 
     tuned, safe = Adapter.load(files.tuned), Adapter.load(files.safe)
     measured = profile(files.base, files.aligned, tuned)
-    merged = safe_merge(measured, safe, WEIGHT, quantile=0.5)
+    merged = safe_merge(measured, safe, weight=WEIGHT, quantile=0.5)
     memory = peak_bytes()
     name = merged.modules[0]
     module = next(module for module in measured.modules if module.name == name)
