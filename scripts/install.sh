@@ -37,7 +37,10 @@ has_gpu() {
 choose_lock() {
   case "$(uname -sm)" in
     "Linux x86_64") if has_gpu; then lock=linux-x86_64-gpu disk=14; else lock=linux-x86_64-cpu disk=6; fi ;;
-    "Linux aarch64") lock=linux-aarch64-cpu disk=6 ;;
+    "Linux aarch64")
+      lock=linux-aarch64-cpu disk=6
+      if has_gpu; then echo "There is no lock for GPUs on aarch64: the CPU build is installed."; fi
+      ;;
     "Darwin arm64") lock=macos-arm64 disk=3 ;;
     *) stop "safecomm has no lock for $(uname -sm): it installs on Linux x86-64, Linux aarch64 and macOS arm64." ;;
   esac
