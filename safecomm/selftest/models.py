@@ -10,6 +10,7 @@ from typing import Any
 
 from safecomm.errors import StorageError
 from safecomm.selftest.sizes import TARGETS, Shape, Sizes
+from safecomm.storage.names import TRAIN_DATA
 
 GIB = 1 << 30
 TOKENS = 1536
@@ -46,7 +47,7 @@ class Files:
     @property
     def data(self) -> Path:
         """The training data."""
-        return self.folder / "train.jsonl"
+        return self.folder / TRAIN_DATA
 
     @property
     def adapters(self) -> Path:
