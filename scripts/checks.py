@@ -126,7 +126,7 @@ def check_bf16(device: str, is_native: bool) -> Finding:
         return Finding(
             "bf16", "note", "not native on this GPU: fine-tunes are slow; use Ampere or newer for real models"
         )
-    return Finding("bf16", "note", "not native on this CPU: it is about 13 times slower than fp32 here")
+    return Finding("bf16", "note", "not native on this CPU and far slower than fp32: `precision: auto` takes fp32")
 
 
 def check_companions(cuda: str | None, installed: Iterable[str]) -> Finding:
@@ -153,4 +153,4 @@ def check_engine(versions: Mapping[str, str]) -> Finding:
     """
     if versions:
         return Finding("vLLM", "ok", ", ".join(f"{name} {version}" for name, version in versions.items()))
-    return Finding("vLLM", "note", "no build for this system: sweeps need `evaluate: {engine: transformers}`")
+    return Finding("vLLM", "note", "no build is installed: sweeps use `engine: transformers`")
