@@ -85,10 +85,15 @@ def finetune(
             logger.warning("the fine-tune's workers failed (%s); resuming from the last checkpoint", _last_line(error))
     shared.fetch(out)  # rank 0 may have run on another node
     Adapter.load(out).check_trained()
-    for folder in (checkpoints, *(runs / f"{out.name}-{number}" for number in range(1, attempt + 1))):
+    _remove(checkpoints, *(runs / f"{out.name}-{number}" for number in range(1, attempt + 1)))
+    shared.unpublish(out)
+
+
+def _remove(*folders: Path) -> None:
+    """Deletes what the attempts left, here and in the bucket."""
+    for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
         shared.unpublish(folder)
-    shared.unpublish(out)
 
 
 def _trainer(

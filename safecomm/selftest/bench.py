@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check that found nothing amiss measured."""
+    """What a successful check measured."""
 
     text: str = ""
     memory: int | None = None

@@ -1,4 +1,4 @@
-"""What a change to the code makes anew: only that stage, and those that build on it."""
+"""Versions of the stages: raising one reruns that stage and those that build on it."""
 
 from pathlib import Path
 

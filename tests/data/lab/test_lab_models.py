@@ -152,7 +152,7 @@ def test_training_lowers_the_loss(tokenizer):
 
 
 def test_the_shipped_models_are_those_of_the_recipe_and_its_text():
-    """Whoever changes the recipe, a word or the seed has to build the models again."""
+    """A change to the recipe, a word or the seed requires rebuilding the models."""
     shipped = json.loads((MODELS / RECIPE).read_text())
     shipped.pop("made_with")
     recipe = Recipe()
