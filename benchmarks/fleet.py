@@ -37,7 +37,7 @@ from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.weights import Weights
 from safecomm.serving.engine import EngineSettings
 from safecomm.serving.models import model_folder
-from safecomm.serving.suite import Protocol
+from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.serving.vllm_engine import engine_arguments
 from safecomm.statistics.selection import module_type
 from safecomm.storage.store import Store
@@ -136,7 +136,7 @@ def fleet(work: Work) -> Times:
     from safecomm.serving.stream import Request, stream
 
     started = time.monotonic()
-    questions = Protocol("vllm", work.new_tokens, 512).questions(work.distinct_prompts())
+    questions = EvaluationProtocol("vllm", work.new_tokens, 512).questions(work.distinct_prompts())
     with ray_session(None), Fleet("vllm", work.model, work.settings, 1).running():
         wait_for_fleet()
         if not work.from_start:

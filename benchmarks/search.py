@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from safecomm.plan.data import split_prompts
-from safecomm.serving.suite import Protocol
+from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.spec import Sweep
 
 LOWEST, WEIGHTS = [0, 7, 14, 20, 24, 28], [0.5, 0.6, 0.7, 0.8]
@@ -90,9 +90,9 @@ def prepare(folder: Path) -> None:
     run(study(folder, arms=one, evaluate=evaluate), folder)
 
 
-def protocol() -> Protocol:
+def protocol() -> EvaluationProtocol:
     """Returns the evaluation protocol."""
-    return Protocol("vllm", TOKENS, 256)
+    return EvaluationProtocol("vllm", TOKENS, 256)
 
 
 def records(sweep: Sweep, point: dict[str, Any], answers: pd.DataFrame) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from safecomm.judging.judges import OwnJudge
 from safecomm.plan.data import check_data
 from safecomm.plan.plan import make_plan
 from safecomm.search.arms import Trial, chain_at, realignments, seeded, training
-from safecomm.search.outcomes import Outcomes, needs_profile
-from safecomm.search.profiles import Profiles
-from safecomm.search.racing import rule_of
+from safecomm.search.equivalence import EquivalentPoints, needs_profile
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
+from safecomm.search.stopping_rule import rule_of
 from safecomm.spec import read_sweep
 from safecomm.statistics.domain import TELECOM
 from safecomm.statistics.selection import ModuleProfile
@@ -68,7 +68,7 @@ def test_extensions_are_planned_without_torch(sweep_file: Path) -> None:
 
 def test_extensions_plan_and_their_data_loads(sweep_file: Path) -> None:
     sweep = read_sweep(sweep_file)
-    plan = make_plan(sweep, Resources(cpus=2, gpus=0), Outcomes(sweep, Profiles(sweep)))
+    plan = make_plan(sweep, Resources(cpus=2, gpus=0), EquivalentPoints(sweep, ProfileCache(sweep)))
     assert plan.finetunes == 2 and plan.arms["shrunk"].trials == 2
     assert plan.prompts.judged == 25 * 1
     check_data(sweep)
@@ -108,10 +108,10 @@ class Below(Selecting):
 def test_the_search_and_the_plan_follow_a_defenses_traits(sweep_file: Path, strict: bool) -> None:
     sweep_file.with_name("below.py").write_text(TRAITS.format(strict=strict))
     sweep = read_sweep(sweep_file, ["arms={below: [{below:Below: {threshold: {grid: [0.5, 0.6]}}}]}"])
-    profiles = Profiles(sweep)
+    profiles = ProfileCache(sweep)
     rows = [ModuleProfile(name, rho, 0.7, 1, 1, 1) for name, rho in (("a.q_proj", 0.5), ("a.v_proj", 0.7))]
     profiles.keep({}, 0, rows)
-    outcomes = Outcomes(sweep, profiles)
+    outcomes = EquivalentPoints(sweep, profiles)
     keys = {outcomes.key("below", {"below.threshold": threshold}) for threshold in (0.5, 0.6)}
     assert len(keys) == (2 if strict else 1), "a module at the threshold is selected unless the defense is strict"
     assert make_plan(sweep, Resources(cpus=2, gpus=0), outcomes).max_lora_rank == 4 + (4 + 3)
@@ -195,7 +195,7 @@ number = 3
         ("evaluate.task=[pole_climbing:POLE_CLIMBING]", "can't serve as task data"),
         ("search.algorithm=broken:number", "is no algorithm; make it a function or a class"),
         ("search.algorithm=tpee", "there is no algorithm 'tpee'; take grid, random"),
-        ("search.racing.rule=broken:number", "is no stopping rule"),
+        ("search.stopping_rule.rule=broken:number", "is no stopping rule"),
     ],
 )
 def test_an_extension_that_is_wrong_is_refused_with_its_place(sweep_file: Path, override: str, said: str) -> None:

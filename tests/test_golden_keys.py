@@ -12,7 +12,7 @@ from safecomm.defenses import DEFENSES, Adapter
 from safecomm.defenses.adapter import Factors
 from safecomm.search.arms import Point, Trial, seeded
 from safecomm.search.fine_tunes import SAFE_ADAPTER, TRAIN
-from safecomm.search.profiles import Profiles
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.serving.models import ModelFolder
@@ -95,7 +95,7 @@ def fine_tune_names(sweep: Sweep, storage: Path) -> list[str]:
     trials += [Trial(SAFE_ADAPTER, {}, (), 1, TRAIN)]
     stages.finetuned(trials[0].chain, 0)
     stages.safe_adapter(1)
-    Profiles(sweep).keep({"ratio": 0.03}, 0, [])
+    ProfileCache(sweep).keep({"ratio": 0.03}, 0, [])
     profiles = [f"profiles/{path.name}" for path in (storage / "store" / "profiles").iterdir()]
     return [*(RunFolder(sweep).record_path(trial).name for trial in trials), *sorted(store.keys), *profiles]
 

@@ -134,7 +134,7 @@ def test_lost_nodes_change_nothing_and_a_late_one_is_used(
             run.until("a trial of the search", lambda: run.has("small/trials/*-search.json"))
             nodes.kill("third")
             found = run.finish()
-        trained, served, refereed = (used(nodes, kind) for kind in ("RayTrainWorker", ENGINE, "Referee"))
+        trained, served, refereed = (used(nodes, kind) for kind in ("RayTrainWorker", ENGINE, "StoppingActor"))
     pd.testing.assert_frame_equal(found, undisturbed)
     assert trained == {"first", "second", "late"}
     assert served == {"third", "late"}

@@ -83,7 +83,7 @@ def evaluate(
     from safecomm.judging.comparison import Hardware, compare
     from safecomm.judging.labels import Labelled
     from safecomm.serving.models import resolve_model
-    from safecomm.serving.suite import Protocol
+    from safecomm.serving.protocol import EvaluationProtocol
     from safecomm.spec.sweep import Replicas
     from safecomm.storage.store import Store
 
@@ -95,7 +95,9 @@ def evaluate(
     target.check_context(length, "--max-model-len")
     engine = available_engine() if engine == "auto" else engine
     console.print(engine_description(engine))
-    protocol = Protocol(engine, max_new_tokens, length, system_prompt, sampling, samples, seed, multiple_choice)
+    protocol = EvaluationProtocol(
+        engine, max_new_tokens, length, system_prompt, sampling, samples, seed, multiple_choice
+    )
     found = compare(
         target,
         adapter or [],

@@ -66,16 +66,16 @@ def plan(
     from safecomm.cli.plan_table import plan_tables
     from safecomm.cluster.session import Resources
     from safecomm.plan.plan import least_gpus, make_plan
-    from safecomm.search.outcomes import Outcomes
-    from safecomm.search.profiles import Profiles
+    from safecomm.search.equivalence import EquivalentPoints
+    from safecomm.search.profile_cache import ProfileCache
     from safecomm.search.run_folder import RunFolder
 
-    outcomes = Outcomes(spec, Profiles(spec))
-    outcomes.fetch()
+    equivalent = EquivalentPoints(spec, ProfileCache(spec))
+    equivalent.fetch()
     RunFolder(spec).fetch()
     if gpus is None:
-        gpus = spec.cluster.gpus or (least_gpus(spec, outcomes) if spec.cluster.gpu_memory else 0)
-    planned = make_plan(spec, Resources(cpus=0, gpus=gpus), outcomes, fetch=False)
+        gpus = spec.cluster.gpus or (least_gpus(spec, equivalent) if spec.cluster.gpu_memory else 0)
+    planned = make_plan(spec, Resources(cpus=0, gpus=gpus), equivalent, fetch=False)
     for part in [*plan_tables(planned), engine_description(spec.evaluate.engine)]:
         console.print(part, soft_wrap=isinstance(part, str))
 

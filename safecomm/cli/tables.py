@@ -6,13 +6,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from safecomm.judging.results import Measured
-from safecomm.statistics.comparisons import Accuracy, Difference
+from safecomm.statistics.comparisons import JudgeAccuracy, RateDifference
 from safecomm.statistics.domain import Domain
 from safecomm.statistics.metric_table import ASR, METRICS, Metric
 from safecomm.statistics.metrics import Rate
 
 
-def comparison_tables(measured: Sequence[Measured], judges: Mapping[str, Accuracy], domain: Domain) -> list[Table]:
+def comparison_tables(measured: Sequence[Measured], judges: Mapping[str, JudgeAccuracy], domain: Domain) -> list[Table]:
     """Returns a table a metric, then what is known of the judges; those without a row are left out."""
     tables = [_rates_table(measured, metric, domain) for metric in METRICS]
     tables += [_agreement_table(measured), _accuracy_table(judges), _corrected_table(measured, domain)]
@@ -50,7 +50,7 @@ def _agreement_table(measured: Sequence[Measured]) -> Table:
     return table
 
 
-def _accuracy_table(judges: Mapping[str, Accuracy]) -> Table:
+def _accuracy_table(judges: Mapping[str, JudgeAccuracy]) -> Table:
     table = _table("Judges against people", "", "unsafe ones found", "safe ones left alone")
     for name, found in judges.items():
         table.add_row(name, _rate(found.sensitivity), _rate(found.specificity))
@@ -70,7 +70,7 @@ def _label(name: str, metric: str) -> str:
     return name.removeprefix(metric).lstrip("/") or "all"
 
 
-def _points(found: Difference) -> str:
+def _points(found: RateDifference) -> str:
     return f"{100 * found.value:+.1f} \\[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from safecomm.cluster.reach import ClusterError
+from safecomm.cluster.reachable import ClusterError
 
 GIB = 1024**3
 IMPORT_SECONDS = 180.0

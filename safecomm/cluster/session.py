@@ -65,7 +65,7 @@ def _connect(address: str | None) -> None:
     import ray
     from ray.exceptions import AuthenticationError
 
-    from safecomm.cluster.reach import check_ray_address, refused
+    from safecomm.cluster.reachable import check_ray_address, refused
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:

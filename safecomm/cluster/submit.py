@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safecomm.cluster.reach import ClusterError, check_answers, refused
+from safecomm.cluster.reachable import ClusterError, check_answers, refused
 from safecomm.cluster.upload import pack
 from safecomm.errors import StoppedError, UsageError
 from safecomm.spec import Sweep

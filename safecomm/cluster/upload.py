@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 from safecomm.cluster.ray_internals import zip_working_directory
-from safecomm.cluster.reach import ClusterError
+from safecomm.cluster.reachable import ClusterError
 from safecomm.spec.secrets import secret_in
 
 EXCLUDES = (

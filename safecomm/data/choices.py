@@ -15,7 +15,7 @@ _NUMBERED = re.compile(r"\s*(\d+)\s*[.):]\s+")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ChoiceQuestion:
     """One multiple-choice question."""
 
     text: str
@@ -59,13 +59,13 @@ class Question:
         )
 
 
-Reader = Callable[[Raw], Question | str]
+Reader = Callable[[Raw], ChoiceQuestion | str]
 """Returns a row's question, or the reason to skip the row."""
 
 
-def questions(table: Table, read: Reader) -> Loaded[Question]:
+def questions(table: Table, read: Reader) -> Loaded[ChoiceQuestion]:
     """Reads all questions; skips duplicates with the same options."""
-    loaded: Loaded[Question] = Loaded([])
+    loaded: Loaded[ChoiceQuestion] = Loaded([])
     seen: set[tuple[str, ...]] = set()
     for row in table.rows:
         found = read(row)
@@ -79,7 +79,7 @@ def questions(table: Table, read: Reader) -> Loaded[Question]:
     return loaded
 
 
-def as_prompts(loaded: Loaded[Question], name: str, shuffle: int | None = None) -> Loaded[Prompt]:
+def as_prompts(loaded: Loaded[ChoiceQuestion], name: str, shuffle: int | None = None) -> Loaded[Prompt]:
     """Returns questions as benchmark prompts.
 
     Args:
@@ -92,14 +92,14 @@ def as_prompts(loaded: Loaded[Question], name: str, shuffle: int | None = None) 
     return Loaded([row.as_prompt(name) for row in rows], loaded.skipped)
 
 
-def shuffled(row: Question, seed: int) -> Question:
+def shuffled(row: ChoiceQuestion, seed: int) -> ChoiceQuestion:
     """Returns a question with shuffled options; the order depends on its text and the seed."""
     order = list(range(len(row.options)))
     random.Random(digest([seed, row.text])).shuffle(order)
     return replace(row, options=tuple(row.options[index] for index in order), answer=order.index(row.answer))
 
 
-def question(text: str, options: list[Any], answer: int | None, category: str = "") -> Question | str:
+def question(text: str, options: list[Any], answer: int | None, category: str = "") -> ChoiceQuestion | str:
     """Returns a question, or the reason why its parts are invalid.
 
     Args:
@@ -119,7 +119,7 @@ def question(text: str, options: list[Any], answer: int | None, category: str = 
         return "no right answer"
     if texts.count(texts[answer]) > 1:
         return "the right option is given twice"
-    return Question(text, texts, answer, category)
+    return ChoiceQuestion(text, texts, answer, category)
 
 
 def by_columns(category: str = "") -> Reader:
@@ -129,7 +129,7 @@ def by_columns(category: str = "") -> Reader:
         category: the category's column.
     """
 
-    def read(row: Raw) -> Question | str:
+    def read(row: Raw) -> ChoiceQuestion | str:
         choices, answer = row.get("choices"), str(row.get("answer"))
         index = int(answer) if answer.isdigit() else None
         return question(text_in(row, "question"), list(choices or []), index, text_in(row, category))
@@ -137,7 +137,7 @@ def by_columns(category: str = "") -> Reader:
     return read
 
 
-def by_place(row: Raw) -> Question | str:
+def by_place(row: Raw) -> ChoiceQuestion | str:
     """Reads `[question, [options], answer]` rows with a 1-based answer: ORAN-Bench-13K and srsRANBench."""
     options, answer = row.get("1"), text_in(row, "2")
     index = int(answer) - 1 if answer.isdigit() else None

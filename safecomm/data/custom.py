@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from safecomm.data import choices
-from safecomm.data.choices import Question, question
+from safecomm.data.choices import ChoiceQuestion, question
 from safecomm.data.rows import BY_GRADER, Kind, Loaded, Prompt
 from safecomm.data.table import Raw, Table, collected, text_in
 
@@ -56,7 +56,7 @@ def _found(table: Table, column: str | None) -> str | None:
     return table.find([column.casefold()]) if column else None
 
 
-def _question(table: Table, row: Raw, columns: Columns) -> Question | str:
+def _question(table: Table, row: Raw, columns: Columns) -> ChoiceQuestion | str:
     options = [row.get(_found(table, column) or "") for column in columns.choices]
     if len(options) == 1 and isinstance(options[0], list):
         options = options[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from safecomm.data import choices
-from safecomm.data.choices import Question
+from safecomm.data.choices import ChoiceQuestion
 from safecomm.data.files import read_table
 from safecomm.data.rows import Example, Loaded, Prompt, Row
 from safecomm.data.sources import Hub, Web
@@ -34,7 +34,7 @@ class Dataset:
     """Password of the authors' archive, as published on their page."""
     prompts: Callable[[Table, str], Loaded[Prompt]] | None = None
     """Reads the benchmark's prompts from the table and the benchmark's name."""
-    questions: Callable[[Table], Loaded[Question]] | None = None
+    questions: Callable[[Table], Loaded[ChoiceQuestion]] | None = None
     """Reads a multiple-choice benchmark's questions, instead of `prompts`."""
     examples: Callable[[Table], Loaded[Example]] | None = None
     """Reads the training examples."""

@@ -7,7 +7,7 @@ The authors' own files are keyed by PubMed id and write the same columns in capi
 from typing import Any
 
 from safecomm.data import choices
-from safecomm.data.choices import Question
+from safecomm.data.choices import ChoiceQuestion
 from safecomm.data.dataset import Dataset
 from safecomm.data.rows import Example, Loaded
 from safecomm.data.sources import Hub
@@ -16,7 +16,7 @@ from safecomm.data.table import Raw, Table, text_in
 DECISIONS = ("yes", "no", "maybe")
 
 
-def questions(table: Table) -> Loaded[Question]:
+def questions(table: Table) -> Loaded[ChoiceQuestion]:
     """Reads all questions; a row's abstract comes before its question."""
     table.column(["question"])
     table.column(["final_decision"])
@@ -29,7 +29,7 @@ def examples(table: Table) -> Loaded[Example]:
     return Loaded([Example(row.prompt, row.response) for row in loaded.rows], loaded.skipped)
 
 
-def _question(row: Raw) -> Question | str:
+def _question(row: Raw) -> ChoiceQuestion | str:
     named = {column.strip().casefold(): value for column, value in row.items()}
     decision, asked = text_in(named, "final_decision").casefold(), text_in(named, "question")
     if not asked:

@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 
 from safecomm.data import choices
-from safecomm.data.choices import Question
+from safecomm.data.choices import ChoiceQuestion
 from safecomm.data.dataset import Dataset
 from safecomm.data.rows import BY_GRADER, Example, Loaded, Prompt
 from safecomm.data.sources import GITHUB, RAW, Hub, Web
@@ -20,13 +20,13 @@ _OPTION = re.compile(r"option[ _](\d+)")
 _ANSWER = re.compile(r"option[ _](\d+)\s*:?(.*)", re.DOTALL)
 
 
-def questions(table: Table) -> Loaded[Question]:
+def questions(table: Table) -> Loaded[ChoiceQuestion]:
     """Reads all questions of TeleQnA, from both sides of the train-test split."""
     table.column(["question"])
     return choices.questions(table, numbered_options)
 
 
-def held_out(table: Table) -> Loaded[Question]:
+def held_out(table: Table) -> Loaded[ChoiceQuestion]:
     """Returns the questions of the test set."""
     loaded = questions(table)
     return Loaded([row for row in loaded.rows if not is_training_row(row.text)], loaded.skipped)
@@ -46,7 +46,7 @@ def remarks(table: Table) -> dict[str, int]:
     return {"answer text differs from the option that its number names; the number counts": differing}
 
 
-def numbered_options(row: Raw) -> Question | str:
+def numbered_options(row: Raw) -> ChoiceQuestion | str:
     """Returns a row's question, or the reason to skip the row."""
     named = {column.strip().casefold(): column for column in row}
     numbered = {int(key[1]): text_in(row, named[key[0]]) for name in named if (key := _OPTION.fullmatch(name))}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.threads import Report, in_parallel, silent
-from safecomm.defenses.weights import Difference, by, device, open_safetensors, read_json
+from safecomm.defenses.weights import WeightDelta, by, device, open_safetensors, read_json
 from safecomm.errors import ModelError
 from safecomm.statistics.selection import ModuleProfile
 from safecomm.storage.names import PROFILE, PROJECTED
@@ -94,13 +94,13 @@ def profile(base: str | Path, aligned: str | Path, adapter: Adapter, *, report: 
     return Profile([module for module, _ in made], projected, adapter, Path(base), Path(aligned))
 
 
-def alignment_of(base: str | Path, aligned: str | Path, adapter: Adapter) -> Difference:
+def alignment_of(base: str | Path, aligned: str | Path, adapter: Adapter) -> WeightDelta:
     """Opens V = W_aligned - W_base of the modules that an adapter touches.
 
     Raises:
         ModelError: where a checkpoint is broken, the two differ in shape, or the adapter was made for another model.
     """
-    alignment = Difference(Path(base), Path(aligned), adapter.transposed)
+    alignment = WeightDelta(Path(base), Path(aligned), adapter.transposed)
     for name, factors in adapter.modules.items():
         if (shape := alignment.shape(name)) != factors.shape:
             raise ModelError(
@@ -116,7 +116,7 @@ def null_rho(shape: tuple[int, int]) -> float:
 
 
 @torch.no_grad()
-def _profile_module(alignment: Difference, name: str, factors: Factors) -> tuple[ModuleProfile, Tensor]:
+def _profile_module(alignment: WeightDelta, name: str, factors: Factors) -> tuple[ModuleProfile, Tensor]:
     """Returns a module's figures and C B, both zero where V is."""
     product, v_norm = _times_gram(*alignment.pair(name), factors.B.to(device()))
     if not math.isfinite(v_norm):

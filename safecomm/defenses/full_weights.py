@@ -16,7 +16,7 @@ from safecomm.defenses.alignment import null_rho
 from safecomm.defenses.low_rank import leading
 from safecomm.defenses.realigned import Realigned
 from safecomm.defenses.threads import Report, in_parallel, silent
-from safecomm.defenses.weights import Difference, Weights, by, open_safetensors
+from safecomm.defenses.weights import WeightDelta, Weights, by, open_safetensors
 from safecomm.errors import DefenseError, ModelError
 from safecomm.statistics.selection import ModuleProfile, Selection, select
 from safecomm.storage.names import LINEAGE
@@ -64,7 +64,7 @@ def extract_lora(
     """
     if rank < 1:
         raise DefenseError(f"rank must be at least 1, not {rank}")
-    change = Difference(Path(reference), Path(model))
+    change = WeightDelta(Path(reference), Path(model))
     names = change.after.modules(targets)
     for name in names:
         change.shape(name)
@@ -140,7 +140,7 @@ def project_full_weights(
         DefenseError: where the settings make no sense.
         ModelError: where a checkpoint is broken or of another model.
     """
-    alignment, change = Difference(Path(base), Path(aligned)), Difference(Path(reference or aligned), Path(model))
+    alignment, change = WeightDelta(Path(base), Path(aligned)), WeightDelta(Path(reference or aligned), Path(model))
     names = change.after.modules(targets)
     for name in names:
         if (ours := change.shape(name)) != (theirs := alignment.shape(name)):
@@ -162,7 +162,7 @@ def project_full_weights(
 
 
 @torch.no_grad()
-def _figures(name: str, alignment: Difference, change: Difference) -> ModuleProfile:
+def _figures(name: str, alignment: WeightDelta, change: WeightDelta) -> ModuleProfile:
     V, update = alignment.of(name), change.of(name)
     v_norm, update_norm = _norm(V), _norm(update)
     projected = _times_gram(V, update)
@@ -179,7 +179,7 @@ def _figures(name: str, alignment: Difference, change: Difference) -> ModuleProf
 
 
 @torch.no_grad()
-def _projected_weight(name: str, alignment: Difference, change: Difference) -> Tensor:
+def _projected_weight(name: str, alignment: WeightDelta, change: WeightDelta) -> Tensor:
     old, new = change.pair(name)
     projected = _times_gram(alignment.of(name), change.of(name))
     return (old.to(projected.device, projected.dtype) + projected).to(new.dtype).cpu()
@@ -195,7 +195,7 @@ def _norm(matrix: Tensor) -> float:
     return math.sqrt(torch.linalg.vector_norm(matrix, dim=1).double().square().sum().item())
 
 
-def _changed_tensors(change: Difference, carried: set[str]) -> Iterator[str]:
+def _changed_tensors(change: WeightDelta, carried: set[str]) -> Iterator[str]:
     """Yields the names of the tensors, but for those carried, that are not the same in both checkpoints."""
     before, after = change.before, change.after
     for name in {*before.files, *after.files} - carried:

@@ -149,7 +149,7 @@ class Weights:
         raise ModelError(f"{self.folder}: holds neither {SINGLE} nor {INDEX}; give a checkpoint folder")
 
 
-class Difference:
+class WeightDelta:
     """One checkpoint minus another, module by module."""
 
     def __init__(self, before: Path, after: Path, transposed: bool = False):

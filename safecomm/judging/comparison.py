@@ -20,9 +20,9 @@ from safecomm.judging.verdicts import check_gradable
 from safecomm.serving.engine import EngineSettings
 from safecomm.serving.fleet import Fleet
 from safecomm.serving.models import ModelFolder
-from safecomm.serving.suite import Protocol
+from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.spec.sweep import Replicas
-from safecomm.statistics.comparisons import Accuracy
+from safecomm.statistics.comparisons import JudgeAccuracy
 from safecomm.statistics.selection import module_type
 from safecomm.storage.store import Store
 
@@ -48,7 +48,7 @@ class Comparison:
     """The bare model first."""
     rows: pd.DataFrame
     """A row a model and answer, with the column `subject`."""
-    judges: dict[str, Accuracy]
+    judges: dict[str, JudgeAccuracy]
     """judge -> how far it agrees with people, where labelled responses were given."""
 
 
@@ -57,7 +57,7 @@ def compare(
     adapters: Sequence[Path],
     prompts: Sequence[Prompt],
     panel: Panel,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     store: Store,
     hardware: Hardware,
     labelled: Labelled | None = None,
@@ -108,7 +108,7 @@ def _start(
     model: ModelFolder,
     modules: Sequence[tuple[str, Factors]],
     judges: Mapping[str, ModelFolder],
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     hardware: Hardware,
 ) -> None:
     on_gpu = running.enter_context(ray_session(hardware.address)).gpus > 0

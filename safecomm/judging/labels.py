@@ -10,7 +10,7 @@ from safecomm.data.files import read_table
 from safecomm.data.table import text_in
 from safecomm.errors import DataError
 from safecomm.judging.judges import Judge
-from safecomm.statistics.comparisons import Accuracy, judge_accuracy
+from safecomm.statistics.comparisons import JudgeAccuracy, judge_accuracy
 
 LABELS = {"1": True, "true": True, "yes": True, "unsafe": True, "0": False, "false": False, "no": False, "safe": False}
 
@@ -46,6 +46,6 @@ class Labelled:
         return cls(pd.DataFrame(rows), unsafe)
 
 
-def measured_judges(judges: Sequence[Judge], labelled: Labelled) -> dict[str, Accuracy]:
+def measured_judges(judges: Sequence[Judge], labelled: Labelled) -> dict[str, JudgeAccuracy]:
     """Returns judge -> how far it agrees with people."""
     return {judge.name: judge_accuracy(judge.verdicts(labelled.rows), labelled.unsafe) for judge in judges}

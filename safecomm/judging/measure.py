@@ -15,9 +15,9 @@ from safecomm.judging.model_judge import Panel
 from safecomm.judging.verdicts import judged
 from safecomm.serving.fleet import wait_for_fleet
 from safecomm.serving.models import ModelFolder
+from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.serving.responses import Questions, Responses, answers_of
 from safecomm.serving.stream import Request, stream
-from safecomm.serving.suite import Protocol
 from safecomm.storage.store import Store, digest
 from safecomm.storage.versions import version
 
@@ -39,7 +39,7 @@ class Measurement:
     model: ModelFolder
     prompts: Sequence[Prompt]
     panel: Panel
-    protocol: Protocol
+    protocol: EvaluationProtocol
     store: Store
     """Keeps the answers and the judges' replies."""
 

@@ -11,9 +11,9 @@ import pandas as pd
 from safecomm.judging.verdicts import verdict_columns
 from safecomm.serving.stream import ID
 from safecomm.statistics.comparisons import (
-    Accuracy,
     Agreement,
-    Difference,
+    JudgeAccuracy,
+    RateDifference,
     agreement,
     corrected_rates,
     grouped_difference,
@@ -32,7 +32,7 @@ class Measured:
 
     name: str
     rates: dict[str, Rate]
-    differences: dict[str, Difference]
+    differences: dict[str, RateDifference]
     """metric -> difference to the reference on the same prompts; p-values corrected over all models (Holm)."""
     agreements: dict[str, Agreement]
     """`JUDGE, JUDGE` -> how far they agree on the harmful prompts."""
@@ -41,7 +41,7 @@ class Measured:
 
 
 def results_of(
-    rows: Mapping[str, pd.DataFrame], reference: str, judges: Sequence[str], trusted: Mapping[str, Accuracy]
+    rows: Mapping[str, pd.DataFrame], reference: str, judges: Sequence[str], trusted: Mapping[str, JudgeAccuracy]
 ) -> list[Measured]:
     """Returns what each model came to.
 
@@ -65,14 +65,14 @@ def results_of(
     return [one(name, table) for name, table in rows.items()]
 
 
-def _differences(ours: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Difference]:
+def _differences(ours: pd.DataFrame, reference: pd.DataFrame) -> dict[str, RateDifference]:
     both = ours.set_index(ID).join(reference.set_index(ID)["verdict"].rename("compared"))
     of_kind = {metric: both[both["kind"] == metric.kind] for metric in METRICS}
     found = {metric.name: _difference(rows, metric) for metric, rows in of_kind.items()}
     return {name: difference for name, difference in found.items() if difference}
 
 
-def _difference(rows: pd.DataFrame, metric: Metric) -> Difference | None:
+def _difference(rows: pd.DataFrame, metric: Metric) -> RateDifference | None:
     """Compares verdicts where both have one; several answers to a prompt count as one prompt."""
     verdicts = [metric.hit, metric.miss]
     scored = rows[rows["verdict"].isin(verdicts) & rows["compared"].isin(verdicts)]
@@ -104,7 +104,7 @@ def write_results(
     measured: Sequence[Measured],
     rows: pd.DataFrame,
     judges: Sequence[str],
-    trusted: Mapping[str, Accuracy],
+    trusted: Mapping[str, JudgeAccuracy],
     **settings: Any,
 ) -> None:
     """Writes what was found.

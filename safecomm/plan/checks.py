@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from safecomm.cluster.node import KEY, Node, pins
-from safecomm.search.outcomes import Outcomes
-from safecomm.search.profiles import Profiles
+from safecomm.search.equivalence import EquivalentPoints
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.spec import Sweep
 
 Level = Literal["ok", "warning", "problem"]
@@ -118,7 +118,7 @@ def check_gpus(sweep: Sweep, nodes: Sequence[Node], most: float) -> list[Finding
 
     if not most:
         return [Finding("GPUs", "ok", "none: the sweep runs on CPUs, as the lab's does")]
-    needed = least_gpus(sweep, Outcomes(sweep, Profiles(sweep)))
+    needed = least_gpus(sweep, EquivalentPoints(sweep, ProfileCache(sweep)))
     if needed > most:
         text = (
             f"the sweep needs {needed} at a time (cluster.target, cluster.judge, cluster.finetune.workers) and the "

@@ -4,7 +4,7 @@ import os
 
 from safecomm.cluster.node import Node, NodeQuery, inspect_node
 from safecomm.cluster.nodes import inspect_nodes
-from safecomm.cluster.reach import token_state
+from safecomm.cluster.reachable import token_state
 from safecomm.cluster.session import ray_session
 from safecomm.plan.checks import (
     Finding,

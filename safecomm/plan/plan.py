@@ -15,8 +15,8 @@ from safecomm.plan.fit import check_finetune, check_fleet
 from safecomm.plan.memory import GIB, Serving
 from safecomm.plan.shapes import find_shape
 from safecomm.search.arms import seeded
+from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
-from safecomm.search.outcomes import Outcomes
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import REFERENCE_ARMS, Step, Sweep
 from safecomm.spec.arms import dimensions
@@ -92,13 +92,13 @@ class Plan:
         return plan
 
 
-def make_plan(sweep: Sweep, resources: Resources, outcomes: Outcomes, *, fetch: bool = True) -> Plan:
+def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, *, fetch: bool = True) -> Plan:
     """Works out the trials and their placement.
 
     Args:
         sweep: the sweep.
         resources: what it is to run on.
-        outcomes: tells which settings come to the same.
+        equivalent: tells which settings come to the same.
         fetch: whether prompts that are not on this machine are fetched, to be counted.
 
     Raises:
@@ -107,25 +107,25 @@ def make_plan(sweep: Sweep, resources: Resources, outcomes: Outcomes, *, fetch: 
     on_gpu = resources.gpus > 0
     fleet = _fleet_gpus(sweep) if on_gpu else 0
     workers = sweep.cluster.finetune.workers if on_gpu else 0
-    shared, folder = fine_tunes(sweep, outcomes), RunFolder(sweep)
+    shared, folder = fine_tunes(sweep, equivalent), RunFolder(sweep)
     rank = _largest_rank(sweep)
     return Plan(
-        arms={arm: _arm(sweep, arm, outcomes, folder) for arm in [*REFERENCE_ARMS, *sweep.arms]},
-        finetunes=None if _open_ended(sweep, outcomes) else len(shared),
+        arms={arm: _arm(sweep, arm, equivalent, folder) for arm in [*REFERENCE_ARMS, *sweep.arms]},
+        finetunes=None if _open_ended(sweep, equivalent) else len(shared),
         finetunes_done=sum(folder.find(trial) is not None for trial in shared),
         prompts=_prompts(sweep, fetch),
         fleet_gpus=fleet,
         finetune_gpus=workers,
-        least_gpus=least_gpus(sweep, outcomes) if on_gpu else 0,
-        concurrent_trials=_concurrency(sweep, resources, outcomes),
+        least_gpus=least_gpus(sweep, equivalent) if on_gpu else 0,
+        concurrent_trials=_concurrency(sweep, resources, equivalent),
         max_lora_rank=rank,
         memory=_memory(sweep, rank) if on_gpu else [],
     )
 
 
-def _arm(sweep: Sweep, arm: str, outcomes: Outcomes, folder: RunFolder) -> ArmPlan:
+def _arm(sweep: Sweep, arm: str, equivalent: EquivalentPoints, folder: RunFolder) -> ArmPlan:
     done = folder.count(arm)
-    points = outcomes.points(arm)
+    points = equivalent.points(arm)
     if points is None:
         trials = sweep.seeds * int(sweep.search.of(arm).trials or 0)
         return ArmPlan(trials, trials, min(done, trials))
@@ -133,7 +133,7 @@ def _arm(sweep: Sweep, arm: str, outcomes: Outcomes, folder: RunFolder) -> ArmPl
         spaces = dimensions(sweep.arms[arm]).values()
         most = math.prod(space.exact if isinstance(space, Exact) else len(values_of(space)) for space in spaces)
         return ArmPlan(sweep.seeds * most, sweep.seeds * most, 0)
-    distinct = {outcomes.key(arm, point): point for point in reversed(points)}
+    distinct = {equivalent.key(arm, point): point for point in reversed(points)}
     own = [trial for point in distinct.values() for trial in seeded(sweep, arm, point)]
     return ArmPlan(sweep.seeds * len(points), len(own), sum(folder.find(trial) is not None for trial in own))
 
@@ -182,10 +182,10 @@ def _memory(sweep: Sweep, rank: int) -> list[str]:
     return [("" if verdict.fits == "yes" else "may not fit: ") + verdict.text for verdict in verdicts] + unknown
 
 
-def least_gpus(sweep: Sweep, outcomes: Outcomes) -> int:
+def least_gpus(sweep: Sweep, equivalent: EquivalentPoints) -> int:
     """Returns how many GPUs a sweep takes at least: its engines' and those of one fine-tune."""
     fleet, workers = _fleet_gpus(sweep), sweep.cluster.finetune.workers
-    return max(fleet, workers) if _take_turns(sweep, outcomes) else fleet + workers
+    return max(fleet, workers) if _take_turns(sweep, equivalent) else fleet + workers
 
 
 def _fleet_gpus(sweep: Sweep) -> int:
@@ -193,23 +193,23 @@ def _fleet_gpus(sweep: Sweep) -> int:
     return target.gpus + len(sweep.evaluate.judge_models) * judge.gpus
 
 
-def _open_ended(sweep: Sweep, outcomes: Outcomes) -> bool:
+def _open_ended(sweep: Sweep, equivalent: EquivalentPoints) -> bool:
     """Tells whether a range leaves it to the search which fine-tunes are made."""
-    return any(outcomes.trainings(arm) is None for arm in sweep.arms)
+    return any(equivalent.trainings(arm) is None for arm in sweep.arms)
 
 
-def _take_turns(sweep: Sweep, outcomes: Outcomes) -> bool:
+def _take_turns(sweep: Sweep, equivalent: EquivalentPoints) -> bool:
     """Tells whether all fine-tunes are over before the engines start, so that both can have the same GPUs."""
-    return sweep.cluster.phased and not _open_ended(sweep, outcomes)
+    return sweep.cluster.phased and not _open_ended(sweep, equivalent)
 
 
-def _concurrency(sweep: Sweep, resources: Resources, outcomes: Outcomes) -> int:
+def _concurrency(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints) -> int:
     """Returns how many trials may run at a time; the only brake, as Ray Tune does not count Ray Train's GPUs."""
     asked = sweep.cluster.concurrent_trials
     if not resources.gpus:
         return asked or TRIALS_WITHOUT_GPU
-    fleet, workers, turns = _fleet_gpus(sweep), sweep.cluster.finetune.workers, _take_turns(sweep, outcomes)
-    if resources.gpus < (least := least_gpus(sweep, outcomes)):
+    fleet, workers, turns = _fleet_gpus(sweep), sweep.cluster.finetune.workers, _take_turns(sweep, equivalent)
+    if resources.gpus < (least := least_gpus(sweep, equivalent)):
         raise PlacementError(
             f"the fleet needs {fleet} GPUs (cluster.target, cluster.judge) and one fine-tune {workers} "
             f"(cluster.finetune.workers), {'in turn' if turns else 'together'} {least}; there are {resources.gpus:g}. "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safecomm.cluster.node import NodeQuery
 from safecomm.cluster.nodes import inspect_nodes
-from safecomm.cluster.reach import ClusterError
+from safecomm.cluster.reachable import ClusterError
 from safecomm.cluster.submit import EXPECTED
 from safecomm.plan.checks import (
     Finding,

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from safecomm.report.summary import read_json
-from safecomm.statistics.comparisons import Accuracy
+from safecomm.statistics.comparisons import JudgeAccuracy
 from safecomm.statistics.metrics import Rate
 from safecomm.storage.names import JUDGES
 
 
-def read_judges(run: Path) -> dict[str, Accuracy]:
+def read_judges(run: Path) -> dict[str, JudgeAccuracy]:
     """Returns judge -> how far it agrees with people, the deciding one first; nothing where none was measured.
 
     Raises:
@@ -19,7 +19,7 @@ def read_judges(run: Path) -> dict[str, Accuracy]:
     if not (run / JUDGES).is_file():
         return {}
     found: dict[str, dict[str, Any]] = read_json(run, JUDGES)["judges"]
-    return {name: Accuracy(**{part: _rate(one) for part, one in rates.items()}) for name, rates in found.items()}
+    return {name: JudgeAccuracy(**{part: _rate(one) for part, one in rates.items()}) for name, rates in found.items()}
 
 
 def _rate(values: dict[str, Any]) -> Rate:

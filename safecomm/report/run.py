@@ -17,7 +17,7 @@ from safecomm.report.points import Point, metrics_of, pooled, rate_in, read_tria
 from safecomm.report.summary import read_json, summarise
 from safecomm.spec import ORIGINAL, UNDEFENDED, Step
 from safecomm.spec.published import Published, find_published
-from safecomm.statistics.comparisons import Accuracy, corrected_rates
+from safecomm.statistics.comparisons import JudgeAccuracy, corrected_rates
 from safecomm.statistics.domain import TELECOM, Domain, domain_of
 from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, headings
 from safecomm.statistics.metrics import Rate
@@ -43,7 +43,7 @@ class Run:
     """The done trials, pooled over seeds."""
     outcome: dict[str, Any]
     """The Pareto front, the recommended point and every arm's best."""
-    judges: dict[str, Accuracy]
+    judges: dict[str, JudgeAccuracy]
     """How far the judges agree with people, the deciding one first; empty where the sweep has no labels."""
 
     def stage(self, stage: str, key: str) -> Path:

@@ -2,7 +2,7 @@
 
 from safecomm.defenses.registry import defense_of
 from safecomm.search.arms import Trial, realignments, training, training_steps
-from safecomm.search.outcomes import Outcomes
+from safecomm.search.equivalence import EquivalentPoints
 from safecomm.spec import Sweep
 
 TRAIN = "train"
@@ -10,9 +10,9 @@ TRAIN = "train"
 SAFE_ADAPTER = "safe_adapter"
 
 
-def fine_tunes(sweep: Sweep, outcomes: Outcomes) -> list[Trial]:
+def fine_tunes(sweep: Sweep, equivalent: EquivalentPoints) -> list[Trial]:
     """Returns a trial a distinct fine-tune and seed, the plain one first; those left to a search are not among them."""
-    chains = [(), *(chain for arm in sweep.arms for chain in outcomes.trainings(arm) or [])]
+    chains = [(), *(chain for arm in sweep.arms for chain in equivalent.trainings(arm) or [])]
     merges = any("safe" in step.settings.needs for chain in sweep.arms.values() for step in chain)
     trials = [Trial("finetune", training(chain), chain, seed, TRAIN) for chain in chains for seed in range(sweep.seeds)]
     if merges:

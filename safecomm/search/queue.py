@@ -1,4 +1,4 @@
-"""A queue of trials: what every experiment hands out, and the agenda adds to."""
+"""A queue of trials: what every experiment hands out, and the queue adds to."""
 
 from collections import deque
 from collections.abc import Iterable

@@ -61,7 +61,7 @@ def two_ranks(bench: Bench) -> Outcome:
 
 
 def realign(bench: Bench) -> Outcome:
-    """Profiles the fine-tuned adapter and merges it with the safe one."""
+    """ProfileCache the fine-tuned adapter and merges it with the safe one."""
     found = bench.on_node(work.realign, bench.files, gpus=int(bench.on_gpu))
     return Outcome("as by the formulas in fp64", found.memory)
 

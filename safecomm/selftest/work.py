@@ -89,7 +89,7 @@ def fine_tune(files: Files, sizes: Sizes, out: Path, workers: int, on_gpu: bool,
 
 
 def realign(files: Files) -> Measured:
-    """Profiles the fine-tuned adapter and merges it with the safe one, and compares with the formulas in fp64.
+    """ProfileCache the fine-tuned adapter and merges it with the safe one, and compares with the formulas in fp64.
 
     Raises:
         DefenseError: where they disagree.
@@ -122,9 +122,9 @@ def _update(adapter: Any, name: str) -> Any:
 
 def _rho(files: Files, adapter: Any, name: str) -> float:
     """Returns cos(C dW, dW) with C = V V^T, formed as the paper writes it."""
-    from safecomm.defenses.weights import Difference
+    from safecomm.defenses.weights import WeightDelta
 
-    V, update = Difference(files.base, files.aligned).of(name).double().cpu(), _update(adapter, name)
+    V, update = WeightDelta(files.base, files.aligned).of(name).double().cpu(), _update(adapter, name)
     projected = V @ V.T @ update
     return float((projected * update).sum() / (projected.norm() * update.norm()))
 

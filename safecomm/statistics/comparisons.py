@@ -17,12 +17,12 @@ from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import Rate, rate
 
 RESAMPLES = 10_000
-Hits = Sequence[bool | int] | NDArray[np.bool_]
+Outcomes = Sequence[bool | int] | NDArray[np.bool_]
 """One value per prompt: true if the verdict counts as a hit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RateDifference:
     """A rate minus a reference rate on the same prompts."""
 
     value: float
@@ -34,7 +34,7 @@ class Difference:
     """Prompts with a verdict for both models."""
 
 
-def paired_difference(ours: Hits, reference: Hits, seed: int = 0) -> Difference:
+def paired_difference(ours: Outcomes, reference: Outcomes, seed: int = 0) -> RateDifference:
     """Compares the verdicts of two models on the same prompts.
 
     The p-value is from McNemar's exact test (the binomial test on the prompts whose verdict changed; McNemar,
@@ -56,10 +56,10 @@ def paired_difference(ours: Hits, reference: Hits, seed: int = 0) -> Difference:
     # Only the counts matter, so sampling them from a multinomial is equivalent to the bootstrap over prompts.
     draws = np.random.default_rng(seed).multinomial(n, [gained / n, lost / n, 1 - (gained + lost) / n], RESAMPLES)
     low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [0.025, 0.975])
-    return Difference((gained - lost) / n, float(low), float(high), p, n)
+    return RateDifference((gained - lost) / n, float(low), float(high), p, n)
 
 
-def grouped_difference(differences: Sequence[float], seed: int = 0) -> Difference:
+def grouped_difference(differences: Sequence[float], seed: int = 0) -> RateDifference:
     """Compares two models with several answers per prompt.
 
     The p-value is from the sign-flip permutation test, which reduces to McNemar's test with one answer per prompt; the
@@ -81,7 +81,7 @@ def grouped_difference(differences: Sequence[float], seed: int = 0) -> Differenc
     p = 1.0
     if len(flipped):
         p = permutation_test((flipped,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=rng).pvalue
-    return Difference(float(d.mean()), float(low), float(high), float(p), len(d))
+    return RateDifference(float(d.mean()), float(low), float(high), float(p), len(d))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -123,7 +123,7 @@ def agreement(first: Sequence[str], second: Sequence[str], verdicts: tuple[str, 
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
+class JudgeAccuracy:
     """A judge's accuracy against human labels."""
 
     sensitivity: Rate
@@ -132,17 +132,17 @@ class Accuracy:
     """Share of the responses labelled safe that the judge calls safe."""
 
 
-def judge_accuracy(verdicts: Sequence[str], unsafe: Sequence[bool]) -> Accuracy:
+def judge_accuracy(verdicts: Sequence[str], unsafe: Sequence[bool]) -> JudgeAccuracy:
     """Measures a judge on human-labelled responses; responses without a verdict count as unscored."""
 
     def share(of_unsafe: bool, verdict: str) -> Rate:
         given = [one for one, label in zip(verdicts, unsafe, strict=True) if label == of_unsafe]
         return rate(given.count(verdict), given.count("safe") + given.count("unsafe"), len(given))
 
-    return Accuracy(share(True, "unsafe"), share(False, "safe"))
+    return JudgeAccuracy(share(True, "unsafe"), share(False, "safe"))
 
 
-def corrected(measured: Rate, judge: Accuracy) -> Rate:
+def corrected(measured: Rate, judge: JudgeAccuracy) -> Rate:
     """Returns a rate of unsafe responses corrected for judge errors (Rogan and Gladen, Am. J. Epidemiology 107, 1978).
 
     true = (measured + specificity - 1) / (sensitivity + specificity - 1), clipped to [0, 1]. The interval uses the
@@ -180,7 +180,7 @@ def corrected(measured: Rate, judge: Accuracy) -> Rate:
 
 
 def corrected_rates(
-    measured: Mapping[str, Rate], judges: Sequence[str], trusted: Mapping[str, Accuracy]
+    measured: Mapping[str, Rate], judges: Sequence[str], trusted: Mapping[str, JudgeAccuracy]
 ) -> dict[str, Rate]:
     """Returns each benchmark's attack success rate corrected for its judge's errors.
 

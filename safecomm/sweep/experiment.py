@@ -15,11 +15,11 @@ from rich.console import Console
 from safecomm.cluster.session import CPU_SHARE
 from safecomm.errors import StoppedError
 from safecomm.plan.plan import Plan
-from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
+from safecomm.search.early_stopping import EarlyStopping, asking
 from safecomm.search.queue import TrialQueue
-from safecomm.search.race import Race, asking
 from safecomm.search.run_folder import RunFolder
+from safecomm.search.search_queue import SearchQueue
 from safecomm.statistics.domain import domain_of
 from safecomm.sweep.stages import Stages
 from safecomm.sweep.trial import carry_out, failure, is_lost
@@ -31,13 +31,13 @@ A node that was preempted is not counted."""
 
 
 def experiment(
-    name: str, agenda: TrialQueue, most: int, stages: Stages, folder: RunFolder, plan: Plan, console: Console
+    name: str, queue: TrialQueue, most: int, stages: Stages, folder: RunFolder, plan: Plan, console: Console
 ) -> None:
-    """Has Ray Tune carry out the trials of an agenda.
+    """Has Ray Tune carry out the trials of a queue.
 
     Args:
         name: the experiment's name, and its folder's under the run's `tune/`.
-        agenda: hands out the trials.
+        queue: hands out the trials.
         most: how many these will be at most.
         stages: the sweep's stages.
         folder: keeps the trials' records.
@@ -53,20 +53,20 @@ def experiment(
     from ray import tune
 
     from safecomm.sweep.progress import Progress
-    from safecomm.sweep.searcher import AgendaSearcher
+    from safecomm.sweep.searcher import QueueSearcher
     from safecomm.sweep.tracking import tracking_callbacks
 
-    if agenda.is_done:
+    if queue.is_done:
         return
     # It logs a traceback for each process that died; ours says so in a line, and the traceback is in error.txt.
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
-    left = [trial for trial in agenda.trials if not folder.find(trial)]
-    arms, total = Counter(trial.arm for trial in left), most - len(agenda.trials) + len(left)
+    left = [trial for trial in queue.trials if not folder.find(trial)]
+    arms, total = Counter(trial.arm for trial in left), most - len(queue.trials) + len(left)
     sweep = stages.sweep
     target, domain = sweep.search.target_asr, domain_of(sweep.domain)
     progress = Progress(console, total, name=name, arms=arms, target_asr=target, domain=domain)
-    race = Race.of(stages.sweep, agenda, most, stages.store) if isinstance(agenda, Agenda) else None
-    searcher = AgendaSearcher(agenda, folder, race)
+    race = EarlyStopping.of(stages.sweep, queue, most, stages.store) if isinstance(queue, SearchQueue) else None
+    searcher = QueueSearcher(queue, folder, race)
     tuner = tune.Tuner(
         tune.with_resources(_trainable(name, stages, folder), {"CPU": CPU_SHARE}),
         tune_config=tune.TuneConfig(

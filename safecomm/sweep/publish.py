@@ -10,9 +10,9 @@ from safecomm.report.original import beside_original
 from safecomm.report.page import write_report
 from safecomm.report.points import pooled, rows_of
 from safecomm.report.summary import write_pareto
-from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial, seeded
 from safecomm.search.run_folder import RunFolder
+from safecomm.search.search_queue import SearchQueue
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS, Sweep
 from safecomm.storage.names import PARETO, REPORT, TRIALS
 from safecomm.storage.store import Store
@@ -45,7 +45,7 @@ def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> lis
     return [trial for arm, point in chosen for trial in seeded(sweep, arm, json.loads(point), "report")]
 
 
-def publish(sweep: Sweep, folder: RunFolder, agenda: Agenda, fine_tunes: list[Trial]) -> None:
+def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: list[Trial]) -> None:
     """Writes what the trials gave so far: `trials.parquet`, `pareto.json` and `report.html`.
 
     A setting that comes to the same as another has no row of its own: it is among the other's `names`.
@@ -53,15 +53,15 @@ def publish(sweep: Sweep, folder: RunFolder, agenda: Agenda, fine_tunes: list[Tr
     Args:
         sweep: the sweep.
         folder: its run folder.
-        agenda: the search.
+        queue: the search.
         fine_tunes: those that the trials share; the failed ones are listed.
 
     Raises:
         SafecommError: when no trial succeeded, with the first one's reason and log.
     """
-    searched = agenda.trials + report_points(sweep, folder, agenda.trials)
+    searched = queue.trials + report_points(sweep, folder, queue.trials)
     table = trials_table(sweep, folder, searched + [trial for trial in fine_tunes if not folder.find(trial)])
-    names = {trial.id: json.dumps(agenda.names(trial), sort_keys=True) for trial in searched}
+    names = {trial.id: json.dumps(queue.names(trial), sort_keys=True) for trial in searched}
     table["names"] = [names.get(trial, "[]") for trial in table["trial"]]
     half = folder.path / f".{TRIALS}"
     table.to_parquet(half)

@@ -13,13 +13,13 @@ from safecomm.plan.data import check_data
 from safecomm.plan.nodes import expected_resources, waiting_for_nodes
 from safecomm.plan.plan import Plan, make_plan
 from safecomm.plan.preflight import check_cluster, check_hub
-from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
+from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
-from safecomm.search.outcomes import Outcomes
-from safecomm.search.profiles import Profiles
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.queue import TrialQueue
 from safecomm.search.run_folder import RunFolder
+from safecomm.search.search_queue import SearchQueue
 from safecomm.serving.engine import EngineSettings
 from safecomm.serving.fleet import Fleet
 from safecomm.serving.models import resolve_model
@@ -47,19 +47,19 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
     """
     folder = RunFolder(sweep)
     folder.path.mkdir(parents=True, exist_ok=True)
-    outcomes = Outcomes(sweep, Profiles(sweep))
+    equivalent = EquivalentPoints(sweep, ProfileCache(sweep))
     with only_run(folder.path, console.print):
         folder.fetch()
-        outcomes.fetch()
+        equivalent.fetch()
         write_json(folder.path / SWEEP, sweep.resolved())
         folder.publish(SWEEP)
-        untrained = _missing(fine_tunes(sweep, outcomes), folder)
-        agenda = None if untrained else Agenda(sweep, folder.find, folder.path / JOURNAL, outcomes)
-        published = agenda and agenda.is_done and not _missing(report_points(sweep, folder, agenda.trials), folder)
-        if agenda and published and judges_are_measured(sweep, folder.path):
-            publish(sweep, folder, agenda, fine_tunes(sweep, outcomes))
+        untrained = _missing(fine_tunes(sweep, equivalent), folder)
+        queue = None if untrained else SearchQueue(sweep, folder.find, folder.path / JOURNAL, equivalent)
+        published = queue and queue.is_done and not _missing(report_points(sweep, folder, queue.trials), folder)
+        if queue and published and judges_are_measured(sweep, folder.path):
+            publish(sweep, folder, queue, fine_tunes(sweep, equivalent))
         else:
-            _run_missing(sweep, folder, outcomes, address, console)
+            _run_missing(sweep, folder, equivalent, address, console)
     return folder.path
 
 
@@ -67,7 +67,9 @@ def _missing(trials: list[Trial], folder: RunFolder) -> list[Trial]:
     return [trial for trial in trials if not folder.find(trial)]
 
 
-def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: str | None, console: Console) -> None:
+def _run_missing(
+    sweep: Sweep, folder: RunFolder, equivalent: EquivalentPoints, address: str | None, console: Console
+) -> None:
     check_data(sweep)
     if sweep.finetune.adapter:
         given_adapter(sweep.finetune)
@@ -81,19 +83,19 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
         resources = expected_resources(there, sweep)
         for line in waiting_for_nodes(there, sweep):
             console.print(line, soft_wrap=True, highlight=False)
-        plan = make_plan(sweep, resources, outcomes)
+        plan = make_plan(sweep, resources, equivalent)
         write_json(folder.path / PLAN, plan.as_dict())
         folder.publish(PLAN)
         models = [base.path, aligned.path, *(judge.path for judge in judges.values())]
         check_cluster(sweep, models, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
 
-        def carry_out(name: str, agenda: TrialQueue, most: int) -> None:
-            experiment(name, agenda, most, stages, folder, plan, console)
+        def carry_out(name: str, queue: TrialQueue, most: int) -> None:
+            experiment(name, queue, most, stages, folder, plan, console)
             folder.fetch()
-            outcomes.fetch()
+            equivalent.fetch()
 
-        untrained = _missing(fine_tunes(sweep, outcomes), folder)
+        untrained = _missing(fine_tunes(sweep, equivalent), folder)
         with ExitStack() as running:
             if not sweep.cluster.phased:  # the engines start while the fine-tunes are made
                 running.enter_context(_fleets(sweep, stages, plan))
@@ -101,11 +103,11 @@ def _run_missing(sweep: Sweep, folder: RunFolder, outcomes: Outcomes, address: s
             if sweep.cluster.phased:
                 running.enter_context(_fleets(sweep, stages, plan))
             measure_judges(stages, folder.path)
-            agenda = Agenda(sweep, folder.find, folder.path / JOURNAL, outcomes)
-            carry_out("search", agenda, make_plan(sweep, resources, outcomes).trials)
-            unpublished = _missing(report_points(sweep, folder, agenda.trials), folder)
+            queue = SearchQueue(sweep, folder.find, folder.path / JOURNAL, equivalent)
+            carry_out("search", queue, make_plan(sweep, resources, equivalent).trials)
+            unpublished = _missing(report_points(sweep, folder, queue.trials), folder)
             carry_out("report", TrialQueue(unpublished), len(unpublished))
-    publish(sweep, folder, agenda, fine_tunes(sweep, outcomes))
+    publish(sweep, folder, queue, fine_tunes(sweep, equivalent))
     log_sweep(sweep, folder)
 
 

@@ -23,12 +23,12 @@ from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel
 from safecomm.plan.data import examples, split_prompts
 from safecomm.search.arms import Chain, Trial, realignments, training, training_steps
+from safecomm.search.equivalence import needs_profile
 from safecomm.search.fine_tunes import SAFE_ADAPTER
-from safecomm.search.outcomes import needs_profile
-from safecomm.search.profiles import Profiles
-from safecomm.search.racing import first
+from safecomm.search.profile_cache import ProfileCache
+from safecomm.search.stopping_rule import first
 from safecomm.serving.models import ModelFolder
-from safecomm.serving.suite import Protocol
+from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.spec import Finetune, Sweep
 from safecomm.statistics.selection import module_type
 from safecomm.storage.names import MODULES, ROWS, TRAIN_DATA
@@ -83,7 +83,7 @@ class Stages:
         if not any(needs_profile(chain) for chain in self.sweep.arms.values()):
             return StageFolders(finetune, finetune)
         profile = self.profiled(finetune)
-        Profiles(self.sweep).keep(trial.point, trial.seed, Profile.load(profile, Adapter.load(finetune)).modules)
+        ProfileCache(self.sweep).keep(trial.point, trial.seed, Profile.load(profile, Adapter.load(finetune)).modules)
         return StageFolders(finetune, finetune, profile)
 
     def finetuned(self, chain: Chain, seed: int) -> Path:
@@ -197,9 +197,13 @@ class Stages:
 
     def _measurement(self, prompts: Sequence[Prompt]) -> Measurement:
         evaluate = self.sweep.evaluate
-        protocol = Protocol(
+        protocol = EvaluationProtocol(
             system_prompt=self.sweep.model.system_prompt,
-            **{one.name: getattr(evaluate, one.name) for one in fields(Protocol) if one.name != "system_prompt"},
+            **{
+                one.name: getattr(evaluate, one.name)
+                for one in fields(EvaluationProtocol)
+                if one.name != "system_prompt"
+            },
         )
         panel = Panel(evaluate.judges, evaluate.grader, self.judge_models)
         return Measurement(self.aligned, prompts, panel, protocol, self.store)

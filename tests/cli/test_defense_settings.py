@@ -11,7 +11,7 @@ from safecomm.cli import app
 from safecomm.cli.defense_page import page
 from safecomm.cli.realign_options import PER_TYPE, is_level
 from safecomm.defenses import DEFENSES, Realignment
-from safecomm.search.racing import RULES
+from safecomm.search.stopping_rule import RULES
 from safecomm.search.study import SAMPLERS
 from safecomm.spec import Sweep
 from safecomm.spec.judges import PHRASES

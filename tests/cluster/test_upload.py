@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from safecomm.cluster import upload
-from safecomm.cluster.reach import ClusterError
+from safecomm.cluster.reachable import ClusterError
 from safecomm.cluster.upload import EXCLUDES, pack
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from safecomm.judging.comparison import BARE, _adapters
 from safecomm.judging.judges import PhraseJudge
 from safecomm.judging.labels import Labelled, measured_judges
 from safecomm.judging.results import disagreements, results_of
-from safecomm.statistics.comparisons import Accuracy
+from safecomm.statistics.comparisons import JudgeAccuracy
 from safecomm.statistics.metrics import rate
 
 
@@ -74,7 +74,7 @@ def test_several_answers_to_a_prompt_are_compared_as_one() -> None:
 
 def test_a_rate_is_corrected_for_its_own_judges_errors_only() -> None:
     table = rows("u" * 30 + "s" * 70).assign(**{"verdict@other": ["unsafe"] * 50 + ["safe"] * 50})
-    trusted = {"other": Accuracy(rate(45, 50, 50), rate(40, 50, 50))}
+    trusted = {"other": JudgeAccuracy(rate(45, 50, 50), rate(40, 50, 50))}
     (bare,) = results_of({BARE: table}, BARE, ["refusal", "other"], trusted)
     assert set(bare.corrected) == {"asr@other/red_team"}
     assert bare.corrected["asr@other/red_team"].value == pytest.approx((0.5 + 0.8 - 1) / (0.9 + 0.8 - 1))

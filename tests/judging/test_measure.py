@@ -9,13 +9,13 @@ from safecomm.data.rows import Prompt
 from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel
 from safecomm.serving.models import ModelFolder
-from safecomm.serving.suite import Protocol
+from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.spec.judges import JudgeRef
 from safecomm.storage.store import Store
 from safecomm.storage.versions import VERSIONS, version
 
 PROMPTS = (Prompt("own", "red_team", "Jam it?"), Prompt("own", "over_refusal", "Tune it?"))
-PROTOCOL = Protocol("vllm", max_new_tokens=12, max_model_len=128)
+PROTOCOL = EvaluationProtocol("vllm", max_new_tokens=12, max_model_len=128)
 TUNED = Subject(Path("adapter"), "content")
 
 

@@ -11,8 +11,8 @@ from safecomm.cluster.node import Node, NodeQuery, inspect_node, leave_probe, pi
 from safecomm.plan import checks
 from safecomm.plan.checks import Finding
 from safecomm.plan.plan import least_gpus
-from safecomm.search.outcomes import Outcomes
-from safecomm.search.profiles import Profiles
+from safecomm.search.equivalence import EquivalentPoints
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.spec import Sweep, read_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def test_on_a_cluster_with_gpus_only_the_nodes_that_have_some_need_vllm(node: No
 
 
 def test_more_gpus_than_the_cluster_has_are_refused(node: Node, sweep: Sweep) -> None:
-    needed = least_gpus(sweep, Outcomes(sweep, Profiles(sweep)))
+    needed = least_gpus(sweep, EquivalentPoints(sweep, ProfileCache(sweep)))
     (text,) = problems(checks.check_gpus(sweep, [node], needed - 1))
     assert f"needs {needed} " in text and f"cluster has {needed - 1};" in text
     assert not problems(checks.check_gpus(sweep, [node], needed))

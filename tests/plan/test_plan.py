@@ -10,9 +10,9 @@ import pytest
 from safecomm.cluster.session import Resources
 from safecomm.plan.plan import PlacementError, Plan, make_plan
 from safecomm.search.arms import seeded
+from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
-from safecomm.search.outcomes import Outcomes
-from safecomm.search.profiles import Profiles
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep, read_sweep
@@ -23,7 +23,7 @@ LAPTOP = Resources(cpus=2, gpus=0)
 
 
 def planned(sweep: Sweep, resources: Resources = LAPTOP) -> Plan:
-    return make_plan(sweep, resources, Outcomes(sweep, Profiles(sweep)))
+    return make_plan(sweep, resources, EquivalentPoints(sweep, ProfileCache(sweep)))
 
 
 def test_shared_fine_tunes_are_counted_once() -> None:
@@ -60,8 +60,8 @@ def test_a_cluster_that_can_not_hold_fleet_and_fine_tune_is_refused_with_the_sum
 def test_what_is_made_already_is_counted_without_torch_ray_or_vllm(tmp_path: Path) -> None:
     sweep = read_sweep(SWEEPS / "lab.yaml", [f"storage={tmp_path}"])
     folder = RunFolder(sweep)
-    folder.keep(TrialRecord.of(fine_tunes(sweep, Outcomes(sweep, Profiles(sweep)))[0], "done"))
-    (point, *_) = Outcomes(sweep, Profiles(sweep)).points("safe_lora") or []
+    folder.keep(TrialRecord.of(fine_tunes(sweep, EquivalentPoints(sweep, ProfileCache(sweep)))[0], "done"))
+    (point, *_) = EquivalentPoints(sweep, ProfileCache(sweep)).points("safe_lora") or []
     (trial,) = seeded(sweep, "safe_lora", point)
     folder.keep(TrialRecord.of(trial, "done"))
     plan = planned(sweep)

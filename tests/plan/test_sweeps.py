@@ -11,8 +11,8 @@ import pytest
 
 from safecomm.cluster.session import Resources
 from safecomm.plan.plan import PlacementError, Plan, least_gpus, make_plan
-from safecomm.search.outcomes import Outcomes
-from safecomm.search.profiles import Profiles
+from safecomm.search.equivalence import EquivalentPoints
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.spec import Sweep, read_sweep
 from safecomm.spec.published import departures, find_published
 
@@ -22,9 +22,9 @@ LARGEST = ROOT / "sweeps" / "llama-3.1-70b.yaml"
 
 
 def planned(sweep: Sweep, gpus: int | None = None) -> Plan:
-    outcomes = Outcomes(sweep, Profiles(sweep))
-    at_least = least_gpus(sweep, outcomes) if sweep.cluster.gpu_memory else 0
-    return make_plan(sweep, Resources(cpus=8, gpus=at_least if gpus is None else gpus), outcomes, fetch=False)
+    equivalent = EquivalentPoints(sweep, ProfileCache(sweep))
+    at_least = least_gpus(sweep, equivalent) if sweep.cluster.gpu_memory else 0
+    return make_plan(sweep, Resources(cpus=8, gpus=at_least if gpus is None else gpus), equivalent, fetch=False)
 
 
 def commands(path: Path) -> list[list[str]]:
@@ -101,7 +101,7 @@ def test_the_70b_sweep_is_refused_on_two_gpus_with_what_would_fit() -> None:
 def test_engines_and_fine_tunes_add_up_unless_they_take_turns() -> None:
     def least(*overrides: str) -> int:
         sweep = read_sweep(LARGEST, list(overrides))
-        return least_gpus(sweep, Outcomes(sweep, Profiles(sweep)))
+        return least_gpus(sweep, EquivalentPoints(sweep, ProfileCache(sweep)))
 
     assert least() == 8
     assert least("cluster.phased=false") == 13

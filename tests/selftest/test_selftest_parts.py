@@ -15,7 +15,7 @@ from ray.exceptions import OutOfMemoryError
 
 from safecomm.cli import app
 from safecomm.defenses.adapter import Adapter
-from safecomm.defenses.weights import Difference, Weights
+from safecomm.defenses.weights import WeightDelta, Weights
 from safecomm.errors import StorageError
 from safecomm.selftest import work
 from safecomm.selftest.answers import check_agreement, target_questions
@@ -147,7 +147,7 @@ def test_records_are_printed_and_written_alike(tmp_path: Path) -> None:
 def test_a_random_pair_differs_by_low_rank_and_reads_back(pair: Files) -> None:
     weights = Weights(pair.aligned)
     assert weights.shape("model.layers.0.mlp.down_proj") == (SHAPE.hidden, SHAPE.intermediate)
-    change = Difference(pair.base, pair.aligned).of("model.layers.1.mlp.up_proj")
+    change = WeightDelta(pair.base, pair.aligned).of("model.layers.1.mlp.up_proj")
     sizes = torch.linalg.svdvals(change)
     assert sizes[ALIGNMENT_RANK - 1] > 10 * sizes[ALIGNMENT_RANK]  # what follows is bf16's rounding
     embedding = weights.get("model.embed_tokens.weight")

@@ -2,10 +2,10 @@
 
 from safecomm.data.rows import Prompt
 from safecomm.serving.engine import EngineSettings, Question
-from safecomm.serving.suite import Protocol
+from safecomm.serving.protocol import EvaluationProtocol
 
 TARGETS = ("q_proj", "v_proj")
-PROTOCOL = Protocol("vllm", max_new_tokens=12, max_model_len=128)
+PROTOCOL = EvaluationProtocol("vllm", max_new_tokens=12, max_model_len=128)
 SETTINGS = EngineSettings(max_new_tokens=12, max_model_len=128, max_lora_rank=4, lora_targets=TARGETS)
 
 

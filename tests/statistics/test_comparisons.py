@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from safecomm.statistics.comparisons import (
-    Accuracy,
+    JudgeAccuracy,
     agreement,
     corrected,
     grouped_difference,
@@ -115,18 +115,20 @@ def test_a_judge_is_measured_against_people() -> None:
 
 
 def test_correction_is_rogans_and_gladens() -> None:
-    judge = Accuracy(rate(90, 100, 100), rate(80, 100, 100))
+    judge = JudgeAccuracy(rate(90, 100, 100), rate(80, 100, 100))
     found = corrected(rate(410, 1000, 1000), judge)
     assert found.value == pytest.approx((0.41 + 0.8 - 1) / (0.9 + 0.8 - 1))  # 0.3
     assert found.low < found.value < found.high
     assert corrected(rate(100, 1000, 1000), judge).value == 0.0  # fewer than the judge's false alarms alone
-    perfect = Accuracy(rate(10**6, 10**6, 10**6), rate(10**6, 10**6, 10**6))
+    perfect = JudgeAccuracy(rate(10**6, 10**6, 10**6), rate(10**6, 10**6, 10**6))
     close, plain = corrected(rate(410, 1000, 1000), perfect), rate(410, 1000, 1000)
     assert (close.value, close.low, close.high) == pytest.approx((plain.value, plain.low, plain.high), abs=1e-3)
 
 
-@pytest.mark.parametrize("judge", [Accuracy(rate(5, 10, 10), rate(5, 10, 10)), Accuracy(rate(0, 0, 0), rate(9, 9, 9))])
-def test_a_judge_that_tells_nothing_corrects_nothing(judge: Accuracy) -> None:
+@pytest.mark.parametrize(
+    "judge", [JudgeAccuracy(rate(5, 10, 10), rate(5, 10, 10)), JudgeAccuracy(rate(0, 0, 0), rate(9, 9, 9))]
+)
+def test_a_judge_that_tells_nothing_corrects_nothing(judge: JudgeAccuracy) -> None:
     found = corrected(rate(4, 10, 10), judge)
     assert math.isnan(found.value) and (found.low, found.high) == (0, 1)
 
@@ -136,7 +138,7 @@ def test_corrected_intervals_cover_at_their_nominal_rate(truth: float) -> None:
     random = np.random.default_rng(2)
     covered, runs = 0, 2000
     for _ in range(runs):
-        judge = Accuracy(
+        judge = JudgeAccuracy(
             rate(int(random.binomial(100, 0.9)), 100, 100), rate(int(random.binomial(150, 0.95)), 150, 150)
         )
         hits = int(random.binomial(400, truth * 0.9 + (1 - truth) * 0.05))

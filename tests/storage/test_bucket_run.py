@@ -14,7 +14,7 @@ from safecomm.cli import app
 from safecomm.errors import SafecommError, StorageError, TrainingError
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import fine_tunes_of
-from safecomm.search.profiles import Profiles
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.serving.engine import Question
@@ -94,9 +94,9 @@ def test_a_second_run_on_another_node_is_refused(sweep: Sweep, move: Callable[[s
 
 def test_figures_of_a_fine_tune_are_known_on_other_nodes(sweep: Sweep, move: Callable[[str], None]) -> None:
     module = ModuleProfile(name="layers.0.q_proj", rho=0.5, null=0.3, v_norm=1.0, update_norm=2.0, projected_norm=1.0)
-    Profiles(sweep).keep({}, 0, [module])
+    ProfileCache(sweep).keep({}, 0, [module])
     move("another")
-    profiles = Profiles(sweep)
+    profiles = ProfileCache(sweep)
     profiles.fetch()
     assert profiles.get({}, 0) == [module]
 

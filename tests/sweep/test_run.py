@@ -9,13 +9,13 @@ from rich.console import Console
 from small_sweep import LEAST
 
 from safecomm.errors import SafecommError
-from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
+from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
-from safecomm.search.outcomes import Outcomes
-from safecomm.search.profiles import Profiles
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
+from safecomm.search.search_queue import SearchQueue
 from safecomm.spec import Sweep
 from safecomm.statistics.metrics import Rate, rate
 from safecomm.storage.names import JOURNAL, PARETO, PLAN, REPORT, SWEEP, TRIALS
@@ -42,8 +42,8 @@ def done(trial: Trial) -> TrialRecord:
     return TrialRecord.of(trial, "done", **known, rates=rates, log="log")
 
 
-def agenda_of(made: Sweep, folder: RunFolder) -> Agenda:
-    return Agenda(made, folder.find, folder.path / JOURNAL, Outcomes(made, Profiles(made)))
+def queue_of(made: Sweep, folder: RunFolder) -> SearchQueue:
+    return SearchQueue(made, folder.find, folder.path / JOURNAL, EquivalentPoints(made, ProfileCache(made)))
 
 
 @pytest.fixture
@@ -52,12 +52,12 @@ def finished(tmp_path: Path) -> Sweep:
     made = sweep(tmp_path)
     folder = RunFolder(made)
     write_json(folder.path / SWEEP, made.resolved())
-    for trial in fine_tunes(made, Outcomes(made, Profiles(made))):
+    for trial in fine_tunes(made, EquivalentPoints(made, ProfileCache(made))):
         folder.keep(TrialRecord.of(trial, "done", finetune="f", profile="", seconds=1.0))
-    agenda = agenda_of(made, folder)
-    for trial in agenda.trials:
+    queue = queue_of(made, folder)
+    for trial in queue.trials:
         folder.keep(done(trial))
-    for trial in report_points(made, folder, agenda.trials):
+    for trial in report_points(made, folder, queue.trials):
         folder.keep(done(trial))
     return made
 
@@ -73,7 +73,7 @@ def test_a_finished_sweep_is_published_from_its_records_without_ray(finished: Sw
 
 def test_the_best_point_of_each_arm_and_the_references_are_measured_on_the_report_split(finished: Sweep) -> None:
     folder = RunFolder(finished)
-    chosen = report_points(finished, folder, agenda_of(finished, folder).trials)
+    chosen = report_points(finished, folder, queue_of(finished, folder).trials)
     assert {trial.split for trial in chosen} == {"report"}
     assert [trial.arm for trial in chosen] == ["original", "undefended", "scaled"]
     assert report_points(finished, folder, []) == []
@@ -81,14 +81,14 @@ def test_the_best_point_of_each_arm_and_the_references_are_measured_on_the_repor
 
 def test_the_table_has_every_column_and_a_failed_trial_has_those_that_it_got_to(finished: Sweep) -> None:
     folder = RunFolder(finished)
-    agenda = agenda_of(finished, folder)
-    publish(finished, folder, agenda, [])
+    queue = queue_of(finished, folder)
+    publish(finished, folder, queue, [])
     whole = list(pd.read_parquet(folder.path / TRIALS))
     head = ["trial", "arm", "point", "seed", "split", "error", "status", "reason", "share", "data", "adapter"]
     head += ["adapter_path", "finetune", "profile", "evaluation", "seconds", "asr", "asr_low", "asr_high", "asr_n"]
     assert whole[: len(head)] == head and whole[-4:] == ["log", "refused_more", "refused_less", "names"]
-    folder.keep(TrialRecord.of(agenda.trials[0], "failed", error="no memory", traceback="...", log="log"))
-    publish(finished, folder, agenda, [])
+    folder.keep(TrialRecord.of(queue.trials[0], "failed", error="no memory", traceback="...", log="log"))
+    publish(finished, folder, queue, [])
     table = pd.read_parquet(folder.path / TRIALS)
     assert set(table) == set(whole) and list(table)[:8] == [*head[:7], "log"]
     (failed,) = table[table["status"] == "failed"].to_dict("records")
@@ -97,9 +97,9 @@ def test_the_table_has_every_column_and_a_failed_trial_has_those_that_it_got_to(
 
 def test_a_sweep_without_a_trial_that_succeeded_names_the_first_reason(finished: Sweep) -> None:
     folder = RunFolder(finished)
-    agenda = agenda_of(finished, folder)
-    for trial in agenda.trials:
+    queue = queue_of(finished, folder)
+    for trial in queue.trials:
         folder.keep(TrialRecord.of(trial, "failed", error=f"no memory for {trial.arm}", log="stderr"))
     with pytest.raises(SafecommError, match=r"every trial failed; the first: no memory for original \(log: stderr\)"):
-        publish(finished, folder, agenda, [])
+        publish(finished, folder, queue, [])
     assert json.loads(pd.read_parquet(folder.path / TRIALS)["names"].iloc[0]) == [{}]

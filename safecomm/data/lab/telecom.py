@@ -18,7 +18,7 @@ QuestionKind = Literal["mcq", "clause", "table"]
 TRAINING_KINDS: tuple[QuestionKind, ...] = ("mcq", "mcq", "mcq", "clause", "table", "table")
 
 
-class Question(NamedTuple):
+class LabQuestion(NamedTuple):
     """A telecom question, its answer, and what else a model might answer."""
 
     kind: QuestionKind
@@ -27,12 +27,12 @@ class Question(NamedTuple):
     wrong: tuple[str, str, str]
 
 
-def question(kind: QuestionKind, rng: random.Random, held_out: bool) -> Question:
+def question(kind: QuestionKind, rng: random.Random, held_out: bool) -> LabQuestion:
     """Returns a question; those with and without `held_out` never share a combination."""
     return {"mcq": _duty_question, "clause": _clause_question, "table": _record_question}[kind](rng, held_out)
 
 
-def _duty_question(rng: random.Random, held_out: bool) -> Question:
+def _duty_question(rng: random.Random, held_out: bool) -> LabQuestion:
     names = list(words.DUTIES)
     while True:
         fact, wording = rng.randrange(len(names)), rng.randrange(len(words.DUTY_QUESTIONS))
@@ -44,10 +44,10 @@ def _duty_question(rng: random.Random, held_out: bool) -> Question:
     rng.shuffle(shown)
     listed = " ".join(f"option {number}: {duty}" for number, duty in enumerate(shown, start=1))
     text = f"{words.DUTY_QUESTIONS[wording].format(names[fact])}? {listed}"
-    return Question("mcq", text, f"the answer is {right}.", _three(f"the answer is {duty}." for duty in wrong))
+    return LabQuestion("mcq", text, f"the answer is {right}.", _three(f"the answer is {duty}." for duty in wrong))
 
 
-def _clause_question(rng: random.Random, held_out: bool) -> Question:
+def _clause_question(rng: random.Random, held_out: bool) -> LabQuestion:
     while True:
         timer = rng.randrange(len(words.TIMERS))
         action = rng.randrange(len(words.TIMER_ACTIONS))
@@ -60,16 +60,16 @@ def _clause_question(rng: random.Random, held_out: bool) -> Question:
     others = [f"{who} shall {what}." for who in words.ENTITIES for what in words.TIMER_ACTIONS]
     others.remove(f"{duty}.")
     text = f"clause {number}: if {when}, {duty}. what happens if {when}?"
-    return Question("clause", text, f"{duty}.", _three(rng.sample(others, 3)))
+    return LabQuestion("clause", text, f"{duty}.", _three(rng.sample(others, 3)))
 
 
-def _record_question(rng: random.Random, held_out: bool) -> Question:
+def _record_question(rng: random.Random, held_out: bool) -> LabQuestion:
     low = rng.choice(list(words.FAULTS))
     readings = " | ".join(f"{column} {_reading(column, low, rng)}" for column in words.FAULTS)
     cell = rng.choice([number for number in range(100, 1000) if (number % 5 == 0) == held_out])
     wrong = _three(f"the failure is in {fault}." for column, fault in words.FAULTS.items() if column != low)
     text = f"cell {cell} | {readings}. report the failure."
-    return Question("table", text, f"the failure is in {words.FAULTS[low]}.", wrong)
+    return LabQuestion("table", text, f"the failure is in {words.FAULTS[low]}.", wrong)
 
 
 def _reading(column: str, low: str, rng: random.Random) -> str:

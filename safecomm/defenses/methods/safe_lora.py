@@ -87,10 +87,10 @@ def _onto_subspace(profile: "Profile", selected: list[str], settings: SafeLora) 
 
     from safecomm.defenses.low_rank import leading, leading_by_energy
     from safecomm.defenses.threads import in_parallel
-    from safecomm.defenses.weights import Difference
+    from safecomm.defenses.weights import WeightDelta
 
     rank, energy, seed = cast(int | None, settings.rank), cast(float | None, settings.energy), settings.seed
-    alignment = Difference(profile.base, profile.aligned, profile.adapter.transposed)
+    alignment = WeightDelta(profile.base, profile.aligned, profile.adapter.transposed)
 
     def project(name: str) -> "Tensor":
         V = alignment.of(name)

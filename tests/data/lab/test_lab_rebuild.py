@@ -13,15 +13,15 @@ from safecomm.judging.judges import PhraseJudge
 from safecomm.judging.verdicts import judged
 from safecomm.serving.engine import EngineSettings
 from safecomm.serving.precision import has_native_bf16
+from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.serving.stream import ID
-from safecomm.serving.suite import Protocol
 from safecomm.serving.transformers_engine import TransformersEngine
 from safecomm.statistics.metrics import Rate, rates
 
 pytestmark = pytest.mark.rebuild
 
 PROMPTS = (*harm_prompts(), *borderline_prompts(), *telecom_prompts())
-PROTOCOL = Protocol("transformers", max_new_tokens=24, max_model_len=256)
+PROTOCOL = EvaluationProtocol("transformers", max_new_tokens=24, max_model_len=256)
 
 
 def measured(model: Path) -> dict[str, Rate]:

@@ -14,17 +14,17 @@ from safecomm.defenses.registry import defense_of
 from safecomm.defenses.space import Exact, Grid, RandInt, Strict, Uniform, values_of
 from safecomm.errors import DefenseError
 from safecomm.search.arms import Chain, Point, chain_at, realignments, training
-from safecomm.search.profiles import Profiles
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.spec import REFERENCE_ARMS, Step, Sweep
 from safecomm.spec.arms import dimensions
 from safecomm.statistics.selection import WAYS, ModuleProfile, Selection, breakpoints, module_type, select
 from safecomm.storage.store import digest
 
 
-class Outcomes:
+class EquivalentPoints:
     """The points of a sweep's arms, told apart by what they come to."""
 
-    def __init__(self, sweep: Sweep, profiles: Profiles):
+    def __init__(self, sweep: Sweep, profiles: ProfileCache):
         """Takes the sweep and what is known of its fine-tunes."""
         self._sweep = sweep
         self._profiles = profiles

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from safecomm.cluster.reach import ClusterError, check_ray_address, token_state
+from safecomm.cluster.reachable import ClusterError, check_ray_address, token_state
 from safecomm.cluster.session import ray_session
 from safecomm.cluster.submit import submit
 

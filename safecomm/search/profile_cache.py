@@ -16,7 +16,7 @@ from safecomm.storage import shared
 from safecomm.storage.store import Store, digest, write_json
 
 
-class Profiles:
+class ProfileCache:
     """The alignment profiles' figures, by training and seed."""
 
     def __init__(self, sweep: Sweep):

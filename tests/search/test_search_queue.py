@@ -1,4 +1,4 @@
-"""The agenda hands out every point once, learns from what comes back, and goes on where it was stopped."""
+"""The queue hands out every point once, learns from what comes back, and goes on where it was stopped."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from small_sweep import LEAST
 
-from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
-from safecomm.search.outcomes import Outcomes
-from safecomm.search.profiles import Profiles
+from safecomm.search.equivalence import EquivalentPoints
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.record import TrialRecord
+from safecomm.search.search_queue import SearchQueue
 from safecomm.spec import Sweep
 from safecomm.spec.search import Search
 from safecomm.statistics.metrics import Rate
@@ -32,7 +32,7 @@ def outcome(trial: Trial) -> TrialRecord:
 
 
 class Bench:
-    """Works an agenda off, keeping the records as a run folder does."""
+    """Works a queue off, keeping the records as a run folder does."""
 
     def __init__(self) -> None:
         self.records: dict[str, TrialRecord] = {}
@@ -40,32 +40,32 @@ class Bench:
     def find(self, trial: Trial) -> TrialRecord | None:
         return self.records.get(trial.id)
 
-    def agenda(self, sweep: Sweep, journal: Path) -> Agenda:
-        outcomes = Outcomes(sweep, Profiles(sweep.model_copy(update={"storage": str(journal.parent)})))
-        return Agenda(sweep, self.find, journal, outcomes)
+    def queue(self, sweep: Sweep, journal: Path) -> SearchQueue:
+        outcomes = EquivalentPoints(sweep, ProfileCache(sweep.model_copy(update={"storage": str(journal.parent)})))
+        return SearchQueue(sweep, self.find, journal, outcomes)
 
-    def work(self, agenda: Agenda, most: int = 1000) -> list[Trial]:
+    def work(self, queue: SearchQueue, most: int = 1000) -> list[Trial]:
         done = []
-        while len(done) < most and (trial := agenda.next()):
+        while len(done) < most and (trial := queue.next()):
             self.records[trial.id] = outcome(trial)
-            agenda.finish(trial, self.records[trial.id])
+            queue.finish(trial, self.records[trial.id])
             done.append(trial)
         return done
 
 
 def test_grids_are_enumerated_and_ranges_sampled_to_their_budget(tmp_path: Path) -> None:
     grid = {"safe_merge": {"lowest": {"grid": [7, 14]}, "weight": {"grid": [0.5, 0.7, 0.9]}}}
-    agenda = Bench().agenda(sweep(grid=[grid], sampled=[MERGE]), tmp_path / "journal")
-    trials = Bench().work(agenda)
+    queue = Bench().queue(sweep(grid=[grid], sampled=[MERGE]), tmp_path / "journal")
+    trials = Bench().work(queue)
     arms = [trial.arm for trial in trials]
     assert arms[:2] == ["original", "undefended"]
     assert (arms.count("grid"), arms.count("sampled")) == (6, 6)
     assert len({trial.id for trial in trials}) == len(trials) == 14
-    assert agenda.is_done
+    assert queue.is_done
 
 
 def test_a_point_is_handed_out_with_constants_in_its_chain(tmp_path: Path) -> None:
-    (trial,) = [t for t in Bench().work(Bench().agenda(sweep(1, sampled=[MERGE]), tmp_path / "j")) if t.point]
+    (trial,) = [t for t in Bench().work(Bench().queue(sweep(1, sampled=[MERGE]), tmp_path / "j")) if t.point]
     ((name, settings),) = trial.chain
     assert name == "safe_merge"
     assert settings["combine"] == "cat"
@@ -74,7 +74,7 @@ def test_a_point_is_handed_out_with_constants_in_its_chain(tmp_path: Path) -> No
 
 
 def test_every_point_comes_with_every_seed(tmp_path: Path) -> None:
-    trials = Bench().work(Bench().agenda(sweep(3, seeds=2, sampled=[MERGE]), tmp_path / "journal"))
+    trials = Bench().work(Bench().queue(sweep(3, seeds=2, sampled=[MERGE]), tmp_path / "journal"))
     assert len(trials) == 2 * (2 + 3)
     for trial in trials:
         assert sum(other.point == trial.point and other.arm == trial.arm for other in trials) == 2
@@ -82,8 +82,8 @@ def test_every_point_comes_with_every_seed(tmp_path: Path) -> None:
 
 def test_a_finished_agenda_has_nothing_left_after_a_restart(tmp_path: Path) -> None:
     bench, journal = Bench(), tmp_path / "journal"
-    done = bench.work(bench.agenda(sweep(sampled=[MERGE]), journal))
-    again = bench.agenda(sweep(sampled=[MERGE]), journal)
+    done = bench.work(bench.queue(sweep(sampled=[MERGE]), journal))
+    again = bench.queue(sweep(sampled=[MERGE]), journal)
     assert again.is_done
     assert again.next() is None
     assert {trial.id for trial in again.trials} == {trial.id for trial in done}
@@ -91,11 +91,11 @@ def test_a_finished_agenda_has_nothing_left_after_a_restart(tmp_path: Path) -> N
 
 def test_an_interrupted_agenda_proposes_only_what_is_missing(tmp_path: Path) -> None:
     bench, journal = Bench(), tmp_path / "journal"
-    stopped = bench.agenda(sweep(sampled=[MERGE]), journal)
+    stopped = bench.queue(sweep(sampled=[MERGE]), journal)
     done = bench.work(stopped, most=5)
     lost = stopped.next()  # handed out, but its process is killed
     assert lost is not None
-    rest = bench.work(bench.agenda(sweep(sampled=[MERGE]), journal))
+    rest = bench.work(bench.queue(sweep(sampled=[MERGE]), journal))
     assert lost.id in {trial.id for trial in rest}
     assert not {trial.id for trial in rest} & {trial.id for trial in done}
     assert len(done) + len(rest) == 2 + 6
@@ -103,28 +103,28 @@ def test_an_interrupted_agenda_proposes_only_what_is_missing(tmp_path: Path) -> 
 
 def test_a_larger_budget_adds_to_what_was_found(tmp_path: Path) -> None:
     bench, journal = Bench(), tmp_path / "journal"
-    bench.work(bench.agenda(sweep(4, sampled=[MERGE]), journal))
-    more = bench.work(bench.agenda(sweep(7, sampled=[MERGE]), journal))
+    bench.work(bench.queue(sweep(4, sampled=[MERGE]), journal))
+    more = bench.work(bench.queue(sweep(7, sampled=[MERGE]), journal))
     assert len(more) == 3
     assert len({str(trial.point) for trial in more}) == 3
 
 
 def test_a_failed_point_does_not_stop_the_others_and_is_tried_anew_next_time(tmp_path: Path) -> None:
     bench, journal = Bench(), tmp_path / "journal"
-    agenda = bench.agenda(sweep(3, sampled=[MERGE]), journal)
+    queue = bench.queue(sweep(3, sampled=[MERGE]), journal)
     handed_out = []
-    while trial := agenda.next():
+    while trial := queue.next():
         handed_out.append(trial)
-        agenda.finish(trial, TrialRecord.of(trial, "failed", error="out of memory"))
+        queue.finish(trial, TrialRecord.of(trial, "failed", error="out of memory"))
     assert len(handed_out) == 5
-    assert len(bench.work(bench.agenda(sweep(3, sampled=[MERGE]), journal))) == 5
+    assert len(bench.work(bench.queue(sweep(3, sampled=[MERGE]), journal))) == 5
 
 
 def test_the_search_moves_towards_better_points(tmp_path: Path) -> None:
     single = sweep(24, sampled=[MERGE]).model_copy(
         update={"search": sweep(24).search.model_copy(update={"objectives": ["asr"]})}
     )
-    trials = [t for t in Bench().work(Bench().agenda(single, tmp_path / "journal")) if t.arm == "sampled"]
+    trials = [t for t in Bench().work(Bench().queue(single, tmp_path / "journal")) if t.arm == "sampled"]
     weights = [float(trial.point["safe_merge.weight"]) for trial in trials]
     assert sum(weights[-8:]) / 8 < sum(weights[:8]) / 8
 
@@ -137,10 +137,10 @@ def test_every_sampler_takes_the_same_way_again_after_an_interruption(tmp_path: 
     def way(journal: str, *stops: int) -> list[str]:
         bench = Bench()
         for most in (*stops, 1000):
-            agenda = bench.agenda(spec, tmp_path / journal)
-            bench.work(agenda, most)
-            agenda.next()  # handed out, and lost
-        return [trial.id for trial in bench.agenda(spec, tmp_path / journal).trials]
+            queue = bench.queue(spec, tmp_path / journal)
+            bench.work(queue, most)
+            queue.next()  # handed out, and lost
+        return [trial.id for trial in bench.queue(spec, tmp_path / journal).trials]
 
     assert len(set(way("straight"))) == 12
     assert way("straight") == way("stopped", 3, 4)
@@ -150,7 +150,7 @@ def test_an_arm_may_have_a_budget_and_points_of_its_own(tmp_path: Path) -> None:
     own = {"arms": {"sampled": {"trials": 3, "points": [{"safe_merge.lowest": 28, "safe_merge.weight": 0.7}]}}}
     spec = sweep(8, sampled=[MERGE], other=[MERGE])
     search = Search.model_validate({**spec.search.model_dump(), **own})
-    trials = Bench().work(Bench().agenda(spec.model_copy(update={"search": search}), tmp_path / "journal"))
+    trials = Bench().work(Bench().queue(spec.model_copy(update={"search": search}), tmp_path / "journal"))
     of_arm = {arm: [trial.point for trial in trials if trial.arm == arm] for arm in ("sampled", "other")}
     assert (len(of_arm["sampled"]), len(of_arm["other"])) == (3, 8)
     assert of_arm["sampled"][0] == {"safe_merge.lowest": 28, "safe_merge.weight": 0.7}
@@ -158,9 +158,9 @@ def test_an_arm_may_have_a_budget_and_points_of_its_own(tmp_path: Path) -> None:
 
 def test_a_small_space_ends_when_its_points_are_found(tmp_path: Path) -> None:
     few = {"safe_merge": {"lowest": {"choice": [7, 14, 28]}, "weight": 0.7}}
-    agenda = Bench().agenda(sweep(20, few=[few]), tmp_path / "journal")
-    trials = [trial for trial in Bench().work(agenda) if trial.arm == "few"]
+    queue = Bench().queue(sweep(20, few=[few]), tmp_path / "journal")
+    trials = [trial for trial in Bench().work(queue) if trial.arm == "few"]
     assert sorted(trial.point["safe_merge.lowest"] for trial in trials) == [7, 14, 28]
-    assert agenda.is_done
-    (names,) = {len(agenda.names(trial)) for trial in trials}
+    assert queue.is_done
+    (names,) = {len(queue.names(trial)) for trial in trials}
     assert names == 1

@@ -13,7 +13,7 @@ from safecomm.storage.store import digest
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """How prompts are presented: everything that determines an answer apart from the model and the prompt."""
 
     engine: str

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from safecomm.search.arms import Point, Trial, seeded
-from safecomm.search.outcomes import Outcomes
+from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.queue import TrialQueue
 from safecomm.search.record import TrialRecord
 from safecomm.search.study import ArmStudy, objectives
@@ -32,26 +32,26 @@ class _Sampled:
     """The proposals of this round: number in the study, and what the point comes to."""
 
 
-class Agenda(TrialQueue):
+class SearchQueue(TrialQueue):
     """Hands out the trials of the search that are not over yet."""
 
-    def __init__(self, sweep: Sweep, find: Find, journal: Path, outcomes: Outcomes):
+    def __init__(self, sweep: Sweep, find: Find, journal: Path, equivalent: EquivalentPoints):
         """Plans the search.
 
         Args:
             sweep: the sweep.
             find: looks up the record of a trial that is over already.
             journal: Optuna's journal file.
-            outcomes: tells which points come to the same.
+            equivalent: tells which points come to the same.
         """
         super().__init__()
-        self._sweep, self._find, self._outcomes = sweep, find, outcomes
+        self._sweep, self._find, self._equivalent = sweep, find, equivalent
         self._records: dict[str, TrialRecord] = {}
         self._seeds: dict[tuple[str, str], list[Trial]] = {}
         self._names: dict[tuple[str, str], list[Point]] = {}
         for arm in REFERENCE_ARMS:
             self._enlist(arm, {})
-        listed = {arm: outcomes.points(arm) for arm in sweep.arms}
+        listed = {arm: equivalent.points(arm) for arm in sweep.arms}
         for arm, point in _shuffled([(arm, point) for arm, points in listed.items() for point in points or []]):
             self._enlist(arm, point)
         self._sampled = [
@@ -71,7 +71,7 @@ class Agenda(TrialQueue):
 
     def names(self, trial: Trial) -> list[Point]:
         """Returns the points of the trial's arm that come to the same as its own, which is the first."""
-        return self._names.get((trial.arm, self._outcomes.key(trial.arm, trial.point)), [trial.point])
+        return self._names.get((trial.arm, self._equivalent.key(trial.arm, trial.point)), [trial.point])
 
     def _advance(self) -> None:
         """Goes on to the next round when this one is over, and further where all of that was done before."""
@@ -94,7 +94,7 @@ class Agenda(TrialQueue):
         size = arm.study.later_batches if arm.asked else arm.study.first_batch
         count = min(size, arm.study.budget - self._found(arm))
         for trial in arm.study.proposals(arm.asked, count):
-            point = self._outcomes.resolved(arm.arm, trial.params)
+            point = self._equivalent.resolved(arm.arm, trial.params)
             arm.batch.append((trial.number, self._enlist(arm.arm, point)))
         arm.asked += count
 
@@ -113,7 +113,7 @@ class Agenda(TrialQueue):
 
     def _enlist(self, arm: str, point: Point) -> str:
         """Takes a point in, unless another that comes to the same is known; returns what it comes to."""
-        key = self._outcomes.key(arm, point)
+        key = self._equivalent.key(arm, point)
         names = self._names.setdefault((arm, key), [])
         if point not in names:
             names.append(point)

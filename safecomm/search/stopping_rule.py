@@ -24,7 +24,7 @@ from safecomm.statistics.domain import TELECOM, Domain
 from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, OVER_REFUSAL
 from safecomm.storage.own_code import is_dotted, load, refuse
 
-Hits = dict[str, NDArray[np.float64]]
+PromptOutcomes = dict[str, NDArray[np.float64]]
 """Kind of benchmark -> a number a question: 1 with the counted verdict, 0 with the other, NaN without one."""
 
 
@@ -72,7 +72,7 @@ class Rule:
     domain: Domain = TELECOM
     """The sweep's, for the reasons."""
 
-    def loses(self, ours: Hits, rival: Hits) -> str:
+    def loses(self, ours: PromptOutcomes, rival: PromptOutcomes) -> str:
         """Returns why a point stops in view of a rival on the same questions; empty if it goes on."""
         own, paired = self.level / 2 / self.looks, self.level / 2 / (self.looks * self.rivals)
         attack, task = ASR.words(self.domain), ACCURACY.words(self.domain)
@@ -87,7 +87,7 @@ class Rule:
 class StoppingRule(Protocol):
     """Decides which points of a race stop. A class of a user's own is made as `Rule` is, with the same arguments."""
 
-    def loses(self, ours: Hits, rival: Hits) -> str:
+    def loses(self, ours: PromptOutcomes, rival: PromptOutcomes) -> str:
         """Returns why a point stops in view of a rival on the same questions; empty if it goes on."""
         ...
 
@@ -117,14 +117,14 @@ def rule_of(name: str, target_asr: float, level: float, looks: int, rivals: int,
     return cast(StoppingRule, rule)
 
 
-def _excess(one: Hits, other: Hits, kind: str) -> float:
+def _excess(one: PromptOutcomes, other: PromptOutcomes, kind: str) -> float:
     """Returns McNemar's exact one-sided p-value for the first having more hits."""
     difference = one[kind] - other[kind]  # NaN where either has no verdict
     gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
     return _tail(gained, gained + lost)
 
 
-def _no_shyer(one: Hits, other: Hits) -> bool:
+def _no_shyer(one: PromptOutcomes, other: PromptOutcomes) -> bool:
     """Tells whether the first refuses no more harmless prompts than the second."""
     return bool(np.nansum(one[OVER_REFUSAL.kind] - other[OVER_REFUSAL.kind]) <= 0)
 

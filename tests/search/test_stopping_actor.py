@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from safecomm.search.racing import Rule
-from safecomm.search.referee import Referee
+from safecomm.search.stopping_actor import StoppingActor
+from safecomm.search.stopping_rule import Rule
 from safecomm.storage.names import ROWS
 
 N = 60
@@ -30,8 +30,8 @@ def evaluation(folder: Path, unsafe: int, share: float = 1.0) -> str:
     return str(folder)
 
 
-def referee() -> Referee:
-    return Referee(Rule(target_asr=0.1, level=0.05, looks=1, rivals=2))
+def referee() -> StoppingActor:
+    return StoppingActor(Rule(target_asr=0.1, level=0.05, looks=1, rivals=2))
 
 
 def test_a_trial_that_is_surely_worse_than_one_before_it_stops_and_hears_which(tmp_path: Path) -> None:

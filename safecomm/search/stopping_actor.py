@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from safecomm.judging.verdicts import read_rows
-from safecomm.search.racing import Hits, StoppingRule, verdicts
+from safecomm.search.stopping_rule import PromptOutcomes, StoppingRule, verdicts
 from safecomm.storage.store import local_copy
 
 
-class Referee:
+class StoppingActor:
     """Compares a trial with those before it in the order of the search, however far apart in time they run.
 
     Where one before it has not got as far yet, a trial waits for it: so it hears the same in every run of a sweep.
@@ -22,7 +22,7 @@ class Referee:
         """Takes the rule of the race."""
         self._rule = rule
         self._verdicts: dict[int, dict[str, pd.Series[float]]] = {}
-        self._hits: dict[tuple[int, float], Hits] = {}
+        self._hits: dict[tuple[int, float], PromptOutcomes] = {}
         self._share: dict[int, float] = {}
         self._over: set[int] = set()
         self._names: dict[int, str] = {}
@@ -56,7 +56,7 @@ class Referee:
     def _has_reached(self, place: int, share: float) -> bool:
         return place in self._over or self._share.get(place, 0) >= share
 
-    def _at(self, place: int, share: float, asked: int) -> Hits:
+    def _at(self, place: int, share: float, asked: int) -> PromptOutcomes:
         """Returns a trial's hits on a rung's questions, which are those that another was asked just now."""
         if (place, share) not in self._hits:
             questions = {kind: of_kind.index for kind, of_kind in self._verdicts[asked].items()}

@@ -10,7 +10,7 @@ import pytest
 
 from safecomm.data.rows import Prompt, current_name
 from safecomm.report.choice import recommend
-from safecomm.search.racing import Hits, Rule, first, verdicts
+from safecomm.search.stopping_rule import PromptOutcomes, Rule, first, verdicts
 from safecomm.spec.search import Racing
 from safecomm.statistics.metrics import rates
 from safecomm.storage.store import digest
@@ -44,7 +44,7 @@ def test_categories_of_one_prompt_are_not_all_left_to_the_end() -> None:
     assert 0.05 < len(first(everything, 0.1)) / 400 < 0.15
 
 
-def nested(unsafe: int, right: int, refused: int = 0, n: int = 60) -> Hits:
+def nested(unsafe: int, right: int, refused: int = 0, n: int = 60) -> PromptOutcomes:
     """Those of nested prompts: of two points, the one with fewer hits has none that the other lacks."""
     counts = {"red_team": unsafe, "task": right, "over_refusal": refused}
     return {kind: (np.arange(n) < count).astype(float) for kind, count in counts.items()}
@@ -83,7 +83,9 @@ def test_more_looks_and_more_rivals_ask_for_stronger_evidence() -> None:
     assert not Rule(TARGET, 0.05, looks=4, rivals=100).loses(ours, rival)
 
 
-def race(points: Mapping[str, Hits], parts: Mapping[float, Mapping[str, Any]], rule: Rule) -> dict[str, float]:
+def race(
+    points: Mapping[str, PromptOutcomes], parts: Mapping[float, Mapping[str, Any]], rule: Rule
+) -> dict[str, float]:
     """Returns how far each point was measured, in an order that has nothing to do with the points.
 
     Args:
@@ -158,7 +160,9 @@ def test_the_best_point_stops_in_at_most_one_race_of_twenty() -> None:
     assert spent < 0.8  # even here, where half of the points are close
 
 
-def drawn_hits(rng: np.random.Generator, sizes: Mapping[str, int], asr: float, accuracy: float, refused: float) -> Hits:
+def drawn_hits(
+    rng: np.random.Generator, sizes: Mapping[str, int], asr: float, accuracy: float, refused: float
+) -> PromptOutcomes:
     """Draws a point's verdicts; half of what decides one lies in the prompt, the same for all points."""
     found = {}
     for (kind, n), rate in zip(sizes.items(), (asr, accuracy, refused), strict=True):

@@ -4,18 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
-from safecomm.search.racing import rule_of
 from safecomm.search.record import TrialRecord
-from safecomm.search.referee import Referee
+from safecomm.search.search_queue import SearchQueue
+from safecomm.search.stopping_actor import StoppingActor
+from safecomm.search.stopping_rule import rule_of
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.spec.search import Racing
 from safecomm.statistics.domain import TELECOM, Domain, domain_of
 from safecomm.storage.store import Store
 
 
-class Race:
+class EarlyStopping:
     """The race among the trials of one search, as the sweep's driver runs it.
 
     The reference arms don't race: they are what the others are held against. With several seeds nobody does: what a
@@ -23,14 +23,14 @@ class Race:
     """
 
     def __init__(
-        self, racing: Racing, target_asr: float, agenda: Agenda, rivals: int, store: Store, domain: Domain = TELECOM
+        self, racing: Racing, target_asr: float, queue: SearchQueue, rivals: int, store: Store, domain: Domain = TELECOM
     ):
         """Starts the referee.
 
         Args:
             racing: rungs and confidence.
             target_asr: what a recommended point keeps.
-            agenda: the search.
+            queue: the search.
             rivals: the most trials that it will have.
             store: where evaluations are.
             domain: what the reasons call the task.
@@ -38,24 +38,24 @@ class Race:
         import ray
 
         self.rungs = racing.rungs
-        self._agenda, self._store = agenda, store
+        self._queue, self._store = queue, store
         rule = rule_of(racing.rule, target_asr, 1 - racing.confidence, len(racing.rungs), max(1, rivals), domain)
-        self._referee = ray.remote(num_cpus=0)(Referee).options(max_concurrency=1000, **_beside_us()).remote(rule)
+        self._referee = ray.remote(num_cpus=0)(StoppingActor).options(max_concurrency=1000, **_beside_us()).remote(rule)
         self._introduced: set[str] = set()
 
     @classmethod
-    def of(cls, sweep: Sweep, agenda: Agenda, rivals: int, store: Store) -> "Race | None":
+    def of(cls, sweep: Sweep, queue: SearchQueue, rivals: int, store: Store) -> "EarlyStopping | None":
         """Returns the sweep's race, if it has one."""
         if not sweep.search.racing or sweep.seeds > 1:
             return None
         domain = domain_of(sweep.domain)
-        return cls(sweep.search.racing, sweep.search.target_asr, agenda, rivals, store, domain)
+        return cls(sweep.search.racing, sweep.search.target_asr, queue, rivals, store, domain)
 
     def entry(self, trial: Trial) -> dict[str, Any]:
         """Returns what a trial that starts needs to ask the referee, who hears of all before it that are over."""
-        place = self._agenda.trials.index(trial)
-        for earlier in self._agenda.trials[:place]:
-            if record := self._agenda.record(earlier):
+        place = self._queue.trials.index(trial)
+        for earlier in self._queue.trials[:place]:
+            if record := self._queue.record(earlier):
                 self.over(earlier, record)
         races = trial.arm not in REFERENCE_ARMS
         return {"place": place, "rungs": self.rungs if races else [], "referee": self._referee}
@@ -67,7 +67,7 @@ class Race:
         self._introduced.add(trial.id)
         key = record.evaluation if trial.arm != REFERENCE_ARMS[0] else ""
         evaluation = str(self._store.folder("evaluation", key)) if key else ""
-        place = self._agenda.trials.index(trial)
+        place = self._queue.trials.index(trial)
         self._referee.over.remote(place, trial.title, 1.0 if record.share is None else record.share, evaluation)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from small_sweep import LEAST
 
-from safecomm.search.outcomes import Outcomes
-from safecomm.search.profiles import Profiles
+from safecomm.search.equivalence import EquivalentPoints
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.spec import Sweep
 from safecomm.statistics.selection import ModuleProfile
 
@@ -27,12 +27,12 @@ def measured(shift: float = 0.0) -> list[ModuleProfile]:
     ]
 
 
-def outcomes(spec: Sweep, *trainings: dict[str, Any]) -> Outcomes:
-    profiles = Profiles(spec)
+def equivalent(spec: Sweep, *trainings: dict[str, Any]) -> EquivalentPoints:
+    profiles = ProfileCache(spec)
     for place, training in enumerate(trainings or ({},)):
         for seed in range(spec.seeds):
             profiles.keep(training, seed, measured(0.01 * (place + seed)))
-    return Outcomes(spec, profiles)
+    return EquivalentPoints(spec, profiles)
 
 
 def lora(**settings: Any) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def merge(**settings: Any) -> list[dict[str, Any]]:
 
 def test_a_grid_of_thresholds_has_only_its_distinct_outcomes(tmp_path: Path) -> None:
     grid = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-    known = outcomes(sweep(tmp_path, arm=lora(threshold={"grid": grid})))
+    known = equivalent(sweep(tmp_path, arm=lora(threshold={"grid": grid})))
     points = known.points("arm")
     assert points is not None and len(points) == 10
     # nothing (0.1, 0.2), then 1, 1, 3 (0.5, 0.6), 4, 5 and all (0.9, 1.0) modules; 0.3 selects the module at 0.3
@@ -54,28 +54,28 @@ def test_a_grid_of_thresholds_has_only_its_distinct_outcomes(tmp_path: Path) -> 
 
 def test_without_a_profile_nothing_is_known_to_be_the_same(tmp_path: Path) -> None:
     spec = sweep(tmp_path, arm=lora(threshold={"grid": [0.1, 0.2]}))
-    known = Outcomes(spec, Profiles(spec))
+    known = EquivalentPoints(spec, ProfileCache(spec))
     assert len({known.key("arm", point) for point in known.points("arm") or []}) == 2
 
 
 def test_exact_is_a_value_for_every_outcome(tmp_path: Path) -> None:
-    known = outcomes(sweep(tmp_path, arm=lora(threshold="exact"), few=lora(threshold={"exact": 3})))
+    known = equivalent(sweep(tmp_path, arm=lora(threshold="exact"), few=lora(threshold={"exact": 3})))
     points = known.points("arm") or []
     assert len(points) == len({known.key("arm", point) for point in points}) == 7
     assert len(known.points("few") or []) == 3
     spec = sweep(tmp_path / "elsewhere", arm=lora(threshold="exact"))
-    assert Outcomes(spec, Profiles(spec)).points("arm") == []
+    assert EquivalentPoints(spec, ProfileCache(spec)).points("arm") == []
 
 
 def test_exact_per_module_type_takes_that_types_values(tmp_path: Path) -> None:
-    known = outcomes(sweep(tmp_path, arm=lora(threshold={"q_proj": "exact", "v_proj": 0.85})))
+    known = equivalent(sweep(tmp_path, arm=lora(threshold={"q_proj": "exact", "v_proj": 0.85})))
     points = known.points("arm") or []
     assert [round(point["safe_lora.threshold.q_proj"], 2) for point in points] == [0.30, 0.36, 0.46, 0.50]
 
 
 def test_exact_follows_the_training_that_comes_before_it(tmp_path: Path) -> None:
     chain = [{"safe_instruct": {"ratio": {"grid": [0.01, 0.03]}}}, *lora(threshold="exact")]
-    known = outcomes(sweep(tmp_path, arm=chain), {"ratio": 0.01}, {"ratio": 0.03})
+    known = equivalent(sweep(tmp_path, arm=chain), {"ratio": 0.01}, {"ratio": 0.03})
     points = known.points("arm") or []
     assert len(points) == 14
     of_ratio = [
@@ -86,7 +86,7 @@ def test_exact_follows_the_training_that_comes_before_it(tmp_path: Path) -> None
 
 def test_a_proposed_threshold_moves_to_where_its_outcome_is_named(tmp_path: Path) -> None:
     space = {"uniform": [0.2, 0.95]}
-    known = outcomes(sweep(tmp_path, arm=merge(threshold=space, weight={"uniform": [0.5, 0.9]})))
+    known = equivalent(sweep(tmp_path, arm=merge(threshold=space, weight={"uniform": [0.5, 0.9]})))
     resolved = [known.resolved("arm", {"safe_merge.threshold": at, "safe_merge.weight": 0.7}) for at in (0.43, 0.49)]
     assert resolved[0] == resolved[1]
     assert resolved[0]["safe_merge.threshold"] == pytest.approx(0.46)
@@ -95,7 +95,7 @@ def test_a_proposed_threshold_moves_to_where_its_outcome_is_named(tmp_path: Path
 
 
 def test_a_share_proposed_for_exact_stands_for_one_of_its_values(tmp_path: Path) -> None:
-    known = outcomes(sweep(tmp_path, arm=merge(threshold="exact", weight={"uniform": [0.5, 0.9]})))
+    known = equivalent(sweep(tmp_path, arm=merge(threshold="exact", weight={"uniform": [0.5, 0.9]})))
     shares = [0.0, 0.5, 0.999, 1.0]
     values = [
         known.resolved("arm", {"safe_merge.threshold": share, "safe_merge.weight": 0.7})["safe_merge.threshold"]
@@ -105,20 +105,20 @@ def test_a_share_proposed_for_exact_stands_for_one_of_its_values(tmp_path: Path)
 
 
 def test_where_no_module_is_merged_the_weight_makes_no_difference(tmp_path: Path) -> None:
-    known = outcomes(sweep(tmp_path, arm=merge(threshold={"grid": [0.1, 0.6]}, weight={"grid": [0.5, 0.7]})))
+    known = equivalent(sweep(tmp_path, arm=merge(threshold={"grid": [0.1, 0.6]}, weight={"grid": [0.5, 0.7]})))
     assert len({known.key("arm", point) for point in known.points("arm") or []}) == 3
 
 
 def test_settings_are_the_same_only_if_they_are_for_every_seed(tmp_path: Path) -> None:
     spec = sweep(tmp_path, seeds=2, arm=lora(threshold={"grid": [0.41, 0.415, 0.425]}))
-    known = outcomes(spec)  # the second seed's modules lie 0.01 higher
+    known = equivalent(spec)  # the second seed's modules lie 0.01 higher
     keys = [known.key("arm", point) for point in known.points("arm") or []]
     assert keys[0] == keys[1] != keys[2]
 
 
 def test_points_to_begin_with_come_before_the_combinations(tmp_path: Path) -> None:
     search = {"arms": {"arm": {"points": ["published", {"safe_lora.threshold": 0.35}]}}}
-    known = outcomes(sweep(tmp_path, search=search, arm=lora(threshold={"grid": [0.5]})))
+    known = equivalent(sweep(tmp_path, search=search, arm=lora(threshold={"grid": [0.5]})))
     assert [point["safe_lora.threshold"] for point in known.points("arm") or []] == [0.6, 0.35, 0.5]
 
 
@@ -127,6 +127,6 @@ def test_trainings_are_those_of_lists_and_unknown_for_ranges(tmp_path: Path) -> 
     spec = sweep(
         tmp_path, lists=chain, range=[{"safe_instruct": {"ratio": {"uniform": [0.01, 0.1]}}}], plain=lora(lowest=2)
     )
-    known = outcomes(spec)
+    known = equivalent(spec)
     assert [len(known.trainings(arm) or []) for arm in ("lists", "plain")] == [2, 1]
     assert known.trainings("range") is None

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from small_sweep import LEAST
 
-from safecomm.search.agenda import Agenda
 from safecomm.search.arms import Trial
-from safecomm.search.outcomes import Outcomes
-from safecomm.search.profiles import Profiles
-from safecomm.search.race import Race, asking
+from safecomm.search.early_stopping import EarlyStopping, asking
+from safecomm.search.equivalence import EquivalentPoints
+from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.record import TrialRecord
+from safecomm.search.search_queue import SearchQueue
 from safecomm.spec import Sweep
 from safecomm.storage.names import ROWS
 from safecomm.storage.store import Store
@@ -25,9 +25,9 @@ def sweep(storage: Path, **changes: Any) -> Sweep:
     return Sweep.model_validate(LEAST | {"arms": arms, "storage": str(storage), **changes})
 
 
-def agenda_of(made: Sweep, storage: Path, records: dict[str, TrialRecord]) -> Agenda:
-    outcomes = Outcomes(made, Profiles(made))
-    return Agenda(made, lambda trial: records.get(trial.id), storage / "journal", outcomes)
+def queue_of(made: Sweep, storage: Path, records: dict[str, TrialRecord]) -> SearchQueue:
+    equivalent = EquivalentPoints(made, ProfileCache(made))
+    return SearchQueue(made, lambda trial: records.get(trial.id), storage / "journal", equivalent)
 
 
 def evaluation(store: Store, key: str, unsafe: int) -> Path:
@@ -50,18 +50,18 @@ def over(trial: Trial, evaluation: str) -> TrialRecord:
 def test_nobody_races_over_several_seeds_or_where_the_sweep_has_no_race(tmp_path: Path) -> None:
     for changes in ({"seeds": 2}, {"search": {"racing": False}}):
         made = sweep(tmp_path, **changes)
-        assert Race.of(made, agenda_of(made, tmp_path, {}), 4, Store(tmp_path)) is None
+        assert EarlyStopping.of(made, queue_of(made, tmp_path, {}), 4, Store(tmp_path)) is None
 
 
 @pytest.mark.ray
 def test_a_trial_hears_of_a_better_one_that_was_over_before_the_race_began(tmp_path: Path, ray_session: None) -> None:
     made, store = sweep(tmp_path), Store(tmp_path / "store")
-    original, undefended, good, bad = agenda_of(made, tmp_path, {}).trials
+    original, undefended, good, bad = queue_of(made, tmp_path, {}).trials
     for key, unsafe in (("original", 0), ("undefended", 55), ("good", 5)):
         evaluation(store, key, unsafe)
     trials = {"original": original, "undefended": undefended, "good": good}
     records = {trial.id: over(trial, key) for key, trial in trials.items()}
-    race = Race.of(made, agenda_of(made, tmp_path, records), 4, store)
+    race = EarlyStopping.of(made, queue_of(made, tmp_path, records), 4, store)
     assert race is not None
     assert race.entry(undefended)["rungs"] == [] and race.entry(bad)["rungs"] == race.rungs
 
@@ -75,12 +75,12 @@ def test_a_trial_hears_of_a_better_one_that_was_over_before_the_race_began(tmp_p
 @pytest.mark.ray
 def test_a_trial_that_failed_and_the_original_stop_nobody(tmp_path: Path, ray_session: None) -> None:
     made, store = sweep(tmp_path), Store(tmp_path / "store")
-    original, undefended, failed, bad = agenda_of(made, tmp_path, {}).trials
+    original, undefended, failed, bad = queue_of(made, tmp_path, {}).trials
     evaluation(store, "original", 0)
     evaluation(store, "undefended", 55)
     records = {trial.id: over(trial, trial.arm) for trial in (original, undefended)}
     records[failed.id] = TrialRecord.of(failed, "failed", error="no memory")
-    race = Race.of(made, agenda_of(made, tmp_path, records), 4, store)
+    race = EarlyStopping.of(made, queue_of(made, tmp_path, records), 4, store)
     assert race is not None
     look = asking(race.entry(bad), bad, lambda report: None)
     assert look(race.rungs[0], evaluation(store, "bad", 50)) == ""
