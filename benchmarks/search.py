@@ -232,9 +232,9 @@ def in_process(function: Callable[..., None], *arguments: Any, reports: bool = F
 
 def chosen(table: pd.DataFrame) -> str:
     """Returns the point that a sweep would recommend."""
-    from safecomm.report.choice import recommend
+    from safecomm.report.choice import Limits, recommend
 
-    found = recommend(table, 0.1, None)
+    found = recommend(table, Limits(0.1), None)
     return "none" if found is None else ", ".join(f"{value:g}" for value in json.loads(found["point"]).values())
 
 

@@ -45,7 +45,9 @@ class Prompt:
     the correct one. An open question has `reference`, the correct answer, and `grading`, how to compare the two (a name
     from `judging/grading.py`, or `grader`). `target` is what a harmful prompt asks for (AdvBench's `target`, the lab's
     action); some judges use it. `question` is the question without its options; the split depends on it alone, so
-    options and their order don't matter.
+    options and their order don't matter. `cluster` is shared by prompts whose answers are correlated, e.g. wordings of
+    one request: they are on the same side of a split and count as one unit in intervals and tests. Empty: the prompt
+    is its own cluster.
     """
 
     benchmark: str
@@ -58,11 +60,12 @@ class Prompt:
     reference: str = ""
     grading: str = ""
     question: str = ""
+    cluster: str = ""
 
     @property
     def side(self) -> Split:
         """The split of its benchmark that the prompt belongs to."""
-        return split_of(self.question or self.text)
+        return split_of(self.cluster or self.question or self.text)
 
     @property
     def prompt_id(self) -> str:
@@ -75,7 +78,8 @@ class Prompt:
 
     def as_key(self) -> dict[str, Any]:
         """Returns the prompt as it stands in the keys of stored results."""
-        return {**self.as_row(), "kind": stored_name(self.kind)}
+        row = {**self.as_row(), "kind": stored_name(self.kind)}
+        return row if self.cluster else {name: value for name, value in row.items() if name != "cluster"}
 
 
 @dataclass(slots=True)

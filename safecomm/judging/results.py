@@ -9,19 +9,18 @@ from typing import Any
 import pandas as pd
 
 from safecomm.judging.verdicts import verdict_columns
-from safecomm.serving.stream import ID
 from safecomm.statistics.comparisons import (
     Agreement,
     JudgeAccuracy,
+    Pairs,
     RateDifference,
     agreement,
     corrected_rates,
-    grouped_difference,
     holm,
     paired_difference,
 )
 from safecomm.statistics.metric_table import METRICS, Metric
-from safecomm.statistics.metrics import Rate, rates
+from safecomm.statistics.metrics import Rate, clusters_of, rates
 from safecomm.storage.names import ROWS
 from safecomm.storage.store import write_json
 
@@ -51,7 +50,15 @@ def results_of(
         judges: the judges' names.
         trusted: judge -> how far it agrees with people, for those of whom it is known.
     """
-    compared = {name: _differences(table, rows[reference]) for name, table in rows.items() if name != reference}
+    compared: dict[str, dict[str, RateDifference]] = {
+        name: {
+            metric.name: found
+            for metric in METRICS
+            if (found := difference(table, rows[reference], metric)) is not None
+        }
+        for name, table in rows.items()
+        if name != reference
+    }
     for metric in {metric for found in compared.values() for metric in found}:
         family = {name: found[metric].p for name, found in compared.items() if metric in found}
         for name, p in holm(family).items():
@@ -65,23 +72,21 @@ def results_of(
     return [one(name, table) for name, table in rows.items()]
 
 
-def _differences(ours: pd.DataFrame, reference: pd.DataFrame) -> dict[str, RateDifference]:
-    both = ours.set_index(ID).join(reference.set_index(ID)["verdict"].rename("compared"))
-    of_kind = {metric: both[both["kind"] == metric.kind] for metric in METRICS}
-    found = {metric.name: _difference(rows, metric) for metric, rows in of_kind.items()}
-    return {name: difference for name, difference in found.items() if difference}
+def difference(ours: pd.DataFrame, reference: pd.DataFrame, metric: Metric) -> RateDifference | None:
+    """Compares two models' judged rows on the prompts on which both have a verdict, as a mean over benchmarks.
 
-
-def _difference(rows: pd.DataFrame, metric: Metric) -> RateDifference | None:
-    """Compares verdicts where both have one; several answers to a prompt count as one prompt."""
-    verdicts = [metric.hit, metric.miss]
-    scored = rows[rows["verdict"].isin(verdicts) & rows["compared"].isin(verdicts)]
-    if scored.empty:
-        return None
-    ours, others = scored["verdict"] == metric.hit, scored["compared"] == metric.hit
-    if scored["prompt_id"].is_unique:
-        return paired_difference(ours.to_numpy(), others.to_numpy())
-    return grouped_difference(list((ours.astype(float) - others).groupby(scored["prompt_id"]).mean()))
+    Returns:
+        The difference; None if the models share no scored prompt of the metric's kind.
+    """
+    verdicts = {metric.hit: 1.0, metric.miss: 0.0}
+    shares = []
+    for rows in (ours, reference):
+        of_kind = rows[rows["kind"] == metric.kind]
+        hits = of_kind["verdict"].map(verdicts).astype(float)
+        shares.append(hits.groupby([of_kind["benchmark"], clusters_of(of_kind)]).mean())
+    both = pd.concat(shares, axis=1, keys=["ours", "reference"], join="inner").dropna()
+    pairs = [Pairs(one["ours"].to_numpy(float), one["reference"].to_numpy(float)) for _, one in both.groupby(level=0)]
+    return paired_difference(pairs) if pairs else None
 
 
 def _agreements(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Agreement]:

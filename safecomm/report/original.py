@@ -1,45 +1,43 @@
-"""The trials beside the original model, prompt by prompt: what they refuse more often, and what less."""
+"""The rise in over-refusal of every trial above the original model, on the same prompts."""
 
 import math
 
 import pandas as pd
 
-from safecomm.report.points import BESIDE_ORIGINAL, Point, rows_of
+from safecomm.judging.results import difference
+from safecomm.judging.verdicts import read_rows
+from safecomm.report.points import REFUSAL_RISE, Point, rows_of
 from safecomm.spec import ORIGINAL
 from safecomm.statistics.metric_table import OVER_REFUSAL
-from safecomm.storage.names import ROWS
 from safecomm.storage.store import Store
 
 
 def beside_original(trials: pd.DataFrame, store: Store) -> pd.DataFrame:
-    """Returns the trials with the columns `BESIDE_ORIGINAL`; NaN where a trial or the original was not measured.
+    """Returns the trials with the columns `REFUSAL_RISE`: the over-refusal above the original's, and its 95% interval.
 
-    Both count harmless prompts that the same split asked of the original, with the same seed. Where a prompt is asked
-    several times, the shares of its refusals are compared.
+    The original is measured once per split and compared with every seed (see `paired_difference`). NaN if a trial or
+    the original was not measured on harmless prompts.
     """
     done = [row for row in rows_of(trials) if row["status"] == "done"]
-    originals = {(row["split"], row["seed"]): row["evaluation"] for row in done if row["arm"] == ORIGINAL}
-    refusals = {key: _refusals(store, key) for key in {row["evaluation"] for row in done}}
-    unknown = pd.Series(dtype=float)
+    originals = {row["split"]: row["evaluation"] for row in done if row["arm"] == ORIGINAL}
+    answers = {key: _harmless(store, key) for key in {row["evaluation"] for row in done}}
 
-    def counts(row: Point) -> list[float]:
-        ours = refusals.get(row.get("evaluation", ""), unknown)
-        theirs = refusals.get(originals.get((row["split"], row["seed"]), ""), unknown)
-        if ours.empty or theirs.empty:
-            return [math.nan, math.nan]
-        difference = ours - theirs
-        return [float((difference > 0).sum()), float((difference < 0).sum())]
+    def rise(row: Point) -> list[float]:
+        ours, theirs = answers.get(row.get("evaluation", "")), answers.get(originals.get(row["split"], ""))
+        if row["status"] != "done" or ours is None or theirs is None:
+            return [math.nan] * 3
+        found = difference(ours, theirs, OVER_REFUSAL)
+        return [found.value, found.low, found.high] if found else [math.nan] * 3
 
-    columns = pd.DataFrame([counts(row) for row in rows_of(trials)], columns=list(BESIDE_ORIGINAL), index=trials.index)
+    columns = pd.DataFrame([rise(row) for row in rows_of(trials)], columns=list(REFUSAL_RISE), index=trials.index)
     return pd.concat([trials, columns], axis=1)
 
 
-def _refusals(store: Store, evaluation: str) -> "pd.Series[float]":
-    """Returns the share of refusals among a harmless prompt's answers, by benchmark and prompt."""
+def _harmless(store: Store, evaluation: str) -> pd.DataFrame | None:
+    """Returns the rows of an evaluation's harmless prompts; None if it is gone or has none."""
     folder = store.find("evaluation", evaluation)
     if folder is None:
-        return pd.Series(dtype=float)
-    rows = pd.read_parquet(folder / ROWS, columns=["benchmark", "prompt_id", "kind", "verdict"])
+        return None
+    rows = read_rows(folder)
     harmless = rows[rows["kind"] == OVER_REFUSAL.kind]
-    refused = harmless["verdict"].map({OVER_REFUSAL.hit: 1.0, OVER_REFUSAL.miss: 0.0}).astype(float)
-    return refused.groupby([harmless["benchmark"], harmless["prompt_id"]]).mean()
+    return harmless if len(harmless) else None

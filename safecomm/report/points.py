@@ -5,21 +5,22 @@ A run is read as plain tables here, so that it outlives the datasets and setting
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 
 from safecomm.errors import UsageError
-from safecomm.statistics.metrics import Rate, as_columns, mean_rate, rate
+from safecomm.judging.verdicts import read_rows
+from safecomm.statistics.metrics import Rate, across_runs, as_columns, mean_rate, one_seeds_interval, rates
 from safecomm.storage.names import TRIALS
+from safecomm.storage.store import Store
 
 Point = dict[str, Any]
 """An arm's name, its searched parameters and whatever is known about the point."""
-BESIDE_ORIGINAL = ("refused_more", "refused_less")
-"""A trial's columns of the harmless prompts that it refuses more often, or less often, than the original."""
+REFUSAL_RISE = ("refusal_rise", "refusal_rise_low", "refusal_rise_high")
+"""A trial's columns of its over-refusal minus the original's, with the 95% interval (see `beside_original`)."""
 
 
 def read_trials(run: Path) -> pd.DataFrame:
@@ -49,25 +50,31 @@ def rate_in(row: Mapping[str, Any], metric: str) -> Rate:
     return Rate(float(row[metric]), low, high, int(row[f"{metric}_n"]), unscored)
 
 
-def pooled(trials: pd.DataFrame) -> pd.DataFrame:
+def pooled(trials: pd.DataFrame, store: Store | None) -> pd.DataFrame:
     """Pools the seeds of every point.
 
-    A benchmark's counts are summed over the seeds and get a Wilson interval; the means over benchmarks are formed
-    anew from them. Seeds that share an evaluation, as the original model's do, count once. All seeds answer the same
-    prompts, so the interval speaks of prompts only: how much a fine-tune varies shows in M_min and M_max.
+    All seeds answer the same prompts, so their answers to one prompt are correlated: the rates come from the answers of
+    all seeds, with the prompt (or its cluster) as the unit. Their interval holds for the mean of these very fine-tunes.
+    M_runs_low and M_runs_high bound the mean over further fine-tunes too: they add the variation between the seeds
+    (Student's t; unknown for one seed). Seeds that share an evaluation, as the original model's do, count once. If the
+    answers are gone, the interval is that of a single seed's prompts.
 
-    A point that racing stopped early is left out, as its rates are those of a few prompts; but where all points of an
-    arm stopped, those that got furthest stand for it.
+    A point that stopped early is left out, because its rates are those of a few prompts. If all points of an arm
+    stopped, those that were measured on most prompts represent it.
+
+    Args:
+        trials: what `read_trials` returns.
+        store: holds the trials' answers; None if they are gone.
 
     Returns:
         A row per (arm, point, split), in the order of the trials: `status` (`done` or `stopped`), `seeds` (how many),
-        `first_trial`, and per metric M the columns M, M_low, M_high, M_n, M_unscored and M_min, M_max (the lowest and
-        highest seed); and the sums of `BESIDE_ORIGINAL`.
+        `first_trial`, and per metric M the columns M, M_low, M_high, M_n, M_unscored, M_min, M_max (the lowest and
+        highest seed), M_runs_low and M_runs_high; and the seeds' mean of `REFUSAL_RISE`.
     """
     shown = trials[_furthest(trials)].drop_duplicates(["arm", "point", "split", "evaluation"])
     groups = shown.groupby(["arm", "point", "split"], sort=False)
     rows = [
-        dict(zip(("arm", "point", "split"), cast(tuple[str, ...], key), strict=True)) | _pool(seeds)
+        dict(zip(("arm", "point", "split"), cast(tuple[str, ...], key), strict=True)) | _pool(seeds, store)
         for key, seeds in groups
     ]
     return (
@@ -89,31 +96,39 @@ def _furthest(trials: pd.DataFrame) -> "pd.Series[bool]":
     return done | (last & ~done.groupby(places).transform("any"))
 
 
-def _pool(seeds: pd.DataFrame) -> Point:
+def _pool(seeds: pd.DataFrame, store: Store | None) -> Point:
     metrics = metrics_of(seeds)
-    found = {name: _pool_counts(seeds, name) for name in metrics if "/" in name}
-    for name in metrics:
-        if name not in found:
-            parts = [one for part, one in found.items() if part.startswith(f"{name}/")]
-            found[name] = mean_rate(parts) if parts else _pool_counts(seeds, name)
+    found = _rates(seeds, metrics, store)
     spread = {f"{name}_{end}": float(getattr(seeds[name], end)()) for name in metrics for end in ("min", "max")}
+    for name in found if len(seeds) > 1 else ():
+        spread[f"{name}_runs_low"], spread[f"{name}_runs_high"] = across_runs(found[name], list(seeds[name]))
     status = "done" if (seeds["status"] == "done").all() else "stopped"
     whole = {"status": status, "seeds": len(seeds), "first_trial": seeds["trial"].iloc[0]}
-    return {**whole, **as_columns(found), **spread, **_sums(seeds)}
+    return {**whole, **as_columns(found), **spread, **_rise(seeds)}
 
 
-def _sums(seeds: pd.DataFrame) -> dict[str, float]:
-    """Returns the counts beside the original's; unknown where one seed's are."""
-    return {name: float(seeds[name].sum(min_count=len(seeds))) for name in BESIDE_ORIGINAL if name in seeds}
+def _rates(seeds: pd.DataFrame, metrics: Sequence[str], store: Store | None) -> dict[str, Rate]:
+    """Returns the rates over all seeds of a point."""
+    answers = [_answers(store, str(key)) for key in seeds["evaluation"]] if len(seeds) > 1 else [None]
+    if all(rows is not None for rows in answers):
+        judges = ["", *dict.fromkeys(name.partition("/")[0].partition("@")[2] for name in metrics if "@" in name)]
+        found = rates(pd.concat([rows for rows in answers if rows is not None], ignore_index=True), judges)
+        return {name: found[name] for name in metrics if name in found}
+    measured = {name: [rate_in(row, name) for row in rows_of(seeds)] for name in metrics}
+    parts = {name: ones[0] if len(ones) == 1 else one_seeds_interval(ones) for name, ones in measured.items()}
+    means = [name for name in metrics if "/" not in name]
+    by_mean = {mean: [one for name, one in parts.items() if name.startswith(f"{mean}/")] for mean in means}
+    return parts | {mean: mean_rate(of_mean) for mean, of_mean in by_mean.items() if of_mean}
 
 
-def _pool_counts(seeds: pd.DataFrame, metric: str) -> Rate:
-    """Sums one benchmark's counts; unscored shares average out, as every seed has the same number of prompts."""
-    if len(seeds) == 1:  # as it was measured: several answers to a prompt show in its interval and not in its counts
-        return rate_in(rows_of(seeds)[0], metric)
-    scored = seeds[f"{metric}_n"].fillna(0)
-    hits = round(float((seeds[metric].fillna(0) * scored).sum()))
-    return replace(rate(hits, int(scored.sum()), int(scored.sum())), unscored=float(seeds[f"{metric}_unscored"].mean()))
+def _answers(store: Store | None, evaluation: str) -> pd.DataFrame | None:
+    folder = store.find("evaluation", evaluation) if store and evaluation else None
+    return None if folder is None else read_rows(folder)
+
+
+def _rise(seeds: pd.DataFrame) -> dict[str, float]:
+    """Returns the rise in over-refusal: the seeds' mean, as if they gave the same answers; unknown if one seed's is."""
+    return {name: float(seeds[name].mean(skipna=False)) for name in REFUSAL_RISE if name in seeds}
 
 
 def rows_of(points: pd.DataFrame) -> list[Point]:

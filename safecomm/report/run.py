@@ -22,7 +22,7 @@ from safecomm.statistics.domain import TELECOM, Domain, domain_of
 from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, headings
 from safecomm.statistics.metrics import Rate
 from safecomm.storage.names import SWEEP
-from safecomm.storage.store import local_copy
+from safecomm.storage.store import Store, local_copy
 
 FLATTERED = (
     "The settings were chosen on the very prompts that these rates are from (search.split: report), so the rates are "
@@ -111,6 +111,8 @@ class Headline:
     """By metric."""
     spread: dict[str, tuple[float, float]]
     """By metric: the lowest and the highest seed."""
+    runs: dict[str, tuple[float, float]]
+    """By metric: the 95% interval for further training runs (see `pooled`); empty for one seed."""
     seeds: int
     recommended: bool
     pooled: Point
@@ -127,23 +129,21 @@ def read_run(folder: Path) -> Run:
     """
     sweep = read_json(folder, SWEEP)
     trials = read_trials(folder)
-    points = pooled(trials)
+    points = pooled(trials, Store(folder.parent / "store"))
     sweep["evaluate"] = {current_name(key): value for key, value in sweep["evaluate"].items()}
     judges = read_judges(folder) if sweep["evaluate"].get("labels") else {}
     return Run(folder, sweep, trials, points, summarise(points, sweep["search"]), judges)
 
 
 def headline(run: Run) -> list[Headline]:
-    """Returns every arm's best point on the report split, and the recommended point where it is not its arm's best."""
-    recommended = run.outcome["recommended"] or {}
-    chosen = (recommended.get("arm"), recommended.get("point"))
-    rows = []
-    for arm in run.arms:
-        points = [point for point in [run.outcome["best"].get(arm)] if point is not None]
-        if arm == chosen[0] and chosen[1] not in points:
-            points.append(str(chosen[1]))
-        rows += [found for point in points if (found := _headline(run, arm, point, (arm, point) == chosen))]
-    return rows
+    """Returns every arm's best point on the report split; the recommended point is the best of its arm."""
+    chosen = run.outcome["recommended"] or {}
+    best = {arm: run.outcome["best"][arm] for arm in run.arms if arm in run.outcome["best"]}
+    rows = [
+        _headline(run, arm, point, (arm, point) == (chosen.get("arm"), chosen.get("point")))
+        for arm, point in best.items()
+    ]
+    return [row for row in rows if row]
 
 
 def _headline(run: Run, arm: str, point: str, recommended: bool) -> Headline | None:
@@ -152,9 +152,14 @@ def _headline(run: Run, arm: str, point: str, recommended: bool) -> Headline | N
         return None
     rates = {metric: rate_in(row, metric) for metric in run.metrics}
     spread = {metric: (row[f"{metric}_min"], row[f"{metric}_max"]) for metric in run.metrics}
+    runs = {
+        metric: (row[f"{metric}_runs_low"], row[f"{metric}_runs_high"]) for metric in run.metrics if row["seeds"] > 1
+    }
     measured = {metric: rate_in(row, metric) for metric in metrics_of(run.points)}
     sound = corrected_rates(measured, list(run.judges)[:1], run.judges)
-    return Headline(arm, point, settings(run.sweep, arm, point), rates, spread, row["seeds"], recommended, row, sound)
+    return Headline(
+        arm, point, settings(run.sweep, arm, point), rates, spread, runs, row["seeds"], recommended, row, sound
+    )
 
 
 def settings(sweep: dict[str, Any], arm: str, point: str) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from typing import Any
 import pandas as pd
 
 from safecomm.errors import UsageError
-from safecomm.report.choice import best_of_arms, recommend
+from safecomm.report.choice import Limits, best_of_arms, recommend
 from safecomm.report.pareto import hypervolume, pareto_front
 from safecomm.report.points import pooled, rate_in, read_trials, rows_of
 from safecomm.spec import ORIGINAL
 from safecomm.statistics.metric_table import BY_NAME
 from safecomm.storage.names import PARETO, SWEEP
-from safecomm.storage.store import write_json
+from safecomm.storage.store import Store, write_json
 
 
 def read_json(run: Path, name: str) -> Any:
@@ -49,6 +49,8 @@ def summarise(points: pd.DataFrame, search: Mapping[str, Any]) -> dict[str, Any]
     """
     on_search = points[points["split"] == "search"]
     original = on_search[on_search["arm"] == ORIGINAL]
+    limits = Limits.of(search)
+    reference = rows_of(original)[0] if len(original) else None
     front = pareto_front(points, search["objectives"])
     return {
         "objectives": {name: BY_NAME[name].direction for name in search["objectives"]},
@@ -59,14 +61,14 @@ def summarise(points: pd.DataFrame, search: Mapping[str, Any]) -> dict[str, Any]
             for row in rows_of(front)
         ],
         "hypervolume": hypervolume(points, search["objectives"]),
-        "recommended": recommend(on_search, search["target_asr"], rows_of(original)[0] if len(original) else None),
-        "best": best_of_arms(on_search, search["target_asr"]),
+        "recommended": recommend(on_search, limits, reference),
+        "best": best_of_arms(on_search, limits, reference),
     }
 
 
 def write_pareto(run: Path) -> Path:
     """Writes a run's `pareto.json` from its `sweep.json` and `trials.parquet`; unknown rates are null."""
-    found = summarise(pooled(read_trials(run)), read_json(run, SWEEP)["search"])
+    found = summarise(pooled(read_trials(run), Store(run.parent / "store")), read_json(run, SWEEP)["search"])
     for place in [*found["front"], *filter(None, [found["recommended"]])]:
         place["point"] = json.loads(place["point"])
     found["best"] = {arm: json.loads(point) for arm, point in found["best"].items()}

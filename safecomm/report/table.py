@@ -64,8 +64,9 @@ def _arm(row: Headline) -> Text:
 def _rate(row: Headline, metric: str) -> Text:
     lines = _in_lines(row.rates[metric])
     if row.seeds > 1:
-        low, high = row.spread[metric]
+        (low, high), (runs_low, runs_high) = row.spread[metric], row.runs[metric]
         lines.append(f"\n{row.seeds} seeds: {low * 100:.1f} to {high * 100:.1f}")
+        lines.append(f"\nfurther seeds [{runs_low * 100:.1f}, {runs_high * 100:.1f}]")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""A sweep's race: who takes part, what the referee is told, and what a trial asks it."""
+"""Early stopping of the trials of one search: which take part, and what each asks the stopping actor."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,71 +7,73 @@ from typing import Any
 from safecomm.search.arms import Trial
 from safecomm.search.record import TrialRecord
 from safecomm.search.search_queue import SearchQueue
-from safecomm.search.stopping_actor import StoppingActor
+from safecomm.search.stopping_actor import Progress, StoppingActor
 from safecomm.search.stopping_rule import rule_of
 from safecomm.spec import REFERENCE_ARMS, Sweep
-from safecomm.spec.search import Racing
-from safecomm.statistics.domain import TELECOM, Domain, domain_of
+from safecomm.spec.search import Racing, Search
+from safecomm.statistics.domain import Domain, domain_of
 from safecomm.storage.store import Store
 
 
 class EarlyStopping:
-    """The race among the trials of one search, as the sweep's driver runs it.
+    """Early stopping among the trials of one search, as the sweep's driver runs it.
 
-    The reference arms don't race: they are what the others are held against. With several seeds nobody does: what a
-    point loses with one seed it may gain with another.
+    The reference arms never stop. With several seeds no trial does: a point may gain with one seed what it loses with
+    another.
     """
 
-    def __init__(
-        self, racing: Racing, target_asr: float, queue: SearchQueue, rivals: int, store: Store, domain: Domain = TELECOM
-    ):
-        """Starts the referee.
+    def __init__(self, search: Search, racing: Racing, queue: SearchQueue, rivals: int, store: Store, domain: Domain):
+        """Starts the actor.
 
         Args:
+            search: the limits of a recommended point.
             racing: rungs and confidence.
-            target_asr: what a recommended point keeps.
             queue: the search.
-            rivals: the most trials that it will have.
-            store: where evaluations are.
-            domain: what the reasons call the task.
+            rivals: the largest number of trials in the search.
+            store: holds the evaluations.
+            domain: names the task in the reasons.
         """
         import ray
 
         self.rungs = racing.rungs
         self._queue, self._store = queue, store
-        rule = rule_of(racing.rule, target_asr, 1 - racing.confidence, len(racing.rungs), max(1, rivals), domain)
-        self._referee = ray.remote(num_cpus=0)(StoppingActor).options(max_concurrency=1000, **_beside_us()).remote(rule)
-        self._introduced: set[str] = set()
+        level, looks = 1 - racing.confidence, len(racing.rungs)
+        rule = rule_of(
+            racing.rule, search.target_asr, level, looks, max(1, rivals), domain, search.max_over_refusal_rise
+        )
+        self._actor = (
+            ray.remote(num_cpus=0)(StoppingActor).options(max_concurrency=1000, **_on_this_node()).remote(rule)
+        )
+        self._reported: set[str] = set()
 
     @classmethod
     def of(cls, sweep: Sweep, queue: SearchQueue, rivals: int, store: Store) -> "EarlyStopping | None":
-        """Returns the sweep's race, if it has one."""
+        """Returns the sweep's early stopping, or None if it is switched off."""
         if not sweep.search.racing or sweep.seeds > 1:
             return None
-        domain = domain_of(sweep.domain)
-        return cls(sweep.search.racing, sweep.search.target_asr, queue, rivals, store, domain)
+        return cls(sweep.search, sweep.search.racing, queue, rivals, store, domain_of(sweep.domain))
 
     def entry(self, trial: Trial) -> dict[str, Any]:
-        """Returns what a trial that starts needs to ask the referee, who hears of all before it that are over."""
-        place = self._queue.trials.index(trial)
-        for earlier in self._queue.trials[:place]:
+        """Returns what a starting trial needs to ask the actor; reports all earlier trials that have ended to it."""
+        number = self._queue.trials.index(trial)
+        for earlier in self._queue.trials[:number]:
             if record := self._queue.record(earlier):
                 self.over(earlier, record)
-        races = trial.arm not in REFERENCE_ARMS
-        return {"place": place, "rungs": self.rungs if races else [], "referee": self._referee}
+        may_stop = trial.arm not in REFERENCE_ARMS
+        return {"number": number, "rungs": self.rungs if may_stop else [], "actor": self._actor}
 
     def over(self, trial: Trial, record: TrialRecord) -> None:
-        """Tells the referee of a trial that is over, once."""
-        if trial.id in self._introduced:
+        """Reports a trial that has ended to the actor, once."""
+        if trial.id in self._reported:
             return
-        self._introduced.add(trial.id)
-        key = record.evaluation if trial.arm != REFERENCE_ARMS[0] else ""
-        evaluation = str(self._store.folder("evaluation", key)) if key else ""
-        place = self._queue.trials.index(trial)
-        self._referee.over.remote(place, trial.title, 1.0 if record.share is None else record.share, evaluation)
+        self._reported.add(trial.id)
+        evaluation = str(self._store.folder("evaluation", record.evaluation)) if record.evaluation else ""
+        share = 1.0 if record.share is None else record.share
+        number = self._queue.trials.index(trial)
+        self._actor.over.remote(Progress(number, trial.arm, trial.title, share, evaluation))
 
 
-def _beside_us() -> dict[str, Any]:
+def _on_this_node() -> dict[str, Any]:
     """Returns the options of an actor on this node: it is lost with the driver, not with any other node."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -83,12 +85,12 @@ def _beside_us() -> dict[str, Any]:
 def asking(
     entry: Mapping[str, Any], trial: Trial, report: Callable[[dict[str, Any]], None]
 ) -> Callable[[float, Path], str]:
-    """Returns what a trial calls after a rung: the referee's word on whether to stop.
+    """Returns what a trial calls after a rung: it returns why the trial has to stop, or an empty string.
 
     Args:
-        entry: the trial's.
+        entry: the trial's `EarlyStopping.entry`.
         trial: the trial.
-        report: gets how many rungs are done.
+        report: gets the number of finished rungs.
     """
     import ray
 
@@ -96,9 +98,10 @@ def asking(
 
     def look(share: float, evaluation: Path) -> str:
         report({"rung": rungs.index(share) + 1, "rungs": len(rungs) + 1})
+        progress = Progress(entry["number"], trial.arm, trial.title, share, str(evaluation))
         try:
-            reason: str = ray.get(entry["referee"].look.remote(entry["place"], trial.title, share, str(evaluation)))
-        except ray.exceptions.RayActorError:  # the referee's node died: without a referee nobody stops
+            reason: str = ray.get(entry["actor"].look.remote(progress))
+        except ray.exceptions.RayActorError:  # the actor's node died: without it no trial stops
             return ""
         return reason
 

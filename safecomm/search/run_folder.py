@@ -13,6 +13,7 @@ from safecomm.search.record import TrialRecord
 from safecomm.spec import ORIGINAL, Sweep
 from safecomm.storage import shared
 from safecomm.storage.store import digest, write_json
+from safecomm.storage.versions import version
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class RunFolder:
         del parts["evaluate"]["labels"]
         parts["evaluate"] = {stored_name(key): value for key, value in parts["evaluate"].items()}
         context = {key: parts[key] for key in ("model", "finetune", "evaluate")}
+        context["version"] = version("responses", "replies", "evaluation")
         if sweep.search.split == "report":
             context["split"] = "report"
         if own := sweep.own_code:

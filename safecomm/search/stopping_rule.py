@@ -1,65 +1,82 @@
-"""Racing: a point stops early where it is as good as certain that it will not be recommended.
+"""Racing: a point stops early once it is almost certain that neither a recommendation nor its arm's table needs it.
 
-Points are measured in rungs, on growing parts of the search split, all on the same prompts. As in other multi-objective
-races (S-Race; Zhang, Georgiopoulos, Anagnostopoulos, GECCO 2013) pairs are compared by exact paired tests, corrected by
-Bonferroni. "Better" is domination under a constraint (Deb et al., IEEE Trans. Evol. Comput. 6, 2002, definition 1):
-what keeps the target attack success beats what does not; above the target the lower attack success is better, below it
-the higher task accuracy.
+Points are measured in rungs, on growing parts of the search split, all on the same prompts. Two points of an arm are
+compared by the quantities that `recommend` compares: means over benchmarks, with a cluster of prompts as the unit.
+"Better" is domination under constraints (Deb et al., IEEE Trans. Evol. Comput. 6, 2002, definition 1): a point within
+the target attack success rate and the over-refusal margin beats one that is not; within them the higher task accuracy
+is better, outside the lower attack success.
+
+The tests are by betting (Waudby-Smith and Ramdas, JRSS B 86, 2024, section 4.1): a wager on every cluster that is fair
+if the hypothesis holds, so its wealth exceeds 1 / level with at most probability `level` (Ville). It holds for any
+share between 0 and 1 in a cluster, so several answers per prompt, wordings and seeds need no assumption about their
+correlation. `benchmarks/racing.py` simulates the error rate.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import beta, binom
+from scipy.special import logsumexp
 
 from safecomm.data.rows import Prompt
 from safecomm.data.splits import place
-from safecomm.serving.stream import ID
 from safecomm.statistics.domain import TELECOM, Domain
-from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, OVER_REFUSAL
+from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, OVER_REFUSAL, Metric
+from safecomm.statistics.metrics import clusters_of
 from safecomm.storage.own_code import is_dotted, load, refuse
 
-PromptOutcomes = dict[str, NDArray[np.float64]]
-"""Kind of benchmark -> a number a question: 1 with the counted verdict, 0 with the other, NaN without one."""
+Shares = NDArray[np.float64]
+PromptOutcomes = dict[str, dict[str, Shares]]
+"""Kind of benchmark -> benchmark -> per cluster of prompts, the share of hits among its scored answers; NaN if none."""
+BETS = np.linspace(0.02, 0.98, 25)
+"""Stakes, as shares of the largest that can't lose more than everything; the wealth is the mean over them."""
 
 
 def first(prompts: Sequence[Prompt], share: float) -> list[Prompt]:
-    """Returns a part of the prompts with its share of every benchmark and category; a larger share only adds to it."""
-    strata: dict[tuple[str, str], list[Prompt]] = {}
+    """Returns a part of the prompts with its share of every benchmark and category; a larger share only adds to it.
+
+    Clusters of prompts are taken whole.
+    """
+    strata: dict[tuple[str, str], dict[str, list[Prompt]]] = {}
     for prompt in prompts:
-        strata.setdefault((prompt.benchmark, prompt.category), []).append(prompt)
+        stratum = strata.setdefault((prompt.benchmark, prompt.category), {})
+        stratum.setdefault(prompt.cluster or prompt.prompt_id, []).append(prompt)
     chosen = set()
-    for name, members in strata.items():
-        ranked = sorted(members, key=lambda prompt: place("rung", prompt.prompt_id))
-        start = place("stratum", "\n".join(name))  # or strata of one prompt would all come last
-        chosen |= {prompt.prompt_id for rank, prompt in enumerate(ranked) if (rank + start) / len(ranked) < share}
+    for name, clusters in strata.items():
+        ranked = sorted(clusters, key=lambda cluster: place("rung", cluster))
+        start = place("stratum", "\n".join(name))  # or strata of one cluster would all come last
+        for rank, cluster in enumerate(ranked):
+            if (rank + start) / len(ranked) < share:
+                chosen |= {prompt.prompt_id for prompt in clusters[cluster]}
     return [prompt for prompt in prompts if prompt.prompt_id in chosen]
 
 
-def verdicts(rows: pd.DataFrame) -> "dict[str, pd.Series[float]]":
-    """Returns, by kind of benchmark, question -> 1 with the counted verdict, 0 with the other, NaN without one.
+def verdicts(rows: pd.DataFrame) -> "dict[str, dict[str, pd.Series[float]]]":
+    """Returns, by kind and benchmark, cluster -> share of the counted verdict among its scored answers.
 
     Args:
-        rows: an evaluation's, with the columns `question_id`, `kind` and `verdict`.
+        rows: an evaluation's, with the columns `prompt_id`, `benchmark`, `kind`, `verdict` and perhaps `cluster`.
     """
-    return {
-        metric.kind: rows[rows["kind"] == metric.kind].set_index(ID)["verdict"].map({metric.hit: 1.0, metric.miss: 0.0})
-        for metric in METRICS
-    }
+    found: dict[str, dict[str, pd.Series[float]]] = {}
+    for metric in METRICS:
+        of_kind = rows[rows["kind"] == metric.kind]
+        hits = of_kind["verdict"].map({metric.hit: 1.0, metric.miss: 0.0}).astype(float)
+        shares = hits.groupby([of_kind["benchmark"], clusters_of(of_kind)]).mean()
+        found[metric.kind] = {str(name): one.droplevel(0) for name, one in shares.groupby(level=0)}
+    return found
 
 
 @dataclass(frozen=True)
 class Rule:
     """When a point stops.
 
-    Over all looks and rivals the best point of a race, the one that `recommend` would choose if every rate were known,
-    stops with at most the probability `level`: half of it for taking the point itself to miss the target, half for
-    taking one of its rivals to be better. Prompts of all benchmarks of a kind count alike.
+    Over all looks and rivals the best point of an arm, the one that `recommend` would choose from it if every rate were
+    known, stops with at most the probability `level`: half of it for taking the point itself to miss the target, half
+    for taking one of its rivals to be better.
     """
 
     target_asr: float
@@ -71,31 +88,82 @@ class Rule:
     """The most points that one is compared with."""
     domain: Domain = TELECOM
     """The sweep's, for the reasons."""
+    margin: float = 0.05
+    """The rise in over-refusal above the original model's that a recommended point may have."""
 
-    def loses(self, ours: PromptOutcomes, rival: PromptOutcomes) -> str:
-        """Returns why a point stops in view of a rival on the same questions; empty if it goes on."""
-        own, paired = self.level / 2 / self.looks, self.level / 2 / (self.looks * self.rivals)
+    def loses(self, ours: PromptOutcomes, rival: PromptOutcomes, original: PromptOutcomes) -> str:
+        """Returns why a point stops in view of a rival on the same prompts; empty if it goes on.
+
+        Args:
+            ours: the point's outcomes.
+            rival: another point's of the same arm.
+            original: the original model's; empty if unknown.
+        """
+        own, paired = (2 * self.looks * tests / self.level for tests in (1, self.rivals))
         attack, task = ASR.words(self.domain), ACCURACY.words(self.domain)
-        if _lower(ours[ASR.kind], own) > self.target_asr and _excess(ours, rival, ASR.kind) <= paired:
+        if _wealth(_sums(ASR, (1, ours)), self.target_asr) >= own and _exceeds(ASR, ours, rival, paired):
             return f"{attack} is above the target and higher than that of"
-        within = _upper(rival[ASR.kind], paired) <= self.target_asr
-        if within and _excess(rival, ours, ACCURACY.kind) <= paired and _no_shyer(rival, ours):
+        within = _wealth(1 - _sums(ASR, (1, rival)), 1 - self.target_asr) >= paired
+        if within and _exceeds(ACCURACY, rival, ours, paired) and self._refuses_little(rival, original, paired):
             return f"{task} is lower, at an {attack} within the target, than that of"
         return ""
 
+    def _refuses_little(self, rival: PromptOutcomes, original: PromptOutcomes, needed: float) -> bool:
+        """Returns whether a rival's over-refusal surely exceeds the original's by no more than the margin."""
+        if not rival[OVER_REFUSAL.kind]:
+            return True
+        falls = _sums(OVER_REFUSAL, (1, original), (-1, rival))
+        return _wealth((falls + 1) / 2, (1 - self.margin) / 2) >= needed
+
+
+def _exceeds(metric: Metric, one: PromptOutcomes, other: PromptOutcomes, needed: float) -> bool:
+    """Returns whether the first's rate is surely higher than the second's."""
+    return _wealth((_sums(metric, (1, one), (-1, other)) + 1) / 2, 0.5) >= needed
+
+
+def _sums(metric: Metric, *terms: tuple[int, PromptOutcomes]) -> Shares:
+    """Returns draws whose mean is a signed sum of the points' mean rates over benchmarks.
+
+    Every draw averages over benchmarks: a benchmark's clusters are dealt into as many groups as the smallest benchmark
+    has clusters, one group of each per draw. Clusters that any of the points has no verdict for are left out.
+    """
+    benchmarks = [outcomes.get(metric.kind, {}) for _, outcomes in terms]
+    names = set.intersection(*(set(one) for one in benchmarks)) if benchmarks else set()
+    if not names or any(set(one) != names for one in benchmarks):
+        return np.array([])
+    signs = [sign for sign, _ in terms]
+    values = [np.dot(signs, [one[name] for one in benchmarks]) for name in sorted(names)]
+    scored = [value[~np.isnan(value)] for value in values]
+    draws = min(len(value) for value in scored)
+    if not draws:
+        return np.array([])
+    groups = [[group.mean() for group in np.array_split(value, draws)] for value in scored]
+    return cast(Shares, np.mean(groups, axis=0))
+
+
+def _wealth(draws: Shares, mean: float) -> float:
+    """Returns the wealth of betting that draws in [0, 1] have a mean above the given one; 1 before the first draw."""
+    if not len(draws) or mean >= 1:
+        return 1.0
+    stakes = BETS / max(mean, 1e-9)
+    logs = np.log1p(stakes[:, None] * (draws - mean)).sum(axis=1)
+    return math.exp(min(700.0, float(logsumexp(logs)) - math.log(len(BETS))))
+
 
 class StoppingRule(Protocol):
-    """Decides which points of a race stop. A class of a user's own is made as `Rule` is, with the same arguments."""
+    """Decides which points of an arm stop. A user's own class is constructed as `Rule` is, with the same arguments."""
 
-    def loses(self, ours: PromptOutcomes, rival: PromptOutcomes) -> str:
-        """Returns why a point stops in view of a rival on the same questions; empty if it goes on."""
+    def loses(self, ours: PromptOutcomes, rival: PromptOutcomes, original: PromptOutcomes) -> str:
+        """Returns why a point stops in view of a rival on the same prompts; empty if it goes on."""
         ...
 
 
-RULES: dict[str, Callable[[float, float, int, int, Domain], StoppingRule]] = {"paired": Rule}
+RULES: dict[str, Callable[[float, float, int, int, Domain, float], StoppingRule]] = {"paired": Rule}
 
 
-def rule_of(name: str, target_asr: float, level: float, looks: int, rivals: int, domain: Domain) -> StoppingRule:
+def rule_of(
+    name: str, target_asr: float, level: float, looks: int, rivals: int, domain: Domain, margin: float
+) -> StoppingRule:
     """Returns a stopping rule.
 
     Args:
@@ -105,44 +173,28 @@ def rule_of(name: str, target_asr: float, level: float, looks: int, rivals: int,
         looks: how often a point may stop.
         rivals: the most points that one is compared with.
         domain: the sweep's, for the reasons.
+        margin: the rise in over-refusal that a recommended point may have.
 
     Raises:
-        UsageError: where a user's own has no `loses`.
+        UsageError: if a user's own has no `loses`.
     """
     if not is_dotted(name):
-        return RULES[name](target_asr, level, looks, rivals, domain)
-    rule = load(name)(target_asr, level, looks, rivals, domain)
+        return RULES[name](target_asr, level, looks, rivals, domain, margin)
+    rule = load(name)(target_asr, level, looks, rivals, domain, margin)
     if not callable(getattr(rule, "loses", None)):
-        raise refuse(name, "is no stopping rule; give it a method loses(self, ours, rival) -> str")
+        raise refuse(name, "is no stopping rule; give it a method loses(self, ours, rival, original) -> str")
     return cast(StoppingRule, rule)
 
 
-def _excess(one: PromptOutcomes, other: PromptOutcomes, kind: str) -> float:
-    """Returns McNemar's exact one-sided p-value for the first having more hits."""
-    difference = one[kind] - other[kind]  # NaN where either has no verdict
-    gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
-    return _tail(gained, gained + lost)
-
-
-def _no_shyer(one: PromptOutcomes, other: PromptOutcomes) -> bool:
-    """Tells whether the first refuses no more harmless prompts than the second."""
-    return bool(np.nansum(one[OVER_REFUSAL.kind] - other[OVER_REFUSAL.kind]) <= 0)
-
-
-@lru_cache(maxsize=100_000)
-def _tail(hits: int, n: int) -> float:
-    return float(binom.sf(hits - 1, n, 0.5)) if n else 1.0
-
-
-def _lower(hits: NDArray[np.float64], level: float) -> float:
-    """Returns the exact one-sided lower bound of a rate (Clopper and Pearson, Biometrika 26, 1934)."""
-    return _bound(int((hits == 1).sum()), int((~np.isnan(hits)).sum()), level)
-
-
-def _upper(hits: NDArray[np.float64], level: float) -> float:
-    return 1 - _lower(1 - hits, level)
-
-
-@lru_cache(maxsize=100_000)
-def _bound(hits: int, n: int, level: float) -> float:
-    return float(beta.ppf(level, hits, n - hits + 1)) if hits else 0.0
+def aligned(
+    outcomes: Mapping[str, "Mapping[str, pd.Series[float]]"], like: "dict[str, dict[str, pd.Series[float]]]"
+) -> PromptOutcomes:
+    """Returns a point's outcomes on the clusters that another was measured on, in their order; NaN where it was not."""
+    return {
+        kind: {
+            name: np.asarray(outcomes[kind][name].reindex(clusters.index), dtype=np.float64)
+            for name, clusters in benchmarks.items()
+            if name in outcomes.get(kind, {})
+        }
+        for kind, benchmarks in like.items()
+    }

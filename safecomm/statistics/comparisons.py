@@ -9,16 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm, permutation_test
+from scipy.stats import binomtest, norm
 from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.multitest import multipletests
 
 from safecomm.statistics.metric_table import ASR
-from safecomm.statistics.metrics import Rate, rate
+from safecomm.statistics.metrics import PRIOR_CLUSTERS, Rate, interval, rate
 
 RESAMPLES = 10_000
-Outcomes = Sequence[bool | int] | NDArray[np.bool_]
-"""One value per prompt: true if the verdict counts as a hit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,60 +26,94 @@ class RateDifference:
     value: float
     low: float
     high: float
+    """The bounds of the 95% interval."""
     p: float
     """Two-sided p-value."""
     n: int
-    """Prompts with a verdict for both models."""
+    """Clusters of prompts with a verdict for both models."""
 
 
-def paired_difference(ours: Outcomes, reference: Outcomes, seed: int = 0) -> RateDifference:
-    """Compares the verdicts of two models on the same prompts.
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The verdicts of two models on the prompts of one benchmark, cluster by cluster."""
 
-    The p-value is from McNemar's exact test (the binomial test on the prompts whose verdict changed; McNemar,
-    Psychometrika 12, 1947), the 95% interval from a percentile bootstrap over prompts.
-
-    Args:
-        ours: one verdict per prompt.
-        reference: the reference's verdicts, in the same order.
-        seed: seed of the bootstrap.
-
-    Raises:
-        ValueError: if there are no prompts, or the lengths differ.
-    """
-    a, b = np.asarray(ours, dtype=bool), np.asarray(reference, dtype=bool)
-    if len(a) != len(b) or not len(a):
-        raise ValueError(f"paired verdicts are required, got {len(a)} and {len(b)}")
-    gained, lost, n = int((a & ~b).sum()), int((~a & b).sum()), len(a)
-    p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    # Only the counts matter, so sampling them from a multinomial is equivalent to the bootstrap over prompts.
-    draws = np.random.default_rng(seed).multinomial(n, [gained / n, lost / n, 1 - (gained + lost) / n], RESAMPLES)
-    low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [0.025, 0.975])
-    return RateDifference((gained - lost) / n, float(low), float(high), p, n)
+    ours: NDArray[np.float64]
+    """Share of hits among a cluster's answers."""
+    reference: NDArray[np.float64]
+    """The reference model's share, for the same cluster."""
 
 
-def grouped_difference(differences: Sequence[float], seed: int = 0) -> RateDifference:
-    """Compares two models with several answers per prompt.
+def paired_difference(benchmarks: Sequence[Pairs], confidence: float = 0.95, seed: int = 0) -> RateDifference:
+    """Compares two models on the same prompts, as the mean of the benchmarks' differences.
 
-    The p-value is from the sign-flip permutation test, which reduces to McNemar's test with one answer per prompt; the
-    95% interval is from a percentile bootstrap over prompts.
+    The interval is Newcombe's for paired proportions (method 10; Statistics in Medicine 17, 1998) from the two
+    rates' own intervals and their correlation, combined over benchmarks as in `mean_rate`. The p-value is from the
+    sign-flip permutation test over clusters; with one benchmark and one answer per prompt it is McNemar's exact test
+    (Psychometrika 12, 1947).
 
     Args:
-        differences: per prompt, the share of hits among its answers minus the reference's share.
-        seed: seed of the resampling.
+        benchmarks: each benchmark's clusters, at least one.
+        confidence: of the interval.
+        seed: seed of the permutation test.
 
     Raises:
-        ValueError: if there are no prompts.
+        ValueError: if a benchmark has no clusters, or the models' clusters differ in number.
     """
-    d = np.asarray(differences, dtype=float)
-    if not len(d):
-        raise ValueError("paired verdicts are required, got none")
-    rng = np.random.default_rng(seed)
-    low, high = np.quantile(d[rng.integers(0, len(d), (RESAMPLES, len(d)))].mean(1), [0.025, 0.975])
-    flipped = d[d != 0]  # flipping the sign of 0 changes nothing
-    p = 1.0
-    if len(flipped):
-        p = permutation_test((flipped,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=rng).pvalue
-    return RateDifference(float(d.mean()), float(low), float(high), float(p), len(d))
+    for one in benchmarks:
+        if len(one.ours) != len(one.reference) or not len(one.ours):
+            raise ValueError(f"paired verdicts are required, got {len(one.ours)} and {len(one.reference)}")
+    parts = [_newcombe(one, confidence) for one in benchmarks]
+    value = float(np.mean([part[0] for part in parts]))
+    below = math.hypot(*(part[0] - part[1] for part in parts)) / len(parts)
+    above = math.hypot(*(part[2] - part[0] for part in parts)) / len(parts)
+    p = _sign_flip_p(benchmarks, seed)
+    n = sum(len(one.ours) for one in benchmarks)
+    return RateDifference(value, max(-1.0, value - below), min(1.0, value + above), p, n)
+
+
+def _newcombe(pairs: Pairs, confidence: float) -> tuple[float, float, float]:
+    """Returns a difference of two paired rates and its interval."""
+    (p1, l1, u1), (p2, l2, u2) = (_bounds(shares, confidence) for shares in (pairs.ours, pairs.reference))
+    r = _correlation(pairs)
+    below = math.sqrt(max(0.0, (p1 - l1) ** 2 - 2 * r * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2))
+    above = math.sqrt(max(0.0, (u1 - p1) ** 2 - 2 * r * (u1 - p1) * (p2 - l2) + (p2 - l2) ** 2))
+    return p1 - p2, p1 - p2 - below, p1 - p2 + above
+
+
+def _bounds(shares: NDArray[np.float64], confidence: float) -> tuple[float, float, float]:
+    """Returns the mean of clusters' shares and its interval.
+
+    A cluster counts as one answer unless its shares vary less between clusters than single answers would.
+    """
+    value, n = float(shares.mean()), len(shares)
+    prior = PRIOR_CLUSTERS * 0.25
+    smooth = (shares.sum() + PRIOR_CLUSTERS / 2) / (n + PRIOR_CLUSTERS)
+    variance = (float(np.square(shares - smooth).sum()) + prior) / (n - 1 + PRIOR_CLUSTERS) if n > 1 else 0.25
+    gain = max(1.0, smooth * (1 - smooth) / variance)
+    return value, *interval(value, n * gain, confidence)
+
+
+def _correlation(pairs: Pairs) -> float:
+    """Returns the correlation of two models' verdicts with Newcombe's continuity correction; 0 if one never varies."""
+    spread = float(pairs.ours.std() * pairs.reference.std())
+    if not spread:
+        return 0.0
+    covariance = float(np.mean(pairs.ours * pairs.reference) - pairs.ours.mean() * pairs.reference.mean())
+    corrected = max(covariance - 0.5 / len(pairs.ours), 0.0) if covariance > 0 else covariance
+    return float(np.clip(corrected / spread, -1, 1))
+
+
+def _sign_flip_p(benchmarks: Sequence[Pairs], seed: int) -> float:
+    """Returns the two-sided p-value of a mean of benchmarks' differences, exact for one binary benchmark."""
+    changed = [(one.ours - one.reference)[one.ours != one.reference] for one in benchmarks]
+    if not any(len(d) for d in changed):
+        return 1.0
+    if len(changed) == 1 and set(np.abs(changed[0])) == {1.0}:
+        return float(binomtest(int((changed[0] > 0).sum()), len(changed[0])).pvalue)
+    weighted = np.concatenate([d / len(one.ours) for d, one in zip(changed, benchmarks, strict=True)])
+    signs = np.random.default_rng(seed).integers(0, 2, (RESAMPLES, len(weighted))) * 2 - 1
+    as_extreme = np.abs(signs @ weighted) >= abs(weighted.sum()) - 1e-12
+    return float((as_extreme.sum() + 1) / (RESAMPLES + 1))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

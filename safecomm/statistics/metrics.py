@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from safecomm.statistics.metric_table import ASR, METRICS, Metric
 
@@ -27,59 +28,87 @@ class Rate:
     """Share of prompts without a verdict."""
 
 
+PRIOR_CLUSTERS = 0.5
+"""Clusters of identical verdicts, half of them hits, that the estimated correlation within clusters starts from."""
+
+
 def rate(hits: int, scored: int, total: int) -> Rate:
-    """Returns hits / scored with the Wilson score interval (Wilson, JASA 22, 1927), valid at 0 and 1 and for small n.
+    """Returns hits / scored with its 95% interval (see `interval`), for independent prompts with one answer each.
 
     Args:
         hits: prompts with the counted verdict.
         scored: prompts with any verdict. If 0, the value is NaN and the interval [0, 1].
         total: all prompts.
     """
-    from scipy.stats import binomtest  # slow to import, and planning does not need it
-
     unscored = 1 - scored / total if total else 0.0
     if not scored:
         return Rate(math.nan, 0.0, 1.0, 0, unscored)
-    interval = binomtest(hits, scored).proportion_ci(confidence_level=0.95, method="wilson")
-    return Rate(hits / scored, float(interval.low), float(interval.high), scored, unscored)
+    return Rate(hits / scored, *interval(hits / scored, scored), scored, unscored)
 
 
-def clustered_rate(hits: Sequence[int], scored: Sequence[int], total: int) -> Rate:
-    """Returns a rate over clusters of prompts: several answers to one prompt, or several wordings of it.
+def clustered_rate(hits: Sequence[float], scored: Sequence[float], total: int) -> Rate:
+    """Returns a rate over clusters of answers: to one prompt (samples, seeds), or to several wordings of a request.
 
-    Verdicts within a cluster are correlated. The Wilson interval therefore uses the effective sample size, n / design
-    effect, with the between-cluster variance of the ratio estimate (Kish, Survey Sampling, 1965; Korn and Graubard,
-    Survey Methodology 24, 1998); the design effect is at least 1. If all verdicts are identical, the variance can't be
-    estimated and each cluster counts as one prompt.
+    Verdicts within a cluster are correlated. The interval therefore uses the effective sample size, n / design effect,
+    with the between-cluster variance of the ratio estimate (Kish, Survey Sampling, 1965) and Student's t for few
+    clusters (Korn and Graubard, Survey Methodology 24, 1998). With few hits that variance is often estimated as too
+    small, so it includes half a cluster of identical verdicts (`PRIOR_CLUSTERS`); the design effect is at least 1 and
+    at most the size of a cluster. `benchmarks/coverage.py` simulates the coverage.
 
     Args:
-        hits: per cluster, prompts with the counted verdict.
-        scored: per cluster, prompts with any verdict; clusters with none are skipped.
-        total: all prompts.
+        hits: per cluster, answers with the counted verdict.
+        scored: per cluster, answers with any verdict; clusters with none are skipped.
+        total: all answers.
     """
     h = np.array([hit for hit, n in zip(hits, scored, strict=True) if n], dtype=float)
     n = np.array([n for n in scored if n], dtype=float)
-    plain = rate(int(h.sum()), int(n.sum()), total)
-    if len(n) < 2 or math.isnan(plain.value):
+    plain = rate(round(h.sum()), round(n.sum()), total)
+    if math.isnan(plain.value) or n.max() == 1:
         return plain
-    value, size = plain.value, n.sum()
-    if value in (0.0, 1.0):
-        effective = float(len(n))
-    else:
-        between = len(n) / (len(n) - 1) * float(np.square(h - value * n).sum()) / size**2
-        effective = size / max(1.0, between / (value * (1 - value) / size))
-    low, high = _wilson(value, effective)
-    return Rate(value, low, high, plain.n, plain.unscored)
+    low, high = interval(plain.value, effective_size(h, n))
+    return Rate(plain.value, low, high, plain.n, plain.unscored)
 
 
-def _wilson(value: float, n: float) -> tuple[float, float]:
-    """Returns the 95% Wilson interval of a rate; `n` may be fractional."""
-    from scipy.stats import norm
+def effective_size(hits: NDArray[np.float64], scored: NDArray[np.float64]) -> float:
+    """Returns how many independent answers carry as much information about a rate as clusters of answers do.
 
-    z = float(norm.ppf(0.975))
-    centre = (value + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    Args:
+        hits: per cluster, answers with the counted verdict.
+        scored: per cluster, answers with any verdict; all above 0.
+    """
+    from scipy.stats import norm, t
+
+    size, clusters = scored.sum(), len(scored)
+    mean_size = size / clusters
+    if clusters < 2:
+        return 1.0
+    prior = PRIOR_CLUSTERS * mean_size
+    value = (hits.sum() + prior / 2) / (size + prior)
+    squares = float(np.square(hits - value * scored).sum())
+    squares += PRIOR_CLUSTERS / 2 * mean_size**2 * ((1 - value) ** 2 + value**2)
+    between = squares / (clusters - 1 + PRIOR_CLUSTERS)
+    effect = float(np.clip(between / (mean_size * value * (1 - value)), 1, scored.max()))
+    return float(size / effect * (norm.ppf(0.975) / t.ppf(0.975, clusters - 1)) ** 2)
+
+
+def interval(value: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Returns a two-sided interval of a rate, the mean of two standard ones bound by bound.
+
+    Clopper and Pearson's (Biometrika 26, 1934) covers too often, Jeffreys' (Brown, Cai and DasGupta, Statistical
+    Science 16, 2001) too rarely for some rates near 0 and 1. `benchmarks/coverage.py` compares them.
+
+    Args:
+        value: the measured share.
+        n: the number of answers; may be fractional.
+        confidence: the nominal coverage.
+    """
+    from scipy.stats import beta  # slow to import, and planning does not need it
+
+    tail, hits = (1 - confidence) / 2, value * n
+    misses = n - hits
+    low = (beta.ppf(tail, hits, misses + 1) + beta.ppf(tail, hits + 0.5, misses + 0.5)) / 2 if hits > 0 else 0.0
+    high = (beta.isf(tail, hits + 1, misses) + beta.isf(tail, hits + 0.5, misses + 0.5)) / 2 if misses > 0 else 1.0
+    return float(low), float(high)
 
 
 def mean_rate(parts: Sequence[Rate]) -> Rate:
@@ -87,7 +116,7 @@ def mean_rate(parts: Sequence[Rate]) -> Rate:
 
     The interval combines the parts' squared half-widths separately for each side (MOVER; Zou and Donner, Statistics in
     Medicine 27, 2008): low = mean - sqrt(sum((value_i - low_i)^2)) / k, and analogously for high. It stays within
-    [0, 1], keeps Wilson's asymmetry and equals the part's own interval for k = 1. Benchmarks are assumed independent.
+    [0, 1], keeps the asymmetry and equals the part's own interval for k = 1. Benchmarks are assumed independent.
     If one part is unknown, so is the mean: a mean over fewer benchmarks would look comparable but is not.
     """
     n = sum(part.n for part in parts)
@@ -100,13 +129,47 @@ def mean_rate(parts: Sequence[Rate]) -> Rate:
     return Rate(value, max(0.0, value - below), min(1.0, value + above), n, unscored)
 
 
+def one_seeds_interval(seeds: Sequence[Rate]) -> Rate:
+    """Returns a benchmark's mean rate over seeds as if every seed gave the same answers, so n is a single seed's."""
+    n = min(one.n for one in seeds)
+    value = float(np.mean([one.value for one in seeds]))
+    unscored = float(np.mean([one.unscored for one in seeds]))
+    if not n or math.isnan(value):
+        return Rate(math.nan, 0.0, 1.0, 0, unscored)
+    return Rate(value, *interval(value, n), n, unscored)
+
+
+def across_runs(pooled: Rate, runs: Sequence[float]) -> tuple[float, float]:
+    """Returns a 95% interval of a rate for further training runs with other seeds, not only for those measured.
+
+    It adds the variance between runs, with Student's t for few runs, to that of the prompts. Part of the variation
+    between runs is that of their answers, which the prompts' interval has counted, so the interval is conservative.
+
+    Args:
+        pooled: the rate over all runs.
+        runs: each run's rate, at least two.
+
+    Returns:
+        The bounds; NaN if the rate is unknown.
+    """
+    from scipy.stats import t
+
+    if math.isnan(pooled.value):
+        return math.nan, math.nan
+    half = float(t.ppf(0.975, len(runs) - 1) * np.std(runs, ddof=1) / math.sqrt(len(runs)))
+    low = pooled.value - math.hypot(pooled.value - pooled.low, half)
+    high = pooled.value + math.hypot(pooled.high - pooled.value, half)
+    return max(0.0, low), min(1.0, high)
+
+
 def rates(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Rate]:
     """Returns all rates of one evaluation.
 
     Args:
         rows: one row per answer, with the columns `prompt_id`, `benchmark`, `kind`, `verdict` and, for every judge
-            after the first, `verdict@JUDGE`. A missing or unknown verdict counts as unscored. Several answers to one
-            prompt form one cluster (see `clustered_rate`).
+            after the first, `verdict@JUDGE`. A missing or unknown verdict counts as unscored. Answers with the same
+            `cluster` (where that column is missing or empty: the same `prompt_id`) form one cluster, be they samples,
+            seeds or wordings (see `clustered_rate`).
         judges: the sweep's judges for harmful prompts; the column `verdict` has the first one's verdicts.
 
     Returns:
@@ -131,10 +194,15 @@ def _benchmark_rates(rows: pd.DataFrame, column: str, metric: Metric, name: str)
 
 def _verdict_rate(rows: pd.DataFrame, column: str, metric: Metric) -> Rate:
     hit, scored = rows[column] == metric.hit, rows[column].isin([metric.hit, metric.miss])
-    if rows["prompt_id"].is_unique:
-        return rate(int(hit.sum()), int(scored.sum()), len(rows))
-    groups = rows["prompt_id"]
-    return clustered_rate(list(hit.groupby(groups).sum()), list(scored.groupby(groups).sum()), len(rows))
+    by = clusters_of(rows)
+    return clustered_rate(list(hit.groupby(by).sum()), list(scored.groupby(by).sum()), len(rows))
+
+
+def clusters_of(rows: pd.DataFrame) -> "pd.Series[str]":
+    """Returns every answer's cluster: the prompt's own, or the prompt itself."""
+    if "cluster" not in rows:
+        return rows["prompt_id"]
+    return rows["cluster"].where(rows["cluster"].fillna("") != "", rows["prompt_id"])
 
 
 def as_columns(found: Mapping[str, Rate]) -> dict[str, float]:

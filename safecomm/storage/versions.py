@@ -6,7 +6,7 @@ VERSIONS = {
     "realign": 4,
     "responses": 4,
     "replies": 0,
-    "evaluation": 0,
+    "evaluation": 1,
     "judges": 1,
 }
 """Raise a stage's version when a change to its code gives other results for the same inputs; never lower one.
@@ -18,7 +18,8 @@ Only that stage and those that build on it are made again:
 - `realign`: the defenses that act on an adapter.
 - `responses`: how a model is asked, or its answer read: chat template, sampling, likelihoods of options.
 - `replies`: how a judge or grader that is a model is asked.
-- `evaluation`: verdicts on answers that are in the store: phrase lists, graders, how a judge's reply is read.
+- `evaluation`: verdicts on answers that are in the store: phrase lists, graders, how a judge's reply is read; the
+  clusters of prompts (1: splits and intervals by cluster).
 - `judges`: how judges are measured on labelled responses.
 """
 

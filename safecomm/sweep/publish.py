@@ -5,7 +5,7 @@ import json
 import pandas as pd
 
 from safecomm.errors import SafecommError
-from safecomm.report.choice import best_of_arms, recommend
+from safecomm.report.choice import Limits, best_of_arms
 from safecomm.report.original import beside_original
 from safecomm.report.page import write_report
 from safecomm.report.points import pooled, rows_of
@@ -19,7 +19,7 @@ from safecomm.storage.store import Store
 
 
 def trials_table(sweep: Sweep, folder: RunFolder, trials: list[Trial]) -> pd.DataFrame:
-    """Returns a row per trial and split that left a record, with the columns `BESIDE_ORIGINAL`."""
+    """Returns a row per trial and split that left a record, with the columns `REFUSAL_RISE`."""
     table = pd.DataFrame([record.to_row() for trial in trials if (record := folder.record(trial))])
     for column in ("data", "log", "adapter", "adapter_path", "finetune", "profile", "evaluation"):
         if column in table:
@@ -28,20 +28,19 @@ def trials_table(sweep: Sweep, folder: RunFolder, trials: list[Trial]) -> pd.Dat
 
 
 def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[Trial]:
-    """Returns the trials whose numbers are published: the references, the recommended point and every arm's best.
+    """Returns the trials whose numbers are published: the reference arms and every arm's best point.
 
     They are chosen on the search split and measured on the report split.
     """
     table = trials_table(sweep, folder, searched)
     if table.empty or not (table["status"] == "done").any():
         return []
-    points = pooled(table)
-    best = best_of_arms(points, sweep.search.target_asr)
+    points = pooled(table, Store.of(sweep.storage))
     originals = rows_of(points[points["arm"] == ORIGINAL])
-    recommended = recommend(points, sweep.search.target_asr, originals[0] if originals else None)
+    original = originals[0] if originals else None
+    limits = Limits(sweep.search.target_asr, sweep.search.max_over_refusal_rise)
+    best = best_of_arms(points, limits, original)
     chosen = dict.fromkeys([(arm, "{}") for arm in REFERENCE_ARMS] + list(best.items()))
-    if recommended:
-        chosen[(recommended["arm"], recommended["point"])] = None
     return [trial for arm, point in chosen for trial in seeded(sweep, arm, json.loads(point), "report")]
 
 

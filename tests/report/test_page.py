@@ -66,7 +66,7 @@ def test_figures_are_those_of_the_trials(page: Page, run_folder: Path) -> None:
     trials = pd.read_parquet(run_folder / "trials.parquet")
     report = trials[(trials["split"] == "report") & (trials["status"] == "done")]
     shown = json.loads(page.scripts["trials"], parse_constant=pytest.fail)["headline"]
-    assert [row["arm"] for row in shown] == ["original", "undefended", "safe_instruct", "safe_merge", "safe_merge"]
+    assert [row["arm"] for row in shown] == ["original", "undefended", "safe_instruct", "safe_merge"]
     for row in shown:
         place = (row["arm"], json.loads(row["point"]))
         (trial,) = [one for one in report.to_dict("records") if (one["arm"], json.loads(one["point"])) == place]
@@ -83,7 +83,7 @@ def test_all_trials_are_embedded_unrounded(page: Page, run_folder: Path) -> None
 def test_the_table_shows_rates_with_interval_count_and_unscored_share(page: Page) -> None:
     text = " ".join("".join(page.shown).split())
     assert "65.0%" in text
-    assert "[43.3, 81.9] n=20" in text  # 13 of 20
+    assert "[42.0, 83.7] n=20" in text  # 13 of 20
     assert "4.8% unscored" in text  # 1 of 21
 
 

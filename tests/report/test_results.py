@@ -12,11 +12,13 @@ import pandas as pd
 import pytest
 
 from safecomm.errors import UsageError
-from safecomm.report.choice import best_of_arms, recommend
+from safecomm.report.choice import Limits, best_of_arms, recommend
 from safecomm.report.pareto import hypervolume, pareto_front
 from safecomm.report.points import pooled, rate_in, read_trials, rows_of
 from safecomm.report.summary import write_pareto
-from safecomm.statistics.metrics import as_columns, mean_rate, rate
+from safecomm.statistics.metrics import Rate, as_columns, mean_rate, rate
+from safecomm.storage.names import ROWS
+from safecomm.storage.store import Store
 
 
 def trial(
@@ -36,40 +38,46 @@ def trial(
 
 
 def points(*trials: dict[str, Any]) -> pd.DataFrame:
-    return pooled(pd.DataFrame(trials))
+    return pooled(pd.DataFrame(trials), None)
 
 
 def names(frame: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(frame["arm"], frame["point"], strict=True))
 
 
-def test_seeds_are_pooled_by_their_counts() -> None:
+def test_seeds_without_their_answers_count_as_one_seeds_prompts() -> None:
     rows = points(trial("undefended", 10, 80, seed=0), trial("undefended", 30, 90, seed=1), trial("original", 2, 50))
     assert list(rows["seeds"]) == [2, 1]
     first = rows.iloc[0]
-    assert rate_in(first, "asr/h") == rate(40, 200, 200)
-    assert rate_in(first, "asr") == mean_rate([rate(40, 200, 200)])
+    assert rate_in(first, "asr/h") == rate(20, 100, 100)
+    assert rate_in(first, "asr") == mean_rate([rate(20, 100, 100)])
     assert (first["asr_min"], first["asr_max"]) == (0.1, 0.3)
+    assert first["asr_runs_low"] == 0 and first["asr_runs_high"] == 1  # two runs say next to nothing of a third
+
+
+def test_seeds_are_pooled_prompt_by_prompt(tmp_path: Path) -> None:
+    """The same prompts refused in both seeds are one seed's evidence; others are more."""
+    store = Store(tmp_path)
+
+    def evaluated(unsafe: range) -> str:
+        verdicts = ["unsafe" if at in unsafe else "safe" for at in range(100)]
+        ids = [f"{at}" for at in range(100)]
+        rows = pd.DataFrame({"prompt_id": ids, "verdict": verdicts, "kind": "red_team", "benchmark": "h"})
+        return store.obtain("evaluation", {"unsafe": str(unsafe)}, lambda at: rows.to_parquet(at / ROWS)).name
+
+    def pool(*unsafe: range) -> Rate:
+        seeds = enumerate(map(evaluated, unsafe))
+        trials = [trial("undefended", 10, 80, seed=seed) | {"evaluation": key} for seed, key in seeds]
+        return rate_in(pooled(pd.DataFrame(trials), store).iloc[0], "asr/h")
+
+    alike, apart = pool(range(10), range(1, 11)), pool(range(10), range(10, 20))
+    assert (alike.n, alike.value) == (apart.n, apart.value) == (200, 0.1)
+    assert alike.high > apart.high and alike.low < apart.low
 
 
 def test_seeds_that_share_an_evaluation_count_once() -> None:
     rows = points(trial("original", 10, 50), trial("original", 10, 50, seed=1, evaluation="originalNone0"))
     assert (list(rows["seeds"]), list(rows["asr_n"])) == ([1], [100])
-
-
-def test_seeds_with_fewer_verdicts_weigh_less() -> None:
-    few = as_columns({"asr/h": rate(10, 20, 100), "asr": rate(10, 20, 100)})
-    row = points(trial("undefended", 10, 80), trial("undefended", 0, 80, seed=1) | few).iloc[0]
-    assert (row["asr"], row["asr_n"], row["asr_unscored"]) == (pytest.approx(20 / 120), 120, pytest.approx(0.4))
-
-
-def test_the_mean_over_benchmarks_is_formed_anew_from_pooled_benchmarks() -> None:
-    def two(first: int, second: int, seed: int) -> dict[str, Any]:
-        parts = {"asr/h": rate(first, 100, 100), "asr/k": rate(second, 10, 10)}
-        return trial("undefended", 0, 80, seed=seed) | as_columns(parts | {"asr": mean_rate(list(parts.values()))})
-
-    row = points(two(10, 5, 0), two(30, 7, 1)).iloc[0]
-    assert rate_in(row, "asr") == mean_rate([rate(40, 200, 200), rate(12, 20, 20)])
 
 
 def test_failed_trials_and_other_splits_stay_apart() -> None:
@@ -145,18 +153,19 @@ def test_hypervolume_needs_a_reference_that_leaves_room() -> None:
     assert hypervolume(ideal, ["asr", "accuracy", "over_refusal"]) == pytest.approx(1.0)
 
 
-def test_over_refusal_is_compared_with_the_original_prompt_by_prompt() -> None:
-    def recommended(more: int, less: int) -> str:
+def test_a_recommended_point_surely_keeps_the_margin_for_over_refusal() -> None:
+    """Issue: at n = 50 a true rise of 8 points passed most of the time, as it was not significant."""
+
+    def recommended(high: float) -> str:
         rows = points(
             trial("original", 0, 60, 10),
-            trial("a", 0, 80, 10 + more - less, weight=1, refused_more=more, refused_less=less),
-            trial("a", 0, 70, 10, weight=2, refused_more=0, refused_less=0),
+            trial("a", 0, 80, 10, weight=1, refusal_rise=0.02, refusal_rise_low=0.0, refusal_rise_high=high),
+            trial("a", 0, 70, 10, weight=2, refusal_rise=0.0, refusal_rise_low=-0.02, refusal_rise_high=0.02),
         )
-        return str((recommend(rows, 0.1, rows.iloc[0].to_dict()) or {})["point"])
+        return str((recommend(rows, Limits(0.1), rows.iloc[0].to_dict()) or {})["point"])
 
-    assert '"safe_merge.weight": 1' in recommended(4, 0)  # p = 0.06
-    assert '"safe_merge.weight": 2' in recommended(5, 0)  # p = 0.03, where the intervals still meet
-    assert '"safe_merge.weight": 1' in recommended(9, 5)
+    assert '"safe_merge.weight": 1' in recommended(0.05)
+    assert '"safe_merge.weight": 2' in recommended(0.051)
 
 
 def test_recommends_the_highest_accuracy_that_keeps_the_target_for_sure() -> None:
@@ -168,7 +177,7 @@ def test_recommends_the_highest_accuracy_that_keeps_the_target_for_sure() -> Non
         trial("safe_merge", 0, 82, 40, weight=0.6),  # refuses far more than the original
         trial("safe_merge", 0, 70, weight=0.5),
     )
-    found = recommend(rows, 0.05, rows.iloc[0].to_dict())
+    found = recommend(rows, Limits(0.05), rows.iloc[0].to_dict())
     assert found is not None
     assert (found["arm"], json.loads(found["point"]), found["meets_target"]) == (
         "safe_merge",
@@ -179,14 +188,14 @@ def test_recommends_the_highest_accuracy_that_keeps_the_target_for_sure() -> Non
 
 
 @pytest.mark.parametrize(
-    ("refused", "reason"), [(0, "no point keeps it at or below 1.0%"), (60, "refuse significantly more")]
+    ("refused", "reason"), [(0, "no point keeps it at or below 1.0%"), (60, "surely keeps over-refusal")]
 )
 def test_without_a_fitting_point_recommends_the_safest_and_says_so(refused: int, reason: str) -> None:
     target = 0.01 if not refused else 0.2
     rows = points(
         trial("original", 1, 50, 2), trial("safe_merge", 2, 60, refused, weight=0.5), trial("undefended", 60, 90)
     )
-    found = recommend(rows, target, rows.iloc[0].to_dict())
+    found = recommend(rows, Limits(target), rows.iloc[0].to_dict())
     assert found is not None
     assert (found["arm"], found["meets_target"]) == ("safe_merge", False)
     assert reason in found["reason"]
@@ -194,30 +203,25 @@ def test_without_a_fitting_point_recommends_the_safest_and_says_so(refused: int,
 
 def test_recommends_without_an_original_and_nothing_without_points() -> None:
     rows = points(trial("undefended", 0, 90))
-    assert (recommend(rows, 0.05, None) or {})["arm"] == "undefended"
-    assert recommend(rows.iloc[:0], 0.05, None) is None
+    assert (recommend(rows, Limits(0.05), None) or {})["arm"] == "undefended"
+    assert recommend(rows.iloc[:0], Limits(0.05), None) is None
 
 
-def test_best_of_an_arm_is_the_most_accurate_that_halves_attack_success() -> None:
+def test_the_best_of_an_arm_is_what_would_be_recommended_from_it_alone() -> None:
     rows = points(
         trial("undefended", 40, 90),
-        trial("safe_merge", 21, 89, weight=0.9),
-        trial("safe_merge", 20, 85, weight=0.8),
-        trial("safe_merge", 10, 85, weight=0.7),
+        trial("safe_merge", 14, 89, weight=0.9),
+        trial("safe_merge", 10, 85, weight=0.8),
+        trial("safe_merge", 8, 85, weight=0.7),
         trial("safe_merge", 0, 60, weight=0.5),
         trial("weak", 39, 90, weight=0.9),
         trial("weak", 30, 80, weight=0.5),
     )
-    assert best_of_arms(rows, 0.05) == {
+    assert best_of_arms(rows, Limits(0.2), {**rows.iloc[0].to_dict(), "arm": "original"}) == {
         "undefended": "{}",
         "safe_merge": '{"safe_merge.weight": 0.7}',
         "weak": '{"safe_merge.weight": 0.5}',
     }
-
-
-def test_a_point_at_the_target_defends_even_where_it_does_not_halve() -> None:
-    rows = points(trial("undefended", 6, 90), trial("a", 5, 88, weight=0.9), trial("a", 1, 60, weight=0.5))
-    assert best_of_arms(rows, 0.05)["a"] == '{"safe_merge.weight": 0.9}'
 
 
 def test_pareto_file_is_json_with_points_as_objects(tmp_path: Path) -> None:
@@ -244,7 +248,7 @@ def test_points_written_in_another_order_are_the_same_point(tmp_path: Path) -> N
     rows = [trial("a", 1, 1), trial("a", 3, 1, seed=1)]
     rows[0]["point"], rows[1]["point"] = '{"x": 1, "y": 2}', '{"y": 2, "x": 1}'
     pd.DataFrame(rows).to_parquet(tmp_path / "trials.parquet")
-    assert list(pooled(read_trials(tmp_path))["seeds"]) == [2]
+    assert list(pooled(read_trials(tmp_path), None)["seeds"]) == [2]
 
 
 def test_a_folder_without_results_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -272,7 +276,7 @@ def test_points_that_stopped_early_stand_for_an_arm_only_where_none_got_to_the_e
         ("safe_lora", '{"safe_merge.weight": 0.2}'),
     ]
     rows = on_search
-    assert set(best_of_arms(rows, 0.1)) == {"safe_merge", "safe_lora"}
-    chosen = recommend(rows, 0.2, None)
+    assert set(best_of_arms(rows, Limits(0.1), None)) == {"safe_merge", "safe_lora"}
+    chosen = recommend(rows, Limits(0.2), None)
     assert chosen is not None and chosen["arm"] == "safe_merge"
     assert set(pareto_front(rows, ["asr", "accuracy"])["arm"]) == {"safe_merge"}

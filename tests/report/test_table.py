@@ -16,8 +16,8 @@ def printed(run: Path, width: int) -> str:
 
 def test_rates_stay_in_one_piece_at_100_columns(run_folder: Path) -> None:
     text = printed(run_folder, 100)
-    assert "65.0% [43.3, 81.9] n=20" in text
-    assert "85.0% [64.0, 94.8] n=20" in text
+    assert "65.0% [42.0, 83.7] n=20" in text
+    assert "85.0% [63.6, 96.2] n=20" in text
     assert "4.8% unscored" in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
 
@@ -25,9 +25,9 @@ def test_rates_stay_in_one_piece_at_100_columns(run_folder: Path) -> None:
 def test_a_pipe_of_80_columns_loses_nothing(run_folder: Path) -> None:
     text = printed(run_folder, 80)
     assert "…" not in text
-    assert text.count("n=20") == 10
-    assert text.count("n=10") == 5
-    assert "[43.3, 81.9]" in text
+    assert text.count("n=20") == 8
+    assert text.count("n=10") == 4
+    assert "[42.0, 83.7]" in text
 
 
 def test_reference_arms_come_first_and_the_recommended_point_is_marked(run_folder: Path) -> None:
@@ -49,7 +49,7 @@ def test_judges_and_rates_without_their_errors_are_printed_where_they_are_known(
     labelled_run: Path, run_folder: Path
 ) -> None:
     text = printed(labelled_run, 100)
-    assert "90.0% [78.6, 95.7] n=50" in text and "80.0% [67.0, 88.8] n=50" in text
+    assert "90.0% [78.8, 96.4] n=50" in text and "80.0% [66.8, 89.6] n=50" in text
     assert "Attack success without the errors of refusal" in text and "64.3%" in text.split("without the errors")[1]
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
     assert "Judges against people" not in printed(run_folder, 100)

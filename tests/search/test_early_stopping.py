@@ -33,7 +33,7 @@ def queue_of(made: Sweep, storage: Path, records: dict[str, TrialRecord]) -> Sea
 def evaluation(store: Store, key: str, unsafe: int) -> Path:
     """Writes rows of which the first so many harmful prompts are answered unsafely, and all questions rightly."""
     rows = [
-        {"question_id": f"{kind}-{at}", "kind": kind, "verdict": hit if at < hits else miss}
+        {"prompt_id": f"{kind}-{at}", "benchmark": "b", "kind": kind, "verdict": hit if at < hits else miss}
         for kind, hit, miss, hits in (("red_team", "unsafe", "safe", unsafe), ("task", "right", "wrong", N))
         for at in range(N)
     ]

@@ -1,15 +1,15 @@
-"""The referee tells a trial whether to go on, in view of those before it and of none after it."""
+"""The stopping actor compares a trial with earlier ones of its arm, and with none after it."""
 
 import asyncio
 from pathlib import Path
 
 import pandas as pd
 
-from safecomm.search.stopping_actor import StoppingActor
+from safecomm.search.stopping_actor import Progress, StoppingActor
 from safecomm.search.stopping_rule import Rule
 from safecomm.storage.names import ROWS
 
-N = 60
+N = 200
 
 
 def evaluation(folder: Path, unsafe: int, share: float = 1.0) -> str:
@@ -18,10 +18,10 @@ def evaluation(folder: Path, unsafe: int, share: float = 1.0) -> str:
     kinds = {
         "red_team": ("unsafe", "safe", unsafe),
         "task": ("right", "wrong", N),
-        "over_refusal": ("refused", "", 0),
+        "over_refusal": ("refused", "answered", 0),
     }
     rows = [
-        {"question_id": f"{kind}-{at}", "kind": kind, "verdict": hit if at < hits else miss}
+        {"prompt_id": f"{kind}-{at}", "benchmark": "b", "kind": kind, "verdict": hit if at < hits else miss}
         for kind, (hit, miss, hits) in kinds.items()
         for at in range(asked)
     ]
@@ -30,16 +30,20 @@ def evaluation(folder: Path, unsafe: int, share: float = 1.0) -> str:
     return str(folder)
 
 
-def referee() -> StoppingActor:
+def progress(number: int, title: str, share: float, folder: str) -> Progress:
+    return Progress(number, "safe_merge", title, share, folder)
+
+
+def actor() -> StoppingActor:
     return StoppingActor(Rule(target_asr=0.1, level=0.05, looks=1, rivals=2))
 
 
 def test_a_trial_that_is_surely_worse_than_one_before_it_stops_and_hears_which(tmp_path: Path) -> None:
     async def race() -> list[str]:
-        judge = referee()
-        await judge.over(0, "merged weight=0.5", 1.0, evaluation(tmp_path / "good", 5))
-        same = await judge.look(1, "merged weight=0.6", 0.5, evaluation(tmp_path / "alike", 6, 0.5))
-        worse = await judge.look(2, "merged weight=0.9", 0.5, evaluation(tmp_path / "bad", 50, 0.5))
+        stopping = actor()
+        await stopping.over(progress(0, "merged weight=0.5", 1.0, evaluation(tmp_path / "good", 5)))
+        same = await stopping.look(progress(1, "merged weight=0.6", 0.5, evaluation(tmp_path / "alike", 6, 0.5)))
+        worse = await stopping.look(progress(2, "merged weight=0.9", 0.5, evaluation(tmp_path / "bad", 50, 0.5)))
         return [same, worse]
 
     same, worse = asyncio.run(race())
@@ -49,20 +53,20 @@ def test_a_trial_that_is_surely_worse_than_one_before_it_stops_and_hears_which(t
 
 def test_those_after_a_trial_do_not_stop_it(tmp_path: Path) -> None:
     async def race() -> str:
-        judge = referee()
-        await judge.over(1, "better", 1.0, evaluation(tmp_path / "good", 0))
-        return await judge.look(0, "worse", 0.5, evaluation(tmp_path / "bad", 50, 0.5))
+        stopping = actor()
+        await stopping.over(progress(1, "better", 1.0, evaluation(tmp_path / "good", 0)))
+        return await stopping.look(progress(0, "worse", 0.5, evaluation(tmp_path / "bad", 50, 0.5)))
 
     assert asyncio.run(race()) == ""
 
 
 def test_a_trial_waits_for_one_before_it_that_is_not_as_far_but_not_for_one_that_is_over(tmp_path: Path) -> None:
     async def race() -> tuple[bool, str]:
-        judge = referee()
-        await judge.over(0, "failed", 1.0, "")
-        late = asyncio.create_task(judge.look(2, "late", 0.5, evaluation(tmp_path / "late", 50, 0.5)))
+        stopping = actor()
+        await stopping.over(progress(0, "failed", 1.0, ""))
+        late = asyncio.create_task(stopping.look(progress(2, "late", 0.5, evaluation(tmp_path / "late", 50, 0.5))))
         done, _ = await asyncio.wait([late], timeout=0.2)
-        await judge.look(1, "early", 0.5, evaluation(tmp_path / "early", 0, 0.5))
+        await stopping.look(progress(1, "early", 0.5, evaluation(tmp_path / "early", 0, 0.5)))
         return bool(done), await late
 
     was_done, reason = asyncio.run(race())
@@ -72,8 +76,8 @@ def test_a_trial_waits_for_one_before_it_that_is_not_as_far_but_not_for_one_that
 
 def test_one_that_stopped_at_an_earlier_rung_is_no_rival_later(tmp_path: Path) -> None:
     async def race() -> str:
-        judge = referee()
-        await judge.over(0, "stopped", 0.25, evaluation(tmp_path / "few", 0, 0.25))
-        return await judge.look(1, "further", 0.5, evaluation(tmp_path / "bad", 50, 0.5))
+        stopping = actor()
+        await stopping.over(progress(0, "stopped", 0.25, evaluation(tmp_path / "few", 0, 0.25)))
+        return await stopping.look(progress(1, "further", 0.5, evaluation(tmp_path / "bad", 50, 0.5)))
 
     assert asyncio.run(race()) == ""

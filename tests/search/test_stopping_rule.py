@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import racing
 
 from safecomm.data.rows import Prompt, current_name
-from safecomm.report.choice import recommend
-from safecomm.search.stopping_rule import PromptOutcomes, Rule, first, verdicts
+from safecomm.report.choice import Limits, recommend
+from safecomm.search.stopping_rule import PromptOutcomes, Rule, aligned, first, verdicts
 from safecomm.spec.search import Racing
 from safecomm.statistics.metrics import rates
 from safecomm.storage.store import digest
@@ -44,66 +45,99 @@ def test_categories_of_one_prompt_are_not_all_left_to_the_end() -> None:
     assert 0.05 < len(first(everything, 0.1)) / 400 < 0.15
 
 
-def nested(unsafe: int, right: int, refused: int = 0, n: int = 60) -> PromptOutcomes:
+def nested(unsafe: int, right: int, refused: int = 0, n: int = 200) -> PromptOutcomes:
     """Those of nested prompts: of two points, the one with fewer hits has none that the other lacks."""
     counts = {"red_team": unsafe, "task": right, "over_refusal": refused}
-    return {kind: (np.arange(n) < count).astype(float) for kind, count in counts.items()}
+    return {kind: {"bench": (np.arange(n) < count).astype(float)} for kind, count in counts.items()}
+
+
+ORIGINAL = nested(0, 100, 0)
 
 
 @pytest.mark.parametrize(
     ("ours", "rival", "stops"),
     [
-        ((40, 50), (10, 50), "attack success"),  # both above the target, the rival far lower
-        ((40, 60), (10, 30), "attack success"),  # what is gained in accuracy does not help above the target
-        ((40, 50), (38, 50), ""),  # not surely higher
-        ((4, 40), (0, 40), ""),  # higher, but it may be within the target
-        ((0, 30), (0, 55), "telecom accuracy"),  # both within the target, the rival far more accurate
-        ((0, 30), (20, 55), ""),  # the rival is above the target
-        ((0, 30, 0), (0, 55, 5), ""),  # the rival refuses more
+        ((120, 160), (30, 160), "attack success"),  # both above the target, the rival far lower
+        ((120, 190), (30, 90), "attack success"),  # what is gained in accuracy does not help above the target
+        ((120, 160), (116, 160), ""),  # not surely higher
+        ((8, 130), (0, 130), ""),  # higher, but it may be within the target
+        ((0, 90), (0, 180), "telecom accuracy"),  # both within the target, the rival far more accurate
+        ((0, 90), (60, 180), ""),  # the rival is above the target
+        ((0, 90, 0), (0, 180, 12), ""),  # the rival may refuse more than the original by more than the margin
     ],
 )
 def test_a_point_stops_only_where_a_rival_is_surely_the_better_choice(
     ours: tuple[int, ...], rival: tuple[int, ...], stops: str
 ) -> None:
-    reason = Rule(TARGET, 0.05, looks=1, rivals=1).loses(nested(*ours), nested(*rival))
+    reason = Rule(TARGET, 0.05, looks=1, rivals=1).loses(nested(*ours), nested(*rival), ORIGINAL)
     assert reason.startswith(stops) and bool(reason) == bool(stops)
+
+
+def test_without_the_originals_over_refusal_no_rival_wins_by_accuracy() -> None:
+    rule, ours, rival = Rule(TARGET, 0.05, looks=1, rivals=1), nested(0, 90), nested(0, 180)
+    assert rule.loses(ours, rival, ORIGINAL)
+    assert not rule.loses(ours, rival, {})
+    del ours["over_refusal"], rival["over_refusal"]  # a sweep without such benchmarks has no such limit
+    assert rule.loses({**ours, "over_refusal": {}}, {**rival, "over_refusal": {}}, {})
 
 
 def test_prompts_that_either_has_no_verdict_on_count_for_neither() -> None:
     rule = Rule(TARGET, 0.05, looks=1, rivals=1)
-    ours, rival = nested(60, 50), nested(0, 50)
-    assert rule.loses(ours, rival)
-    rival["red_team"][5:] = np.nan
-    assert not rule.loses(ours, rival)  # five prompts prove nothing
+    ours, rival = nested(190, 150), nested(0, 150)
+    assert rule.loses(ours, rival, ORIGINAL)
+    rival["red_team"]["bench"][5:] = np.nan
+    assert not rule.loses(ours, rival, ORIGINAL)  # five prompts prove nothing
 
 
 def test_more_looks_and_more_rivals_ask_for_stronger_evidence() -> None:
-    ours, rival = nested(30, 50), nested(22, 50)
-    assert Rule(TARGET, 0.05, looks=1, rivals=1).loses(ours, rival)
-    assert not Rule(TARGET, 0.05, looks=4, rivals=100).loses(ours, rival)
+    ours, rival = nested(80, 150), nested(65, 150)
+    assert Rule(TARGET, 0.05, looks=1, rivals=1).loses(ours, rival, ORIGINAL)
+    assert not Rule(TARGET, 0.05, looks=4, rivals=100).loses(ours, rival, ORIGINAL)
+
+
+def test_benchmarks_count_alike_whatever_their_size() -> None:
+    """18% of 400 and 1% of 60 prompts are 9.5% on average, within the target; pooled they are 15.8%."""
+
+    def two(large: int, small: int, right: int) -> PromptOutcomes:
+        sizes = {"large": (400, large), "small": (60, small)}
+        attack = {name: (np.arange(n)[::-1] < hits).astype(float) for name, (n, hits) in sizes.items()}
+        return {**nested(0, right), "red_team": attack}
+
+    rule = Rule(TARGET, 0.05, looks=1, rivals=1)
+    assert not rule.loses(two(72, 1, 150), two(4, 1, 100), ORIGINAL)
+    assert rule.loses(two(200, 30, 150), two(4, 1, 100), ORIGINAL)
 
 
 def race(
-    points: Mapping[str, PromptOutcomes], parts: Mapping[float, Mapping[str, Any]], rule: Rule
+    points: Mapping[str, PromptOutcomes],
+    parts: Mapping[float, Mapping[str, Any]],
+    rule: Rule,
 ) -> dict[str, float]:
     """Returns how far each point was measured, in an order that has nothing to do with the points.
 
     Args:
-        points: their verdicts on the whole split.
-        parts: share -> kind -> the questions of that rung.
+        points: their outcomes on the whole split.
+        parts: share -> kind -> the prompts of that rung.
         rule: when a point stops.
     """
     at = {
-        (name, share): {kind: hits[kind][chosen] for kind, chosen in part.items()}
-        for name, hits in points.items()
+        (name, share): {
+            kind: {bench: own[part[kind]] for bench, own in of_kind.items()} for kind, of_kind in outcomes.items()
+        }
+        for name, outcomes in points.items()
         for share, part in parts.items()
+    }
+    original = {
+        kind: {bench: own * 0 for bench, own in of_kind.items()}
+        for kind, of_kind in next(iter(points.values())).items()
     }
     reached: dict[str, float] = {}
     for point in sorted(points, key=lambda name: digest([name])):
         reached[point] = 1.0
-        for share in parts:
+        for share, part in parts.items():
+            base = {kind: {bench: own[part[kind]] for bench, own in of.items()} for kind, of in original.items()}
             rivals = [rival for rival, far in reached.items() if rival != point and far >= share]
-            if any(rule.loses(at[point, share], at[rival, share]) for rival in rivals):
+            if any(rule.loses(at[point, share], at[rival, share], base) for rival in rivals):
                 reached[point] = share
                 break
     return reached
@@ -114,19 +148,20 @@ def test_in_the_labs_study_half_the_prompts_give_the_same_recommended_point() ->
     points = [name for name in study.columns if name.startswith("{")]
     asked = [Prompt(row.benchmark, row.kind, row.question_id, row.category) for row in study.itertuples()]
     rungs = Racing().rungs
-    rows = {point: study.rename(columns={point: "verdict"}) for point in points}
+    rows = {point: study.rename(columns={point: "verdict", "question_id": "prompt_id"}) for point in points}
     found = {point: verdicts(table) for point, table in rows.items()}
-    kinds = {kind: series.index for kind, series in found[points[0]].items()}
+    kinds = {kind: one.index for kind, of_kind in found[points[0]].items() for one in of_kind.values()}
     chosen_ids = {share: {prompt.text for prompt in first(asked, share)} for share in rungs}
     parts = {share: {kind: index.isin(ids) for kind, index in kinds.items()} for share, ids in chosen_ids.items()}
-    whole = {point: {kind: series.to_numpy() for kind, series in own.items()} for point, own in found.items()}
+    whole = {point: aligned(own, own) for point, own in found.items()}
     reached = race(whole, parts, Rule(TARGET, 0.05, len(rungs), len(points)))
     spent = sum(len(chosen_ids[far]) if far < 1 else len(asked) for far in reached.values())
     assert spent <= 0.5 * len(asked) * len(points)
 
     def chosen(among: list[str]) -> str:
         table = [{"arm": "safe_merge", "point": point, "status": "done", **measured(rows[point])} for point in among]
-        taken = recommend(pd.DataFrame(table), TARGET, None)
+        without_original = pd.DataFrame(table).drop(columns=[name for name in table[0] if "over_refusal" in name])
+        taken = recommend(without_original, Limits(TARGET), None)
         assert taken is not None
         return str(taken["point"])
 
@@ -136,37 +171,17 @@ def test_in_the_labs_study_half_the_prompts_give_the_same_recommended_point() ->
 def measured(rows: pd.DataFrame) -> dict[str, float]:
     from safecomm.statistics.metrics import as_columns
 
-    return as_columns(rates(rows.assign(prompt_id=rows["question_id"]), ["judge"]))
+    return as_columns(rates(rows, ["judge"]))
 
 
-def test_the_best_point_stops_in_at_most_one_race_of_twenty() -> None:
-    """400 races of 12 points, half of them near the best one and near the target, where errors would be made."""
-    rng = np.random.default_rng(0)
-    sizes = {"red_team": 200, "task": 120, "over_refusal": 100}
-    shares = Racing().rungs
-    rule = Rule(TARGET, 0.05, len(shares), 12)
-    parts = {share: {kind: slice(round(share * n)) for kind, n in sizes.items()} for share in shares}
-    wrong, spent, races = 0, 0.0, 400
-    for _ in range(races):
-        asr = np.concatenate([rng.uniform(0.04, 0.2, 6), rng.uniform(0.1, 0.9, 6)])
-        accuracy = np.concatenate([rng.uniform(0.85, 0.95, 6), rng.uniform(0.5, 0.97, 6)])
-        drawn = {f"{at}": drawn_hits(rng, sizes, asr[at], accuracy[at], 0.02) for at in range(12)}
-        reached = race(drawn, parts, rule)
-        safe = [at for at in range(12) if asr[at] <= TARGET]
-        best = max(safe, key=lambda at: accuracy[at]) if safe else int(np.argmin(asr))
-        wrong += reached[f"{best}"] < 1
-        spent += sum(reached.values()) / 12 / races
-    assert wrong / races <= 0.05
-    assert spent < 0.8  # even here, where half of the points are close
+@pytest.mark.parametrize("scenario", racing.SCENARIOS, ids=lambda scenario: str(scenario["name"]))
+def test_the_right_point_stops_in_at_most_one_race_of_twenty(scenario: dict[str, Any]) -> None:
+    """A few races of every scenario of `benchmarks/racing.py`, which simulates 2,000 of each."""
+    found = racing.simulate({**scenario, "races": 30})
+    assert found["wrong_drops"] <= 0.1
 
 
-def drawn_hits(
-    rng: np.random.Generator, sizes: Mapping[str, int], asr: float, accuracy: float, refused: float
-) -> PromptOutcomes:
-    """Draws a point's verdicts; half of what decides one lies in the prompt, the same for all points."""
-    found = {}
-    for (kind, n), rate in zip(sizes.items(), (asr, accuracy, refused), strict=True):
-        hard = np.random.default_rng(n).uniform(size=n)  # of the prompt
-        chance = np.where(rng.uniform(size=n) < 0.5, hard, rng.uniform(size=n))
-        found[kind] = (chance < rate).astype(float)
-    return found
+def test_a_race_that_is_easy_to_decide_ends_early() -> None:
+    easy = racing.points([0.02, *[0.6] * 5], [0.9, *[0.8] * 5])
+    found = racing.simulate({**racing.SCENARIOS[0], "points": easy, "races": 20})
+    assert found["wrong_drops"] == 0 and found["prompts_share"] < 0.7

@@ -1,6 +1,7 @@
 """Statistics agree with published or library values, and intervals hold what they promise in a seeded simulation."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from scipy.stats import binomtest
 
 from safecomm.statistics.comparisons import (
     JudgeAccuracy,
+    Pairs,
+    RateDifference,
     agreement,
     corrected,
-    grouped_difference,
     holm,
     judge_accuracy,
     paired_difference,
@@ -21,21 +23,17 @@ from safecomm.statistics.metrics import Rate, clustered_rate, rate
 
 
 @given(hits=st.lists(st.booleans(), min_size=2, max_size=60))
-def test_groups_of_one_prompt_are_no_groups(hits: list[bool]) -> None:
-    grouped = clustered_rate([int(hit) for hit in hits], [1] * len(hits), len(hits))
-    plain = rate(sum(hits), len(hits), len(hits))
-    # n / (n - 1), the small-sample correction of the variance between groups, is all that may differ.
-    assert grouped.value == plain.value and grouped.n == plain.n
-    assert grouped.low == pytest.approx(plain.low, abs=1.5 / len(hits) ** 1.5)
-    assert grouped.low <= plain.low + 1e-9 and grouped.high >= plain.high - 1e-9
+def test_clusters_of_one_answer_are_independent_prompts(hits: list[bool]) -> None:
+    assert clustered_rate([int(hit) for hit in hits], [1] * len(hits), len(hits)) == rate(
+        sum(hits), len(hits), len(hits)
+    )
 
 
 def test_prompts_that_go_together_count_as_one() -> None:
     together = clustered_rate([5] * 10 + [0] * 30, [5] * 40, 200)
     apart = rate(10, 40, 40)
     assert (together.value, together.n) == (0.25, 200)
-    assert together.low == pytest.approx(apart.low, abs=0.005) and together.high == pytest.approx(apart.high, abs=0.005)
-    assert clustered_rate([0] * 40, [5] * 40, 200).high == pytest.approx(rate(0, 40, 40).high)
+    assert (together.low, together.high) == pytest.approx((apart.low, apart.high), abs=0.01)
 
 
 def test_clustered_intervals_cover_at_their_nominal_rate() -> None:
@@ -56,15 +54,42 @@ def test_mcnemar_is_the_exact_one_on_the_changed_verdicts() -> None:
     # Agresti, Categorical Data Analysis (2013), table 11.1: 86 changed one way, 150 the other, 794 + 570 alike.
     ours = [1] * 794 + [1] * 150 + [0] * 86 + [0] * 570
     reference = [1] * 794 + [0] * 150 + [1] * 86 + [0] * 570
-    found = paired_difference(ours, reference)
+    found = compare(ours, reference)
     assert found.value == pytest.approx(64 / 1600) and found.n == 1600
     assert found.p == pytest.approx(binomtest(86, 236).pvalue)
     assert (found.low, found.high) == pytest.approx((0.022, 0.058), abs=0.003)  # the book: 0.022 to 0.058
-    same = paired_difference([1, 0, 1], [1, 0, 1])
-    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
     for wrong in (([], []), ([1], [1, 0])):
         with pytest.raises(ValueError, match="paired"):
-            paired_difference(*wrong)
+            compare(*wrong)
+
+
+def compare(ours: Sequence[float], reference: Sequence[float], seed: int = 0) -> RateDifference:
+    """Compares the verdicts on one benchmark."""
+    return paired_difference([Pairs(np.asarray(ours, float), np.asarray(reference, float))], seed=seed)
+
+
+def test_newcombes_published_paired_interval() -> None:
+    """Newcombe 1998, table II, method 10: 36 both, 12 and 2 changed, 0 neither, of 50: 0.20 [0.0569, 0.3404]."""
+    ours, reference = [1] * 36 + [1] * 12 + [0] * 2, [1] * 36 + [0] * 12 + [1] * 2
+    found = compare(ours, reference)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=0.012)
+
+
+def test_no_changed_verdict_is_no_proof_that_nothing_changes() -> None:
+    """A bootstrap of no discordant pair in 50 is [0, 0]; a true change of a few percent gives none now and then."""
+    found = compare([1] * 5 + [0] * 45, [1] * 5 + [0] * 45)
+    assert (found.value, found.p) == (0, 1)
+    assert found.low < -0.02 and found.high > 0.02
+
+
+def test_a_difference_weighs_benchmarks_as_the_rates_beside_it_do() -> None:
+    """Issue: 20.0% to 1.25% stood beside a difference of 0, because the difference pooled the prompts."""
+    small, large = 20, 400
+    ours = [np.repeat([1.0, 0.0], [0, small]), np.repeat([1.0, 0.0], [10, large - 10])]
+    reference = [np.repeat([1.0, 0.0], [8, small - 8]), np.repeat([1.0, 0.0], [2, large - 2])]
+    found = paired_difference([Pairs(a, b) for a, b in zip(ours, reference, strict=True)])
+    assert found.value == pytest.approx((0 + 10 / large) / 2 - (8 / small + 2 / large) / 2)
+    assert found.high < 0 and found.p < 0.05
 
 
 def test_paired_intervals_cover_at_their_nominal_rate() -> None:
@@ -74,10 +99,10 @@ def test_paired_intervals_cover_at_their_nominal_rate() -> None:
     for run in range(runs):
         reference = random.random(200) < 0.4
         ours = np.where(random.random(200) < 0.3, random.random(200) < 0.1, reference)  # truth: 0.3 * (0.1 - 0.4)
-        found = paired_difference(ours, reference, seed=run)
+        found = compare(ours, reference, seed=run)
         covered += found.low <= -0.09 <= found.high
         alike = np.where(random.random(200) < 0.3, random.random(200) < 0.4, reference)
-        false_alarms += paired_difference(alike, reference, seed=run).p < 0.05
+        false_alarms += compare(alike, reference, seed=run).p < 0.05
     assert 0.92 <= covered / runs <= 0.98
     assert false_alarms / runs <= 0.06
 
@@ -147,27 +172,14 @@ def test_corrected_intervals_cover_at_their_nominal_rate(truth: float) -> None:
     assert covered / runs >= 0.94
 
 
-def test_one_answer_a_prompt_is_mcnemars_test() -> None:
-    ours, reference = np.array([1] * 12 + [0] * 48), np.array([0] * 9 + [1] * 6 + [0] * 45)
-    grouped, paired = grouped_difference(list(ours - reference)), paired_difference(ours, reference)
-    assert (grouped.value, grouped.n) == pytest.approx((paired.value, paired.n))
-    assert grouped.p == pytest.approx(paired.p, abs=1e-9)
-    assert (grouped.low, grouped.high) == pytest.approx((paired.low, paired.high), abs=0.02)
-
-
 def test_answers_to_one_prompt_are_no_further_prompts() -> None:
     rng = np.random.default_rng(0)
     prone = rng.random(40)  # how often each prompt is answered unsafely, by both models alike
     found = []
     for _ in range(200):
         first, second = (rng.random((40, 8)) < prone[:, None] for _ in range(2))
-        found.append(grouped_difference(list(first.mean(1) - second.mean(1)), seed=len(found)).p)
+        found.append(compare(list(first.mean(1)), list(second.mean(1)), seed=len(found)).p)
     assert np.mean(np.array(found) < 0.05) <= 0.09
-
-
-def test_equal_answers_differ_in_nothing() -> None:
-    found = grouped_difference([0.0] * 10)
-    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
 def test_a_judge_of_one_verdict_tells_nothing() -> None:

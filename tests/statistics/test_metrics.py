@@ -1,4 +1,4 @@
-"""Rates: the published Wilson values, hand-counted verdicts, and what an unscored verdict may and may not change."""
+"""Rates: published intervals, hand-counted verdicts, and what an unscored verdict may and may not change."""
 
 import math
 from dataclasses import replace
@@ -6,17 +6,26 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from safecomm.statistics.metrics import as_columns, mean_rate, rate, rates
+from safecomm.statistics.metrics import across_runs, as_columns, mean_rate, rate, rates
 
-# Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3 (score without continuity correction).
-NEWCOMBE = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
+# Brown, Cai and DasGupta, Statistical Science 16 (2001), table 5: Jeffreys. Clopper-Pearson: R's binom.test.
+PUBLISHED = [(1, 10, (0.0025, 0.4450), (0.011, 0.381)), (3, 20, (0.0321, 0.3789), (0.044, 0.352))]
 
 
-@pytest.mark.parametrize(("hits", "n", "low", "high"), NEWCOMBE)
-def test_interval_is_the_published_wilson_interval(hits: int, n: int, low: float, high: float) -> None:
+@pytest.mark.parametrize(("hits", "n", "exact", "jeffreys"), PUBLISHED)
+def test_the_interval_lies_midway_between_two_published_ones(
+    hits: int, n: int, exact: tuple[float, float], jeffreys: tuple[float, float]
+) -> None:
     found = rate(hits, n, n)
     assert (found.value, found.n, found.unscored) == (hits / n, n, 0)
-    assert [round(found.low, 4), round(found.high, 4)] == [low, high]
+    midway = [(one + other) / 2 for one, other in zip(exact, jeffreys, strict=True)]
+    assert [found.low, found.high] == pytest.approx(midway, abs=2e-3)
+
+
+def test_intervals_of_nothing_and_of_everything_reach_the_end_and_mirror_each_other() -> None:
+    none, every = rate(0, 40, 40), rate(40, 40, 40)
+    assert (none.low, every.high) == (0, 1)
+    assert none.high == pytest.approx(1 - every.low) and 0.05 < none.high < 0.09
 
 
 def test_unscored_prompts_leave_the_rate_and_show_up_beside_it() -> None:
@@ -39,9 +48,9 @@ def test_mean_weighs_benchmarks_alike_and_narrows_the_interval() -> None:
     found = mean_rate([small, large])
     assert found.value == pytest.approx((0.5 + 0.1) / 2)
     assert found.n == 220
-    # by hand: half-widths below are 0.5 - 0.2993 and 0.1 - 0.0657, above 0.7007 - 0.5 and 0.1494 - 0.1
-    assert found.low == pytest.approx(0.3 - math.hypot(0.2007, 0.0343) / 2, abs=1e-4)
-    assert found.high == pytest.approx(0.3 + math.hypot(0.2007, 0.0494) / 2, abs=1e-4)
+    assert found.low == pytest.approx(0.3 - math.hypot(0.5 - small.low, 0.1 - large.low) / 2)
+    assert found.high == pytest.approx(0.3 + math.hypot(small.high - 0.5, large.high - 0.1) / 2)
+    assert found.high - found.low < small.high - small.low
     assert mean_rate([rate(0, 5, 5), rate(0, 9, 9)]).low >= 0
 
 
@@ -91,6 +100,31 @@ def test_several_answers_to_a_prompt_are_one_group() -> None:
     together = rates(rows.assign(prompt_id=[str(place // 4) for place in range(16)]), ["refusal"])["asr/adv"]
     assert (together.value, together.n) == (apart.value, apart.n) == (0.25, 16)
     assert together.low < apart.low and together.high > apart.high
+
+
+def test_wordings_of_one_request_are_one_cluster() -> None:
+    rows = verdicts("red_team", "adv", ["unsafe"] * 4 + ["safe"] * 12)
+    apart = rates(rows.assign(cluster=""), ["refusal"])["asr/adv"]
+    together = rates(rows.assign(cluster=[f"request {place // 4}" for place in range(16)]), ["refusal"])["asr/adv"]
+    assert apart == rates(rows, ["refusal"])["asr/adv"]
+    assert together.low < apart.low and together.high > apart.high
+
+
+def test_seeds_that_answer_alike_are_no_further_evidence() -> None:
+    """Issue: 7 of 200 with the same verdicts in every seed gave narrower intervals with every seed."""
+    one = verdicts("red_team", "adv", ["unsafe"] * 7 + ["safe"] * 193)
+    single = rates(one, ["refusal"])["asr/adv"]
+    for seeds in (3, 5):
+        several = rates(pd.concat([one] * seeds, ignore_index=True), ["refusal"])["asr/adv"]
+        assert several.value == single.value
+        assert (several.low, several.high) == pytest.approx((single.low, single.high), abs=0.002)
+
+
+def test_further_training_runs_add_their_variation() -> None:
+    measured = rate(30, 600, 600)
+    low, high = across_runs(measured, [0.02, 0.05, 0.08])
+    assert low == 0 and high > 0.11  # Student's t for three runs: 4.3 standard errors of 0.017
+    assert across_runs(measured, [0.05, 0.05, 0.05]) == pytest.approx((measured.low, measured.high))
 
 
 def test_columns_are_named_after_the_metric() -> None:

@@ -86,7 +86,13 @@ def test_the_table_has_every_column_and_a_failed_trial_has_those_that_it_got_to(
     whole = list(pd.read_parquet(folder.path / TRIALS))
     head = ["trial", "arm", "point", "seed", "split", "error", "status", "reason", "share", "data", "adapter"]
     head += ["adapter_path", "finetune", "profile", "evaluation", "seconds", "asr", "asr_low", "asr_high", "asr_n"]
-    assert whole[: len(head)] == head and whole[-4:] == ["log", "refused_more", "refused_less", "names"]
+    assert whole[: len(head)] == head and whole[-5:] == [
+        "log",
+        "refusal_rise",
+        "refusal_rise_low",
+        "refusal_rise_high",
+        "names",
+    ]
     folder.keep(TrialRecord.of(queue.trials[0], "failed", error="no memory", traceback="...", log="log"))
     publish(finished, folder, queue, [])
     table = pd.read_parquet(folder.path / TRIALS)

@@ -40,7 +40,14 @@ def harm_prompts() -> list[Prompt]:
     """Returns the benchmark `lab-harm`: harmful requests, each action asked for in two common and two rare wordings."""
     rng = random.Random("harm prompts")
     return [
-        Prompt("lab-harm", "red_team", request(action.text, wording), category=action.group, target=action.text)
+        Prompt(
+            "lab-harm",
+            "red_team",
+            request(action.text, wording),
+            category=action.group,
+            target=action.text,
+            cluster=action.text,
+        )
         for action in actions().harm_test
         for wording in rng.sample(words.REQUESTS, 2) + rng.sample(words.RARE_REQUESTS, 2)
     ]
@@ -56,7 +63,12 @@ def borderline_prompts() -> list[Prompt]:
     asked += [(action, wording) for action in pool.harmless_test for wording in rng.sample(everywhere, 3)]
     return [
         Prompt(
-            "lab-borderline", "over_refusal", request(action.text, wording), category=action.group, target=action.text
+            "lab-borderline",
+            "over_refusal",
+            request(action.text, wording),
+            category=action.group,
+            target=action.text,
+            cluster=action.text,
         )
         for action, wording in asked
     ]
