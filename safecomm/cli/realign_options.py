@@ -84,7 +84,7 @@ def level(way: str, text: str) -> float | dict[str, float]:
     """Reads `0.6`, or `q_proj=0.6,v_proj=0.85`.
 
     Raises:
-        DefenseError: where it is neither.
+        DefenseError: if it is neither.
     """
     try:
         if "=" not in text:

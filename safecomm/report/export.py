@@ -24,7 +24,7 @@ def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
         The row of the headline table that it stands in.
 
     Raises:
-        UsageError: where there is no such adapter, or the folder is taken.
+        UsageError: if there is no such adapter, or the folder is taken.
     """
     run = read_run(folder)
     row = release_row(run, arm)

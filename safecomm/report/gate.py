@@ -24,7 +24,7 @@ def release_row(run: Run, arm: str | None) -> Headline:
     """Returns what would be released: an arm's best point or, without an arm, the recommended one.
 
     Raises:
-        UsageError: where it was not measured on the report split.
+        UsageError: if it was not measured on the report split.
     """
     rows = headline(run)
     wanted = [row for row in rows if (row.arm == arm if arm else row.recommended)]

@@ -14,7 +14,7 @@ def read_judges(run: Path) -> dict[str, JudgeAccuracy]:
     """Returns judge -> how far it agrees with people, the deciding one first; nothing where none was measured.
 
     Raises:
-        UsageError: where `judges.json` is broken.
+        UsageError: if `judges.json` is broken.
     """
     if not (run / JUDGES).is_file():
         return {}

@@ -59,7 +59,7 @@ def write_report(run: Path) -> Path:
     """Writes `report.html` into a run folder and returns its path.
 
     Raises:
-        UsageError: where the run folder lacks its sweep or its trials.
+        UsageError: if the run folder lacks its sweep or its trials.
     """
     path = run / REPORT
     path.write_text(render(read_run(run)), encoding="utf-8")

@@ -26,7 +26,7 @@ def read_trials(run: Path) -> pd.DataFrame:
     """Reads `trials.parquet`, a row per trial and split, with the searched parameters in one way of writing.
 
     Raises:
-        UsageError: where the run has no trials yet.
+        UsageError: if the run has no trials yet.
     """
     path = run / TRIALS
     if not path.is_file():

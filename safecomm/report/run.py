@@ -123,7 +123,7 @@ def read_run(folder: Path) -> Run:
     """Reads a run folder.
 
     Raises:
-        UsageError: where `sweep.json` or `trials.parquet` is missing, or one of these or `judges.json` broken.
+        UsageError: if `sweep.json` or `trials.parquet` is missing, or one of these or `judges.json` broken.
     """
     sweep = read_json(folder, SWEEP)
     trials = read_trials(folder)

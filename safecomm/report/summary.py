@@ -26,7 +26,7 @@ def read_json(run: Path, name: str) -> Any:
     """Reads one of a run folder's JSON files.
 
     Raises:
-        UsageError: where the file is missing or broken.
+        UsageError: if the file is missing or broken.
     """
     try:
         return json.loads((run / name).read_text(encoding="utf-8"))

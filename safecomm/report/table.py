@@ -31,7 +31,7 @@ def results_table(folder: Path) -> Group:
     A rate stays on one line from about 100 columns on; narrower tables wrap and lose nothing.
 
     Raises:
-        UsageError: where the run folder lacks its sweep or its trials.
+        UsageError: if the run folder lacks its sweep or its trials.
     """
     run = read_run(folder)
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]

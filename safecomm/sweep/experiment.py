@@ -45,7 +45,7 @@ def experiment(
         console: where progress goes.
 
     Raises:
-        StoppedError: where the user stopped it.
+        StoppedError: if the user stopped it.
     """
     # Before Ray Tune is imported: its own tables and log files stay off, ours say it all.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")

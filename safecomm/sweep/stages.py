@@ -276,7 +276,7 @@ def given_adapter(section: Finetune) -> Adapter:
     """Reads the adapter of `finetune.adapter`.
 
     Raises:
-        ModelError: where it can't be used, or `finetune.lora` says otherwise than it is.
+        ModelError: if it can't be used, or `finetune.lora` says otherwise than it is.
     """
     adapter = Adapter.load(str(section.adapter))
     adapter.check_trained()

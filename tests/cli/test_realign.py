@@ -173,10 +173,10 @@ def _config(**settings: Any) -> Callable[[Path], None]:
     ("spoil", "words", "said"),
     [
         (_other_base, [], "in the first and"),
-        (_other_model, [], "was made for another model"),
+        (_other_model, [], "is for another model"),
         (_lose_a_shard, [], ".safetensors: is missing"),
         (_truncate, [], "aligned/model.safetensors: is truncated"),
-        (_poison, [], "model.layers.1.self_attn.v_proj has values that are not finite"),
+        (_poison, [], "model.layers.1.self_attn.v_proj has non-finite values"),
         (_pickle, [], "convert"),
         (_same, [], "model.layers.1.self_attn.q_proj, model.layers.1.self_attn.v_proj"),
         (_config(use_dora=True), [], "DoRA"),

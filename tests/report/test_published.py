@@ -67,8 +67,8 @@ def test_a_local_copy_of_a_model_is_known_by_its_folders_name() -> None:
 @pytest.mark.parametrize(
     ("paper", "model", "data", "said"),
     [
-        ("safecom", MODEL, ["teleqna"], "no published numbers of 'safecom'; there are those of safecomm, safemerge"),
-        ("safecomm", "lab://aligned", ["teleqna"], "no numbers of aligned on teleqna; it has those of Llama-2-7b-chat"),
+        ("safecom", MODEL, ["teleqna"], "no published results for 'safecom'; use one of safecomm, safemerge"),
+        ("safecomm", "lab://aligned", ["teleqna"], "no results for aligned on teleqna; it has results for Llama-2-7b-chat"),
         ("safecomm", MODEL, ["teleqna", "tele-eval"], r"on teleqna \+ tele-eval"),
         ("safecomm", MODEL, [], "with an adapter; it has .*gemma-2b-it with an adapter"),
     ],

@@ -40,7 +40,7 @@ def train_tokenizer(examples: Iterable[Example], vocabulary: int) -> PreTrainedT
     """Trains a byte-level BPE that splits digits, so that numbers never seen are read like any other.
 
     Raises:
-        ValueError: where `vocabulary` can't hold the 256 bytes and the special tokens.
+        ValueError: if `vocabulary` can't hold the 256 bytes and the special tokens.
     """
     special = [PAD, BOS, EOS, SYSTEM, USER, ASSISTANT]
     if vocabulary < 256 + len(special):
