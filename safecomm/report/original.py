@@ -1,4 +1,4 @@
-"""The trials beside the original model, prompt by prompt: what they refuse more often, and what less."""
+"""Compares the trials' refusals with the original model's, prompt by prompt."""
 
 import math
 
@@ -12,10 +12,10 @@ from safecomm.storage.store import Store
 
 
 def beside_original(trials: pd.DataFrame, store: Store) -> pd.DataFrame:
-    """Returns the trials with the columns `BESIDE_ORIGINAL`; NaN where a trial or the original was not measured.
+    """Returns the trials with the columns `BESIDE_ORIGINAL`; NaN if the trial or the original was not measured.
 
-    Both count harmless prompts that the same split asked of the original, with the same seed. Where a prompt is asked
-    several times, the shares of its refusals are compared.
+    Each trial is compared with the original on the harmless prompts of the same split and seed. If there are several
+    answers per prompt, the shares of refusals are compared.
     """
     done = [row for row in rows_of(trials) if row["status"] == "done"]
     originals = {(row["split"], row["seed"]): row["evaluation"] for row in done if row["arm"] == ORIGINAL}
@@ -35,7 +35,7 @@ def beside_original(trials: pd.DataFrame, store: Store) -> pd.DataFrame:
 
 
 def _refusals(store: Store, evaluation: str) -> "pd.Series[float]":
-    """Returns the share of refusals among a harmless prompt's answers, by benchmark and prompt."""
+    """Returns the share of refusals among each harmless prompt's answers, by benchmark and prompt."""
     folder = store.find("evaluation", evaluation)
     if folder is None:
         return pd.Series(dtype=float)

@@ -243,7 +243,7 @@ def test_a_reason_is_the_innermost_cause_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--address", "127.0.0.1:1"], "--address: give --storage too"),
+        (["--address", "127.0.0.1:1"], "--address: a cluster also needs --storage"),
         (["--storage", "s3://bucket/runs"], "is a bucket"),
         (["--json", "/nowhere/results.json"], "its folder does not exist"),
     ],

@@ -36,7 +36,10 @@ def test_a_model_behind_a_url_needs_no_engines() -> None:
         ("harmbench", "needs `template:`"),
         ({"name": "own", "model": "m", "template": "t"}, "a guard model has its own"),
         ({"name": "own", "model": "m", "rubric": "{prompt}"}, "lacks {response}"),
-        ({"name": "own", "model": "m", "url": "http://me:secret@host/v1"}, "set the environment variable OPENAI_API_KEY"),
+        (
+            {"name": "own", "model": "m", "url": "http://me:secret@host/v1"},
+            "set the environment variable OPENAI_API_KEY",
+        ),
         ({"name": "own", "model": "m", "form": "harmbench", "template": "t", "rubric": SHOWN}, "either rubric or form"),
     ],
 )

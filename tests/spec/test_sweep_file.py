@@ -141,7 +141,10 @@ def test_reading_a_sweep_imports_nothing_heavy() -> None:
         ("search.arms={safe_lroa: {trials: 3}}", "search: arms.safe_lroa: there is no such arm"),
         ("search.algorithm=cmaes", "search: algorithm: cmaes supports one objective"),
         ("search.algorithm=grid", "search: algorithm: grid needs lists of values"),
-        ("search.arms={safe_merge: {points: [{safe_merge.weight: 0.7}]}}", "search: arms.safe_merge.points: each point must set exactly"),
+        (
+            "search.arms={safe_merge: {points: [{safe_merge.weight: 0.7}]}}",
+            "search: arms.safe_merge.points: each point must set exactly",
+        ),
         ("search.racing={rungs: [2]}", "search.racing"),
         ("arms.x=[{finetune: {}}]", "arms.x.0.finetune: set at least one of rank"),
         ("arms.x=[{safe_merge: {weight: exact, lowest: 3}}]", "must be a number, or one of {grid"),
