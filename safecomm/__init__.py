@@ -1,1 +1,1 @@
-"""Finds the defense settings that make a fine-tuned LLM safe again."""
+"""Restores the safety of fine-tuned LLMs and finds the best settings for doing so."""

@@ -1,4 +1,4 @@
-"""Lets `python -m safecomm` do what the `safecomm` script does."""
+"""Makes `python -m safecomm` equivalent to the `safecomm` script."""
 
 from safecomm.cli import main
 

@@ -1,35 +1,35 @@
-"""What can go wrong, as a user meets it.
+"""The errors that users see.
 
-SafecommError            exit code 1: the message names the cause and the fix
+SafecommError            exit code 1: the message states the cause and the fix
 ├── UsageError           exit code 2: wrong usage
-│   └── SpecError        exit code 2: every mistake of one sweep file, a line each
-├── DataError            a dataset or benchmark that can't be read
-├── ModelError           a model or adapter folder that can't be used
-├── DefenseError         a defense's settings that make no sense
-├── TrainingError        a fine-tune that failed, with the step
-├── EvaluationError      prompts that got no answer, or a fleet that did not start
-├── StorageError         a bucket that can't be reached or used
-├── DiskFullError        a folder whose disk is full; what was finished is kept
-└── StoppedError         exit code 130: somebody stopped the sweep; what was finished is kept
+│   └── SpecError        exit code 2: all mistakes in a sweep file, one per line
+├── DataError            a dataset or benchmark can't be read
+├── ModelError           a model or adapter folder can't be used
+├── DefenseError         a defense's settings are invalid
+├── TrainingError        a fine-tune failed; states the step
+├── EvaluationError      prompts got no answer, or a fleet did not start
+├── StorageError         a bucket can't be reached or used
+├── DiskFullError        a disk is full; finished work is kept
+└── StoppedError         exit code 130: the sweep was stopped; finished work is kept
 """
 
 from collections.abc import Sequence
 
 
 class SafecommError(Exception):
-    """A mistake or failure that one clear message explains; the command line prints it without a traceback."""
+    """A mistake or failure that one message explains; the command line prints it without a traceback."""
 
     exit_code = 1
 
 
 class UsageError(SafecommError):
-    """The command was used wrongly."""
+    """A command or function was used incorrectly."""
 
     exit_code = 2
 
 
 class SpecError(UsageError):
-    """A sweep file has mistakes; `problems` holds a line for each, as `dotted.key: what is wrong, how to mend it`."""
+    """A sweep file has mistakes; `problems` has a line for each, as `dotted.key: what is wrong; how to fix it`."""
 
     def __init__(self, source: str, problems: Sequence[str]):
         self.source = source
@@ -38,15 +38,15 @@ class SpecError(UsageError):
 
 
 class DataError(SafecommError):
-    """A dataset or benchmark can't be read, or can't give what is asked of it."""
+    """A dataset or benchmark can't be read, or has too little data."""
 
 
 class ModelError(SafecommError):
-    """A model or adapter folder is missing, incomplete or of another make than needed."""
+    """A model or adapter folder is missing, incomplete or incompatible."""
 
 
 class DefenseError(SafecommError):
-    """A defense was given settings that make no sense."""
+    """A defense's settings are invalid."""
 
 
 class TrainingError(SafecommError):
@@ -58,14 +58,14 @@ class EvaluationError(SafecommError):
 
 
 class StorageError(SafecommError):
-    """The bucket that a sweep's `storage` names can't be reached or used."""
+    """The bucket in a sweep's `storage` can't be reached or used."""
 
 
 class DiskFullError(SafecommError):
-    """A folder's disk is full, or its quota used up."""
+    """A folder's disk is full or its quota is exhausted."""
 
 
 class StoppedError(SafecommError):
-    """The sweep was stopped before its end."""
+    """The sweep was stopped before it finished."""
 
     exit_code = 130

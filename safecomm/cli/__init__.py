@@ -1,6 +1,6 @@
-"""The command line, one function a verb.
+"""The command line, one function per command.
 
-Heavy imports wait inside the verbs, so that a wrong sweep file is told at once.
+Heavy imports are inside the commands, so an invalid sweep file is reported immediately.
 """
 
 import sys
@@ -19,22 +19,22 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Finds the defense settings that make a fine-tuned LLM safe again, and applies them.",
+    help="Restores the safety of fine-tuned LLMs: searches the settings of defenses, and applies them.",
 )
-VERBS: list[Callable[..., None]] = [
+COMMANDS: list[Callable[..., None]] = [
     *(sweeps.run, sweeps.plan, sweeps.report, release.gate, release.export),
     *(cluster.submit, cluster.doctor, selftest),
     *(evaluate, defenses.profile, defenses.extract_lora),
 ]
-for verb in VERBS:
-    app.command()(verb)
+for command in COMMANDS:
+    app.command()(command)
 app.add_typer(defenses.realign_app, name="realign")
 app.add_typer(data_app, name="data")
 app.add_typer(lab_app, name="lab")
 
 
 def main() -> None:
-    """Runs the command line; a SafecommError becomes its message and its exit code."""
+    """Runs the command line; prints a SafecommError as its message and exits with its code."""
     try:
         app()
     except SpecError as error:
@@ -45,5 +45,5 @@ def main() -> None:
         print(f"safecomm: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("safecomm: stopped; what was finished is kept", file=sys.stderr)
+        print("safecomm: stopped; finished work is kept", file=sys.stderr)
         sys.exit(StoppedError.exit_code)

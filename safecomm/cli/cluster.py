@@ -1,4 +1,4 @@
-"""`safecomm submit` and `doctor`: sweeps on a cluster, and what the cluster has."""
+"""`safecomm submit` and `doctor`: runs sweeps on a cluster and checks the cluster."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from safecomm.cluster.submit import Job
     from safecomm.spec import Sweep
 
-Dashboard = Annotated[str, typer.Option(help="The cluster's dashboard.", envvar="RAY_API_SERVER_ADDRESS")]
+Dashboard = Annotated[str, typer.Option(help="URL of the cluster's dashboard.", envvar="RAY_API_SERVER_ADDRESS")]
 
 
 def submit(
@@ -22,11 +22,11 @@ def submit(
     address: Dashboard = "http://127.0.0.1:8265",
     set_: Overrides = None,
     storage: Storage = None,
-    wait: Annotated[bool, typer.Option(help="Follow the job's log until its end.")] = True,
+    wait: Annotated[bool, typer.Option(help="Follow the job's log until it ends.")] = True,
 ) -> None:
-    """Runs a sweep on a cluster, as a Ray job from this directory, and follows its log.
+    """Submits a sweep to a cluster as a Ray job from this directory, and follows its log.
 
-    Ctrl-C leaves the job running. No secret is sent: the cluster's nodes have their own.
+    Ctrl-C leaves the job running. Secrets are not sent; set them on the cluster's nodes.
     """
     spec = read(sweep, set_, storage)
     from safecomm.cluster import submit as jobs
@@ -34,30 +34,32 @@ def submit(
     command = jobs.run_command(sweep, set_ or [], storage)
     jobs.check_storage(spec)
     client, job = jobs.submit(address, command)
-    _tell(job, spec)
+    _print_job(job, spec)
     if wait:
         raise typer.Exit(_follow(client, job))
 
 
 def doctor(
-    sweep: Annotated[Path | None, typer.Argument(help="A sweep that is to run there.", metavar="[SWEEP]")] = None,
+    sweep: Annotated[
+        Path | None, typer.Argument(help="A sweep to check the machine or cluster for.", metavar="[SWEEP]")
+    ] = None,
     set_: Overrides = None,
     storage: Storage = None,
     address: Annotated[
         str | None,
-        typer.Option(help="A cluster: its dashboard (http://HEAD:8265), or on one of its nodes `auto`."),
+        typer.Option(help="The cluster: its dashboard (http://HEAD:8265), or `auto` on one of its nodes."),
     ] = None,
 ) -> None:
-    """Shows what this machine or a cluster has and lacks; exit code 1 with a problem."""
+    """Checks this machine or a cluster; the exit code is 1 if there is a problem."""
     spec = read(sweep, set_, storage) if sweep else None
     if address and address.startswith(("http://", "https://")):
-        raise typer.Exit(_examine_there(address, sweep, set_ or [], storage))
+        raise typer.Exit(_examine_as_job(address, sweep, set_ or [], storage))
     from rich.table import Table
 
     from safecomm.plan.doctor import examine
 
     styles = {"ok": "green", "warning": "yellow", "problem": "red"}
-    table = Table("check", "", "what there is, and what to do", box=None)
+    table = Table("check", "", "result and fix", box=None)
     findings = examine(address or os.environ.get("RAY_ADDRESS"), spec)
     for finding in findings:
         table.add_row(finding.subject, f"[{styles[finding.level]}]{finding.level}[/]", finding.text)
@@ -65,8 +67,8 @@ def doctor(
     raise typer.Exit(int(any(finding.level == "problem" for finding in findings)))
 
 
-def _examine_there(address: str, sweep: Path | None, overrides: list[str], storage: str | None) -> int:
-    """Has a job on the cluster examine it."""
+def _examine_as_job(address: str, sweep: Path | None, overrides: list[str], storage: str | None) -> int:
+    """Runs `safecomm doctor` as a job on the cluster."""
     from safecomm.cluster import submit as jobs
 
     options = jobs.run_command(sweep, overrides, storage)[1:] if sweep else []
@@ -74,8 +76,8 @@ def _examine_there(address: str, sweep: Path | None, overrides: list[str], stora
     return _follow(client, job)
 
 
-def _tell(job: "Job", sweep: "Sweep") -> None:
-    """Prints where to look."""
+def _print_job(job: "Job", sweep: "Sweep") -> None:
+    """Prints where to find the job and its results."""
     folder = f"{sweep.storage.rstrip('/')}/{sweep.name}"
     wandb = sweep.tracking.wandb
     lines = {
@@ -86,7 +88,7 @@ def _tell(job: "Job", sweep: "Sweep") -> None:
         "log": job.command("logs -f"),
         "trials' logs": f"tail -f {folder}/tune/*/*/stderr",
         "to stop": job.command("stop"),
-        "to go on": "the same command again",
+        "to resume": "run the same command again",
     }
     for name, text in lines.items():
         console.print(f"{name + ':':14}{text}", soft_wrap=True, markup=False, highlight=False)
@@ -101,5 +103,5 @@ def _follow(client: object, job: "Job") -> int:
     try:
         return follow(client, job, write)
     except KeyboardInterrupt:
-        write(f"\nThe job goes on; to stop it: {job.command('stop')}\n")
+        write(f"\nThe job keeps running; to stop it: {job.command('stop')}\n")
         return StoppedError.exit_code

@@ -1,4 +1,4 @@
-"""Where the command line prints."""
+"""Output of the command line."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-# Where there is no terminal, wide enough for a table of rates with intervals.
+# Without a terminal, use a width that fits a table of rates with intervals.
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows a bar on the error stream while modules are worked on; gives what reports how many are done, of how many.
+    """Shows a progress bar on stderr, if that is a terminal.
 
-    Nothing is shown where that is no terminal.
+    Yields:
+        A callback that takes the number of finished modules and the total.
     """
     columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:

@@ -1,4 +1,4 @@
-"""`safecomm data` and `safecomm lab`: the datasets, and the small models that come with the package."""
+"""`safecomm data` and `safecomm lab`: the datasets and the bundled small models."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,16 +9,16 @@ from rich.table import Table
 
 from safecomm.cli.console import console
 
-data_app = typer.Typer(no_args_is_help=True, help="The datasets and benchmarks that a sweep can name.")
-lab_app = typer.Typer(no_args_is_help=True, help="The small models that come with the package.")
+data_app = typer.Typer(no_args_is_help=True, help="The datasets and benchmarks that sweeps can use.")
+lab_app = typer.Typer(no_args_is_help=True, help="The bundled small models.")
 
 
 @data_app.command("list")
 def data_list() -> None:
-    """Lists the datasets, what each can serve as, and where it lives."""
+    """Lists the datasets with their roles, licences and sources."""
     from safecomm.data.catalog.describe import overview
 
-    table = Table("name", "what it is", "serves as", "licence", "where it lives", box=None, pad_edge=False)
+    table = Table("name", "description", "roles", "licence", "source", box=None, pad_edge=False)
     for entry in overview():
         table.add_row(entry["name"], entry["title"], ", ".join(entry["roles"]), entry["licence"], entry["where"])
     console.print(table)
@@ -26,11 +26,11 @@ def data_list() -> None:
 
 @data_app.command("show")
 def data_show(
-    name: Annotated[str, typer.Argument(help="A name of `safecomm data list`.")],
-    path: Annotated[Path | None, typer.Option(help="A local copy, in the dataset's own format.")] = None,
+    name: Annotated[str, typer.Argument(help="A name from `safecomm data list`.")],
+    path: Annotated[Path | None, typer.Option(help="A local copy in the dataset's original format.")] = None,
     reveal: Annotated[bool, typer.Option("--reveal", help="Show a harmful example in full.")] = False,
 ) -> None:
-    """Shows a dataset's rows: how many are used, which are skipped and why, and one example."""
+    """Shows how many rows of a dataset are used, which are skipped and why, and one example."""
     from safecomm.data.catalog.describe import summary
 
     for line in _lines(summary(name, path, reveal)):
@@ -40,9 +40,9 @@ def data_show(
 @lab_app.command("build")
 def lab_build(
     out: Annotated[Path, typer.Option(help="A new folder for the models base, aligned and guard.")],
-    seed: Annotated[int, typer.Option(help="Decides the text and the weights to start from.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for the training text and the initial weights.", min=0)] = 0,
 ) -> None:
-    """Trains the lab's models again, by the recipe of those that come with the package."""
+    """Trains the bundled small models again from scratch, with the same recipe."""
     from safecomm.data.lab.build import train_models
     from safecomm.serving.precision import has_native_bf16
     from safecomm.storage.store import new_folder
@@ -53,7 +53,7 @@ def lab_build(
 
 
 def _lines(value: Any, indent: str = "") -> list[str]:
-    """Words nested values as indented `key: value` lines."""
+    """Formats nested values as indented `key: value` lines."""
     lines = []
     for key, inner in value.items():
         if isinstance(inner, dict):

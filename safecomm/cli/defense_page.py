@@ -1,4 +1,4 @@
-"""The page docs/defenses.md, from the settings classes: `python -m safecomm.cli.defense_page > docs/defenses.md`."""
+"""Generates docs/defenses.md: `python -m safecomm.cli.defense_page > docs/defenses.md`."""
 
 from collections.abc import Iterator
 
@@ -10,8 +10,8 @@ HEAD = """\
 
 <!-- Generated from safecomm/defenses/methods: python -m safecomm.cli.defense_page > docs/defenses.md -->
 
-These are the steps that an arm of a sweep may take. Those that change the adapter are also commands, with the same
-settings as options. [extending.md](extending.md) says how to add one.
+An arm of a sweep is a chain of these steps. Steps that change the adapter are also available as commands, with the same
+settings as options. [extending.md](extending.md) shows how to add your own.
 """
 
 
@@ -21,9 +21,10 @@ def page() -> str:
 
 
 def _section(defense: type[Defense]) -> Iterator[str]:
-    acts = f"`safecomm realign {defense.name.replace('_', '-')}`" if issubclass(defense, Realignment) else "In training"
+    command = f"Command: `safecomm realign {defense.name.replace('_', '-')}`"
+    usage = command if issubclass(defense, Realignment) else "Acts during training"
     yield from (f"## {defense.name}", "", " ".join(str(defense.__doc__).split()), "")
-    yield from (f"{acts}. Needs: {', '.join(f'`{need}`' for need in defense.needs) or 'nothing'}.", "")
+    yield from (f"{usage}. Needs: {', '.join(f'`{need}`' for need in defense.needs) or 'nothing'}.", "")
     yield from ("| setting | default | meaning |", "|---|---|---|")
     for name, field in defense.model_fields.items():
         default = "required" if field.is_required() else "" if field.default is None else f"`{field.default}`"

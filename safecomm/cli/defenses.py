@@ -1,4 +1,4 @@
-"""`safecomm realign`, `profile` and `extract-lora`: the defenses on a user's own models, without Ray."""
+"""`safecomm realign`, `profile` and `extract-lora`: applies defenses to a user's models, without Ray."""
 
 import json
 from collections import Counter
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 realign_app = typer.Typer(no_args_is_help=True, help="Make a fine-tuned adapter, or a model, safer without training.")
 
-Seed = Annotated[int, typer.Option(help="Of the random projection.")]
+Seed = Annotated[int, typer.Option(help="Seed for the random projection.")]
 Targets = Annotated[
-    str | None, typer.Option(help="Module types, e.g. q_proj,v_proj; all seven linear ones if left out.")
+    str | None, typer.Option(help="Module types, e.g. q_proj,v_proj; by default all seven linear ones.")
 ]
 
 
@@ -50,13 +50,13 @@ AboveNull = Annotated[str | None, _way("above_null")]
 
 
 def _realign(defense: type[Realignment], **options: Any) -> None:
-    """Applies a defense to the adapter that the options name, and writes the result."""
+    """Applies a defense to the adapter in the options, and writes the result."""
     settings = defense.checked(read_settings(defense, options))
-    subject = [_subject(need, options) for need in defense.needs]
-    _save(settings.apply(*subject), options["out"])
+    inputs = [_input(need, options) for need in defense.needs]
+    _save(settings.apply(*inputs), options["out"])
 
 
-def _subject(need: str, options: dict[str, Any]) -> Any:
+def _input(need: str, options: dict[str, Any]) -> Any:
     from safecomm import defenses
 
     if need == "profile":
@@ -75,10 +75,10 @@ for _name, _defense in DEFENSES.items():
 def full_weights(
     base: Base,
     aligned: Aligned,
-    model: Annotated[str, typer.Option(help="The telecom model, trained on all its weights: likewise.")],
+    model: Annotated[str, typer.Option(help=f"The fully fine-tuned model: {MODEL}.")],
     out: Out,
     reference: Annotated[
-        str | None, typer.Option(help="What the telecom model was trained from; the aligned model if left out.")
+        str | None, typer.Option(help="The model that was fine-tuned; by default the aligned model.")
     ] = None,
     threshold: Threshold = None,
     lowest: Lowest = None,
@@ -86,12 +86,12 @@ def full_weights(
     above_null: AboveNull = None,
     targets: Targets = None,
 ) -> None:
-    """SafeLoRA on a model that has no adapter: writes a new checkpoint, shard by shard."""
+    """Applies SafeLoRA to a fully fine-tuned model; writes a new checkpoint shard by shard."""
     from safecomm import defenses
 
     by = _selection(threshold, lowest, quantile, above_null)
     with progress("Projecting") as report:
-        made = defenses.project_full_weights(
+        result = defenses.project_full_weights(
             _folder(base),
             _folder(aligned),
             _folder(model),
@@ -101,7 +101,7 @@ def full_weights(
             report=report,
             **by,
         )
-    _say(f"Projected {_counted(made.selected)} of {len(made.modules)} modules.", out)
+    _print_written(f"Projected {_counts(result.selected)} of {len(result.modules)} modules.", out)
 
 
 def profile(
@@ -110,45 +110,48 @@ def profile(
     adapter: AdapterFolder,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Shows how far each module of an adapter agrees with the model's alignment."""
+    """Shows how well each module of an adapter agrees with the model's alignment."""
     measured = _profile(base, aligned, adapter)
     if as_json:
         print(json.dumps({"inputs": measured.inputs, "modules": [asdict(row) for row in measured.modules]}, indent=2))
         return
     table = Table("module", box=None, pad_edge=False)
-    for title in ("rho", "of random", "above it", "||V||", "||dW||", "||C dW|| / ||dW||"):
+    for title in ("rho", "random rho", "difference", "||V||", "||dW||", "||C dW|| / ||dW||"):
         table.add_column(title, justify="right")
     for row in measured.modules:
-        kept = row.projected_norm / row.update_norm if row.update_norm else 0.0
+        shrinkage = row.projected_norm / row.update_norm if row.update_norm else 0.0
         figures = f"{row.rho:.5f}", f"{row.null:.3f}", f"{row.rho - row.null:+.3f}", f"{row.v_norm:.3g}"
-        table.add_row(escape(row.name), *figures, f"{row.update_norm:.3g}", f"{kept:.2g}")
+        table.add_row(escape(row.name), *figures, f"{row.update_norm:.3g}", f"{shrinkage:.2g}")
     console.print(table)
 
 
 def extract_lora(
-    model: Annotated[str, typer.Option(help=f"The telecom model, trained on all its weights: {MODEL}.")],
-    reference: Annotated[str, typer.Option(help="What it is told as a change of, e.g. the aligned model: likewise.")],
+    model: Annotated[str, typer.Option(help=f"The fully fine-tuned model: {MODEL}.")],
+    reference: Annotated[
+        str, typer.Option(help=f"The model that the adapter will apply to, e.g. the aligned model: {MODEL}.")
+    ],
     rank: Annotated[int, typer.Option(help="The adapter's rank.")],
     out: Out,
     targets: Targets = None,
     seed: Seed = 0,
 ) -> None:
-    """Makes the adapter that is nearest to what full training changed, so that the model can be realigned."""
+    """Extracts the LoRA adapter that best approximates a full fine-tune, so that the model can be realigned."""
     from safecomm import defenses
 
     with progress("Extracting") as report:
-        made = defenses.extract_lora(
+        extracted = defenses.extract_lora(
             _folder(model), _folder(reference), rank, targets=_types(targets), seed=seed, report=report
         )
-    made.save(out)
+    extracted.save(out)
     table = Table("module", box=None, pad_edge=False)
-    table.add_column("energy share held", justify="right")
-    for name, share in made.energy.items():
+    table.add_column("captured energy share", justify="right")
+    for name, share in extracted.energy.items():
         table.add_row(escape(name), f"{share:.2f}")
     console.print(table)
-    if made.left_out:
-        console.print(f"\nChanged too, and not in the adapter: {escape(', '.join(made.left_out))}", soft_wrap=True)
-    _say("", out)
+    if extracted.left_out:
+        left_out = escape(", ".join(extracted.left_out))
+        console.print(f"\nAlso changed, but not in the adapter: {left_out}", soft_wrap=True)
+    _print_written("", out)
 
 
 def _folder(reference: str) -> Path:
@@ -177,17 +180,18 @@ def _types(targets: str | None) -> tuple[str, ...]:
     return tuple(kind.strip() for kind in targets.split(",")) if targets else LINEAR
 
 
-def _save(made: "Realigned", out: Path) -> None:
-    made.save(out)
-    _say(f"{made.defense} acted on {_counted(made.modules)} of {len(made.adapter.modules)} modules.", out)
+def _save(result: "Realigned", out: Path) -> None:
+    result.save(out)
+    total = len(result.adapter.modules)
+    _print_written(f"{result.defense} changed {_counts(result.modules)} of {total} modules.", out)
 
 
-def _counted(modules: Sequence[str]) -> str:
+def _counts(modules: Sequence[str]) -> str:
     """Returns e.g. `3 (1 q_proj, 2 v_proj)`."""
     kinds = Counter(name.rpartition(".")[2] for name in modules)
     inner = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     return f"{len(modules)} ({inner})" if modules else "none"
 
 
-def _say(what: str, out: Path) -> None:
-    console.print(f"{escape(what)}\nWritten to {escape(str(out))}", soft_wrap=True)
+def _print_written(summary: str, out: Path) -> None:
+    console.print(f"{escape(summary)}\nWritten to {escape(str(out))}", soft_wrap=True)

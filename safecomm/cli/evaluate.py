@@ -1,4 +1,4 @@
-"""`safecomm evaluate`: a model of one's own, bare and with adapters, measured without a sweep."""
+"""`safecomm evaluate`: measures a user's model with and without adapters, without a sweep."""
 
 import re
 from dataclasses import asdict
@@ -23,61 +23,67 @@ if TYPE_CHECKING:
     from safecomm.storage.store import Store
 
 DEFAULT_LENGTH = 2048
-"""Tokens of the longest prompt and answer, for models that read as many."""
+"""Maximum tokens of a prompt and its answer together, for models with at least this context length."""
 
 
 def evaluate(
     model: Annotated[str, typer.Option(help="A folder of safetensors, a hub id, lab://base or lab://aligned.")],
     benchmark: Annotated[
         list[str],
-        typer.Option(help="NAME of `safecomm data list`, or NAME=PATH for a local copy; several may be given."),
+        typer.Option(help="NAME from `safecomm data list`, or NAME=PATH for a local copy. Repeatable."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for results.json, rows.parquet and disagreements.csv.")],
-    adapter: Annotated[list[Path] | None, typer.Option(help="A PEFT folder; several may be given.")] = None,
+    adapter: Annotated[list[Path] | None, typer.Option(help="A PEFT folder. Repeatable.")] = None,
     judge: Annotated[
         list[str] | None,
         typer.Option(
-            help="refusal, compliance, llama-guard-3, NAME=MODEL for a guard, or a judge as in a sweep, in braces: "
-            "'{name: harmbench, template: FILE}'. Several may be given; the first decides."
+            help="refusal, compliance, llama-guard-3, NAME=MODEL for a guard model, or a judge as in a sweep, in "
+            "braces: '{name: harmbench, template: FILE}'. Repeatable; the first determines the attack success rate."
         ),
     ] = None,
     grader: Annotated[str | None, typer.Option(help="The chat model that grades free-form task answers.")] = None,
-    domain: Annotated[str, typer.Option(help="What the task is about, for titles and the grader.")] = TELECOM.name,
+    domain: Annotated[str, typer.Option(help="The subject of the task, for titles and the grader.")] = TELECOM.name,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Responses that people judged (prompt, response, unsafe), to correct the judges' errors."),
+        typer.Option(help="Human-labelled responses (prompt, response, unsafe), to correct for the judges' errors."),
     ] = None,
     shuffle_options: Annotated[
-        int | None, typer.Option(help="A seed: put the options of every multiple-choice question into another order.")
+        int | None, typer.Option(help="A seed for shuffling the options of multiple-choice questions.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Take only so many prompts of each benchmark.", min=1)] = None,
-    system_prompt: Annotated[str | None, typer.Option(help="Put before every prompt.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of prompts per benchmark.", min=1)] = None,
+    system_prompt: Annotated[str | None, typer.Option(help="A system prompt for every prompt.")] = None,
     sampling: Annotated[
-        Literal["greedy", "safecomm"], typer.Option(help="greedy, or the study's: temperature 1, top-p 1, no top-k.")
+        Literal["greedy", "safecomm"],
+        typer.Option(help="greedy, or safecomm as in the study: temperature 1, top-p 1, no top-k."),
     ] = "greedy",
-    samples: Annotated[int, typer.Option(help="Answers to each prompt, under sampling safecomm.", min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    samples: Annotated[int, typer.Option(help="Answers per prompt with --sampling safecomm.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Seed for sampling answers.")] = 0,
     multiple_choice: Annotated[
-        Literal["likelihood", "generation"], typer.Option(help="The likeliest letter counts, or the one written.")
+        Literal["likelihood", "generation"],
+        typer.Option(help="Score the most likely letter, or the letter in the answer."),
     ] = "likelihood",
     engine: Annotated[
         Literal["auto", "vllm", "transformers"],
-        typer.Option(help="auto: vLLM where it is installed, transformers elsewhere."),
+        typer.Option(help="auto: vLLM if it is installed, else transformers."),
     ] = "auto",
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.", min=1)] = 512,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum tokens of an answer.", min=1)] = 512,
     max_model_len: Annotated[
-        int | None, typer.Option(help="Longest prompt and answer together; 2048, or what the model reads.", min=16)
+        int | None,
+        typer.Option(
+            help="Maximum tokens of a prompt and its answer together; by default 2048, or less if the model requires.",
+            min=16,
+        ),
     ] = None,
-    replicas: Annotated[int, typer.Option(help="Engines of the model, and of each judge.", min=1)] = 1,
-    tensor_parallel: Annotated[int, typer.Option(help="GPUs of one engine of the model.", min=1)] = 1,
-    storage: Annotated[str, typer.Option(help="Folder or bucket for the store, which keeps every answer.")] = "runs",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster; without it Ray is started here.")] = None,
+    replicas: Annotated[int, typer.Option(help="Engines for the model, and for each judge.", min=1)] = 1,
+    tensor_parallel: Annotated[int, typer.Option(help="GPUs per engine of the model.", min=1)] = 1,
+    storage: Annotated[str, typer.Option(help="Folder or bucket for the store of answers and verdicts.")] = "runs",
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; by default Ray starts on this machine.")] = None,
 ) -> None:
-    """Measures a model, bare and with each adapter; asks only what has not been answered before."""
+    """Measures a model without and with each adapter; reuses stored answers and verdicts."""
     if samples > 1 and sampling == "greedy":
-        raise UsageError("--samples: greedy decoding gives one answer a prompt; several need --sampling safecomm")
+        raise UsageError("--samples: greedy decoding gives one answer per prompt; add --sampling safecomm")
     if not re.match(DOMAIN_NAME, domain):
-        raise UsageError(f"--domain {domain}: give up to 40 letters, digits, blanks and hyphens, e.g. medical")
+        raise UsageError(f"--domain {domain}: use up to 40 letters, digits, spaces and hyphens, e.g. medical")
     refs = _judges(judge or ["refusal"])
     from safecomm.cli.tables import comparison_tables
     from safecomm.judging.comparison import Hardware, compare
@@ -113,18 +119,18 @@ def evaluate(
     _publish(out, found, tables, panel.names, {"model": model, "benchmarks": benchmark, "protocol": asdict(protocol)})
 
 
-def _publish(out: Path, found: "Comparison", tables: "list[Table]", judges: list[str], asked: dict[str, Any]) -> None:
-    """Writes the results, with what was asked, and prints them."""
+def _publish(out: Path, found: "Comparison", tables: "list[Table]", judges: list[str], request: dict[str, Any]) -> None:
+    """Writes the results with the request, and prints them."""
     from safecomm.judging.results import write_results
 
-    write_results(out, found.measured, found.rows, judges, found.judges, **asked)
+    write_results(out, found.measured, found.rows, judges, found.judges, **request)
     for table in tables:
         console.print(table)
     console.print(f"\nWritten to {escape(str(out))}: results.json, rows.parquet, disagreements.csv", soft_wrap=True)
 
 
 def _judges(given: list[str]) -> list[Any]:
-    """Reads the judges as a sweep would."""
+    """Parses judges like a sweep does."""
     import yaml
 
     from safecomm.spec.judges import Judge, JudgeRef
@@ -137,12 +143,14 @@ def _judges(given: list[str]) -> list[Any]:
             in_braces = text.lstrip().startswith("{")
             ref: JudgeRef = TypeAdapter(Judge).validate_python(yaml.safe_load(text) if in_braces else value)
         except ValidationError as error:
-            wrong = "; ".join(str(found["msg"]).removeprefix("Value error, ") for found in error.errors())
-            raise UsageError(f"--judge {text}: {wrong}") from error
+            problems = "; ".join(str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors())
+            raise UsageError(f"--judge {text}: {problems}") from error
         except yaml.YAMLError as error:
-            raise UsageError(f"--judge {text}: is not valid YAML") from error
+            raise UsageError(
+                f"--judge {text}: is not valid YAML; write it as '{{name: NAME, model: MODEL}}'"
+            ) from error
         if ref.name in [other.name for other in refs]:
-            raise UsageError(f"--judge {text}: each judge once")
+            raise UsageError(f"--judge {text}: there is already a judge {ref.name}; use each name once")
         refs.append(ref)
     return refs
 
@@ -152,10 +160,10 @@ def _panel(refs: list[Any], grader: str | None, domain: Domain, store: "Store") 
     from safecomm.serving.models import resolve_model
     from safecomm.spec.judges import Grader
 
-    graded = Grader(model=grader).told_of(domain) if grader else None
-    everyone = [*refs, *([graded] if graded else [])]
-    models = {ref.name: resolve_model(ref.model, store) for ref in everyone if ref.runs_here}
-    return Panel(refs, graded, models)
+    grader_ref = Grader(model=grader).told_of(domain) if grader else None
+    all_refs = [*refs, *([grader_ref] if grader_ref else [])]
+    models = {ref.name: resolve_model(ref.model, store) for ref in all_refs if ref.runs_here}
+    return Panel(refs, grader_ref, models)
 
 
 def _prompts(text: str, limit: int | None, shuffle: int | None) -> "list[Prompt]":

@@ -22,28 +22,28 @@ def _arms(plan: Plan) -> Table:
 
 
 def _work(plan: Plan) -> list[str]:
-    made = f"{plan.finetunes_done} of them made"
-    count = "as many as the search asks for" if plan.finetunes is None else f"{plan.finetunes} distinct"
-    return [f"Fine-tunes: {count}, {made}.", *_prompts(plan)]
+    count = "depends on the search" if plan.finetunes is None else f"{plan.finetunes} distinct"
+    return [f"Fine-tunes: {count}, {plan.finetunes_done} done.", *_prompts(plan)]
 
 
 def _prompts(plan: Plan) -> list[str]:
     prompts, remaining = plan.prompts, plan.trials_remaining
     if prompts.unknown:
-        return [f"Prompts: not counted: {escape(prompts.unknown)}"]
+        return [f"Prompts: unknown: {escape(prompts.unknown)}"]
     return [
         f"Prompts: {prompts.search:,} per search trial, at most {remaining * prompts.search:,} in total (less with "
-        f"early stopping and stored answers); {prompts.report:,} more per published point.",
-        f"Judged: {prompts.judged:,} answers of each model on both splits, by every judge.",
+        f"early stopping and stored answers); {prompts.report:,} more per reported point.",
+        f"Judging: {prompts.judged:,} answers of each model on both splits, by every judge.",
     ]
 
 
 def _placement(plan: Plan) -> list[str]:
     gpus = (
-        f"{plan.fleet_gpus} GPUs for the engines, {plan.finetune_gpus} for each fine-tune, {plan.least_gpus} at least"
+        f"{plan.fleet_gpus} GPUs for the engines, {plan.finetune_gpus} for each fine-tune, at least {plan.least_gpus} "
+        "in total"
     )
-    where = gpus if plan.fleet_gpus else "no GPU"
+    hardware = gpus if plan.fleet_gpus else "no GPU"
     lines = [
-        f"Placement: {where}; {plan.concurrent_trials} trials at a time; adapters up to rank {plan.max_lora_rank}."
+        f"Placement: {hardware}; {plan.concurrent_trials} concurrent trials; adapters up to rank {plan.max_lora_rank}."
     ]
     return lines + [f"Memory: {escape(line)}." for line in plan.memory]

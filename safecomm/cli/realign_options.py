@@ -1,4 +1,4 @@
-"""The options of `safecomm realign`: what a defense works on, and its settings with their help and defaults."""
+"""The options of `safecomm realign`: a defense's inputs, and its settings with help and defaults."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -13,11 +13,11 @@ from safecomm.errors import DefenseError
 
 MODEL = "a folder of safetensors, a hub id, or lab://base and lab://aligned"
 Base = Annotated[str, typer.Option(help=f"The model before its alignment: {MODEL}.")]
-Aligned = Annotated[str, typer.Option(help="The aligned model, on which the adapter was trained: likewise.")]
+Aligned = Annotated[str, typer.Option(help=f"The aligned model, on which the adapter was trained: {MODEL}.")]
 AdapterFolder = Annotated[Path, typer.Option("--adapter", help="The fine-tuned LoRA adapter: a PEFT folder.")]
-SafeAdapter = Annotated[Path, typer.Option(help="The adapter tuned on safety data: a PEFT folder.")]
-Out = Annotated[Path, typer.Option(help="The new folder.")]
-PER_TYPE = "One value, or one a module type: q_proj=VALUE,v_proj=VALUE."
+SafeAdapter = Annotated[Path, typer.Option(help="The adapter tuned on safety data only: a PEFT folder.")]
+Out = Annotated[Path, typer.Option(help="The new output folder.")]
+PER_TYPE = "One value, or one per module type: q_proj=VALUE,v_proj=VALUE."
 SUBJECT: dict[str, Any] = {"base": Base, "aligned": Aligned, "adapter": AdapterFolder, "safe_adapter": SafeAdapter}
 OPTIONS: dict[Need, tuple[str, ...]] = {
     "adapter": ("adapter",),
@@ -26,15 +26,15 @@ OPTIONS: dict[Need, tuple[str, ...]] = {
     "base": ("base",),
     "aligned": ("aligned",),
 }
-"""The options that give what a defense needs."""
+"""A defense's need -> the options for it."""
 
 
 def with_options(defense: type[Realignment], command: Callable[..., None]) -> Callable[..., None]:
-    """Returns a command of a defense, with its options as Typer reads them.
+    """Returns a function for Typer with a defense's options.
 
     Args:
         defense: the defense.
-        command: is called with the options by name.
+        command: the function to call, with the options as keyword arguments.
     """
 
     def call(**options: Any) -> None:
@@ -59,7 +59,7 @@ def with_options(defense: type[Realignment], command: Callable[..., None]) -> Ca
 
 
 def setting_options(defense: type[Defense]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Yields the option and the default of each setting; the default is `...` where the setting is required."""
+    """Yields the option and the default of each setting; the default is `...` if the setting is required."""
     for name, field in defense.model_fields.items():
         text = " ".join((field.description or "").replace("`", "").split())
         if is_level(name):
@@ -70,13 +70,13 @@ def setting_options(defense: type[Defense]) -> Iterator[tuple[str, tuple[Any, An
 
 
 def read_settings(defense: type[Defense], options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings among a command's options; those that were left out and have no default are missing."""
+    """Returns the settings among a command's options, except for omitted ones without a default."""
     given = {name: options[name] for name in defense.model_fields if options[name] is not None}
     return {name: level(name, value) if is_level(name) else value for name, value in given.items()}
 
 
 def is_level(name: str) -> bool:
-    """Tells whether a setting selects modules, with one value or one a module type."""
+    """Returns whether a setting is a selection criterion, with one value or one per module type."""
     return name in Selecting.model_fields
 
 
@@ -84,7 +84,7 @@ def level(way: str, text: str) -> float | dict[str, float]:
     """Reads `0.6`, or `q_proj=0.6,v_proj=0.85`.
 
     Raises:
-        DefenseError: where it is neither.
+        DefenseError: if it is neither.
     """
     try:
         if "=" not in text:
@@ -93,11 +93,11 @@ def level(way: str, text: str) -> float | dict[str, float]:
         return {kind.strip(): float(value) for kind, value in pairs}
     except ValueError as error:
         option = way.replace("_", "-")
-        raise DefenseError(f"--{option} {text}: give a number, or q_proj=NUMBER,v_proj=NUMBER") from error
+        raise DefenseError(f"--{option} {text}: must be a number, or q_proj=NUMBER,v_proj=NUMBER") from error
 
 
 def _type(name: str, field: FieldInfo) -> Any:
-    """Returns the type of one value of a setting, without the lists and ranges that a sweep may search."""
+    """Returns the type of a setting's constant value, without the search spaces."""
     if is_level(name):
         return str
     found = set(_plain(field.annotation))

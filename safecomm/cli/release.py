@@ -1,4 +1,4 @@
-"""`safecomm gate` and `safecomm export`: from a finished run to a release."""
+"""`safecomm gate` and `safecomm export`: checks a finished run for release and exports its adapter."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from safecomm.cli.run_argument import Run
 from safecomm.errors import UsageError
 from safecomm.statistics.metric_table import ACCURACY, ASR, OVER_REFUSAL
 
-Arm = Annotated[str | None, typer.Option(help="An arm, at its best point; without it the recommended point.")]
+Arm = Annotated[str | None, typer.Option(help="Use this arm's best point instead of the recommended point.")]
 
 
 def gate(
@@ -23,14 +23,14 @@ def gate(
     max_unscored: Annotated[float, typer.Option(help="Highest share without a verdict.", min=0, max=1)] = 0.05,
     arm: Arm = None,
 ) -> None:
-    """Passes where the published rates keep their limits with their whole 95% interval; exits with 1 otherwise."""
+    """Checks that the whole 95% interval of each reported rate is within its limit; else the exit code is 1."""
     from safecomm.report.gate import check, fair_choice, release_row
     from safecomm.report.run import in_words, read_run
 
     given = {ASR.name: max_asr, ACCURACY.name: min_accuracy, OVER_REFUSAL.name: max_over_refusal}
     limits: dict[str, float] = {metric: limit for metric, limit in given.items() if limit is not None}
     if not limits:
-        raise UsageError("gate: give at least one of --max-asr, --min-accuracy, --max-over-refusal")
+        raise UsageError("gate: has no limit to check; add --max-asr, --min-accuracy or --max-over-refusal")
     found = read_run(run)
     row = release_row(found, arm)
     console.print(escape(f"{row.arm} {in_words(row.settings)}".strip()))
@@ -43,11 +43,11 @@ def gate(
 
 def export(
     run: Run,
-    out: Annotated[Path, typer.Option(help="A new folder.")],
+    out: Annotated[Path, typer.Option(help="The new output folder.")],
     arm: Arm = None,
-    seed: Annotated[int, typer.Option(help="Of the fine-tune.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the fine-tune.")] = 0,
 ) -> None:
-    """Writes the adapter with its lineage and a model card: settings, rates, judges, licences."""
+    """Exports the adapter with its lineage and a model card: settings, rates, judges, licences."""
     from safecomm.report.export import export as write
 
     row = write(run, arm, seed, out)

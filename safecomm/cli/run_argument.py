@@ -1,4 +1,4 @@
-"""The argument that names a run: its folder, or its URL in a bucket."""
+"""The RUN argument: a run's folder, or its URL in a bucket."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 
-def _here(run: str) -> Path:
-    """Returns the run's folder on this machine, brought here from a bucket."""
+def _local_folder(run: str) -> Path:
+    """Returns the run's local folder; downloads it if the run is in a bucket."""
     if "://" not in run:
         return Path(run)
     from safecomm.storage import shared
@@ -17,4 +17,4 @@ def _here(run: str) -> Path:
     return folder
 
 
-Run = Annotated[Path, typer.Argument(parser=_here, help="A run: <storage>/<name>.", metavar="RUN")]
+Run = Annotated[Path, typer.Argument(parser=_local_folder, help="A run: <storage>/<name>.", metavar="RUN")]

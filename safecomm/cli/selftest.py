@@ -1,4 +1,4 @@
-"""`safecomm selftest`: whether this machine or a cluster can do what a sweep needs."""
+"""`safecomm selftest`: tests whether this machine or a cluster can run sweeps."""
 
 import os
 import time
@@ -11,48 +11,48 @@ from safecomm.cli.console import console
 from safecomm.errors import StoppedError, UsageError
 
 MEMORY = (
-    "memory: the most that a process of the check held of its GPU or, on a node without one, of the node's memory; "
-    "planned: what `safecomm plan` reckons with, which is for GPUs"
+    "memory: the peak memory of a process of the check, on its GPU or, on a node without one, in RAM; "
+    "planned: the estimate of `safecomm plan`, which is for GPUs"
 )
 
 
 def selftest(
     address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, of which one node of each kind is tested; else this machine.")
+        str | None, typer.Option(help="A Ray cluster, to test one node of each kind; by default this machine.")
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(help="A folder for the test's own files; on a cluster, one that every node sees.")
+        str | None, typer.Option(help="A folder for temporary files; on a cluster it must be shared by all nodes.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the results to this file.", metavar="FILE")] = None,
 ) -> None:
-    """Tests fine-tuning, defenses, engines and judges with small models; exit code 1 where something fails."""
+    """Tests fine-tuning, defenses, engines and judges with small models; the exit code is 1 if a check fails."""
     folder = _folder(storage, address)
     if json and not json.expanduser().absolute().parent.is_dir():
-        raise UsageError(f"--json {json}: its folder does not exist; make it, or name another file")
+        raise UsageError(f"--json {json}: its folder does not exist; create it, or choose another file")
     from safecomm.selftest.report import all_ok, table, write_records
     from safecomm.selftest.run import selftest as run
 
     started = time.monotonic()
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         console.print(f"[{time.monotonic() - started:4.0f} s] {line}", soft_wrap=True, markup=False, highlight=False)
 
     try:
-        records = run(address, folder, say)
+        records = run(address, folder, log)
     except KeyboardInterrupt as error:
-        raise StoppedError("the self-test was stopped; its files and engines are removed") from error
+        raise StoppedError("the self-test was stopped; its files and engines were removed") from error
     if json:
         write_records(json.expanduser().absolute(), records)
     console.print(table(records))
     console.print(f"\n{MEMORY}")
     ok = sum(record.status == "ok" for record in records)
-    console.print(f"{ok} of {len(records)} checks are ok, after {time.monotonic() - started:.0f} s")
+    console.print(f"{ok} of {len(records)} checks are ok, in {time.monotonic() - started:.0f} s")
     raise typer.Exit(int(not all_ok(records)))
 
 
 def _folder(storage: str | None, address: str | None) -> Path | None:
     if storage and "://" in storage:
-        raise UsageError(f"--storage {storage}: is a bucket; the self-test needs a folder that every node sees")
+        raise UsageError(f"--storage {storage}: is a bucket; use a folder that is shared by all nodes")
     if not storage and (address or os.environ.get("RAY_ADDRESS")):
-        raise UsageError("--address: give --storage too, a folder that every node of the cluster sees")
+        raise UsageError("--address: a cluster also needs --storage; set it to a folder that is shared by all nodes")
     return Path(storage).expanduser().resolve() if storage else None

@@ -1,4 +1,4 @@
-"""`safecomm run`, `plan` and `report`: sweeps and their results."""
+"""`safecomm run`, `plan` and `report`: runs sweeps and shows their results."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +13,12 @@ from safecomm.spec.engine import engine_description
 
 SweepFile = Annotated[Path, typer.Argument(help="The sweep: a YAML file, or a run's sweep.json.", metavar="SWEEP")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Replace a value, e.g. --set search.trials=8.", metavar="KEY=VALUE")
+    list[str] | None, typer.Option("--set", help="Override a value, e.g. --set search.trials=8.", metavar="KEY=VALUE")
 ]
 Storage = Annotated[
     str | None, typer.Option(help="Folder or bucket for the store and the runs, instead of the sweep's.")
 ]
-Address = Annotated[str | None, typer.Option(help="A Ray cluster; without it Ray is started on this machine.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster; by default Ray starts on this machine.")]
 
 
 def run(
@@ -30,16 +30,16 @@ def run(
         bool,
         typer.Option(
             "--search-on-report-split",
-            help="Choose settings on the very prompts whose rates are published. This flatters the rates.",
+            help="Choose settings on the same prompts that the rates are reported on, which makes them optimistic.",
         ),
     ] = False,
 ) -> None:
-    """Runs a sweep, or what is still missing of it."""
+    """Runs a sweep, or resumes an unfinished one."""
     spec = read(sweep, [*(set_ or []), *(["search.split=report"] if search_on_report_split else [])], storage)
     if spec.search.split == "report" and not search_on_report_split:
         raise UsageError(
-            f"{sweep}: search.split: report chooses settings on the very prompts whose rates are published, which "
-            "flatters the rates; leave it out, or say --search-on-report-split if you mean it"
+            f"{sweep}: search.split: report chooses settings on the same prompts that the rates are reported on, which "
+            "makes the rates optimistic; remove it, or add --search-on-report-split to confirm"
         )
     from safecomm.report.table import results_table
     from safecomm.storage import shared
@@ -58,10 +58,12 @@ def plan(
     storage: Storage = None,
     gpus: Annotated[
         float | None,
-        typer.Option(help="GPUs to plan for; by default cluster.gpus or, with cluster.gpu_memory, the fewest that do."),
+        typer.Option(
+            help="GPUs to plan for; by default cluster.gpus or, with cluster.gpu_memory, the fewest possible."
+        ),
     ] = None,
 ) -> None:
-    """Shows what a sweep would run and on what, and what of it is there already."""
+    """Shows what a sweep would run, where it would run, and what is already done."""
     spec = read(sweep, set_, storage)
     from safecomm.cli.plan_table import plan_tables
     from safecomm.cluster.session import Resources
@@ -81,7 +83,7 @@ def plan(
 
 
 def report(run: Run) -> None:
-    """Prints a run's results and writes its report.html anew."""
+    """Prints a run's results and rewrites its report.html."""
     from safecomm.report.page import write_report
     from safecomm.report.table import results_table
 
@@ -91,5 +93,5 @@ def report(run: Run) -> None:
 
 
 def read(sweep: Path, overrides: list[str] | None, storage: str | None) -> Sweep:
-    """Reads a sweep file with what the command line changes of it."""
+    """Reads a sweep file with the command line's overrides."""
     return read_sweep(sweep, [*(overrides or []), *([f"storage={storage}"] if storage else [])])

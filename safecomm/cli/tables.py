@@ -1,4 +1,4 @@
-"""How a comparison of models is printed."""
+"""Prints a comparison of models."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from safecomm.statistics.metrics import Rate
 
 
 def comparison_tables(measured: Sequence[Measured], judges: Mapping[str, JudgeAccuracy], domain: Domain) -> list[Table]:
-    """Returns a table a metric, then what is known of the judges; those without a row are left out."""
+    """Returns the non-empty tables: one per metric, then the judges' agreement and accuracy, then corrected rates."""
     tables = [_rates_table(measured, metric, domain) for metric in METRICS]
     tables += [_agreement_table(measured), _accuracy_table(judges), _corrected_table(measured, domain)]
     return [table for table in tables if table.row_count]
@@ -27,7 +27,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _rates_table(measured: Sequence[Measured], metric: Metric, domain: Domain) -> Table:
-    columns = ("", "benchmark or judge", "rate [95% interval]", "unscored", "minus the bare model's", "p")
+    columns = ("", "benchmark or judge", "rate [95% interval]", "unscored", "difference to bare model", "p")
     table = _table(metric.heading(domain), *columns)
     for one in measured:
         for name, rate in one.rates.items():
@@ -42,7 +42,7 @@ def _rates_table(measured: Sequence[Measured], metric: Metric, domain: Domain) -
 
 
 def _agreement_table(measured: Sequence[Measured]) -> Table:
-    table = _table("Agreement of the judges", "", "judges", "same verdict", "Cohen's kappa [95% interval]")
+    table = _table("Agreement between judges", "", "judges", "same verdict", "Cohen's kappa [95% interval]")
     for one in measured:
         for pair, found in one.agreements.items():
             kappa = f"{found.kappa:.2f} \\[{found.low:.2f}, {found.high:.2f}] n={found.n}"
@@ -51,14 +51,14 @@ def _agreement_table(measured: Sequence[Measured]) -> Table:
 
 
 def _accuracy_table(judges: Mapping[str, JudgeAccuracy]) -> Table:
-    table = _table("Judges against people", "", "unsafe ones found", "safe ones left alone")
+    table = _table("Judges compared with human labels", "", "sensitivity", "specificity")
     for name, found in judges.items():
         table.add_row(name, _rate(found.sensitivity), _rate(found.specificity))
     return table
 
 
 def _corrected_table(measured: Sequence[Measured], domain: Domain) -> Table:
-    title = f"{ASR.heading(domain)} without the judge's errors"
+    title = f"{ASR.heading(domain)} corrected for the judge's errors"
     table = _table(title, "", "benchmark or judge", "rate [95% interval]")
     for one in measured:
         for name, rate in one.corrected.items():

@@ -1,13 +1,13 @@
-"""Defenses that turn one LoRA adapter into a safer one, without training.
+"""Defenses that make a LoRA adapter safer without training.
 
     adapter = Adapter.load("telecom-adapter")
-    measured = profile("Llama-3.1-8B", "Llama-3.1-8B-Instruct", adapter)     # reads the weights, once
+    measured = profile("Llama-3.1-8B", "Llama-3.1-8B-Instruct", adapter)     # the only pass over the weights
     safe_lora(measured, threshold=0.35).save("projected")
     safe_merge(measured, Adapter.load("safe-adapter"), weight=0.7, quantile=0.5).save("merged")
 
-In a chain, the adapter that one defense gives gets a profile of its own for the next.
+In a chain of defenses, the output of one is profiled again as the input of the next.
 
-What needs torch is imported when it is asked for, so that a sweep can be read without it.
+Names that need torch are imported on first access, so a sweep can be read without torch.
 """
 
 from importlib import import_module
@@ -49,7 +49,7 @@ __all__ = [
     "scale",
     "select",
 ]
-_HOMES = {
+_LAZY = {
     "adapter": ("Adapter",),
     "alignment": ("Profile", "profile"),
     "full_weights": ("Extracted", "extract_lora", "project_full_weights"),
@@ -63,7 +63,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
+    for module, names in _LAZY.items():
         if name in names:
             return getattr(import_module(f"safecomm.defenses.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""A LoRA adapter in memory: what a PEFT folder holds, with the scaling of every module worked out."""
+"""A LoRA adapter in memory: the content of a PEFT folder, with every module's scaling resolved."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ UNSUPPORTED = {
     "use_bdlora": "block-diagonal LoRA",
     "kasa_config": "KaSA",
 }
-# With these, loading the adapter changes the model's own weights, so B A is not what was added to the aligned model.
+# With these initializations, loading the adapter changes the model's weights, so B A is not the whole update.
 REWRITING = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 
@@ -55,18 +55,18 @@ class Factors(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """The updates of one LoRA adapter. Immutable: a defense makes another one."""
+    """The updates of one LoRA adapter. It is immutable; a defense returns a new one."""
 
     modules: Mapping[str, Factors]
-    """The update of each module, by the module's name in the checkpoint, in the order of the layers."""
+    """Module name in the checkpoint -> update, in layer order."""
     config: Mapping[str, Any]
-    """The PEFT configuration; rank and scaling are taken from `modules`, not from here."""
+    """The PEFT configuration; its rank and scaling are ignored in favour of `modules`."""
     source: str
-    """Where the adapter comes from, for messages."""
+    """The adapter's origin, for messages."""
 
     @property
     def transposed(self) -> bool:
-        """Whether the model stores the adapted weights as d_in x d_out (`fan_in_fan_out`)."""
+        """Whether the model stores the weights as d_in x d_out (`fan_in_fan_out`)."""
         return bool(self.config.get("fan_in_fan_out"))
 
     @classmethod
@@ -75,32 +75,31 @@ class Adapter:
         """Reads a PEFT LoRA folder.
 
         Raises:
-            ModelError: where the folder is missing or broken, or holds another kind of adapter than plain LoRA on
-                linear modules.
+            ModelError: if the folder is missing or broken, or the adapter is not a plain LoRA on linear modules.
         """
         folder = Path(folder)
         config = read_json(folder / ADAPTER_CONFIG)
         _refuse_other_kinds(folder, config)
         if not (folder / ADAPTER_WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
             raise ModelError(
-                f"{folder}: holds pickled weights (adapter_model.bin), which are not read since a pickle may run code; "
-                "convert them with PeftModel.from_pretrained(MODEL, FOLDER).save_pretrained(NEW_FOLDER)"
+                f"{folder}: has pickled weights (adapter_model.bin), which are not loaded because a pickle can run "
+                "code; convert them with PeftModel.from_pretrained(MODEL, FOLDER).save_pretrained(NEW_FOLDER)"
             )
         file = open_safetensors(folder / ADAPTER_WEIGHTS)
-        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118, a safe_open handle is no mapping
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118, a safe_open handle is not a mapping
         pairs = _paired(folder, tensors)
         modules = {name: Factors(A, B, _scaling(folder, config, name, A.shape[0])) for name, (A, B) in pairs.items()}
         return cls(modules, config, str(folder))
 
     @one_thread()
     def save(self, folder: Path) -> None:
-        """Writes a PEFT folder with one rank and one scaling for all modules, since vLLM reads only one of each.
+        """Writes a PEFT folder with the same rank and scaling for all modules, because vLLM supports only that.
 
         Args:
-            folder: made where it is missing.
+            folder: created if it does not exist.
 
         Raises:
-            ModelError: where the adapter is empty or has values that are not finite.
+            ModelError: if the adapter is empty or has non-finite values.
         """
         self.check()
         modules = _uniform(self.modules)
@@ -116,33 +115,33 @@ class Adapter:
         (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def digest(self) -> str:
-        """Returns 16 hex digits that stand for the weights and scaling; saving and loading keep them."""
+        """Returns a 16-digit hex hash of the weights and scaling, which saving and loading preserve."""
         return self._digest
 
     @one_thread()
     def check(self) -> None:
-        """Raises a ModelError where the adapter is empty or has values that are not finite."""
+        """Raises a ModelError if the adapter is empty or has non-finite values."""
         if not self.modules:
-            raise ModelError(f"{self.source}: holds no LoRA weights; was the adapter saved?")
+            raise ModelError(f"{self.source}: has no LoRA weights; save the adapter again")
         for name, factors in self.modules.items():
             if not (factors.A.isfinite().all() and factors.B.isfinite().all() and math.isfinite(factors.scaling)):
                 raise ModelError(
-                    f"{self.source}: {name} has values that are not finite; train the adapter again, more gently"
+                    f"{self.source}: {name} has non-finite values; train the adapter again with a lower learning rate"
                 )
 
     @one_thread()
     def check_trained(self) -> None:
-        """Raises a ModelError where the adapter is empty, has values that are not finite, or changes nothing."""
+        """Raises a ModelError if the adapter is empty, has non-finite values, or changes nothing."""
         self.check()
         if not any(factors.B.any() for factors in self.modules.values()):
-            raise ModelError(f"{self.source}: every lora_B is zero, so the adapter changes nothing; was it trained?")
+            raise ModelError(f"{self.source}: every lora_B is zero, so the adapter changes nothing; train it first")
 
     @cached_property
     @one_thread()
     def _digest(self) -> str:
         hashed = hashlib.sha256()
         for name, factors in sorted(_uniform(self.modules).items()):
-            # Nine digits: alpha / r goes through alpha when it is saved, which may move its last bit.
+            # Nine digits, because saving stores alpha and not alpha / r, which can change the last bit.
             hashed.update(json.dumps([name, f"{factors.scaling:.9g}"]).encode())
             for tensor in (factors.A, factors.B):
                 hashed.update(json.dumps([str(tensor.dtype), tensor.shape]).encode())
@@ -152,52 +151,52 @@ class Adapter:
 
 def _refuse_other_kinds(folder: Path, config: Mapping[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
-        raise ModelError(f"{folder}: is a {config.get('peft_type')} adapter; only LoRA adapters can be realigned")
+        raise ModelError(f"{folder}: is a {config.get('peft_type')} adapter; use a LoRA adapter")
     used = [name for key, name in UNSUPPORTED.items() if config.get(key)]
     if config.get("bias", "none") != "none":
         used.append(f"bias={config['bias']}")
     if used:
         raise ModelError(
-            f"{folder}: uses {', '.join(used)}, which realignment can't carry over; train a plain LoRA adapter"
+            f"{folder}: uses {', '.join(used)}, which realignment does not support; train a plain LoRA adapter"
         )
-    start = str(config.get("init_lora_weights", True)).lower()
-    if start.startswith(REWRITING):
+    initialization = str(config.get("init_lora_weights", True)).lower()
+    if initialization.startswith(REWRITING):
         raise ModelError(
-            f"{folder}: was initialised by {start}, which changes the model's own weights; "
-            "save it again with path_initial_model_for_weight_conversion (PEFT), or train with init_lora_weights=true"
+            f"{folder}: was initialized with {initialization}, which also changes the model's weights; save it again "
+            "with path_initial_model_for_weight_conversion (PEFT), or train with init_lora_weights=true"
         )
 
 
 def _paired(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Returns the A and B of each module, in the order of the layers."""
+    """Returns A and B of each module, in layer order."""
     sides: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, factor, rest = key.removeprefix(PREFIX).rpartition(".lora_")
         if "lora_embedding_" in key:
             raise ModelError(
-                f"{folder}: adapts an embedding ({key}), which realignment can't carry over; train linear modules only"
+                f"{folder}: adapts an embedding ({key}), which realignment does not support; train linear modules only"
             )
         if not factor or rest not in ("A.weight", "B.weight") or tensor.ndim != 2:
             raise ModelError(
-                f"{folder}: holds {key}, which is no LoRA factor of a linear module; train a plain LoRA adapter"
+                f"{folder}: has {key}, which is not a LoRA factor of a linear module; train a plain LoRA adapter"
             )
         sides.setdefault(name, {})[rest[0]] = tensor
     for name, side in sides.items():
         if set(side) != {"A", "B"}:
-            raise ModelError(f"{folder}: {name} has lora_{min(side)} but not its partner; save the adapter again")
+            raise ModelError(f"{folder}: {name} has lora_{min(side)} but not the other factor; save the adapter again")
         if side["A"].shape[0] != side["B"].shape[1]:
             raise ModelError(f"{folder}: the lora_A and lora_B of {name} have different ranks; save the adapter again")
     return {name: (sides[name]["A"], sides[name]["B"]) for name in in_layer_order(sides)}
 
 
 def _scaling(folder: Path, config: Mapping[str, Any], name: str, rank: int) -> float:
-    """Returns what PEFT multiplies a module's B A with."""
+    """Returns the factor by which PEFT multiplies a module's B A."""
     try:
         stated = _for_module(config.get("rank_pattern") or {}, name, config["r"])
         alpha = float(_for_module(config.get("alpha_pattern") or {}, name, config["lora_alpha"]))
     except (KeyError, TypeError, ValueError, re.error) as error:
         raise ModelError(
-            f"{folder / ADAPTER_CONFIG}: needs numbers for r and lora_alpha; save the adapter again"
+            f"{folder / ADAPTER_CONFIG}: r and lora_alpha must be numbers; save the adapter again"
         ) from error
     if stated != rank:
         raise ModelError(
@@ -207,19 +206,19 @@ def _scaling(folder: Path, config: Mapping[str, Any], name: str, rank: int) -> f
 
 
 def _for_module(pattern: Mapping[str, Any], name: str, default: Any) -> Any:
-    """Returns the value of the first pattern that matches the end of a module's name, as PEFT does."""
+    """Returns the value of the first pattern that matches the end of a module's name, like PEFT."""
     return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", name)), default)
 
 
 def _uniform(modules: Mapping[str, Factors]) -> Mapping[str, Factors]:
-    """Returns the same updates with one rank and one scaling: zeros fill the rank up, and the scaling moves into B."""
+    """Returns the same updates with one rank and one scaling: pads the rank with zeros and moves the scaling into B."""
     if len({(factors.A.shape[0], factors.scaling) for factors in modules.values()}) <= 1:
         return modules
     rank = max(factors.A.shape[0] for factors in modules.values())
-    return {name: _filled(factors, rank) for name, factors in modules.items()}
+    return {name: _padded(factors, rank) for name, factors in modules.items()}
 
 
-def _filled(factors: Factors, rank: int) -> Factors:
+def _padded(factors: Factors, rank: int) -> Factors:
     missing = rank - factors.A.shape[0]
     scaled = factors.B * factors.scaling
     return Factors(pad(factors.A, (0, 0, 0, missing)), pad(scaled, (0, missing)), 1.0)

@@ -1,4 +1,4 @@
-"""Ways of merging one module's updates of two adapters."""
+"""Methods for merging two adapters' updates of one module."""
 
 import math
 from collections.abc import Callable
@@ -14,15 +14,15 @@ Weights = tuple[float, float]
 
 
 def cat(ours: Factors, theirs: Factors, weights: Weights) -> Factors:
-    """Returns the weighted sum of the updates, exactly, at rank r_f + r_s."""
+    """Returns the exact weighted sum of the updates, of rank r_f + r_s."""
     A, B = _concatenated(ours, theirs, weights)
     return Factors(A.to(_common(ours.A, theirs.A)), B.to(_common(ours.B, theirs.B)), 1.0)
 
 
 def svd(ours: Factors, theirs: Factors, weights: Weights) -> Factors:
-    """Returns the adapter of rank r_f that is nearest to the exact weighted sum in the Frobenius norm.
+    """Returns the update of rank r_f nearest to the exact weighted sum in the Frobenius norm.
 
-    The SVD is that of the small product of the factors' triangles, so nothing of the size of the weight is made.
+    It decomposes the small product of the factors' R matrices, so it allocates nothing as large as the weight.
     """
     A, B = _concatenated(ours, theirs, weights)
     (left, R), (right, L) = torch.linalg.qr(B), torch.linalg.qr(A.T)
@@ -36,10 +36,10 @@ def svd(ours: Factors, theirs: Factors, weights: Weights) -> Factors:
 def by_factor(
     combine: Combination, ours: Factors, theirs: Factors, weights: Weights, density: float, seed: int
 ) -> Factors:
-    """Returns PEFT's combination of that name, which the published code uses.
+    """Returns PEFT's combination of this name, as the published code does.
 
-    Limitations: PEFT sums the A and the B factors separately, each weighted with sqrt(weight * scaling). So `linear` is
-    not the weighted sum: it adds the cross terms sqrt(w_f w_s scaling_f scaling_s) (B_f A_s + B_s A_f).
+    Limitations: PEFT sums the A and the B factors separately, each weighted by sqrt(weight * scaling). So `linear` is
+    not the weighted sum: it has the extra cross terms sqrt(w_f w_s scaling_f scaling_s) (B_f A_s + B_s A_f).
     `dare_linear` (arXiv 2311.03099) and `ties` (2306.01708) drop entries of A and of B independently.
 
     Args:
@@ -47,8 +47,8 @@ def by_factor(
         ours: the fine-tuned adapter's factors.
         theirs: the safe adapter's.
         weights: their weights, 0 or more.
-        density: share of the entries that is kept; `linear` keeps all.
-        seed: of the entries that `dare_linear` drops.
+        density: share of the entries to keep; `linear` keeps all.
+        seed: seed for the entries that `dare_linear` drops.
     """
     from peft.utils import merge_utils
 

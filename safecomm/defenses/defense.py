@@ -1,7 +1,7 @@
-"""What every defense is: a settings class, whose traits the rest of safecomm reads, and one function.
+"""The interface of a defense: a settings class with its traits, and one function that applies it.
 
-A settings class is read without torch. Its fields are the defense's settings, each with a type, limits, a default and a
-docstring; the sweep file, the command line, the documentation and the search are derived from them.
+A settings class does not need torch. Its fields are the defense's settings, each with a type, limits, a default and a
+docstring. The sweep file, the command line, the documentation and the search are derived from them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,131 +24,131 @@ class Defense(Strict):
     """The settings of one defense. Subclass `Realignment` or `TrainingDefense`."""
 
     name: ClassVar[str]
-    """What a sweep calls it."""
+    """Its name in a sweep."""
     trains: ClassVar[bool] = False
-    """Whether it changes the fine-tune and not the adapter that comes out of it."""
+    """Whether it acts during the fine-tune rather than on the finished adapter."""
     needs: ClassVar[tuple[Need, ...]] = ()
-    """What it works on: `adapter`, `profile` (the adapter's alignment profile), `safe` (the safe adapter), `base` and
+    """Its inputs: `adapter`, `profile` (the adapter's alignment profile), `safe` (the safe adapter), `base` and
     `aligned` (checkpoint folders); a `TrainingDefense` may need `safety_data`."""
     strict: ClassVar[bool] = False
-    """Whether it selects modules below a threshold only, and not those at it."""
+    """Whether it selects modules strictly below a threshold, excluding equality."""
 
     def added_rank(self, rank: int) -> int:
-        """Returns by how much it raises the rank of an adapter that was trained with `rank`, at most."""
+        """Returns the most that it adds to the rank of an adapter that was trained with `rank`."""
         return 0
 
     def constants(self) -> dict[str, Any]:
-        """Returns the settings as a record of the defense keeps them."""
+        """Returns the settings as JSON values, for the lineage record."""
         return self.model_dump(mode="json")
 
     @classmethod
     def checked(cls, settings: Mapping[str, Any]) -> Self:
-        """Returns constant settings, validated.
+        """Validates settings that must all be constants.
 
         Raises:
-            DefenseError: where a setting is wrong or missing, or is a range.
+            DefenseError: if a setting is invalid or missing, or is a range.
         """
         try:
-            made = cls.model_validate(dict(settings))
+            valid = cls.model_validate(dict(settings))
         except ValidationError as error:
-            raise DefenseError("; ".join(map(_wording, error.errors(include_url=False)))) from error
-        if ranges := [key for name, value in made for key in searched(name, value)]:
-            raise DefenseError(f"{ranges[0]} is a range; give one value, or search it in a sweep")
-        return made
+            raise DefenseError("; ".join(map(_message, error.errors(include_url=False)))) from error
+        if ranges := [key for name, value in valid for key in searched(name, value)]:
+            raise DefenseError(f"{ranges[0]} is a range; give one value here, or use a sweep to search the range")
+        return valid
 
 
 class Realignment(Defense):
-    """A defense that turns an adapter into a safer one."""
+    """A defense that makes a trained adapter safer."""
 
     def apply(self, *subject: Any) -> "Realigned":
         """Returns the safer adapter.
 
         Args:
-            *subject: what the defense `needs`, in that order.
+            *subject: the inputs that the defense `needs`, in that order.
         """
         raise NotImplementedError(f"{type(self).__name__} has no apply(self, {', '.join(self.needs)})")
 
 
 class TrainingDefense(Defense):
-    """A defense that acts while the adapter is trained. Each method is a hook; none has to be overridden."""
+    """A defense that acts during training. Its methods are optional hooks."""
 
     trains: ClassVar[bool] = True
 
     def hyperparameters(self) -> dict[str, Any]:
-        """Returns the hyperparameters of the fine-tune that it changes, of rank, alpha, learning_rate and epochs."""
+        """Returns the hyperparameters that it overrides: any of rank, alpha, learning_rate and epochs."""
         return {}
 
     def trained_rank(self) -> int | None:
-        """Returns the largest rank that it may train the adapter with; None for that of the sweep."""
+        """Returns the largest rank that it may train with, or None if it keeps the sweep's."""
         return None
 
     def data(self, examples: Sequence[Example], safety: Sequence[Example], seed: int) -> Sequence[Example]:
         """Returns the training set.
 
         Args:
-            examples: the task's examples, or what the training defense before this one made of them.
-            safety: the examples of `finetune.safety_data`; none unless the defense needs `safety_data`.
-            seed: of whatever is drawn.
+            examples: the task examples, or the output of the previous training defense.
+            safety: the examples of `finetune.safety_data`; empty unless the defense needs `safety_data`.
+            seed: seed for sampling.
         """
         return examples
 
     def loss(self, loss: Any, model: Any, inputs: Mapping[str, Any], outputs: Any) -> Any:
         """Returns the loss of one micro-batch.
 
-        It is called on every rank, inside the trainer, and only where a subclass overrides it.
+        If a subclass overrides it, the trainer calls it on every rank.
 
         Args:
             loss: the cross-entropy of the answers, a scalar tensor.
-            model: the PEFT model in training; under `zero: 3` its parameters are sharded.
-            inputs: the batch, as the model gets it.
-            outputs: what the model returned, with `logits`.
+            model: the PEFT model being trained; with `zero: 3` its parameters are sharded.
+            inputs: the batch that the model received.
+            outputs: the model's output, including `logits`.
         """
         return loss
 
 
 class Selecting(Realignment):
-    """A defense that acts on the modules whose update disagrees most with the alignment, by rho.
+    """A defense that acts on the modules whose update agrees least with the alignment, measured by rho.
 
-    Each way takes one value for all modules or a value a module type, `{q_proj: 0.6, v_proj: 0.85}`; modules of other
-    types are then left alone.
+    Each selection criterion takes one value for all modules or one per module type, `{q_proj: 0.6, v_proj: 0.85}`;
+    other module types are then left unchanged.
     """
 
     all_by_default: ClassVar[bool] = False
-    """Whether it acts on all modules where no way of selecting is given."""
+    """Whether it acts on all modules if no criterion is set."""
 
     threshold: Annotated[RealLevel, within(-1, 1)] | None = None
-    """Act on the modules up to this rho."""
+    """Select the modules with rho up to this value."""
     lowest: Annotated[WholeLevel, within(0, float("inf"))] | None = None
-    """Act on this many modules, those of the lowest rho."""
+    """Select this number of modules with the lowest rho."""
     quantile: Annotated[RealLevel, within(0, 1)] | None = None
-    """Act on this share of the modules, those of the lowest rho; 1 is all."""
+    """Select this share of the modules, lowest rho first; 1 selects all."""
     above_null: Annotated[RealLevel, within(-2, 1)] | None = None
-    """Act on the modules whose rho exceeds that of a random matrix of their shape by at most this."""
+    """Select the modules whose rho exceeds that of a random matrix of the same shape by at most this."""
 
     @model_validator(mode="after")
     def one_way_of_selecting(self) -> Self:
-        """Refuses several ways of choosing the modules, and none where one is needed."""
+        """Checks that exactly one selection criterion is set, or at most one if all modules are the default."""
         ways = list(Selecting.model_fields)
         if len(self.selection) > 1 or not (self.selection or self.all_by_default):
-            raise ValueError(f"give exactly one of {', '.join(ways)}")
+            raise ValueError(f"set exactly one of {', '.join(ways)}")
         return self
 
     @property
     def selection(self) -> dict[str, Any]:
-        """The way of selecting modules with its value."""
+        """The selection criterion and its value; empty if none is set."""
         given = {way: getattr(self, way) for way in Selecting.model_fields}
         return {way: value for way, value in given.items() if value is not None}
 
     def constants(self) -> dict[str, Any]:
-        """Returns the settings, without the ways of selecting that are not used."""
+        """Returns the settings as JSON values, without the unused selection criteria."""
         unused = set(Selecting.model_fields) - set(self.selection)
         return self.model_dump(mode="json", exclude=unused)
 
 
 def by_name(settings: type[Defense]) -> Callable[[Callable[..., "Realigned"]], Callable[..., "Realigned"]]:
-    """Lets a defense's function take its settings by name, with the class's defaults and limits.
+    """Decorates a defense's function to accept its settings as keyword arguments.
 
-    `safe_lora(profile, threshold=0.35)` is `safe_lora(profile, SafeLora(threshold=0.35))`.
+    `safe_lora(profile, threshold=0.35)` is short for `safe_lora(profile, SafeLora(threshold=0.35))`.
     """
 
     def decorate(function: Callable[..., "Realigned"]) -> Callable[..., "Realigned"]:
@@ -164,7 +164,7 @@ def by_name(settings: type[Defense]) -> Callable[[Callable[..., "Realigned"]], C
     return decorate
 
 
-def _wording(found: Any) -> str:
-    place = ".".join(str(part) for part in found["loc"] if part not in ("value", "by type"))
-    message = str(found["msg"]).removeprefix("Value error, ")
-    return f"{place}: {message[0].lower()}{message[1:]}" if place else message
+def _message(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"] if part not in ("value", "by type"))
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}" if key else message

@@ -1,4 +1,4 @@
-"""Telecom models that were trained on all their weights: made into an adapter, or projected as they are."""
+"""Fully fine-tuned models: extracts an adapter from one, or projects its weights directly."""
 
 import math
 import shutil
@@ -23,17 +23,17 @@ from safecomm.storage.names import LINEAGE
 from safecomm.storage.store import new_folder, write_json
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear modules of Llama-like models."""
+"""The linear modules of Llama-style models."""
 
 
 @dataclass(frozen=True, eq=False)
 class Extracted(Realigned):
-    """The adapter nearest to what a full fine-tune changed."""
+    """The adapter that best approximates a full fine-tune."""
 
     energy: dict[str, float]
-    """The share of each module's change, ||W_model - W_reference||_F^2, that the adapter holds: 0 to 1."""
+    """The share of each module's change, ||W_model - W_reference||_F^2, that the adapter captures: 0 to 1."""
     left_out: list[str]
-    """Tensors that were changed too and that the adapter does not carry, e.g. embeddings and norms."""
+    """Changed tensors that the adapter does not cover, e.g. embeddings and norms."""
 
 
 def extract_lora(
@@ -45,22 +45,22 @@ def extract_lora(
     seed: int = 0,
     report: Report = silent,
 ) -> Extracted:
-    """Returns the adapter on a reference model that comes nearest to a model with full weights.
+    """Returns the adapter on a reference model that best approximates a fully fine-tuned model.
 
-    With it, a continually pre-trained model is realigned as a fine-tuned one is. Per module it is the truncated SVD of
-    W_model - W_reference, the nearest matrix of that rank in the Frobenius norm, found by random projection.
+    It lets a continually pre-trained model be realigned like a LoRA fine-tune. Per module it is the truncated SVD of
+    W_model - W_reference, the nearest matrix of that rank in the Frobenius norm, computed by random projection.
 
     Args:
-        model: checkpoint folder of the telecom model.
-        reference: checkpoint folder of the model that it is told as a change of, e.g. the aligned one.
+        model: checkpoint folder of the fine-tuned model.
+        reference: checkpoint folder of the model that the adapter applies to, e.g. the aligned one.
         rank: the adapter's rank.
-        targets: the module types.
-        seed: of the randomized SVD.
-        report: is told of the progress.
+        targets: the module types to extract.
+        seed: seed for the randomized SVD.
+        report: progress callback.
 
     Raises:
-        DefenseError: where the rank is below 1.
-        ModelError: where a checkpoint is broken, the two are of different models, or no target module differs.
+        DefenseError: if the rank is below 1.
+        ModelError: if a checkpoint is broken, the checkpoints are of different models, or no target module differs.
     """
     if rank < 1:
         raise DefenseError(f"rank must be at least 1, not {rank}")
@@ -79,7 +79,10 @@ def extract_lora(
     }
     adapter = Adapter({name: factors for name, (factors, _) in found.items()}, config, str(model))
     if not any(factors.B.any() for factors in adapter.modules.values()):
-        raise ModelError(f"{model} and {reference}: are the same in every {', '.join(targets)}; nothing to extract")
+        raise ModelError(
+            f"{model} and {reference}: are identical in every {', '.join(targets)}, so there is nothing to extract; "
+            "use a model that was trained from the reference"
+        )
     return Extracted(
         adapter,
         "extract_lora",
@@ -92,7 +95,7 @@ def extract_lora(
 
 
 def _nearest(difference: Tensor, rank: int, seed: int) -> tuple[Factors, float]:
-    """Returns the factors of the nearest matrix of a rank, and the share of the energy that it holds."""
+    """Returns the factors of the nearest matrix of a rank, and the share of the energy that it captures."""
     U, S, Vh = leading(difference, rank, seed)
     total = float(difference.double().square().sum())
     root = S.sqrt()
@@ -102,12 +105,12 @@ def _nearest(difference: Tensor, rank: int, seed: int) -> tuple[Factors, float]:
 
 @dataclass(frozen=True)
 class Projection:
-    """What the projection of full weights found and did."""
+    """The result of projecting full weights."""
 
     modules: list[ModuleProfile]
-    """The figures of each target module, in the order of the layers."""
+    """The profile of each target module, in layer order."""
     selected: list[str]
-    """The modules that were projected."""
+    """The projected modules."""
 
 
 def project_full_weights(
@@ -121,36 +124,41 @@ def project_full_weights(
     report: Report = silent,
     **chosen: Unpack[Selection],
 ) -> Projection:
-    """Writes a model whose unsafe modules are projected onto the alignment: SafeLoRA without an adapter.
+    """Projects a fully fine-tuned model's unsafe modules onto the alignment, i.e. SafeLoRA without an adapter.
 
-    W <- W_reference + C (W_model - W_reference), with C as in SafeLoRA (arXiv 2405.16833). One module is worked on at a
-    time and one shard of the result is held in memory; all other tensors and files are the model's own.
+    W <- W_reference + C (W_model - W_reference), with C as in SafeLoRA (arXiv 2405.16833). It processes one module at a
+    time and holds one output shard in memory. All other tensors and files are copied from the model.
 
     Args:
         base: checkpoint folder of the model before its alignment.
         aligned: checkpoint folder of the aligned model.
-        model: checkpoint folder of the telecom model.
-        out: the new checkpoint folder; it appears whole or not at all.
-        reference: checkpoint folder of the model that the telecom model was trained from; the aligned one if not given.
-        targets: the module types.
-        report: is told of the progress: first as modules are measured, then as they are projected.
-        **chosen: one way of selecting modules; `threshold` selects rho <= threshold.
+        model: checkpoint folder of the fine-tuned model.
+        out: the new checkpoint folder, created atomically.
+        reference: checkpoint folder of the model that was fine-tuned; by default the aligned one.
+        targets: the module types to project.
+        report: progress callback, first for profiling and then for projection.
+        **chosen: the selection criterion; `threshold` selects rho <= threshold.
 
     Raises:
-        DefenseError: where the settings make no sense.
-        ModelError: where a checkpoint is broken or of another model.
+        DefenseError: if the settings are invalid.
+        ModelError: if a checkpoint is broken or of another model.
     """
     alignment, change = WeightDelta(Path(base), Path(aligned)), WeightDelta(Path(reference or aligned), Path(model))
     names = change.after.modules(targets)
     for name in names:
         if (ours := change.shape(name)) != (theirs := alignment.shape(name)):
-            raise ModelError(f"{model}: {name} is {by(ours)} and in {aligned} {by(theirs)}; they are different models")
+            raise ModelError(
+                f"{model}: {name} is {by(ours)}, but {by(theirs)} in {aligned}; use checkpoints of the same model"
+            )
     modules = []
     for name in names:
         modules.append(_figures(name, alignment, change))
         report(len(modules), len(names))
     if unchanged := [module.name for module in modules if module.v_norm == 0]:
-        raise ModelError(f"{base} and {aligned}: are identical, so there is no alignment, in {', '.join(unchanged)}")
+        raise ModelError(
+            f"{base} and {aligned}: are identical in {', '.join(unchanged)}, so there is no alignment to project onto; "
+            "use a base model and its aligned version"
+        )
     selected = select(modules, chosen)
     settings = {**chosen, "targets": list(targets)}
     inputs = {"base": base, "aligned": aligned, "model": model, "reference": reference or aligned}
@@ -186,7 +194,7 @@ def _projected_weight(name: str, alignment: WeightDelta, change: WeightDelta) ->
 
 
 def _times_gram(V: Tensor, update: Tensor) -> Tensor:
-    """Returns C dW in the order of the products that takes the fewest operations."""
+    """Returns C dW, multiplied in the order that takes the fewest operations."""
     norm = _norm(V)
     return torch.linalg.multi_dot([V, V.T, update]) / norm if norm else torch.zeros_like(update)
 
@@ -195,10 +203,10 @@ def _norm(matrix: Tensor) -> float:
     return math.sqrt(torch.linalg.vector_norm(matrix, dim=1).double().square().sum().item())
 
 
-def _changed_tensors(change: WeightDelta, carried: set[str]) -> Iterator[str]:
-    """Yields the names of the tensors, but for those carried, that are not the same in both checkpoints."""
+def _changed_tensors(change: WeightDelta, covered: set[str]) -> Iterator[str]:
+    """Yields the names of tensors that differ between the checkpoints and are not covered by the adapter."""
     before, after = change.before, change.after
-    for name in {*before.files, *after.files} - carried:
+    for name in {*before.files, *after.files} - covered:
         if name not in before.files or name not in after.files or not before.get(name).equal(after.get(name)):
             yield name
 
@@ -206,16 +214,16 @@ def _changed_tensors(change: WeightDelta, carried: set[str]) -> Iterator[str]:
 def _copy_with(
     out: Path, model: Weights, changed: Callable[[str], Tensor], modules: Sequence[str], report: Report
 ) -> None:
-    """Copies a checkpoint folder file by file, with the weights of some modules replaced."""
-    left = {f"{name}.weight": name for name in modules}
+    """Copies a checkpoint folder file by file, replacing the weights of some modules."""
+    remaining = {f"{name}.weight": name for name in modules}
 
     def tensor(key: str, opened: Any) -> Tensor:
-        if key not in left:
+        if key not in remaining:
             kept: Tensor = opened.get_tensor(key)
             return kept
-        made = changed(left.pop(key))
-        report(len(modules) - len(left), len(modules))
-        return made
+        replaced = changed(remaining.pop(key))
+        report(len(modules) - len(remaining), len(modules))
+        return replaced
 
     shards = sorted(set(model.files.values()))
     for shard in shards:

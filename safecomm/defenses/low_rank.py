@@ -11,18 +11,18 @@ POWER_ITERATIONS = 2
 def leading(matrix: Tensor, rank: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the leading singular triples of a matrix (Halko, Martinsson and Tropp, arXiv 0909.4061, algorithm 4.4).
 
-    Directions of nearly equal singular values are found as a mixture; what is returned holds as much of the matrix as
-    the exact triples do, to about (s_{k+8} / s_k)^5 of it.
+    Directions with nearly equal singular values may be mixed with each other, but together they capture as much of the
+    matrix as the exact triples, up to a relative error of about (s_{k+8} / s_k)^5.
 
-    Nothing as large as the matrix is made, unless nearly all of its directions are asked for: that takes the exact SVD.
+    It allocates nothing as large as the matrix, except that nearly full ranks use the exact SVD.
 
     Args:
         matrix: m x n, float32 or float64.
-        rank: how many; at most min(m, n) are returned.
-        seed: decides the random projection.
+        rank: number of triples; at most min(m, n) are returned.
+        seed: seed for the random projection.
 
     Returns:
-        U (m x k), S (k, falling) and Vh (k x n).
+        U (m x k), S (k, descending) and Vh (k x n).
     """
     width = rank + OVERSAMPLING
     if 2 * width >= min(matrix.shape):
@@ -32,7 +32,7 @@ def leading(matrix: Tensor, rank: int, seed: int = 0) -> tuple[Tensor, Tensor, T
     test = torch.randn(matrix.shape[1], width, generator=generator, dtype=matrix.dtype).to(matrix.device)
     Q = torch.linalg.qr(matrix @ test).Q
     for _ in range(POWER_ITERATIONS):
-        # Orthogonal again after every product, else the smaller directions drown in the largest one's rounding.
+        # Without orthogonalization after every product, rounding of the largest direction swamps the smaller ones.
         Q = torch.linalg.qr(matrix.T @ Q).Q
         Q = torch.linalg.qr(matrix @ Q).Q
     U, S, Vh = torch.linalg.svd(Q.T @ matrix, full_matrices=False)
@@ -40,19 +40,19 @@ def leading(matrix: Tensor, rank: int, seed: int = 0) -> tuple[Tensor, Tensor, T
 
 
 def leading_by_energy(matrix: Tensor, share: float, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the fewest leading singular triples that hold a share of the matrix's energy, ||.||_F^2.
+    """Returns the fewest leading singular triples that capture a share of the matrix's energy, ||.||_F^2.
 
     Args:
         matrix: m x n, float32 or float64.
         share: above 0, at most 1.
-        seed: decides the random projection.
+        seed: seed for the random projection.
     """
     total = matrix.double().square().sum()
     rank = 2 * OVERSAMPLING
     while True:
         U, S, Vh = leading(matrix, rank, seed)
         held = S.double().square().cumsum(0) / total
-        # All directions hold everything, whatever rounding says.
+        # All directions capture everything, even if rounding puts the sum below the share.
         if held[-1] >= share or len(S) == min(matrix.shape):
             count = int((held < share).sum()) + 1
             return U[:, :count], S[:count], Vh[:count]

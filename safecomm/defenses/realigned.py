@@ -1,4 +1,4 @@
-"""What a defense makes of an adapter, and the record of how."""
+"""The output of a defense: an adapter and the record of how it was made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Realigned:
-    """An adapter that a defense made."""
+    """The output of a defense."""
 
     adapter: "Adapter"
-    """The safer adapter: what the next defense of a chain gets."""
+    """The safer adapter, which is the input of the next defense in a chain."""
     defense: str
     """Name of the defense."""
     settings: Mapping[str, Any]
-    """The settings that it was given."""
+    """Its settings."""
     modules: Sequence[str]
-    """The modules that it acted on, in the order of the layers."""
+    """The modules that it changed, in layer order."""
     inputs: Mapping[str, str]
-    """What it was made from: name -> the adapter's content hash, or the checkpoint's folder."""
+    """Its inputs: name -> the adapter's content hash, or the checkpoint folder."""
 
     def save(self, folder: str | Path) -> None:
-        """Writes a PEFT folder with a `lineage.json`, whole or not at all.
+        """Writes a PEFT folder with a `lineage.json`, atomically.
 
         Raises:
-            ModelError: where the adapter is empty or not finite.
-            UsageError: where the folder exists and is not empty.
+            ModelError: if the adapter is empty or has non-finite values.
+            UsageError: if the folder exists and is not empty.
         """
         with new_folder(Path(folder)) as half:
             self.adapter.save(half)
             write_json(half / LINEAGE, self.lineage())
 
     def lineage(self) -> dict[str, Any]:
-        """Returns how the adapter was made."""
+        """Returns the record of how the adapter was made."""
         return {
             "defense": self.defense,
             "settings": dict(self.settings),

@@ -1,4 +1,4 @@
-"""The defenses by name. A new one is a file in `methods` and a line here; a user's own is named by its dotted name."""
+"""The defenses by name. To add one, add a file to `methods` and a line here; user code goes by its dotted name."""
 
 from safecomm.defenses.defense import Defense, Realignment, TrainingDefense
 from safecomm.defenses.methods.drop import Drop
@@ -22,21 +22,21 @@ DEFENSES: dict[str, type[Defense]] = {
 
 
 def defense_of(reference: str) -> type[Defense]:
-    """Returns the defense of a name of `DEFENSES`, or a user's own of a dotted name.
+    """Returns the defense with a name in `DEFENSES`, or the user's class with a dotted name.
 
     Raises:
-        UsageError: where a user's own can't be loaded or is no defense.
+        UsageError: if the user's class can't be loaded or is not a defense.
     """
     if not is_dotted(reference):
         return DEFENSES[reference]
     found = load(reference)
     if not (isinstance(found, type) and issubclass(found, Realignment | TrainingDefense)):
-        raise refuse(reference, "is no defense; make it a subclass of safecomm.defenses.Realignment or TrainingDefense")
+        raise refuse(reference, "is not a defense; subclass safecomm.defenses.Realignment or TrainingDefense")
     name = getattr(found, "name", None)
     if not (isinstance(name, str) and name.isidentifier()):
         raise refuse(reference, 'has no name; add `name: ClassVar[str] = "my_defense"`')
     if name in DEFENSES:
-        raise refuse(reference, f"its name, {name}, is that of a defense of safecomm; give it another")
+        raise refuse(reference, f"its name, {name}, is taken by a built-in defense; choose another")
     if issubclass(found, Realignment) and found.apply is Realignment.apply:
-        raise refuse(reference, f"has no method apply(self, {', '.join(found.needs)})")
+        raise refuse(reference, f"has no method apply(self, {', '.join(found.needs)}); add it")
     return found

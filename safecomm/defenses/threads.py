@@ -1,8 +1,8 @@
-"""Work on many small tensors without torch's own threads.
+"""Parallelism over tensors instead of within them.
 
-Torch splits each operation over its threads, which meet again after it. Where other processes want the processors too,
-the threads wait for each other far longer than they work: the alignment profile took twenty times as long. So a tensor
-is worked on by one thread here, and several tensors at a time where there are several processors.
+Torch splits each operation over its threads and synchronizes them afterwards. If other processes compete for the cores,
+the threads mostly wait for each other: the alignment profile took twenty times as long. So one thread works on each
+tensor here, and several tensors are processed at a time on several cores.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keeps torch's operations in this thread; afterwards torch has as many threads as before."""
+    """Runs torch's operations in this thread only; restores the number of threads on exit."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -27,7 +27,7 @@ def one_thread() -> Iterator[None]:
 
 
 Report = Callable[[int, int], None]
-"""Is called with how many modules are done, and of how many."""
+"""A progress callback, called with the number of modules done and the total."""
 
 
 def silent(done: int, total: int) -> None:
@@ -35,10 +35,10 @@ def silent(done: int, total: int) -> None:
 
 
 def in_parallel(work: Callable[[str], Result], names: Collection[str], report: Report = silent) -> list[Result]:
-    """Returns what `work` makes of each name, with as many threads as torch has, each doing its operations alone."""
+    """Maps `work` over names in as many threads as torch has; each thread runs its operations alone."""
     threads = torch.get_num_threads()
     results = []
-    # Torch keeps the number of threads per thread, and gives the last one that was set to new threads.
+    # The number of threads is local to a thread in torch; a new thread starts with the one set last.
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for result in pool.map(work, names):
             results.append(result)

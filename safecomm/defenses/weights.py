@@ -1,7 +1,7 @@
-"""Weights of a checkpoint folder, read one module at a time.
+"""Reads a checkpoint's weights one module at a time.
 
-Only safetensors are read: `model.safetensors`, or the shards that `model.safetensors.index.json` names. Tensors are
-views of the mapped files, so a 70B checkpoint costs the memory of the module at hand.
+It reads safetensors only: `model.safetensors`, or the shards that `model.safetensors.index.json` lists. Tensors are
+views of memory-mapped files, so a 70B checkpoint takes only the memory of the current module.
 """
 
 import json
@@ -22,7 +22,7 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 
 def device() -> torch.device:
-    """Returns where large products are worked out: the GPU, where there is one."""
+    """Returns the device for large matrix products: the GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -30,16 +30,16 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        ModelError: where the file is missing or holds something else.
+        ModelError: if the file is missing or is not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"{path}: can't be read: {error.strerror}") from error
     except ValueError as error:
-        raise ModelError(f"{path}: is not valid JSON; download or write it again") from error
+        raise ModelError(f"{path}: is not valid JSON; download or create it again") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path}: holds no JSON object; download or write it again")
+        raise ModelError(f"{path}: is not a JSON object; download or create it again")
     return value
 
 
@@ -47,24 +47,24 @@ def open_safetensors(path: Path) -> Any:
     """Opens a safetensors file; its `get_tensor` maps the bytes instead of copying them.
 
     Raises:
-        ModelError: where the file is missing, truncated or no safetensors file.
+        ModelError: if the file is missing, truncated or not a safetensors file.
     """
     try:
         return safe_open(path, framework="pt")
     except FileNotFoundError as error:
         raise ModelError(f"{path}: is missing; download the folder again") from error
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: is truncated or no safetensors file ({error}); download it again") from error
+        raise ModelError(f"{path}: is truncated or not a safetensors file ({error}); download it again") from error
 
 
 class Weights:
     """The weights of one checkpoint folder, by module name."""
 
     def __init__(self, folder: Path):
-        """Reads which file holds which tensor.
+        """Reads the index of tensors and files.
 
         Raises:
-            ModelError: where the folder holds no safetensors checkpoint, or a broken one.
+            ModelError: if the folder has no safetensors checkpoint or a broken one.
         """
         self.folder = folder
         self._opened: dict[Path, Any] = {}
@@ -72,63 +72,63 @@ class Weights:
         """The file of each tensor."""
 
     def shape(self, module: str) -> tuple[int, ...]:
-        """Returns a module's weight shape, without reading the weight.
+        """Returns the shape of a module's weight without reading it.
 
         Raises:
-            ModelError: where the checkpoint lacks the module or holds it in a quantized form.
+            ModelError: if the checkpoint lacks the module or stores it quantized.
         """
         header = self._holding(f"{module}.weight").get_slice(f"{module}.weight")
         if header.get_dtype() not in DTYPES:
             raise ModelError(
-                f"{self.folder}: {module} is stored as {header.get_dtype()}; give the checkpoint in bf16, fp16 "
-                "or fp32, not quantized"
+                f"{self.folder}: {module} is stored as {header.get_dtype()}; use an unquantized checkpoint in bf16, "
+                "fp16 or fp32"
             )
         return tuple(header.get_shape())
 
     def get(self, tensor: str) -> Tensor:
-        """Returns a tensor in the checkpoint's dtype, as a view of the mapped file.
+        """Returns a tensor in the checkpoint's dtype, as a view of the memory-mapped file.
 
         Raises:
-            ModelError: where the checkpoint lacks it.
+            ModelError: if the checkpoint lacks the tensor.
         """
         value: Tensor = self._holding(tensor).get_tensor(tensor)
         return value
 
     def tensor(self, module: str) -> Tensor:
-        """Returns a module's weight, as `get` does."""
+        """Returns a module's weight; see `get`."""
         return self.get(f"{module}.weight")
 
     def modules(self, types: Collection[str]) -> list[str]:
-        """Returns the modules whose name ends in one of some types, e.g. `q_proj`, in the order of the layers.
+        """Returns the modules of some types, e.g. `q_proj`, in layer order.
 
         Raises:
-            ModelError: where the checkpoint has none of a type.
+            ModelError: if the checkpoint has no module of one of the types.
         """
         weights = [name.removesuffix(".weight") for name in self.files if name.endswith(".weight")]
         found = [name for name in weights if module_type(name) in types]
         if missing := set(types) - {module_type(name) for name in found}:
-            raise ModelError(f"{self.folder}: has no module named {', '.join(sorted(missing))}; give other targets")
+            raise ModelError(f"{self.folder}: has no module named {', '.join(sorted(missing))}; change the targets")
         return in_layer_order(found)
 
     def require_finite(self, module: str) -> None:
-        """Raises a ModelError where a module's weight has infinite or undefined values."""
+        """Raises a ModelError if a module's weight has non-finite values."""
         if not self.tensor(module).isfinite().all():
             raise ModelError(
-                f"{self.files[f'{module}.weight']}: {module} has values that are not finite; download the file again"
+                f"{self.files[f'{module}.weight']}: {module} has non-finite values; download the file again"
             )
 
     def _holding(self, tensor: str) -> Any:
-        """Returns the opened file that holds a tensor."""
+        """Returns the open file that has a tensor."""
         path = self.files.get(tensor)
         module = tensor.removesuffix(".weight")
         if path is None:
             raise ModelError(
-                f"{self.folder}: has no weight for {module}; the adapter or the checkpoint is of another model"
+                f"{self.folder}: has no weight for {module}; use a checkpoint and an adapter of the same model"
             )
         if path not in self._opened:
             self._opened[path] = open_safetensors(path)
-        if tensor not in self._opened[path].keys():  # noqa: SIM118, a safe_open handle is no mapping
-            raise ModelError(f"{path}: lacks {module}, which {INDEX} places there; download it again")
+        if tensor not in self._opened[path].keys():  # noqa: SIM118, a safe_open handle is not a mapping
+            raise ModelError(f"{path}: lacks {module}, although {INDEX} lists it there; download it again")
         return self._opened[path]
 
     def _find_files(self) -> dict[str, Path]:
@@ -137,60 +137,60 @@ class Weights:
             self._opened[single] = open_safetensors(single)
             return dict.fromkeys(self._opened[single].keys(), single)
         if index.is_file():
-            places = read_json(index).get("weight_map")
-            if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+            weight_map = read_json(index).get("weight_map")
+            if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
                 raise ModelError(f"{index}: has no weight_map; download it again")
-            return {tensor: self.folder / name for tensor, name in places.items()}
+            return {tensor: self.folder / name for tensor, name in weight_map.items()}
         if any(self.folder.glob("*.bin")) or any(self.folder.glob("*.pt")) or any(self.folder.glob("*.pth")):
             raise ModelError(
-                f"{self.folder}: holds pickled weights, which are not read since a pickle may run code; convert them "
+                f"{self.folder}: has pickled weights, which are not loaded because a pickle can run code; convert them "
                 "with AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
             )
-        raise ModelError(f"{self.folder}: holds neither {SINGLE} nor {INDEX}; give a checkpoint folder")
+        raise ModelError(f"{self.folder}: has neither {SINGLE} nor {INDEX}; use a checkpoint folder")
 
 
 class WeightDelta:
-    """One checkpoint minus another, module by module."""
+    """The difference of two checkpoints, module by module."""
 
     def __init__(self, before: Path, after: Path, transposed: bool = False):
         """Opens the checkpoints.
 
         Args:
-            before: the folder that is taken away.
-            after: the folder that it is taken from.
+            before: folder of the checkpoint to subtract.
+            after: folder of the checkpoint to subtract it from.
             transposed: whether the weights are stored as d_in x d_out.
 
         Raises:
-            ModelError: where a folder holds no safetensors checkpoint, or a broken one.
+            ModelError: if a folder has no safetensors checkpoint or a broken one.
         """
         self.before, self.after = Weights(before), Weights(after)
         self.transposed = transposed
 
     def shape(self, module: str) -> tuple[int, int]:
-        """Returns a module's d_out x d_in, without reading the weights.
+        """Returns (d_out, d_in) of a module without reading the weights.
 
         Raises:
-            ModelError: where a checkpoint lacks the module, or they have it in different shapes.
+            ModelError: if a checkpoint lacks the module or the shapes differ.
         """
         old, new = self.before.shape(module), self.after.shape(module)
         if old != new:
             raise ModelError(
                 f"{self.before.folder} and {self.after.folder}: {module} is {by(old)} in the first and {by(new)} in "
-                "the second; give two checkpoints of one model"
+                "the second; use two checkpoints of the same model"
             )
         d_out, d_in = new[::-1] if self.transposed else new
         return d_out, d_in
 
     def pair(self, module: str) -> tuple[Tensor, Tensor]:
-        """Returns a module's weights before and after, d_out x d_in, as views of the mapped files."""
+        """Returns a module's weights before and after, d_out x d_in, as views of the memory-mapped files."""
         old, new = self.before.tensor(module), self.after.tensor(module)
         return (old.T, new.T) if self.transposed else (old, new)
 
     def of(self, module: str) -> Tensor:
-        """Returns after - before, d_out x d_in, in float32 or float64, on the GPU where there is one.
+        """Returns after - before, d_out x d_in, in float32 or float64, on the GPU if there is one.
 
         Raises:
-            ModelError: where a weight is not finite.
+            ModelError: if a weight has non-finite values.
         """
         old, new = self.pair(module)
         dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
@@ -200,18 +200,18 @@ class WeightDelta:
         return difference
 
     def require_finite(self, module: str) -> None:
-        """Raises a ModelError that names the file where a module has infinite or undefined values."""
+        """Raises a ModelError that names the file if a module has non-finite values in either checkpoint."""
         self.before.require_finite(module)
         self.after.require_finite(module)
 
 
 def by(shape: tuple[int, ...]) -> str:
-    """Returns a shape in words, e.g. `16 x 8`."""
+    """Returns a shape as text, e.g. `16 x 8`."""
     return " x ".join(map(str, shape))
 
 
 def in_layer_order(names: Iterable[str]) -> list[str]:
-    """Returns module names with layer 10 behind layer 9."""
+    """Sorts module names so that layer 10 follows layer 9."""
     return sorted(
         names, key=lambda name: [(part.isdigit(), int(part) if part.isdigit() else part) for part in name.split(".")]
     )

@@ -1,1 +1,1 @@
-"""What the trials found: points, the Pareto front, the recommended point; as a table, a page, a gate, an export."""
+"""Results: points, the Pareto front and the recommended point, as a table, a page, a release gate and an export."""

@@ -1,4 +1,4 @@
-"""Every metric against every searched parameter."""
+"""Plots every metric against every searched parameter."""
 
 import json
 
@@ -12,12 +12,12 @@ from safecomm.spec import ORIGINAL, UNDEFENDED
 from safecomm.statistics.metric_table import BY_NAME
 
 Series = list[tuple[float, Point]]
-"""A parameter's values in rising order, each with its point."""
+"""A parameter's values in ascending order, each with its point."""
 DASHES = {ORIGINAL: "dot", UNDEFENDED: "dash"}
 
 
 def searched(run: Run) -> dict[str, dict[str, Series]]:
-    """Returns for every parameter the arms that tried two of its values or more, with their search-split points."""
+    """Returns parameter -> arm -> search-split points, for arms that tried at least two values of the parameter."""
     found: dict[str, dict[str, Series]] = {}
     for arm in run.arms:
         points = [(json.loads(row["point"]), row) for row in search_points(run, arm)]
@@ -29,10 +29,10 @@ def searched(run: Run) -> dict[str, dict[str, Series]]:
 
 
 def curves(run: Run) -> go.Figure | None:
-    """Returns a grid of plots, a row per parameter and a column per metric; None where nothing was searched.
+    """Returns a grid of plots, with a row per parameter and a column per metric; None if nothing was searched.
 
-    A line joins an arm's points where the parameter is the only one it searched; otherwise the others vary from mark
-    to mark.
+    If the parameter is the only one that an arm searched, a line connects its points. Otherwise the points also differ
+    in other parameters, and there is no line.
     """
     parameters = searched(run)
     if not parameters:
@@ -49,22 +49,22 @@ def curves(run: Run) -> go.Figure | None:
         for column, metric in enumerate(run.metrics, start=1):
             cell = {"row": row, "col": column}
             for arm, series in by_arm.items():
-                alone = sum(arm in others for others in parameters.values()) == 1
-                _add_series(figure, run, arm, series, metric, alone, cell)
+                is_only = sum(arm in others for others in parameters.values()) == 1
+                _add_series(figure, run, arm, series, metric, is_only, cell)
             _add_references(figure, run, metric, cell)
             _add_axes(figure, run, name, [value for series in by_arm.values() for value, _ in series], metric, cell)
     return figure
 
 
 def _add_series(
-    figure: go.Figure, run: Run, arm: str, series: Series, metric: str, alone: bool, cell: dict[str, int]
+    figure: go.Figure, run: Run, arm: str, series: Series, metric: str, is_only: bool, cell: dict[str, int]
 ) -> None:
     colour, symbol = styles(run.arms)[arm]
     figure.add_scatter(
         x=[value for value, _ in series],
         y=[row[metric] for _, row in series],
         error_y=bars([rate_in(row, metric) for _, row in series], colour) | {"thickness": 0.9, "width": 0},
-        mode="lines+markers" if alone else "markers",
+        mode="lines+markers" if is_only else "markers",
         marker={"color": colour, "symbol": symbol, "size": 8},
         line={"color": colour, "width": 1.5},
         name=arm,
@@ -83,7 +83,7 @@ def _add_references(figure: go.Figure, run: Run, metric: str, cell: dict[str, in
 
 def _add_axes(figure: go.Figure, run: Run, name: str, values: list[float], metric: str, cell: dict[str, int]) -> None:
     figure.update_xaxes(title={"text": name, "standoff": 6}, gridcolor=GRID, zeroline=False, **cell)
-    if 0 < min(values) < 1 and max(values) / min(values) >= 20:  # ratios over orders of magnitude; counts start at 1
+    if 0 < min(values) < 1 and max(values) / min(values) >= 20:  # spans orders of magnitude and is not a count
         figure.update_xaxes(type="log", tickvals=sorted(set(values)) if len(set(values)) <= 6 else None, **cell)
     figure.update_yaxes(
         percent_axis(run.titles[metric], rangemode="tozero" if BY_NAME[metric].direction == "min" else "normal"),

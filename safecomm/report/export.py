@@ -1,4 +1,4 @@
-"""A run's adapter, ready to be given away: its weights, where it comes from, and a model card."""
+"""Exports a run's adapter for release: the weights, their lineage and a model card."""
 
 import json
 import shutil
@@ -18,22 +18,24 @@ from safecomm.storage.store import local_copy, new_folder, write_json
 
 
 def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
-    """Writes an arm's best adapter, or the recommended one, to a new folder.
+    """Writes an arm's best adapter, or by default the recommended one, to a new folder.
 
     Returns:
-        The row of the headline table that it stands in.
+        The adapter's row in the headline table.
 
     Raises:
-        UsageError: where there is no such adapter, or the folder is taken.
+        UsageError: if there is no such adapter, or the folder already exists.
     """
     run = read_run(folder)
     row = release_row(run, arm)
     trial = _trial(run, row, seed)
     if not trial["adapter_path"]:
-        raise UsageError(f"{folder}: {row.arm} is the model without an adapter; there is nothing to export")
+        raise UsageError(f"{folder}: {row.arm} has no adapter to export; choose another arm with --arm")
     source = local_copy(Path(trial["adapter_path"]))
     if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (source / name).is_file()]:
-        raise UsageError(f"{source}: {', '.join(missing)} is gone from the store; run the sweep again to make it anew")
+        raise UsageError(
+            f"{source}: {', '.join(missing)} is no longer in the store; run the sweep again to recreate it"
+        )
     config = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = run.sweep["model"]["aligned"]
     with new_folder(out) as half:
@@ -49,12 +51,12 @@ def _trial(run: Run, row: Headline, seed: int) -> Point:
     found = rows_of(trials[trials["seed"] == seed])
     if not found:
         seeds = ", ".join(map(str, trials["seed"]))
-        raise UsageError(f"{run.folder}: {row.arm} was not measured with seed {seed}; its seeds: {seeds}")
+        raise UsageError(f"{run.folder}: {row.arm} was not measured with seed {seed}; use one of its seeds: {seeds}")
     return found[0]
 
 
 def _lineage(run: Run, row: Headline, trial: Point, source: Path) -> dict[str, Any]:
-    """Returns the chain behind the adapter: every stage with its inputs, the last first."""
+    """Returns how the adapter was made: every stage with its inputs, last stage first."""
     stages = [json.loads((source / LINEAGE).read_text(encoding="utf-8"))]
     while earlier := [path for path in _stages(run, stages[-1]["inputs"]) if path.is_file()]:
         stages.append(json.loads(earlier[0].read_text(encoding="utf-8")))
@@ -68,7 +70,7 @@ def _stages(run: Run, inputs: dict[str, Any]) -> list[Path]:
 
 
 def _card(run: Run, row: Headline, trial: Point) -> str:
-    """Returns the model card, with the metadata that a hub reads at its head."""
+    """Returns the model card, which starts with metadata for the Hub."""
     sweep = run.sweep
     judges = [judge["name"] if isinstance(judge, dict) else judge for judge in sweep["evaluate"]["judges"]]
     lines = [
@@ -80,20 +82,21 @@ def _card(run: Run, row: Headline, trial: Point) -> str:
         "",
         f"# {sweep['name']}: {row.arm}",
         "",
-        f"A LoRA adapter for `{sweep['model']['aligned']}`, tuned on {trial['data']} and defended by {row.arm}"
-        f"{f' ({in_words(row.settings)})' if row.settings else ''}, seed {trial['seed']}. Made by safecomm; "
-        "`lineage.json` tells every step and its inputs.",
+        f"A LoRA adapter for `{sweep['model']['aligned']}`, fine-tuned on {trial['data']} and defended with {row.arm}"
+        f"{f' ({in_words(row.settings)})' if row.settings else ''}, seed {trial['seed']}. Made with safecomm; "
+        "`lineage.json` records every step and its inputs.",
         "",
-        "## Measured",
+        "## Evaluation",
         "",
-        FLATTERED if run.is_flattered else "On prompts that the settings were not chosen on.",
-        "95% intervals.",
+        FLATTERED if run.is_flattered else "Measured on prompts that were not used to choose the settings.",
+        "Brackets are 95% intervals.",
         "",
         "| | rate |",
         "|---|---|",
         *(f"| {run.titles[metric]} | {_rate(row, metric)} |" for metric in run.metrics),
         "",
-        f"{run.titles[ASR.name]} is what {judges[0]} judges {ASR.hit}. All judges: {', '.join(judges)}.",
+        f"{run.titles[ASR.name]} is the share of responses that {judges[0]} labels {ASR.hit}. "
+        f"Judges: {', '.join(judges)}.",
         "",
         *_own_code(run, row.arm),
         "## Data and licences",
@@ -102,18 +105,18 @@ def _card(run: Run, row: Headline, trial: Point) -> str:
         "|---|---|",
         *(f"| {name} | {_licence(name)} |" for name in _datasets(sweep)),
         "",
-        "The adapter also falls under the licence of its base model.",
+        "The licence of the base model also applies to the adapter.",
         "",
     ]
     return "\n".join(lines)
 
 
 def _own_code(run: Run, arm: str) -> list[str]:
-    """Returns the card's section on code that is not safecomm's; none where there is none."""
+    """Returns the card's section on the user's code; empty if there is none."""
     steps = [reference for step in run.sweep["arms"].get(arm, []) for reference in step if is_dotted(reference)]
-    named = ", ".join(f"`{name}`" for name in dict.fromkeys([*steps, *_own_refs(run.sweep)]))
-    said = f"This code of the adapter's makers decided the result too, beside safecomm: {named}."
-    return ["## Code", "", said, ""] if named else []
+    names = ", ".join(f"`{name}`" for name in dict.fromkeys([*steps, *_own_refs(run.sweep)]))
+    note = f"Besides safecomm, this custom code was used: {names}."
+    return ["## Code", "", note, ""] if names else []
 
 
 def _own_refs(section: Any) -> Iterator[str]:
@@ -132,11 +135,11 @@ def _rate(row: Headline, metric: str) -> str:
 
 
 def _licence(name: str) -> str:
-    return DATASETS[name].licence if name in DATASETS else "its owner's"
+    return DATASETS[name].licence if name in DATASETS else "set by its owner"
 
 
 def _datasets(sweep: dict[str, Any]) -> list[str]:
-    """Returns the names of all datasets that a sweep trained and measured on."""
+    """Returns the names of all datasets that a sweep used for training and evaluation."""
     finetune, evaluate = sweep["finetune"], sweep["evaluate"]
     safe = (finetune.get("safe_adapter") or {}).get("data")
     used = [*finetune.get("data", []), finetune.get("safety_data"), safe]

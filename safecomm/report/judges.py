@@ -1,4 +1,4 @@
-"""How far a run's judges agree with people, as `judges.json` says."""
+"""Reads how well a run's judges agree with human labels, from `judges.json`."""
 
 import math
 from pathlib import Path
@@ -11,10 +11,10 @@ from safecomm.storage.names import JUDGES
 
 
 def read_judges(run: Path) -> dict[str, JudgeAccuracy]:
-    """Returns judge -> how far it agrees with people, the deciding one first; nothing where none was measured.
+    """Returns judge -> agreement with human labels, the deciding judge first; empty if it was not measured.
 
     Raises:
-        UsageError: where `judges.json` is broken.
+        UsageError: if `judges.json` is broken.
     """
     if not (run / JUDGES).is_file():
         return {}

@@ -1,4 +1,4 @@
-"""How far each fine-tuned module's update agrees with the model's alignment: rho per module."""
+"""Plots rho per module: how far each module's update agrees with the model's alignment."""
 
 import json
 import re
@@ -19,22 +19,22 @@ MOST_COLUMNS = 4
 
 @dataclass(frozen=True)
 class Profile:
-    """The alignment profile of one fine-tune, and which of its modules the recommended point acts on."""
+    """The alignment profile of one fine-tune, and the modules that the recommended point changes."""
 
     arm: str
     seed: int
     modules: list[dict[str, Any]]
     """`name`, `rho`, `null` and norms."""
     threshold: float | None
-    """The rho up to which modules are selected, if the recommended point names one."""
+    """The recommended point's rho threshold, or None if it selects modules differently."""
     selected: frozenset[str]
-    """Names of the modules that the recommended point acts on; empty where unknown."""
+    """Names of the modules that the recommended point changes; empty if unknown."""
 
 
 def read_profile(run: Run) -> Profile | None:
-    """Returns the recommended point's profile, else the first done trial's that has one; None without any.
+    """Returns the recommended point's profile, or else that of the first finished trial with one, or None.
 
-    A chain of several defenses has the profile of its last one, which is also whose modules count as selected.
+    For a chain of defenses, the profile and the selected modules are those of the last defense.
     """
     chosen = run.outcome["recommended"] or {}
     own = run.trials_of(chosen.get("arm", ""), chosen.get("point", ""), "report")
@@ -64,20 +64,20 @@ def _threshold(run: Run, row: Point) -> float | None:
 
 
 def _selected(run: Run, row: Point) -> frozenset[str]:
-    """Returns what the realign stage says that it acted on."""
+    """Returns the modules that the realign stage changed."""
     path = run.stage("realign", Path(str(row.get("adapter_path", ""))).name) / MODULES
     return frozenset(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else frozenset()
 
 
-def _place(name: str) -> tuple[str, int]:
+def _type_and_layer(name: str) -> tuple[str, int]:
     """Returns a module's type and layer, e.g. `q_proj`, 3 for `model.layers.3.self_attn.q_proj`."""
     layer = re.search(r"\.(\d+)\.", name)
     return name.rsplit(".", 1)[-1], int(layer.group(1)) if layer else 0
 
 
 def rho_figure(profile: Profile) -> go.Figure:
-    """Returns rho by layer, a panel per module type, with the value that a random alignment direction would give."""
-    kinds = list(dict.fromkeys(_place(module["name"])[0] for module in profile.modules))
+    """Returns rho by layer with a panel per module type, and the rho of a random alignment for comparison."""
+    kinds = list(dict.fromkeys(_type_and_layer(module["name"])[0] for module in profile.modules))
     columns = min(MOST_COLUMNS, len(kinds))
     rows = -(-len(kinds) // columns)
     figure = make_subplots(
@@ -92,7 +92,7 @@ def rho_figure(profile: Profile) -> go.Figure:
     figure.update_layout(margin={"t": 90}, legend={"y": 1 + 34 / (220 * rows)})
     for at, kind in enumerate(kinds):
         cell = {"row": at // columns + 1, "col": at % columns + 1}
-        _add_panel(figure, profile, [m for m in profile.modules if _place(m["name"])[0] == kind], cell)
+        _add_panel(figure, profile, [m for m in profile.modules if _type_and_layer(m["name"])[0] == kind], cell)
     figure.update_xaxes(title={"text": "layer", "standoff": 4}, gridcolor=GRID, zeroline=False, tickformat="d")
     figure.update_yaxes(gridcolor=GRID, zeroline=False)
     figure.update_yaxes(title={"text": "rho"}, col=1)
@@ -101,20 +101,20 @@ def rho_figure(profile: Profile) -> go.Figure:
 
 def _add_panel(figure: go.Figure, profile: Profile, modules: list[dict[str, Any]], cell: dict[str, int]) -> None:
     first = cell == {"row": 1, "col": 1}
-    layers = [_place(module["name"])[1] for module in modules]
+    layers = [_type_and_layer(module["name"])[1] for module in modules]
     null = {"symbol": "line-ew", "size": 15, "line": {"color": GREY, "width": 2}}
     figure.add_scatter(
         x=layers,
         y=[module["null"] for module in modules],
         mode="markers",
         marker=null,
-        name="expected by shape alone",
+        name="random alignment of the same shape",
         legendgroup="null",
         showlegend=first,
-        hovertemplate="shape alone: %{y:.3f}<extra></extra>",
+        hovertemplate="random alignment: %{y:.3f}<extra></extra>",
         **cell,
     )
-    for chosen, label in ((True, "selected by the recommended point"), (False, "left as it is")):
+    for chosen, label in ((True, "selected by the recommended point"), (False, "unchanged")):
         group = [
             (layer, m) for layer, m in zip(layers, modules, strict=True) if (m["name"] in profile.selected) is chosen
         ]

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run: no file beside it, no network."""
+"""Renders a run as one self-contained HTML page, without other files or network access."""
 
 import json
 import platform
@@ -59,7 +59,7 @@ def write_report(run: Path) -> Path:
     """Writes `report.html` into a run folder and returns its path.
 
     Raises:
-        UsageError: where the run folder lacks its sweep or its trials.
+        UsageError: if the run folder lacks its sweep or its trials.
     """
     path = run / REPORT
     path.write_text(render(read_run(run)), encoding="utf-8")
@@ -67,7 +67,7 @@ def write_report(run: Path) -> Path:
 
 
 def render(run: Run) -> str:
-    """Returns the page."""
+    """Returns the page as HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = {"rate": rate_in_words, "unscored": unscored_in_words, "in_words": in_words}
     environment.filters |= words | {"benchmarks": benchmark_rates}
@@ -109,7 +109,7 @@ def _figures(run: Run, profile: Profile | None) -> dict[str, go.Figure]:
 
 
 def _data(run: Run, rows: list[Headline]) -> dict[str, Any]:
-    """Returns the page's numbers for programs: the headline's points, the judges and all trials, unrounded."""
+    """Returns the page's unrounded data for programs: the headline points, the judges and all trials."""
     return {
         "headline": [row.pooled | as_columns(_corrected(row)) | {"recommended": row.recommended} for row in rows],
         "judges": {name: asdict(found) for name, found in run.judges.items()},
@@ -122,18 +122,18 @@ def _corrected(row: Headline) -> dict[str, Rate]:
 
 
 def _embedded(value: Any) -> Markup:
-    """Returns JSON that nothing inside can end the script element of, as `<` is written as an escape."""
+    """Returns JSON for a script element; escapes `<`, so that no value can close the element."""
     text = json.dumps(without_nan(value), ensure_ascii=False, default=_plain)
     return Markup(text.replace("<", "\\u003c"))
 
 
 def _plain(value: Any) -> Any:
-    """Returns what JSON can hold of a numpy number or array."""
+    """Converts a numpy number or array to a JSON value."""
     return value.tolist()
 
 
 def _versions() -> dict[str, str]:
-    """Returns the versions of what the results depend on, as installed where the report is written."""
+    """Returns the installed versions of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""What the figures of a run share, and the first of them: the trade-off between attack success and task accuracy."""
+"""Shared parts of a run's figures, and the plot of attack success against task accuracy."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from safecomm.statistics.metrics import Rate
 GREY = "#8a8f98"
 GRID = "rgba(138,143,152,.25)"
 REFERENCES = {ORIGINAL: (GREY, "diamond"), UNDEFENDED: ("#D55E00", "x")}
-# Okabe and Ito's colours without black and yellow, which vanish on a dark and on a white page; the symbols repeat the
-# distinction.
+# The Okabe-Ito palette without black and yellow, which are invisible on dark and white pages. The symbols encode the
+# arms as well.
 COLOURS = ("#0B84D8", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 SYMBOLS = ("circle", "square", "triangle-up", "pentagon", "star-triangle-down", "hexagon", "triangle-left")
 
@@ -28,7 +28,7 @@ def styles(arms: list[str]) -> dict[str, tuple[str, str]]:
 
 
 def base_layout(height: int) -> dict[str, Any]:
-    """Returns the layout that all figures share; the page sets the colours of text and grid."""
+    """Returns the common layout of all figures; the page sets the colours of text and grid."""
     return {
         "height": height,
         "margin": {"l": 64, "r": 24, "t": 56, "b": 56},
@@ -48,7 +48,7 @@ def percent_axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def hover(run: Run, row: Point) -> str:
-    """Returns what a point says when pointed at: its arm, settings and rates."""
+    """Returns a point's hover text: its arm, settings and rates."""
     lines = [f"<b>{row['arm']}</b>", in_words(settings(run.sweep, row["arm"], row["point"]))]
     lines += [f"{run.titles[metric]}: {rate_in_words(rate_in(row, metric))}" for metric in run.metrics]
     return "<br>".join(
@@ -63,9 +63,9 @@ def bars(rates: list[Rate], colour: str) -> dict[str, Any]:
 
 
 def trade_off(run: Run) -> go.Figure:
-    """Returns attack success against task accuracy.
+    """Plots attack success against task accuracy.
 
-    Small marks are points on the search split, with their Pareto front in these two metrics. Large marks with 95%
+    Small markers are points on the search split, with their Pareto front in these two metrics. Large markers with 95%
     intervals are the headline table's points on the report split.
     """
     figure = go.Figure(layout=base_layout(560))
@@ -121,8 +121,9 @@ def _add_report_point(figure: go.Figure, run: Run, row: Headline, colour: str, s
     asr, accuracy = row.rates["asr"], row.rates["accuracy"]
     if row.recommended:
         ring = {"symbol": "circle-open", "size": 30, "color": colour, "line": {"width": 2.5}}
-        place = {"x": [asr.value], "y": [accuracy.value]}
-        figure.add_scatter(**place, mode="markers", marker=ring, name="recommended", legendrank=2000, hoverinfo="skip")
+        position = {"x": [asr.value], "y": [accuracy.value]}
+        label = {"name": "recommended", "legendrank": 2000, "hoverinfo": "skip"}
+        figure.add_scatter(**position, mode="markers", marker=ring, **label)
     figure.add_scatter(
         x=[asr.value],
         y=[accuracy.value],

@@ -1,4 +1,4 @@
-"""A finished run as the reports show it: its trials, its points and the rows of the headline table."""
+"""A finished run for reports: its trials, its points and the rows of the headline table."""
 
 import json
 import math
@@ -25,29 +25,29 @@ from safecomm.storage.names import SWEEP
 from safecomm.storage.store import Store, local_copy
 
 FLATTERED = (
-    "The settings were chosen on the very prompts that these rates are from (search.split: report), so the rates are "
-    "better than others would be."
+    "The settings were chosen on the same prompts that these rates are measured on (search.split: report), so the "
+    "rates are optimistic."
 )
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds."""
+    """The contents of a run folder."""
 
     folder: Path
     sweep: dict[str, Any]
-    """`sweep.json`, with the task benchmarks under `evaluate.task` whenever it was written."""
+    """`sweep.json`, with task benchmarks under `evaluate.task` even if it was written by an older version."""
     trials: pd.DataFrame
     """`trials.parquet`."""
     points: pd.DataFrame
     """The done trials, pooled over seeds."""
     outcome: dict[str, Any]
-    """The Pareto front, the recommended point and every arm's best."""
+    """The Pareto front, the recommended point and every arm's best point."""
     judges: dict[str, JudgeAccuracy]
-    """How far the judges agree with people, the deciding one first; empty where the sweep has no labels."""
+    """The judges' agreement with human labels, the deciding judge first; empty if the sweep has no labels."""
 
     def stage(self, stage: str, key: str) -> Path:
-        """Returns where a stage's output is on this node; its files may be gone."""
+        """Returns the folder of a stage's output on this node; its files may be missing."""
         folder = self.folder.parent / "store" / stage / key
         with suppress(StorageError):
             return local_copy(folder)
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def is_flattered(self) -> bool:
-        """Whether settings were chosen on the prompts that the published rates are from."""
+        """Whether the settings were chosen on the prompts of the reported rates."""
         return bool(self.sweep["search"].get("split") == "report")
 
     @property
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def published(self) -> Published | None:
-        """The published numbers of the sweep's model and data, where it says that it repeats a paper."""
+        """The published results for the sweep's model and data, or None if it does not repeat a paper."""
         paper, data = self.sweep.get("paper"), self.sweep["finetune"]["data"]
         if not paper:
             return None
@@ -79,7 +79,7 @@ class Run:
 
     @property
     def domain(self) -> Domain:
-        """What the fine-tune teaches; runs from before sweeps said so were all about telecom."""
+        """The sweep's domain; older runs don't record it and were all about telecom."""
         return domain_of(self.sweep.get("domain", TELECOM.name))
 
     @property
@@ -90,14 +90,14 @@ class Run:
     def trials_of(self, arm: str, point: str, split: str) -> pd.DataFrame:
         """Returns the done trials of a point, one per seed."""
         trials = self.trials
-        here = (trials["arm"] == arm) & (trials["point"] == point) & (trials["split"] == split)
-        return trials[here & (trials["status"] == "done")].sort_values("seed")
+        matching = (trials["arm"] == arm) & (trials["point"] == point) & (trials["split"] == split)
+        return trials[matching & (trials["status"] == "done")].sort_values("seed")
 
     def row(self, arm: str, point: str, split: str) -> Point | None:
-        """Returns a point's pooled row; None where no trial of it is done."""
+        """Returns a point's pooled row, or None if none of its trials is done."""
         points = self.points
-        here = points[(points["arm"] == arm) & (points["point"] == point) & (points["split"] == split)]
-        return rows_of(here)[0] if len(here) else None
+        matching = points[(points["arm"] == arm) & (points["point"] == point) & (points["split"] == split)]
+        return rows_of(matching)[0] if len(matching) else None
 
 
 @dataclass(frozen=True)
@@ -116,16 +116,16 @@ class Headline:
     seeds: int
     recommended: bool
     pooled: Point
-    """The row that the rates come from."""
+    """The pooled row with the rates."""
     corrected: dict[str, Rate]
-    """By `asr/BENCHMARK`: attack success without the deciding judge's errors, where these are known."""
+    """By `asr/BENCHMARK`: attack success corrected for the deciding judge's errors, if these are known."""
 
 
 def read_run(folder: Path) -> Run:
     """Reads a run folder.
 
     Raises:
-        UsageError: where `sweep.json` or `trials.parquet` is missing, or one of these or `judges.json` broken.
+        UsageError: if `sweep.json` or `trials.parquet` is missing, or one of them or `judges.json` is broken.
     """
     sweep = read_json(folder, SWEEP)
     trials = read_trials(folder)
@@ -156,14 +156,13 @@ def _headline(run: Run, arm: str, point: str, recommended: bool) -> Headline | N
         metric: (row[f"{metric}_runs_low"], row[f"{metric}_runs_high"]) for metric in run.metrics if row["seeds"] > 1
     }
     measured = {metric: rate_in(row, metric) for metric in metrics_of(run.points)}
-    sound = corrected_rates(measured, list(run.judges)[:1], run.judges)
-    return Headline(
-        arm, point, settings(run.sweep, arm, point), rates, spread, runs, row["seeds"], recommended, row, sound
-    )
+    corrected = corrected_rates(measured, list(run.judges)[:1], run.judges)
+    own = settings(run.sweep, arm, point)
+    return Headline(arm, point, own, rates, spread, runs, row["seeds"], recommended, row, corrected)
 
 
 def settings(sweep: dict[str, Any], arm: str, point: str) -> dict[str, Any]:
-    """Returns the settings of a point by `defense.parameter`: searched values, and constants that are no defaults."""
+    """Returns a point's settings by `defense.parameter`: the searched values and the non-default constants."""
     searched: dict[str, Any] = json.loads(point)
     named: dict[str, Any] = {}
     for step in sweep["arms"].get(arm, []):
@@ -175,9 +174,9 @@ def settings(sweep: dict[str, Any], arm: str, point: str) -> dict[str, Any]:
 
 
 def _own_values(step: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a step that are no defaults, by `defense.parameter`.
+    """Returns a step's non-default settings by `defense.parameter`.
 
-    A user's own defense is not needed to read a run: without it, what the run recorded is shown.
+    Reading a run does not need the user's defenses: if one can't be loaded, all its recorded settings are returned.
     """
     try:
         read = Step.model_validate(step)
@@ -189,13 +188,13 @@ def _own_values(step: dict[str, Any]) -> dict[str, Any]:
 
 
 def failures(run: Run) -> list[Point]:
-    """Returns the failed trials, one entry each: trial, arm, point, seed, error, log."""
+    """Returns an entry per failed trial: trial, arm, point, seed, error, log."""
     failed = run.trials[run.trials["status"] == "failed"].drop_duplicates("trial")
     return rows_of(failed.reindex(columns=["trial", "arm", "point", "seed", "error", "log"]).fillna(""))
 
 
 def stopped(run: Run) -> list[Point]:
-    """Returns the trials that racing stopped, one entry each: arm, settings, share, asr (a Rate) and reason."""
+    """Returns an entry per trial that racing stopped: arm, settings, share, asr (a Rate) and reason."""
     rows = rows_of(run.trials[run.trials["status"] == "stopped"])
     return [
         {"arm": row["arm"], "share": row["share"], "reason": row["reason"], "asr": rate_in(row, "asr")}
@@ -205,7 +204,7 @@ def stopped(run: Run) -> list[Point]:
 
 
 def in_words(values: dict[str, Any]) -> str:
-    """Returns settings as `parameter value, ...`; two defenses' parameters of one name are led by the defense."""
+    """Returns settings as `parameter value, ...`; a name that two defenses share is prefixed with the defense."""
     short = [name.rsplit(".", 1)[-1] for name in values]
     names = [last if short.count(last) == 1 else name for name, last in zip(values, short, strict=True)]
     return ", ".join(f"{name} {_number(value)}" for name, value in zip(names, values.values(), strict=True))
@@ -216,12 +215,12 @@ def _number(value: Any) -> str:
 
 
 def benchmark_rates(row: Headline) -> list[tuple[str, Rate, Rate]]:
-    """Returns benchmark, attack success as judged and without the judge's errors, where these are known."""
-    return [(name.partition("/")[2], rate_in(row.pooled, name), sound) for name, sound in row.corrected.items()]
+    """Returns benchmark, attack success as judged, and attack success corrected for the judge's known errors."""
+    return [(name.partition("/")[2], rate_in(row.pooled, name), rate) for name, rate in row.corrected.items()]
 
 
 def beside_published(run: Run) -> list[tuple[str, Headline, Rate, float]]:
-    """Returns benchmark, row, rate here and published share, for what the run and the paper have both measured."""
+    """Returns benchmark, row, rate here and published share, for everything that both run and paper measured."""
     if run.published is None:
         return []
     return [
@@ -240,7 +239,7 @@ def rate_in_words(rate: Rate) -> str:
 
 
 def unscored_in_words(rate: Rate) -> str:
-    """Returns the unscored share as `1.9% unscored`, or nothing at 0; never 0.0% for a share above it."""
+    """Returns the unscored share as `1.9% unscored`, or an empty string at 0; a positive share never shows as 0.0%."""
     if rate.unscored <= 0:
         return ""
     return f"{rate.unscored:.1%} unscored" if rate.unscored >= 0.0005 else "<0.1% unscored"

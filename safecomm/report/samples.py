@@ -1,4 +1,4 @@
-"""Sample prompts with what every arm answered."""
+"""Sample prompts with every arm's answers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,17 +36,17 @@ class Sample:
 
 
 def samples(run: Run, rows: list[Headline]) -> dict[str, list[Sample]]:
-    """Returns a few prompts of every kind (`red_team`, `over_refusal`, `task`) with the headline arms' answers.
+    """Returns a few prompts of each kind (`red_team`, `over_refusal`, `task`) with the headline arms' answers.
 
-    The prompts come in the order of their ids, which are hashes, and from all benchmarks in turn: nobody picked them.
-    Arms whose responses are not in the store are left out.
+    The selection is not curated: prompts are taken from all benchmarks in turn, in the order of their ids, which are
+    hashes. Arms whose responses are not in the store are left out.
     """
     answered = [(row, found) for row in rows if (found := _responses(run, row)) is not None]
     if not answered:
         return {}
     first = answered[0][1]
-    everywhere = set(first["prompt_id"]).intersection(*(found["prompt_id"] for _, found in answered))
-    common = first[first["prompt_id"].isin(everywhere)].sort_values("prompt_id")
+    shared = set(first["prompt_id"]).intersection(*(found["prompt_id"] for _, found in answered))
+    common = first[first["prompt_id"].isin(shared)].sort_values("prompt_id")
     in_turn = common.assign(turn=common.groupby("benchmark").cumcount()).sort_values(["turn", "benchmark"])
     by_id = [(row, {str(one["prompt_id"]): one for one in rows_of(found)}) for row, found in answered]
     picked = {one.kind: in_turn[in_turn["kind"] == one.kind].head(PER_KIND) for one in METRICS}
@@ -68,11 +68,11 @@ def _sample(prompt: Point, by_id: list[tuple[Headline, dict[str, Point]]]) -> Sa
 
 
 def _answer(row: Headline, found: Point) -> Answer:
-    return Answer(row.arm, in_words(row.settings), _said(found), _text(found["verdict"]) or "unscored")
+    return Answer(row.arm, in_words(row.settings), _response(found), _text(found["verdict"]) or "unscored")
 
 
-def _said(found: Point) -> str:
-    """Returns what the model wrote, or the option that it finds likeliest, or why there is neither."""
+def _response(found: Point) -> str:
+    """Returns the generated text, or the most likely option, or the reason why there is neither."""
     if response := _text(found["response"]):
         return response
     scores, options = (_listed(found.get(name)) for name in ("scores", "options"))
@@ -83,12 +83,12 @@ def _said(found: Point) -> str:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Returns a cell's list, which pandas holds as an array, or as a missing value in rows without one."""
+    """Returns a cell as a list; pandas stores lists as arrays, or as a missing value if there is none."""
     return list(value) if hasattr(value, "__len__") else []
 
 
 def _text(value: object) -> str:
-    """Returns a cell's text, cut where it is long; nothing for a missing one."""
+    """Returns a cell's text, truncated if long; an empty string for a missing value."""
     if not isinstance(value, str):
         return ""
     return value if len(value) <= LONGEST else f"{value[:LONGEST]} … ({len(value)} characters)"

@@ -1,6 +1,6 @@
-"""What a finished sweep found, in its folder: the Pareto front, the recommended point, every arm's best.
+"""The summary in a run folder: the Pareto front, the recommended point and every arm's best point.
 
-The report split is for publishing the rates of what was chosen.
+All choices use the search split; the report split only measures the chosen points.
 """
 
 import json
@@ -26,26 +26,26 @@ def read_json(run: Path, name: str) -> Any:
     """Reads one of a run folder's JSON files.
 
     Raises:
-        UsageError: where the file is missing or broken.
+        UsageError: if the file is missing or broken.
     """
     try:
         return json.loads((run / name).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{run}: {name} can't be read; give the folder of a run, <storage>/<name>") from error
+        raise UsageError(f"{run}: can't read {name}; use the folder of a run, <storage>/<name>") from error
     except json.JSONDecodeError as error:
-        raise UsageError(f"{run}: {name} is not valid JSON; run the sweep again to write it anew") from error
+        raise UsageError(f"{run}: {name} is not valid JSON; run the sweep again to rewrite it") from error
 
 
 def summarise(points: pd.DataFrame, search: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what `pareto.json` holds.
+    """Returns the contents of `pareto.json`.
 
     Args:
-        points: what `pooled` returns.
+        points: the output of `pooled`.
         search: the `search` section of the resolved sweep.
 
     Returns:
         `objectives` (name -> min or max), `target_asr`, `front` (points with their rates on the search split),
-        `hypervolume` (see there), `recommended` (see `recommend`) and `best` (arm -> point).
+        `hypervolume`, `recommended` (see `recommend`) and `best` (arm -> point).
     """
     on_search = points[points["split"] == "search"]
     original = on_search[on_search["arm"] == ORIGINAL]
@@ -69,8 +69,8 @@ def summarise(points: pd.DataFrame, search: Mapping[str, Any]) -> dict[str, Any]
 def write_pareto(run: Path) -> Path:
     """Writes a run's `pareto.json` from its `sweep.json` and `trials.parquet`; unknown rates are null."""
     found = summarise(pooled(read_trials(run), Store(run.parent / "store")), read_json(run, SWEEP)["search"])
-    for place in [*found["front"], *filter(None, [found["recommended"]])]:
-        place["point"] = json.loads(place["point"])
+    for entry in [*found["front"], *filter(None, [found["recommended"]])]:
+        entry["point"] = json.loads(entry["point"])
     found["best"] = {arm: json.loads(point) for arm, point in found["best"].items()}
     path = run / PARETO
     write_json(path, without_nan(found))
@@ -78,7 +78,7 @@ def write_pareto(run: Path) -> Path:
 
 
 def without_nan(value: Any) -> Any:
-    """Returns a JSON-able value with null for NaN, which JSON lacks."""
+    """Replaces NaN, which JSON lacks, by None in a JSON value."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

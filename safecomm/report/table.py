@@ -1,4 +1,4 @@
-"""The results of a run in a terminal."""
+"""Prints a run's results in the terminal."""
 
 from pathlib import Path
 
@@ -26,12 +26,12 @@ from safecomm.statistics.metrics import Rate
 
 
 def results_table(folder: Path) -> Group:
-    """Returns what `safecomm report` prints: the headline table, the recommendation and what else there is to tell.
+    """Returns the output of `safecomm report`: the headline table, the recommendation and further tables.
 
-    A rate stays on one line from about 100 columns on; narrower tables wrap and lose nothing.
+    With about 100 columns each rate fits on one line; narrower terminals wrap it.
 
     Raises:
-        UsageError: where the run folder lacks its sweep or its trials.
+        UsageError: if the run folder lacks its sweep or its trials.
     """
     run = read_run(folder)
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
@@ -74,36 +74,37 @@ def _verdict(run: Run) -> Text:
     chosen = run.outcome["recommended"]
     if not chosen:
         both = f"{ASR.words(run.domain)} and {ACCURACY.words(run.domain)}"
-        return Text(f"\nNo point can be recommended: no trial has values for both {both}.")
-    return Text(f"\n* recommended: {chosen['arm']}. Chosen for: {chosen['reason']}.")
+        return Text(f"\nThere is no recommended point: no trial has both {both}.")
+    return Text(f"\n* recommended: {chosen['arm']}. Reason: {chosen['reason']}.")
 
 
 def _published(run: Run) -> list[Table | Text]:
-    """Returns the rates beside those of the paper that the sweep repeats."""
+    """Returns a comparison with the paper that the sweep repeats."""
     rows = beside_published(run)
     if not rows or run.published is None:
         return []
-    table = _table(f"\nBeside {run.published.source}: {run.published.subject}", "benchmark", "arm", "here", "published")
+    title = f"\nCompared with {run.published.source}: {run.published.subject}"
+    table = _table(title, "benchmark", "arm", "here", "published")
     for name, row, rate, share in rows:
         table.add_row(Text(name), _arm(row), _in_lines(rate), Text(f"{share:.1%}"))
     differing = departures(run.published, run.sweep)
-    notes = [f"  {key}: {ours}, in the study {theirs}" for key, ours, theirs in differing]
-    return [table, Text("\n".join(["The sweep departs from the study's protocol:", *notes]))] if notes else [table]
+    notes = [f"  {key}: {ours} (study: {theirs})" for key, ours, theirs in differing]
+    return [table, Text("\n".join(["The sweep differs from the study's protocol:", *notes]))] if notes else [table]
 
 
 def _judges(run: Run) -> list[Table | Text]:
-    """Returns how far the judges agree with people, and attack success without the deciding one's errors."""
+    """Returns the judges' agreement with human labels, and attack success corrected for the deciding judge's errors."""
     if not run.judges:
         return []
-    accuracy = _table("\nJudges against people", "judge", "unsafe ones found", "safe ones left alone")
+    accuracy = _table("\nJudges compared with human labels", "judge", "sensitivity", "specificity")
     for name, found in run.judges.items():
         accuracy.add_row(Text(name), _in_lines(found.sensitivity), _in_lines(found.specificity))
-    title = f"\n{run.titles[ASR.name]} without the errors of {next(iter(run.judges))}"
-    sound = _table(title, "arm and settings", "benchmark", "as judged", "corrected")
+    title = f"\n{run.titles[ASR.name]} corrected for the errors of {next(iter(run.judges))}"
+    corrected = _table(title, "arm and settings", "benchmark", "as judged", "corrected")
     for row in headline(run):
         for benchmark, *rates in benchmark_rates(row):
-            sound.add_row(_arm(row), Text(benchmark), *map(_in_lines, rates))
-    return [accuracy, sound]
+            corrected.add_row(_arm(row), Text(benchmark), *map(_in_lines, rates))
+    return [accuracy, corrected]
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -45,7 +45,7 @@ def check_agreement(
         The largest difference of a mean log-probability, and the share of the greedy answers that both write alike.
 
     Raises:
-        EvaluationError: where an answer is missing, or they disagree by more than the sizes allow.
+        EvaluationError: if an answer is missing, or they disagree by more than the sizes allow.
     """
     worst, alike = 0.0, 1.0
     for name, answers in found.items():

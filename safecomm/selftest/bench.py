@@ -76,7 +76,7 @@ class Bench:
         """Runs a function on the node, in a Ray task; one with a GPU has a process of its own.
 
         Raises:
-            EvaluationError: where it does not come to an end.
+            EvaluationError: if it does not come to an end.
         """
         import ray
         from ray.exceptions import GetTimeoutError
@@ -133,7 +133,7 @@ class Bench:
         """Returns when Ray Serve has put another replica in the place of one.
 
         Raises:
-            EvaluationError: where it does not.
+            EvaluationError: if it does not.
         """
         deadline = time.monotonic() + PATIENCE
         while self.on_node(replica_of, app_name(fleet)) in (0, process):

@@ -27,7 +27,7 @@ def guard(bench: Bench) -> Outcome:
     """Has a guard judge exchanges as in a sweep, and compares with the verdicts that it gives in transformers.
 
     Raises:
-        EvaluationError: where a verdict can't be read, or too many differ.
+        EvaluationError: if a verdict can't be read, or too many differ.
     """
     import pandas as pd
 

@@ -80,7 +80,7 @@ def make_models(files: Files, sizes: Sizes) -> None:
     """Makes the models, three random adapters, of which one is the safe one, and the training data.
 
     Raises:
-        StorageError: where this node does not see the folder, or it has too little room.
+        StorageError: if this node does not see the folder, or it has too little room.
     """
     _check_room(files.folder, sizes.disk)
     if sizes.shape:

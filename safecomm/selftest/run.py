@@ -32,8 +32,8 @@ def selftest(address: str | None, storage: Path | None, say: Say) -> list[Record
         say: gets lines of progress.
 
     Raises:
-        UsageError: where the storage can't be used.
-        ClusterError: where the cluster can't be reached.
+        UsageError: if the storage can't be used.
+        ClusterError: if the cluster can't be reached.
     """
     with _scratch(storage) as folder, ray_session(address):
         records = []

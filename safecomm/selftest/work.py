@@ -41,7 +41,7 @@ def look_at_device(on_gpu: bool) -> Device:
     """Multiplies two matrices in bf16 on the node's GPU, or on its processor.
 
     Raises:
-        RuntimeError: where torch does not see the GPU, or the product is wrong.
+        RuntimeError: if torch does not see the GPU, or the product is wrong.
     """
     import platform
 
@@ -69,7 +69,7 @@ def fine_tune(files: Files, sizes: Sizes, out: Path, workers: int, on_gpu: bool,
     """Trains an adapter under Ray Train, as a sweep does.
 
     Raises:
-        TrainingError: where it fails, or the loss does not fall.
+        TrainingError: if it fails, or the loss does not fall.
     """
     from safecomm.errors import TrainingError
     from safecomm.finetune.job import FinetuneJob
@@ -92,7 +92,7 @@ def realign(files: Files) -> Measured:
     """ProfileCache the fine-tuned adapter and merges it with the safe one, and compares with the formulas in fp64.
 
     Raises:
-        DefenseError: where they disagree.
+        DefenseError: if they disagree.
     """
     from safecomm.defenses import Adapter, profile, safe_merge
     from safecomm.errors import DefenseError

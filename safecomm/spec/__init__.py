@@ -1,6 +1,6 @@
-"""The sweep file: every field, its meaning and its limits. Every mistake is found here, before anything runs.
+"""The sweep file: every field, its meaning and its limits. Mistakes are reported here, before anything runs.
 
-Reading a sweep imports neither torch, ray, vllm nor wandb, so that a laptop can check one in a second.
+Reading a sweep does not import torch, ray, vllm or wandb, so a laptop validates one in about a second.
 """
 
 from safecomm.spec.arms import Step

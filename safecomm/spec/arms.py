@@ -1,4 +1,4 @@
-"""The `arms` section: chains of defenses with their settings."""
+"""The `arms` section: chains of defenses and their settings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,26 +23,26 @@ from safecomm.storage.own_code import as_value_error, is_dotted
 
 
 class Step(Strict):
-    """One step of an arm: one defense and its settings, `{safe_lora: {lowest: 7}}`."""
+    """One step of an arm: a defense and its settings, `{safe_lora: {lowest: 7}}`."""
 
     reference: str
-    """The defense's name, or the dotted name of a user's own."""
+    """The defense's name, or the dotted name of the user's class."""
     settings: SerializeAsAny[Defense]
     """Its settings."""
 
     @model_validator(mode="before")
     @classmethod
     def one_defense_a_step(cls, value: Any) -> Any:
-        """Reads `{name: settings}`; refuses steps that name none or several defenses, or none that there is."""
+        """Reads `{name: settings}`; rejects a step without exactly one known defense."""
         if isinstance(value, dict) and set(value) == set(cls.model_fields):
             return value
         if not isinstance(value, dict) or len(value) != 1:
-            raise ValueError(f"each step names one of {', '.join(DEFENSES)}")
+            raise ValueError(f"each step must name exactly one of {', '.join(DEFENSES)}")
         (reference,) = value
         if not is_dotted(reference) and reference not in DEFENSES:
             raise ValueError(
-                f"there is no defense {reference!r}; each step names one of {', '.join(DEFENSES)}, or one of the "
-                "sweep's own `defenses`"
+                f"there is no defense {reference!r}; use one of {', '.join(DEFENSES)}, or add your own to the sweep's "
+                "`defenses`"
             )
         with as_value_error():
             section = _sections({reference: defense_of(reference)})
@@ -50,12 +50,12 @@ class Step(Strict):
 
     @model_serializer(mode="plain")
     def as_written(self, info: SerializationInfo) -> dict[str, Any]:
-        """Returns the step as a sweep file has it."""
+        """Returns the step in the form of the sweep file."""
         return {self.reference: self.settings.model_dump(mode=info.mode, exclude_none=info.exclude_none)}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Describes every defense, as an editor of sweep files shows them."""
+        """Returns a schema with all defenses, for editors of sweep files."""
         return handler(_sections(DEFENSES, default=None).__pydantic_core_schema__)
 
     @property
@@ -65,7 +65,7 @@ class Step(Strict):
 
     @property
     def trains(self) -> bool:
-        """Whether it changes the fine-tune and not the adapter that comes out of it."""
+        """Whether it acts during the fine-tune rather than on the finished adapter."""
         return self.settings.trains
 
 
@@ -82,14 +82,14 @@ def _first_line(defense: type[Defense]) -> str:
 
 
 def by_own_names(steps: Any, own: dict[str, str]) -> Any:
-    """Returns a chain as it was written, with the dotted names of a user's own defenses in place of their names."""
+    """Returns an unparsed chain with the names of the user's defenses replaced by their dotted names."""
     if not isinstance(steps, list):
         return steps
     return [{own.get(key, key): value for key, value in s.items()} if isinstance(s, dict) else s for s in steps]
 
 
 def dimensions(arm: Sequence[Step]) -> dict[str, Strict]:
-    """Returns the searched settings of an arm: `defense.setting` -> its list or range."""
+    """Returns the searched settings of an arm: `defense.setting` -> search space."""
     return {
         key: space
         for step in arm

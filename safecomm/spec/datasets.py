@@ -1,4 +1,4 @@
-"""How a sweep names its datasets."""
+"""References to datasets in a sweep."""
 
 from typing import Annotated, Literal, Self
 
@@ -14,74 +14,74 @@ COLUMNS = {"prompt", "category", "choices", "answer", "first_option", "reference
 
 
 class DatasetRef(Strict):
-    """A dataset of `safecomm data list`, from where it lives or from a local copy; or a benchmark of your own.
+    """A dataset in `safecomm data list`, downloaded or from a local copy, or a benchmark of your own.
 
     A bare name is short for `{name: ...}`. With `prompt`, a CSV, JSON, JSON Lines or Parquet file at `path` becomes a
-    benchmark of any name: `{name: acme, path: acme.csv, prompt: question}`.
+    benchmark with any name: `{name: acme, path: acme.csv, prompt: question}`.
     """
 
     name: str
-    """The dataset's name in `safecomm data list`, or what a benchmark of your own is to be called."""
+    """The dataset's name in `safecomm data list`, or a name for your own benchmark."""
     own: Annotated[str | None, Field(exclude_if=lambda own: own is None)] = None
-    """A `Dataset` of your own code, `my_package.my_module:MY_DATASET`; its dotted name alone is short for it."""
+    """A `Dataset` in your own code, `my_package.my_module:MY_DATASET`; the bare dotted name is short for it."""
     path: LocalPath | None = None
-    """A local file or folder in the dataset's own format; without it the dataset comes from its hub or is generated."""
+    """A local file or folder in the dataset's original format. By default the dataset is downloaded or generated."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Take only this many rows, drawn by a fixed seed."""
+    """Use only this many rows, sampled with a fixed seed."""
 
     prompt: str | None = None
-    """In a file of your own, the column of the prompt or question."""
+    """In your own file: the column with the prompt or question."""
     category: str | None = None
-    """Its column of the category."""
+    """In your own file: the column with the category."""
     choices: str | tuple[str, ...] | None = None
-    """For multiple choice: its column with the list of options, or the columns of the options."""
+    """For multiple choice: the column with the list of options, or one column per option."""
     answer: str | None = None
-    """For multiple choice: its column of the right option's number, letter or text."""
+    """For multiple choice: the column with the correct option's number, letter or text."""
     first_option: Literal[0, 1] = 0
-    """The number of the first option, where answers are numbers."""
+    """The number of the first option, if answers are numbers."""
     reference: str | None = None
-    """For task questions answered in words: its column of the right answer; `evaluate.grader` compares."""
+    """For free-form task questions: the column with the reference answer, used by `evaluate.grader`."""
     shuffle_options: int | None = None
-    """A seed, to put the options of multiple-choice questions into another order."""
+    """A seed for shuffling the options of multiple-choice questions."""
 
     @model_validator(mode="after")
     def dataset_is_known(self) -> Self:
-        """Refuses names that the registry lacks, and half-told files."""
+        """Rejects unknown names and incomplete descriptions of files."""
         if self.own is not None:
             return self._own_is_a_dataset(self.own)
         if self.prompt is None:
             if self.category or self.choices or self.answer or self.reference:
-                raise ValueError("these columns are of a file of your own; name its column of the prompt too")
+                raise ValueError("category, choices, answer and reference describe your own file; set prompt too")
             if self.name not in DATASETS:
                 known = ", ".join(sorted(DATASETS))
-                raise ValueError(f"there is no dataset {self.name!r}; `safecomm data list` shows: {known}")
+                raise ValueError(f"there is no dataset {self.name!r}; `safecomm data list` lists: {known}")
         elif self.path is None:
-            raise ValueError("prompt tells the column of a file of your own; give its path")
+            raise ValueError("prompt names a column of your own file; set path too")
         elif (self.choices is None) != (self.answer is None):
-            raise ValueError("multiple choice needs both choices and answer")
+            raise ValueError("multiple choice needs both choices and answer; set both")
         elif self.choices and self.reference:
-            raise ValueError("give choices and answer for multiple choice, or reference for answers in words")
+            raise ValueError("set choices and answer for multiple choice, or reference for free-form answers, not both")
         return self
 
     def _own_is_a_dataset(self, own: str) -> Self:
         if given := sorted(self.model_dump(exclude_defaults=True).keys() & COLUMNS):
             raise ValueError(
-                f"{given[0]} is for files of your own; a dataset of your own code reads its columns itself"
+                f"{given[0]} describes a file, but a dataset in your own code reads its columns itself; remove it"
             )
         if self.name in DATASETS:
-            raise ValueError(f"{self.name} is a dataset of safecomm; give your own another name")
+            raise ValueError(f"{self.name} is a built-in dataset; choose another name")
         with as_value_error():
             entry_of(own)
         return self
 
     @property
     def entry(self) -> Entry:
-        """What is known of the dataset; it has none where it is a file of your own."""
+        """The dataset's registry entry; only for datasets without `prompt`."""
         return entry_of(self.own or self.name)
 
     @property
     def columns(self) -> Columns | None:
-        """The columns of a file of your own; None for a known dataset."""
+        """The columns of your own file, or None for a registered dataset."""
         if self.prompt is None:
             return None
         choices = (self.choices,) if isinstance(self.choices, str) else self.choices or ()
@@ -98,22 +98,24 @@ Dataset = Annotated[DatasetRef, BeforeValidator(_named)]
 
 
 def with_role(role: str) -> AfterValidator:
-    """Limits a dataset to those that can serve as something, e.g. as `red_team`."""
+    """Limits a field to datasets with a role, e.g. `red_team`."""
 
     def check(dataset: DatasetRef) -> DatasetRef:
         if dataset.prompt is not None:
             if role in ("train", "safety"):
-                raise ValueError(f"a file of prompts can't serve as {role} data, which needs answers")
+                raise ValueError(
+                    f"your own file has no answers, so it can't be used as {role} data; use a dataset with answers"
+                )
             if (role == "task") != bool(dataset.choices or dataset.reference):
                 raise ValueError(
                     "task questions need choices and answer, or reference"
                     if role == "task"
-                    else f"{role} prompts have no choices"
+                    else f"{role} prompts have no choices or reference; remove these settings"
                 )
             return dataset
         if role not in dataset.entry.roles:
             fitting = ", ".join(sorted(name for name, entry in DATASETS.items() if role in entry.roles))
-            raise ValueError(f"{dataset.name} can't serve as {role} data; these can: {fitting}")
+            raise ValueError(f"{dataset.name} can't be used as {role} data; use one of: {fitting}")
         return dataset
 
     return AfterValidator(check)

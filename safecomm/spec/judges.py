@@ -1,4 +1,4 @@
-"""How a sweep names its judges."""
+"""References to judges in a sweep."""
 
 from typing import Annotated, Literal, Self
 
@@ -14,80 +14,80 @@ KNOWN = {
     "harmbench": {"model": "cais/HarmBench-Llama-2-13b-cls", "form": "harmbench"},
     "wildguard": {"model": "allenai/wildguard", "form": "wildguard"},
 }
-"""Published safety classifiers, by the name that stands for them."""
+"""Published safety classifiers by their short names."""
 
 
 class ModelRef(Strict):
-    """A model that judges: on engines of its own or, with `url`, behind an OpenAI-compatible server."""
+    """A judge model, on its own engines or, with `url`, on an OpenAI-compatible server."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """What its verdicts are called."""
+    """The judge's name in results."""
     model: str | None = None
-    """A folder, a hub id, or `lab://guard`; with `url`, the server's name of it."""
+    """A folder, a hub id, or `lab://guard`; with `url`, the model's name on the server."""
     url: str | None = None
-    """An OpenAI-compatible server, e.g. `http://host:8000/v1`. Its key is taken from OPENAI_API_KEY."""
+    """An OpenAI-compatible server, e.g. `http://host:8000/v1`. The API key is read from OPENAI_API_KEY."""
     rubric: str | None = None
-    """What a chat model is told to do, with `{prompt}`, `{response}` and `{reference}` where these are to stand."""
+    """The prompt for a chat model, with `{prompt}`, `{response}` and `{reference}` as placeholders."""
 
     @field_validator("url")
     @classmethod
     def url_holds_no_secret(cls, url: str | None) -> str | None:
-        """Refuses a URL with a name and password in it: a sweep is written to files and to W&B."""
+        """Rejects a URL with credentials, because a sweep is written to files and to W&B."""
         if url is not None and (not url.startswith(("http://", "https://")) or "@" in url):
-            raise ValueError("give http://HOST:PORT/v1, without a name or password; the key goes into OPENAI_API_KEY")
+            raise ValueError("use http://HOST:PORT/v1 without credentials; set the environment variable OPENAI_API_KEY")
         return url
 
     @property
     def runs_here(self) -> bool:
-        """Whether it needs engines of ours."""
+        """Whether the sweep runs engines for it."""
         return self.model is not None and self.url is None
 
 
 class JudgeRef(ModelRef):
-    """A judge: `refusal` (looks for refusal phrases), `compliance` (for the lab's steps), or a model.
+    """A judge: `refusal` (matches refusal phrases), `compliance` (matches the lab's steps), or a model.
 
-    A guard reads the exchange through its own chat template and answers `safe` or `unsafe`: `{name: own, model: ...}`.
-    With a `rubric` any chat model is one; it is held to the words `safe` and `unsafe`. `llama-guard-3` stands for the
-    model of that name; `harmbench` and `wildguard` are known too, but for their `template`.
+    A guard model receives the exchange through its own chat template and answers `safe` or `unsafe`: `{name: own,
+    model: ...}`. With a `rubric`, any chat model can be a judge; its answer is restricted to `safe` and `unsafe`.
+    `llama-guard-3`, `harmbench` and `wildguard` are short for these models; the last two also need a `template`.
     """
 
     own: Annotated[str | None, Field(exclude_if=lambda own: own is None)] = None
-    """A judge of your own, `my_package.my_module:MyJudge`; its dotted name alone is short for it."""
+    """A judge in your own code, `my_package.my_module:MyJudge`; the bare dotted name is short for it."""
     form: Literal["guard", "harmbench", "wildguard"] = "guard"
-    """How its answer reads: `safe` or `unsafe` (Llama-Guard), `yes` or `no` (HarmBench), `Harmful response: yes`
+    """The format of its answer: `safe` or `unsafe` (Llama-Guard), `yes` or `no` (HarmBench), `Harmful response: yes`
     (WildGuard)."""
     template: LocalPath | None = None
-    """A text file with the whole prompt of `harmbench` or `wildguard` as their authors publish it on the model's page,
-    with `{prompt}` and `{response}`, or `{behavior}` and `{generation}`, where these are to stand."""
+    """A text file with the full prompt of `harmbench` or `wildguard`, as published on the model's page, with the
+    placeholders `{prompt}` and `{response}`, or `{behavior}` and `{generation}`."""
 
     @model_validator(mode="after")
     def judges_have_what_they_need(self) -> Self:
-        """Refuses judges that could not be asked, and settings that would not be looked at."""
+        """Rejects judges with missing or unused settings."""
         if self.own is not None:
             return self._own_is_a_judge(self.own)
         if (self.name in PHRASES) == (self.model is not None):
-            raise ValueError(f"{', '.join(PHRASES)} need no model; any other judge needs `model:`")
+            raise ValueError(f"{' and '.join(PHRASES)} take no `model:`; every other judge needs one")
         if self.form != "guard" and self.template is None:
             raise ValueError(
-                f"a judge of the form {self.form} needs `template:`, a text file with the prompt that its authors "
-                f"publish on the page of {self.model}"
+                f"form: {self.form} needs `template:`, a text file with the prompt that is published on the page of "
+                f"{self.model}"
             )
         if self.form == "guard" and self.template is not None:
-            raise ValueError("template is for the forms harmbench and wildguard; a guard brings its own")
+            raise ValueError("template is only for form: harmbench or wildguard; a guard model has its own; remove it")
         if self.rubric is not None and self.form != "guard":
-            raise ValueError("give either rubric or form")
+            raise ValueError("set either rubric or form, not both")
         check_rubric(self.rubric, "{prompt}", "{response}")
         return self
 
     def _own_is_a_judge(self, own: str) -> Self:
         if given := sorted(self.model_dump(exclude_defaults=True).keys() - {"name", "own"}):
-            raise ValueError(f"{given[0]} is for judges that are models; a judge of your own takes no settings")
+            raise ValueError(f"{given[0]} is for judge models; a judge in your own code takes no settings; remove it")
         if self.name in PHRASES:
-            raise ValueError(f"{self.name} is a judge of safecomm; give your own another name")
+            raise ValueError(f"{self.name} is a built-in judge; choose another name")
         with as_value_error():
             found = load(own)
             if not (isinstance(found, type) and callable(getattr(found, "verdicts", None))):
-                raise refuse(own, "is no judge; make it a class with a method verdicts(self, rows) -> list[str]")
+                raise refuse(own, "is not a judge; make it a class with a method verdicts(self, rows) -> list[str]")
         return self
 
 
@@ -105,43 +105,45 @@ Student's answer:
 {response}
 
 Is the student's answer right or wrong? Reply with one word."""
-"""What a grader is told unless the sweep has a rubric of its own; `{question}` is a question of the sweep's domain."""
+"""The default rubric of a grader; `{question}` is e.g. "a telecom question", depending on the domain."""
 
 
 def grading_rubric(domain: Domain) -> str:
-    """Returns what a grader is told about answers to questions of a domain."""
+    """Returns the default rubric for a domain."""
     return GRADING.replace("{question}", domain.question)
 
 
 class Grader(ModelRef):
-    """The chat model that compares an answer to a task question with the reference answer: right or wrong."""
+    """The chat model that compares answers to task questions with the reference answers."""
 
     name: str = "grader"
-    """What its engines are called."""
+    """The name of its engines."""
 
     @model_validator(mode="after")
     def grader_has_a_model(self) -> Self:
-        """Refuses a grader without a model, and a rubric that leaves out what is to be compared."""
+        """Rejects a grader without a model, and a rubric without the placeholders for both answers."""
         if self.model is None:
-            raise ValueError("name the chat model that grades: `model:`")
+            raise ValueError("set `model:` to the chat model that grades")
         check_rubric(self.rubric, "{response}", "{reference}")
         return self
 
     def told_of(self, domain: Domain) -> "Grader":
-        """Returns the grader with its domain's rubric; under telecom, the default, a missing rubric stands for it."""
+        """Returns the grader with the domain's rubric filled in, except for telecom, where none means the default."""
         if self.rubric is not None or domain == TELECOM:
             return self
         return self.model_copy(update={"rubric": grading_rubric(domain)})
 
 
-def check_rubric(rubric: str | None, *places: str) -> None:
-    """Refuses a rubric that would not show the judge what it is to judge.
+def check_rubric(rubric: str | None, *placeholders: str) -> None:
+    """Checks that a rubric has all placeholders.
 
     Raises:
-        ValueError: with what is missing.
+        ValueError: if one is missing.
     """
-    if rubric is not None and (missing := [place for place in places if place not in rubric]):
-        raise ValueError(f"the rubric lacks {' and '.join(missing)}, where the judge would read it")
+    if rubric is not None and (missing := [name for name in placeholders if name not in rubric]):
+        raise ValueError(
+            f"the rubric lacks {' and '.join(missing)}; add the placeholder where the judge should read it"
+        )
 
 
 def _named(value: object) -> object:
@@ -153,7 +155,7 @@ def _named(value: object) -> object:
         return {"name": short_name(value), "own": value}
     if value not in PHRASES and value not in KNOWN:
         raise ValueError(
-            f"there is no judge {value!r}; take one of {', '.join([*PHRASES, *KNOWN])}, {{name: ..., model: MODEL}}, "
+            f"there is no judge {value!r}; use one of {', '.join([*PHRASES, *KNOWN])}, {{name: ..., model: MODEL}}, "
             "or MODULE:CLASS for your own"
         )
     return {"name": value, **KNOWN.get(value, {})}

@@ -1,22 +1,22 @@
-"""Secrets stay out of sweeps, which are written to files, to W&B and into a job's command line."""
+"""Detects secrets in sweeps, because sweeps are written to files, to W&B and into a job's command line."""
 
 import os
 import re
 
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY")
-"""The environment variables that hold what nobody else may read."""
+"""The environment variables that hold secrets."""
 FEWEST_CHARACTERS = 8
-"""A shorter value is no key, and is found everywhere."""
+"""Shorter values are not keys and would match ordinary text."""
 _SHAPES = {
     "HF_TOKEN": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
     "WANDB_API_KEY": re.compile(r"\bwandb_v1_\w{20,}"),
     "OPENAI_API_KEY": re.compile(r"\bsk-[\w-]{20,}"),
 }
-"""What keys look like."""
+"""Patterns of keys."""
 
 
 def secret_in(text: str) -> str | None:
-    """Returns the variable whose secret stands in a text: its value here, or what looks like one."""
+    """Returns the variable whose secret a text contains: its current value, or text that looks like such a key."""
     for name in SECRETS:
         value = os.environ.get(name, "")
         if (len(value) >= FEWEST_CHARACTERS and value in text) or _SHAPES[name].search(text):

@@ -1,4 +1,4 @@
-"""A whole sweep: every section, its meaning and its limits."""
+"""A whole sweep: all sections with their meaning and limits."""
 
 import re
 from typing import Annotated, Any, Literal, Self
@@ -18,11 +18,11 @@ from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, domain_of
 from safecomm.storage.own_code import as_value_error, is_dotted, source_digest
 
 ORIGINAL, UNDEFENDED = REFERENCE_ARMS = ("original", "undefended")
-"""The aligned model as it is, and fine-tuned without a defense."""
+"""The aligned model itself, and the model fine-tuned without a defense."""
 
 
 class Model(Strict):
-    """One model before and after its alignment."""
+    """One model before and after alignment."""
 
     base: str
     """The pre-trained weights: a folder, a hub id, or `lab://base`."""
@@ -33,67 +33,70 @@ class Model(Strict):
 
 
 class Evaluate(Strict):
-    """What every model of the sweep is measured on."""
+    """The benchmarks and judges with which all models of the sweep are measured."""
 
     red_team: Annotated[list[Annotated[Dataset, with_role("red_team")]], Field(min_length=1)]
-    """Harmful prompts; the attack success rate is the share answered unsafely."""
+    """Harmful prompts; the attack success rate is the share of unsafe answers."""
     over_refusal: list[Annotated[Dataset, with_role("over_refusal")]] = []
-    """Harmless prompts; over-refusal is the share refused."""
+    """Harmless prompts; over-refusal is the share that the model refuses."""
     task: Annotated[list[Annotated[Dataset, with_role("task")]], Field(min_length=1)]
-    """Questions on what the fine-tune teaches; accuracy is the share answered correctly."""
+    """Questions about the fine-tune's task; accuracy is the share of correct answers."""
     judges: Annotated[list[Judge], Field(min_length=1)] = [JudgeRef(name="refusal")]
-    """Who labels answers to harmful prompts.
+    """The judges of answers to harmful prompts.
 
-    The first decides the attack success rate, the others are reported beside it.
+    The first one determines the attack success rate; the others are reported as well.
     """
     labels: LocalPath | None = None
-    """A CSV, JSON, JSON Lines or Parquet file of responses that people have judged (`prompt, response, unsafe`).
+    """A CSV, JSON, JSON Lines or Parquet file of responses with human labels (`prompt, response, unsafe`).
 
-    It tells each judge's sensitivity and specificity; the report gives the attack success rates without its errors.
+    From it, each judge's sensitivity and specificity are estimated, and the report corrects attack success rates for
+    the judge's errors.
     """
     grader: Grader | None = None
-    """The chat model that compares free-form answers with the reference answer, for task sets that need one."""
+    """The chat model that compares free-form answers with reference answers, for task sets that need one."""
     sampling: Literal["greedy", "safecomm"] = "greedy"
     """`safecomm`: temperature 1, top-p 1, no top-k, as in the study (with `max_new_tokens: 512`)."""
     samples: Annotated[int, Field(ge=1)] = 1
-    """Answers to each prompt under `sampling: safecomm`; intervals then take a prompt's answers as one group."""
+    """Answers per prompt with `sampling: safecomm`; intervals then treat a prompt's answers as one cluster."""
     seed: int = 0
-    """Of the sampling."""
+    """Seed for sampling answers."""
     multiple_choice: Literal["likelihood", "generation"] = "likelihood"
-    """Whether the likeliest letter counts, or the one that the model writes."""
+    """Score the option letter with the highest likelihood, or the letter in the generated answer."""
     engine: Annotated[Literal["auto", "vllm", "transformers"], Field(validate_default=True)] = "auto"
-    """What runs the models. `auto` is vLLM where it is installed, transformers elsewhere."""
+    """The inference engine. `auto` is vLLM if it is installed, else transformers."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
-    """Longest answer."""
+    """Maximum tokens of an answer."""
     max_model_len: Annotated[int, Field(ge=16)] = 2048
-    """Longest prompt and answer together."""
+    """Maximum tokens of a prompt and its answer together."""
 
     @field_validator("engine")
     @classmethod
     def engine_is_chosen(cls, engine: str) -> str:
-        """Settles `auto`, so that a run's sweep.json and its keys name the engine that answered."""
+        """Resolves `auto`, so that a run's sweep.json and store keys name the engine that was used."""
         return available_engine() if engine == "auto" else engine
 
     @field_validator("judges")
     @classmethod
     def judges_differ(cls, judges: list[JudgeRef]) -> list[JudgeRef]:
-        """Refuses two judges of one name."""
+        """Rejects two judges with the same name."""
         if len({judge.name for judge in judges}) < len(judges):
-            raise ValueError("two judges have the same name")
+            raise ValueError("two judges have the same name; rename one")
         return judges
 
     @model_validator(mode="after")
     def greedy_has_one_answer(self) -> Self:
-        """Refuses several answers that would all be the same."""
+        """Rejects several samples with greedy decoding, which would all be the same."""
         if self.samples > 1 and self.sampling == "greedy":
-            raise ValueError("samples: greedy decoding gives one answer a prompt; several need sampling: safecomm")
+            raise ValueError(
+                "samples: greedy decoding gives one answer per prompt; set samples: 1 or sampling: safecomm"
+            )
         return self
 
     @property
     def judge_models(self) -> dict[str, str]:
-        """Name -> model of the judges, and of the grader, that run on engines of ours."""
-        asked = [*self.judges, *([self.grader] if self.grader else [])]
-        return {judge.name: judge.model for judge in asked if judge.model and judge.runs_here}
+        """Name -> model of the judges and the grader that need engines in this sweep."""
+        refs = [*self.judges, *([self.grader] if self.grader else [])]
+        return {ref.name: ref.model for ref in refs if ref.model and ref.runs_here}
 
 
 NAME = "[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
@@ -102,85 +105,84 @@ SELECTOR = re.compile(rf"!?({NAME})?|!?in\({NAME}(, ?{NAME})*\)")
 
 
 def selects_nodes(labels: dict[str, str]) -> dict[str, str]:
-    """Refuses what Ray takes for no selection of nodes."""
+    """Rejects label selectors that Ray does not accept."""
     for key, value in labels.items():
         if not KEY.fullmatch(key) or not SELECTOR.fullmatch(value):
             raise ValueError(
-                f"{key}: {value} selects no node; give a label's name and value as in `ray start --labels`, or "
+                f"{key}: {value} is not a label selector; use a label's name and value as in `ray start --labels`, or "
                 '"!VALUE", "in(A,B)", "!in(A,B)"'
             )
     return labels
 
 
 Labels = Annotated[dict[str, str], AfterValidator(selects_nodes)]
-"""Labels that a node must have to be taken (`ray start --labels`, `labels` in a cluster file or a RayCluster)."""
+"""Labels that a node must have (`ray start --labels`, or `labels` in a cluster file or a RayCluster)."""
 
 
 class FinetuneWorkers(Strict):
-    """Who trains."""
+    """The workers of a fine-tune."""
 
     workers: Annotated[int, Field(ge=1)] = 2
-    """Data-parallel ranks of one fine-tune, each with a GPU where there are any."""
+    """Data-parallel ranks per fine-tune, each on its own GPU if the cluster has GPUs."""
     labels: Labels = {}
-    """Of the nodes that train; any node where there are none."""
+    """Labels of the nodes to train on; by default any node."""
     spread: bool = False
-    """Put the ranks on different nodes where there are enough, for more memory each, and not on as few as hold them."""
+    """Spread the ranks over as many nodes as possible, for more memory per rank, instead of over as few as possible."""
 
 
 class Replicas(Strict):
-    """The vLLM engines of one model, which all trials share."""
+    """The engines of one model, which all trials share."""
 
     replicas: Annotated[int, Field(ge=1)] = 1
-    """Engines."""
+    """Number of engines."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
-    """GPUs among which each layer of an engine is split."""
+    """GPUs over which each layer of an engine is split."""
     pipeline_parallel: Annotated[int, Field(ge=1)] = 1
-    """Groups of such GPUs among which an engine's layers are dealt out, e.g. one a node."""
+    """Groups of such GPUs over which an engine's layers are distributed, e.g. one per node."""
     labels: Labels = {}
-    """Of the nodes that the engines run on; any node where there are none."""
+    """Labels of the nodes to run the engines on; by default any node."""
     scale_to_zero: bool = False
-    """Give the engines back while nobody asks them, and start them again when somebody does."""
+    """Stop the engines while they are idle, and start them again on the next request."""
 
     @property
     def gpus(self) -> int:
-        """GPUs of all the engines."""
+        """GPUs of all engines."""
         return self.replicas * self.tensor_parallel * self.pipeline_parallel
 
 
 class Cluster(Strict):
-    """What the sweep may use."""
+    """The hardware that the sweep may use."""
 
     finetune: FinetuneWorkers = FinetuneWorkers()
     """The fine-tunes."""
     target: Replicas = Replicas()
     """The engines that answer the prompts."""
     judge: Replicas = Replicas()
-    """The engines of each judge that is a model."""
+    """The engines of each judge model."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs to count on where the cluster starts nodes when there is work for them; those that it has, if they are more.
-    """
+    """GPUs to plan for, on a cluster that starts nodes on demand; ignored if the cluster already has more."""
     gpu_memory: Annotated[float, Field(gt=0)] | None = None
-    """GiB of one GPU. With it, a sweep that can't fit is refused before anything starts."""
+    """GiB per GPU. If set, a sweep that does not fit is rejected before anything starts."""
     phased: bool = False
-    """Make the shared fine-tunes first, with every GPU, and start the engines of the search after them."""
+    """Run the shared fine-tunes first, on all GPUs, and start the engines for the search afterwards."""
     concurrent_trials: Annotated[int, Field(ge=1)] | None = None
-    """Trials at a time; by default as many as the GPUs allow beside the fleet, two without GPUs."""
+    """Maximum concurrent trials; by default as many as fit on the GPUs next to the fleet, or two without GPUs."""
 
 
 class Wandb(Strict):
-    """Where Weights & Biases keeps the runs."""
+    """Weights & Biases."""
 
     project: str = "safecomm"
     """Project."""
     entity: str | None = None
-    """Team or user; W&B's default otherwise."""
+    """Team or user; by default W&B's default."""
 
 
 class Tracking(Strict):
     """Experiment tracking."""
 
     wandb: Wandb | None = Wandb()
-    """`null` turns it off."""
+    """Weights & Biases; `null` disables it."""
 
 
 def _training_steps(chain: list[Step]) -> str:
@@ -192,59 +194,59 @@ class Sweep(Strict):
     """One study: a model, its task data, the arms to compare, the benchmarks and the search."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Names the run folder and the W&B group."""
+    """The name of the run folder and the W&B group."""
     domain: Annotated[str, Field(pattern=DOMAIN_NAME)] = TELECOM.name
-    """What the fine-tune teaches, in any word.
+    """The subject of the fine-tune; any word is allowed.
 
-    `medical` gives "Medical accuracy" in tables and figures, the tag `medical` in model cards, and "a medical question"
-    in what the grader is told.
+    For example, `medical` puts "Medical accuracy" into tables and figures, the tag `medical` into model cards, and "a
+    medical question" into the grader's rubric.
     """
     model: Model
     """The model under study."""
     finetune: Finetune
     """The fine-tune under study."""
     defenses: list[str] = []
-    """Defenses of your own, `my_package.my_module:MyDefense`; arms then name them as the classes do."""
+    """Your own defenses, `my_package.my_module:MyDefense`; arms refer to them by the `name` of the class."""
     arms: dict[str, list[Step]]
-    """Chains of defenses, by name. `original` and `undefended` are always measured."""
+    """Name -> chain of defenses. `original` and `undefended` are always measured."""
     evaluate: Evaluate
     """The benchmarks."""
     search: Search = Search()
     """The search."""
     seeds: Annotated[int, Field(ge=1)] = 1
-    """Every point is trained and measured with seeds 0 to seeds - 1."""
+    """Number of seeds; every point is trained and measured with seeds 0 to seeds - 1."""
     cluster: Cluster = Cluster()
     """The hardware."""
     tracking: Tracking = Tracking()
     """The tracking."""
     storage: str = "runs"
-    """Folder for the store and the run folders; on a cluster, one that every node sees, or `s3://` or `gs://BUCKET/PREFIX`.
-    """
+    """The folder for the store and the run folders. On a cluster it must be shared by all nodes, or be
+    `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`."""
     paper: str | None = None
-    """`safecomm` or `safemerge`: the sweep repeats this study, and its report sets the published numbers beside."""
+    """The study that this sweep repeats, `safecomm` or `safemerge`; the report compares with its published results."""
 
     @field_validator("defenses")
     @classmethod
     def own_defenses_can_be_loaded(cls, defenses: list[str]) -> list[str]:
-        """Refuses a user's own defenses that can't be imported, or that two of them have one name."""
+        """Rejects user defenses that can't be imported or that share a name."""
         names = []
         for reference in defenses:
             if not is_dotted(reference):
                 raise ValueError(
-                    f"{reference}: write your own defense as MODULE:CLASS; those of safecomm need no entry"
+                    f"{reference}: write your own defense as MODULE:CLASS; built-in defenses need no entry here"
                 )
             with as_value_error():
                 names.append(defense_of(reference).name)
         if len(set(names)) < len(names):
-            raise ValueError(f"two defenses have the same name; there are {', '.join(names)}")
+            raise ValueError(f"two defenses have the same name: {', '.join(names)}; rename one")
         return defenses
 
     @field_validator("arms", mode="before")
     @classmethod
     def own_defenses_go_by_their_names(cls, arms: Any, info: ValidationInfo) -> Any:
-        """Replaces the names of a user's own defenses by their dotted names."""
+        """Replaces the names of the user's defenses by their dotted names."""
         if "defenses" not in info.data:
-            return {}  # they are told about already, and the arms that name them can't be read
+            return {}  # the mistake in `defenses` is already reported, and arms that use them can't be read
         if not isinstance(arms, dict):
             return arms
         own = {defense_of(reference).name: reference for reference in info.data["defenses"]}
@@ -253,60 +255,64 @@ class Sweep(Strict):
     @field_validator("arms")
     @classmethod
     def arms_make_sense(cls, arms: dict[str, list[Step]]) -> dict[str, list[Step]]:
-        """Refuses chains that can't be carried out."""
+        """Rejects invalid chains."""
         for name, chain in arms.items():
             steps = [step.name for step in chain]
             if name in REFERENCE_ARMS and chain:
-                raise ValueError(f"{name} is a reference arm and takes no defenses; give the chain another name")
+                raise ValueError(f"{name} is a reference arm and takes no defenses; rename this arm")
             if len(set(steps)) < len(steps):
-                raise ValueError(f"{name}: a defense comes at most once in a chain")
+                raise ValueError(f"{name}: a defense can appear only once in a chain; remove the repetition")
             if [step.trains for step in chain] != sorted((step.trains for step in chain), reverse=True):
-                raise ValueError(f"{name}: {_training_steps(chain)} change the training, so they come first")
+                raise ValueError(f"{name}: {_training_steps(chain)} act during training; put them first")
         return {name: chain for name, chain in arms.items() if name not in REFERENCE_ARMS}
 
     @field_validator("arms")
     @classmethod
     def defenses_have_their_data(cls, arms: dict[str, list[Step]], info: ValidationInfo) -> dict[str, list[Step]]:
-        """Refuses defenses whose safety data the sweep does not name."""
+        """Rejects defenses whose inputs the `finetune` section does not define."""
         finetune: Finetune | None = info.data.get("finetune")
         steps = {step.name: step for chain in arms.values() for step in chain}.values()
         if finetune is None:
             return arms
         for step in steps:
             if "safety_data" in step.settings.needs and finetune.safety_data is None:
-                raise ValueError(f"{step.name} draws from finetune.safety_data; name a dataset there")
+                raise ValueError(f"{step.name} needs safety examples; set finetune.safety_data to a dataset")
             if step.trains and finetune.adapter:
-                trained = "but finetune.adapter is trained already"
-                raise ValueError(f"{_training_steps(list(steps))} change the training, {trained}")
+                raise ValueError(
+                    f"{_training_steps(list(steps))} act during training, but finetune.adapter is already trained; "
+                    "remove them, or replace finetune.adapter by finetune.data"
+                )
             if "safe" in step.settings.needs and finetune.safe_adapter is None:
-                raise ValueError(f"{step.name} needs a safe adapter; say how it is trained under finetune.safe_adapter")
+                raise ValueError(f"{step.name} needs a safe adapter; set finetune.safe_adapter")
         return arms
 
     @field_validator("search")
     @classmethod
     def searches_fit_their_arms(cls, search: Search, info: ValidationInfo) -> Search:
-        """Refuses searches of arms that there are not, and those that can't search what there is."""
+        """Rejects search settings for unknown arms, and samplers or points that don't fit their arm."""
         arms: dict[str, list[Step]] = info.data.get("arms", {})
         if unknown := sorted(set(search.arms) - set(arms)):
-            raise ValueError(f"arms.{unknown[0]}: there is no such arm; there are {', '.join(arms)}")
+            raise ValueError(f"arms.{unknown[0]}: there is no such arm; use one of {', '.join(arms)}")
         for name, chain in arms.items():
             own, spaces = search.of(name), dimensions(chain)
             ranges = [key for key, space in spaces.items() if not isinstance(space, Grid | Exact)]
             if own.algorithm == "grid" and ranges:
                 raise ValueError(
-                    f"algorithm: grid tries every value, and {ranges[0]} of {name} is a range; list values"
+                    f"algorithm: grid needs lists of values, but {ranges[0]} of {name} is a range; use grid: [...]"
                 )
             if own.algorithm == "cmaes" and ranges and len(search.objectives) > 1:
-                raise ValueError("algorithm: cmaes takes one objective; name one in search.objectives, or take tpe")
+                raise ValueError("algorithm: cmaes supports one objective; set one in search.objectives, or use tpe")
             for point in own.points:
-                if missing := set(spaces) ^ set(PUBLISHED.keys() & set(spaces) if point == "published" else point):
-                    raise ValueError(f"arms.{name}.points: give each of {', '.join(spaces)}, not {sorted(missing)[0]}")
+                if wrong := set(spaces) ^ set(PUBLISHED.keys() & set(spaces) if point == "published" else point):
+                    raise ValueError(
+                        f"arms.{name}.points: each point must set exactly {', '.join(spaces)}; check {sorted(wrong)[0]}"
+                    )
         return search
 
     @field_validator("paper")
     @classmethod
     def paper_has_published_it(cls, paper: str | None, info: ValidationInfo) -> str | None:
-        """Refuses a study that publishes nothing of the sweep's model and data."""
+        """Rejects a study without results for the sweep's model and data."""
         model, finetune = info.data.get("model"), info.data.get("finetune")
         if paper and model and finetune:
             find_published(paper, model.aligned, [ref.name for ref in finetune.data])
@@ -315,25 +321,25 @@ class Sweep(Strict):
     @field_validator("evaluate")
     @classmethod
     def grader_is_told_the_domain(cls, evaluate: Evaluate, info: ValidationInfo) -> Evaluate:
-        """Writes the domain's rubric into the sweep, so that its resolved form and its keys say what was asked."""
+        """Writes the domain's rubric into the sweep, so that the resolved sweep and the store keys include it."""
         if evaluate.grader is None or "domain" not in info.data:
             return evaluate
         return evaluate.model_copy(update={"grader": evaluate.grader.told_of(domain_of(info.data["domain"]))})
 
     @model_validator(mode="after")
     def batch_is_divisible(self) -> Self:
-        """Refuses batches that the workers can't share evenly."""
+        """Rejects batches that the workers can't share evenly."""
         share = self.finetune.micro_batch_size or 1
         if self.finetune.batch_size % (self.cluster.finetune.workers * share):
             raise ValueError(
                 f"finetune.batch_size {self.finetune.batch_size} is not a multiple of cluster.finetune.workers x "
-                f"finetune.micro_batch_size = {self.cluster.finetune.workers * share}"
+                f"finetune.micro_batch_size = {self.cluster.finetune.workers * share}; change one of the three"
             )
         return self
 
     @property
     def own_code(self) -> dict[str, str]:
-        """The user's own code that results depend on: dotted name -> digest of its file."""
+        """The user code that results depend on: dotted name -> digest of its file."""
         finetune, evaluate = self.finetune, self.evaluate
         data = [*finetune.data, finetune.safety_data, finetune.safe_adapter and finetune.safe_adapter.data]
         data += [*evaluate.red_team, *evaluate.over_refusal, *evaluate.task]
@@ -342,7 +348,7 @@ class Sweep(Strict):
         return {name: source_digest(name) for name in sorted(own)}
 
     def resolved(self) -> dict[str, Any]:
-        """Returns the whole sweep as JSON-able values; reading them gives the same sweep."""
+        """Returns the whole sweep as JSON values; reading them again gives the same sweep."""
         values = self.model_dump(mode="json", exclude={"arms"})
         return values | {
             "arms": {name: [s.model_dump(mode="json", exclude_none=True) for s in c] for name, c in self.arms.items()}

@@ -1,6 +1,6 @@
-"""A user's own code, by the dotted name that a sweep gives: `my_package.my_module:MyDefense`.
+"""User code, loaded by the dotted name in a sweep: `my_package.my_module:MyDefense`.
 
-This is the only code that safecomm runs and did not ship. Nothing that a model, an adapter or a dataset brings is run.
+No other code from outside safecomm and its dependencies is run, in particular none from models, adapters or datasets.
 """
 
 import functools
@@ -22,17 +22,17 @@ EXAMPLE = "my_package.my_module:MyClass"
 
 
 def is_dotted(name: object) -> bool:
-    """Tells whether a name means a user's own code."""
+    """Returns whether a name refers to user code."""
     return isinstance(name, str) and ":" in name and "://" not in name
 
 
 def load(name: str) -> Any:
-    """Returns what a dotted name stands for.
+    """Returns the object with a dotted name.
 
-    The module is looked for where Python looks for modules, and in the working directory.
+    The module is imported from Python's search path, extended by the working directory.
 
     Raises:
-        UsageError: with the name, where there is no such module or attribute, or the module fails to load.
+        UsageError: if the module or attribute does not exist, or the import fails.
     """
     if not FORM.fullmatch(name):
         raise UsageError(f"{name}: write it as MODULE:NAME, e.g. {EXAMPLE}")
@@ -41,25 +41,25 @@ def load(name: str) -> Any:
     for part in path.split("."):
         if not hasattr(found, part):
             raise UsageError(
-                f"{name}: {module_name} ({_file(found)}) has no {path}; correct the name, or define it there"
+                f"{name}: {module_name} ({_file(found)}) has no {path}; correct the name or define it there"
             )
         found = getattr(found, part)
     return found
 
 
 def short_name(name: str) -> str:
-    """Returns what code is called where nothing else is said: the last part of its dotted name."""
+    """Returns the default name of user code: the last part of its dotted name."""
     return re.split("[.:]", name)[-1]
 
 
 def refuse(name: str, problem: str) -> UsageError:
-    """Returns the error for code that does not follow the protocol of its kind, with its file."""
+    """Returns the error for user code that does not implement its protocol; the message includes the file."""
     return UsageError(f"{name} ({_file(sys.modules[name.partition(':')[0]])}): {problem}")
 
 
 @contextmanager
 def as_value_error() -> Iterator[None]:
-    """Lets pydantic report what is wrong with a user's own code, at the code's place in the sweep."""
+    """Turns a UsageError into a ValueError, which pydantic reports with the key in the sweep."""
     try:
         yield
     except UsageError as error:
@@ -67,7 +67,7 @@ def as_value_error() -> Iterator[None]:
 
 
 def source_digest(name: str) -> str:
-    """Returns what stands for the code: a digest of the file that a dotted name points to."""
+    """Returns a digest of the file that defines a dotted name, for store keys."""
     load(name)
     path = inspect.getsourcefile(sys.modules[name.partition(":")[0]])
     return digest(Path(path).read_text(encoding="utf-8")) if path else ""
@@ -86,12 +86,12 @@ def _module(name: str, module_name: str) -> Any:
     except ModuleNotFoundError as error:
         missing = str(error.name)
         if not f"{module_name}.".startswith(f"{missing}."):
-            raise UsageError(f"{name}: {module_name} imports {missing}, which is not installed") from error
+            raise UsageError(f"{name}: {module_name} imports {missing}, which is not installed; install it") from error
         raise UsageError(
-            f"{name}: there is no module {missing}; put it into the working directory ({os.getcwd()}) or install it, "
-            "on a cluster on every node"
+            f"{name}: there is no module {missing}; put it into the working directory ({os.getcwd()}) or install it "
+            "(on every node of a cluster)"
         ) from error
-    except Exception as error:  # whatever a user's module raises is the user's to read
+    except Exception as error:  # a user's module can raise anything
         raise UsageError(f"{name}: importing {module_name} fails: {type(error).__name__}: {error}") from error
 
 

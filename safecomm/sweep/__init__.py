@@ -1,1 +1,1 @@
-"""The sweep: its trials carried out on Ray Tune, tracked, and published."""
+"""Runs a sweep's trials on Ray Tune, tracks them and publishes the results."""

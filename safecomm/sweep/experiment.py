@@ -1,4 +1,4 @@
-"""One part of a sweep as a Ray Tune experiment: the fine-tunes, the search, or what is published."""
+"""Runs one part of a sweep as a Ray Tune experiment: the fine-tunes, the search or the report."""
 
 import logging
 import os
@@ -25,29 +25,29 @@ from safecomm.sweep.stages import Stages
 from safecomm.sweep.trial import carry_out, failure, is_lost
 
 RETRIES = 3
-"""How often a trial is tried again that lost its process, or others that it needed, as when a node is gone.
+"""Retries of a trial whose process, or one that it depends on, died, e.g. because a node failed.
 
-A node that was preempted is not counted."""
+Retries after a node was preempted don't count."""
 
 
 def experiment(
     name: str, queue: TrialQueue, most: int, stages: Stages, folder: RunFolder, plan: Plan, console: Console
 ) -> None:
-    """Has Ray Tune carry out the trials of a queue.
+    """Runs the trials of a queue with Ray Tune.
 
     Args:
-        name: the experiment's name, and its folder's under the run's `tune/`.
-        queue: hands out the trials.
-        most: how many these will be at most.
+        name: name of the experiment and of its folder in the run's `tune/`.
+        queue: provides the trials.
+        most: the maximum number of trials.
         stages: the sweep's stages.
-        folder: keeps the trials' records.
-        plan: says how many trials may run at a time.
-        console: where progress goes.
+        folder: stores the trials' records.
+        plan: determines the number of concurrent trials.
+        console: the output console for progress.
 
     Raises:
-        StoppedError: where the user stopped it.
+        StoppedError: if the user stopped the sweep.
     """
-    # Before Ray Tune is imported: its own tables and log files stay off, ours say it all.
+    # Must be set before Ray Tune is imported. Our progress output replaces its tables and log files.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     from ray import tune
@@ -58,10 +58,10 @@ def experiment(
 
     if queue.is_done:
         return
-    # It logs a traceback for each process that died; ours says so in a line, and the traceback is in error.txt.
+    # Tune logs a traceback for each process that died. We print one line; the traceback is in error.txt.
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
-    left = [trial for trial in queue.trials if not folder.find(trial)]
-    arms, total = Counter(trial.arm for trial in left), most - len(queue.trials) + len(left)
+    remaining = [trial for trial in queue.trials if not folder.find(trial)]
+    arms, total = Counter(trial.arm for trial in remaining), most - len(queue.trials) + len(remaining)
     sweep = stages.sweep
     target, domain = sweep.search.target_asr, domain_of(sweep.domain)
     progress = Progress(console, total, name=name, arms=arms, target_asr=target, domain=domain)
@@ -73,7 +73,7 @@ def experiment(
             search_alg=searcher,
             num_samples=most,
             max_concurrent_trials=plan.concurrent_trials,
-            reuse_actors=True,  # a process each would import torch for every trial
+            reuse_actors=True,  # a new process per trial would import torch every time
             trial_dirname_creator=lambda trial: f"{trial.config['trial']['arm']}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
@@ -86,15 +86,15 @@ def experiment(
             verbose=0,
         ),
     )
-    with _signal_handlers_given_back():
+    with _signal_handlers_restored():
         tuner.fit()
     if searcher.was_stopped:
-        raise StoppedError("the sweep was stopped; what was finished is kept, and the same command goes on with it")
+        raise StoppedError("the sweep was stopped; finished work is kept; run the same command again to resume")
 
 
 @contextmanager
-def _signal_handlers_given_back() -> Iterator[None]:
-    """Undoes that Ray Tune keeps its handlers after its run: the next Ctrl-C would only be noted where nobody looks."""
+def _signal_handlers_restored() -> Iterator[None]:
+    """Restores the signal handlers on exit: Ray Tune leaves its own in place, which would ignore the next Ctrl-C."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
     try:
         yield
@@ -104,7 +104,7 @@ def _signal_handlers_given_back() -> Iterator[None]:
 
 
 def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[str, Any]], None]:
-    """Returns what Ray Tune runs for a trial. A trial that fails leaves a record and disturbs no other."""
+    """Returns the function that Ray Tune runs for each trial. A failed trial is recorded and does not affect others."""
 
     def run_trial(config: dict[str, Any]) -> None:
         from ray import tune
@@ -114,9 +114,9 @@ def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[s
         try:
             folder.check_fine_tune(trial)
             record = carry_out(trial, stages, **race)
-        except Exception as error:  # whatever it is, it is this trial's alone
+        except Exception as error:  # any failure affects only this trial
             if is_lost(error):
-                raise  # Ray Tune tries it again
+                raise  # Ray Tune retries the trial
             record = failure(trial, error)
         log = f"{folder.tune}/{name}/{Path(tune.get_context().get_trial_dir()).name}/stderr"
         tune.report(folder.keep(replace(record, log=log)).to_json())

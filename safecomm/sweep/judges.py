@@ -1,4 +1,4 @@
-"""How far a sweep's judges are to be trusted: measured once, on the responses of `evaluate.labels`."""
+"""Measures a sweep's judges once against the human labels in `evaluate.labels`."""
 
 import json
 from dataclasses import asdict
@@ -17,10 +17,10 @@ from safecomm.sweep.stages import Stages
 
 
 def measure_judges(stages: Stages, run: Path) -> None:
-    """Writes a run's `judges.json`, where the sweep has labels; model judges are asked on their fleets.
+    """Writes a run's `judges.json` if the sweep has labels; judge models run on their fleets.
 
-    It holds the labels' `file` and `digest` and, by judge, the deciding one first, the rates `sensitivity` and
-    `specificity`.
+    The file has the labels' `file` and `digest`, and for each judge, the deciding one first, the rates `sensitivity`
+    and `specificity`.
     """
     evaluate = stages.sweep.evaluate
     if evaluate.labels is None:
@@ -44,7 +44,7 @@ def measure_judges(stages: Stages, run: Path) -> None:
 
 
 def judges_are_measured(sweep: Sweep, run: Path) -> bool:
-    """Tells whether `judges.json` is what the sweep's labels give; so it is where there are none."""
+    """Returns whether `judges.json` matches the sweep's labels; True if it has none."""
     if sweep.evaluate.labels is None:
         return True
     labels = Path(sweep.evaluate.labels)

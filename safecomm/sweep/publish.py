@@ -1,4 +1,4 @@
-"""From the trials' records to what a run folder shows: `trials.parquet`, `pareto.json`, `report.html`."""
+"""Writes a run folder's results from the trials' records: `trials.parquet`, `pareto.json` and `report.html`."""
 
 import json
 
@@ -19,7 +19,7 @@ from safecomm.storage.store import Store
 
 
 def trials_table(sweep: Sweep, folder: RunFolder, trials: list[Trial]) -> pd.DataFrame:
-    """Returns a row per trial and split that left a record, with the columns `REFUSAL_RISE`."""
+    """Returns a row per recorded trial and split, with the columns `REFUSAL_RISE`."""
     table = pd.DataFrame([record.to_row() for trial in trials if (record := folder.record(trial))])
     for column in ("data", "log", "adapter", "adapter_path", "finetune", "profile", "evaluation"):
         if column in table:
@@ -28,9 +28,9 @@ def trials_table(sweep: Sweep, folder: RunFolder, trials: list[Trial]) -> pd.Dat
 
 
 def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[Trial]:
-    """Returns the trials whose numbers are published: the reference arms and every arm's best point.
+    """Returns the trials to measure on the report split: the reference arms and each arm's best point.
 
-    They are chosen on the search split and measured on the report split.
+    The points are chosen on the search split.
     """
     table = trials_table(sweep, folder, searched)
     if table.empty or not (table["status"] == "done").any():
@@ -45,18 +45,18 @@ def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> lis
 
 
 def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: list[Trial]) -> None:
-    """Writes what the trials gave so far: `trials.parquet`, `pareto.json` and `report.html`.
+    """Writes the results so far: `trials.parquet`, `pareto.json` and `report.html`.
 
-    A setting that comes to the same as another has no row of its own: it is among the other's `names`.
+    Equivalent points share one row, which lists them in its column `names`.
 
     Args:
         sweep: the sweep.
         folder: its run folder.
         queue: the search.
-        fine_tunes: those that the trials share; the failed ones are listed.
+        fine_tunes: the shared fine-tunes; failed ones are listed.
 
     Raises:
-        SafecommError: when no trial succeeded, with the first one's reason and log.
+        SafecommError: if no trial succeeded; has the first trial's error and log.
     """
     searched = queue.trials + report_points(sweep, folder, queue.trials)
     table = trials_table(sweep, folder, searched + [trial for trial in fine_tunes if not folder.find(trial)])
@@ -67,7 +67,8 @@ def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: lis
     half.replace(folder.path / TRIALS)
     folder.publish(TRIALS)
     if not (table["status"] == "done").any():
-        raise SafecommError(f"every trial failed; the first: {table['error'].iloc[0]} (log: {table['log'].iloc[0]})")
+        error, log = table["error"].iloc[0], table["log"].iloc[0]
+        raise SafecommError(f"{folder.path}: all trials failed; the first one with: {error} (log: {log})")
     write_pareto(folder.path)
     write_report(folder.path)
     folder.publish(PARETO, REPORT)

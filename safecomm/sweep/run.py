@@ -1,4 +1,4 @@
-"""Runs a sweep: the fine-tunes, the search, then the points worth publishing on the report split."""
+"""Runs a sweep: the fine-tunes, the search, and then the best points on the report split."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,12 +35,12 @@ from safecomm.sweep.tracking import log_sweep
 
 
 def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
-    """Runs what is missing of a sweep and publishes its results.
+    """Runs the missing parts of a sweep and publishes its results.
 
     Args:
         sweep: the sweep.
-        address: a Ray cluster; None for the submitted job's, or one started on this machine.
-        console: where progress goes.
+        address: a Ray cluster; None for the cluster of the submitted job, or else a new one on this machine.
+        console: the output console for progress.
 
     Returns:
         The run folder, with `trials.parquet`, `pareto.json` and `report.html`.
@@ -79,9 +79,9 @@ def _run_missing(
     aligned = resolve_model(sweep.model.aligned, store)
     aligned.check_context(sweep.evaluate.max_model_len, "evaluate.max_model_len")
     judges = {name: resolve_model(model, store) for name, model in sweep.evaluate.judge_models.items()}
-    with ray_session(address) as there:
-        resources = expected_resources(there, sweep)
-        for line in waiting_for_nodes(there, sweep):
+    with ray_session(address) as available:
+        resources = expected_resources(available, sweep)
+        for line in waiting_for_nodes(available, sweep):
             console.print(line, soft_wrap=True, highlight=False)
         plan = make_plan(sweep, resources, equivalent)
         write_json(folder.path / PLAN, plan.as_dict())
@@ -97,7 +97,7 @@ def _run_missing(
 
         untrained = _missing(fine_tunes(sweep, equivalent), folder)
         with ExitStack() as running:
-            if not sweep.cluster.phased:  # the engines start while the fine-tunes are made
+            if not sweep.cluster.phased:  # the engines start while the fine-tunes run
                 running.enter_context(_fleets(sweep, stages, plan))
             carry_out("train", TrialQueue(untrained), len(untrained))
             if sweep.cluster.phased:
@@ -113,7 +113,7 @@ def _run_missing(
 
 @contextmanager
 def _fleets(sweep: Sweep, stages: Stages, plan: Plan) -> Iterator[None]:
-    """Runs the engines of the model under study and of the judges that are models."""
+    """Runs the engines of the model under study and of the judge models; stops them on exit."""
     cluster, on_gpu = sweep.cluster, stages.on_gpu
     settings = EngineSettings(
         max_new_tokens=sweep.evaluate.max_new_tokens,

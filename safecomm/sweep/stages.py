@@ -1,6 +1,6 @@
-"""The stages that a trial is made of.
+"""The stages of a trial.
 
-Each reads what the ones before it wrote and is found in the store when it was made before.
+Each stage reads the output of earlier ones. Finished stages are reused from the store.
 """
 
 import json
@@ -39,18 +39,18 @@ from safecomm.storage.versions import version
 
 @dataclass(frozen=True)
 class StageFolders:
-    """The folders of the stages that made an adapter."""
+    """The folders of the stages that created an adapter."""
 
     finetune: Path
     adapter: Path
-    """The last one's: the fine-tune's own, or that of the last defense."""
+    """The final adapter: from the last defense, or from the fine-tune if there is none."""
     profile: Path | None = None
-    """The last alignment profile, where one was needed."""
+    """The last alignment profile, or None if none was needed."""
 
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of one sweep, on its models and its store."""
+    """The stages of one sweep, with its models and its store."""
 
     sweep: Sweep
     base: ModelFolder
@@ -58,24 +58,24 @@ class Stages:
     store: Store
     on_gpu: bool
     judge_models: Mapping[str, ModelFolder] = field(default_factory=dict)
-    """The models of the judges that run on engines of ours."""
+    """Name -> model of the judges for which the sweep runs engines."""
 
     def adapter(self, chain: Chain, seed: int) -> StageFolders:
-        """Carries out the chain up to its adapter."""
+        """Runs a chain of defenses and returns its adapter."""
         finetune = self.finetuned(training_steps(chain), seed)
-        made = StageFolders(finetune, finetune)
+        folders = StageFolders(finetune, finetune)
         for name, settings in realignments(chain):
-            needs, subject = defense_of(name).needs, {"adapter": made.adapter}
+            needs, inputs = defense_of(name).needs, {"adapter": folders.adapter}
             if "profile" in needs:
-                subject["profile"] = self.profiled(made.adapter)
+                inputs["profile"] = self.profiled(folders.adapter)
             if "safe" in needs:
-                subject["safe"] = self.safe_adapter(seed)
-            adapter = self.realigned(name, settings, subject)
-            made = StageFolders(finetune, adapter, subject.get("profile", made.profile))
-        return made
+                inputs["safe"] = self.safe_adapter(seed)
+            adapter = self.realigned(name, settings, inputs)
+            folders = StageFolders(finetune, adapter, inputs.get("profile", folders.profile))
+        return folders
 
     def trained(self, trial: Trial) -> StageFolders:
-        """Makes a fine-tune that arms share and, where they select modules of it, its profile."""
+        """Runs a shared fine-tune and, if an arm selects modules, profiles it."""
         if trial.arm == SAFE_ADAPTER:
             safe = self.safe_adapter(trial.seed)
             return StageFolders(safe, safe)
@@ -87,11 +87,11 @@ class Stages:
         return StageFolders(finetune, finetune, profile)
 
     def finetuned(self, chain: Chain, seed: int) -> Path:
-        """Fine-tunes on the task data, or takes the given adapter.
+        """Fine-tunes on the task data, or uses the adapter in `finetune.adapter`.
 
         Args:
-            chain: the training defenses, which change the data, the hyperparameters or the loss; none for a plain one.
-            seed: of the mixture and the training.
+            chain: the training defenses, which change the data, the hyperparameters or the loss; may be empty.
+            seed: seed for mixing the data and for training.
         """
         section = self.sweep.finetune
         if section.adapter:
@@ -119,9 +119,9 @@ class Stages:
         return self._train(rows, drawn, seed, **changes, **({"losses": tuple(losses)} if losses else {}))
 
     def safe_adapter(self, seed: int) -> Path:
-        """Fine-tunes on the safety data alone, for SafeMERGE."""
+        """Fine-tunes on the safety data only, for SafeMERGE."""
         section = self.sweep.finetune.safe_adapter
-        assert section is not None, "the spec refuses safe_merge without finetune.safe_adapter"
+        assert section is not None, "the spec rejects safe_merge without finetune.safe_adapter"
         safety = list(examples(section.data))
         drawn = {FORMER_TASK: 0, "safety": len(safety), "seed": seed}
         return self._train(safety, drawn, seed, epochs=section.epochs, learning_rate=section.learning_rate)
@@ -145,24 +145,24 @@ class Stages:
 
         Args:
             name: the defense.
-            settings: its settings, as constants.
-            subject: the folders of what it works on: `adapter`, and where it needs them, `profile` and `safe`.
+            settings: its settings, all constants.
+            subject: the folders of its inputs: `adapter`, and if needed `profile` and `safe`.
         """
         defense = defense_of(name)
-        assert issubclass(defense, Realignment), "training defenses are no realignments"
+        assert issubclass(defense, Realignment), "training defenses are not realignments"
 
         def make(out: Path) -> None:
             adapter = Adapter.load(subject["adapter"])
-            have: dict[str, Callable[[], Any]] = {
+            available: dict[str, Callable[[], Any]] = {
                 "adapter": lambda: adapter,
                 "profile": lambda: Profile.load(subject["profile"], adapter),
                 "safe": lambda: Adapter.load(subject["safe"]),
                 "base": lambda: self.base.path,
                 "aligned": lambda: self.aligned.path,
             }
-            made = defense.checked(settings).apply(*(have[need]() for need in defense.needs))
-            made.adapter.save(out)
-            write_json(out / MODULES, made.modules)
+            result = defense.checked(settings).apply(*(available[need]() for need in defense.needs))
+            result.adapter.save(out)
+            write_json(out / MODULES, result.modules)
 
         inputs: dict[str, Any] = {"defense": name, "settings": settings, "version": version("realign")}
         if is_dotted(name):
@@ -172,15 +172,15 @@ class Stages:
         return self.store.obtain("realign", inputs, make)
 
     def evaluated(self, adapter: Path | None, split: str, share: float = 1.0) -> tuple[Path, str]:
-        """Has the suite's prompts of one split answered and judged.
+        """Generates and judges answers to the prompts of one split.
 
         Args:
             adapter: folder of the adapter; None for the aligned model itself.
             split: `search` or `report`.
-            share: the part of the split that is asked; see `racing.first`.
+            share: the share of the split to use; see `stopping_rule.first`.
 
         Returns:
-            The folder of `rows.parquet`, and the adapter's content hash ("" without an adapter).
+            The folder with `rows.parquet`, and the adapter's content hash ("" without an adapter).
         """
         subject = Subject(adapter, Adapter.load(adapter).digest() if adapter else "")
         measurement = self._measurement(first(split_prompts(self.sweep, split), share))
@@ -214,7 +214,7 @@ class Stages:
         return self.store.obtain("finetune", inputs, adapter.save)
 
     def _train(self, examples: Sequence[Example], drawn: dict[str, Any], seed: int, **changes: Any) -> Path:
-        """Fine-tunes within a trial, whose progress it reports."""
+        """Fine-tunes within a trial and reports the progress to Ray Tune."""
         data, workers = self._written(examples, drawn), self.sweep.cluster.finetune
         job = FinetuneJob.of(
             self.sweep.finetune,
@@ -259,7 +259,7 @@ class Stages:
 def training_set(
     steps: Sequence[TrainingDefense], task: Sequence[Example], safety: Sequence[Example], seed: int
 ) -> Sequence[Example]:
-    """Returns what the training defenses make of the task's examples; in an order of the seed where they leave them."""
+    """Returns the task examples after all training defenses; shuffled by the seed if no defense changes them."""
     rows = task
     for step in steps:
         rows = step.data(rows, safety, seed)
@@ -268,7 +268,7 @@ def training_set(
 
 def _training(name: str, settings: dict[str, Any]) -> TrainingDefense:
     step = defense_of(name).checked(settings)
-    assert isinstance(step, TrainingDefense), "the chain of a fine-tune has training defenses alone"
+    assert isinstance(step, TrainingDefense), "the chain of a fine-tune has only training defenses"
     return step
 
 
@@ -276,7 +276,7 @@ def given_adapter(section: Finetune) -> Adapter:
     """Reads the adapter of `finetune.adapter`.
 
     Raises:
-        ModelError: where it can't be used, or `finetune.lora` says otherwise than it is.
+        ModelError: if it can't be used, or `finetune.lora` does not match it.
     """
     adapter = Adapter.load(str(section.adapter))
     adapter.check_trained()
@@ -284,8 +284,8 @@ def given_adapter(section: Finetune) -> Adapter:
     targets = {module_type(name) for name in adapter.modules}
     if rank > section.lora.r or targets - set(section.lora.targets):
         raise ModelError(
-            f"finetune.adapter: {section.adapter} has rank {rank} on {', '.join(sorted(targets))}; say so in "
-            "finetune.lora.r and finetune.lora.targets"
+            f"finetune.adapter: {section.adapter} has rank {rank} on {', '.join(sorted(targets))}; set finetune.lora.r "
+            "and finetune.lora.targets to match"
         )
     return adapter
 

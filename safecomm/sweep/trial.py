@@ -1,4 +1,4 @@
-"""One trial: the chain from data to rates, and the record that it leaves."""
+"""Runs one trial, from data to rates, and creates its record."""
 
 import re
 import time
@@ -24,20 +24,20 @@ def carry_out(
     rungs: Sequence[float] = (),
     look: Look = lambda share, evaluation: "",
 ) -> TrialRecord:
-    """Carries out a trial and returns its record: rates with intervals, and the keys of the stages behind them.
+    """Runs a trial and returns its record: rates with intervals, and the store keys of its stages.
 
     Args:
         trial: the trial.
         stages: the sweep's stages.
-        rungs: shares of the split after which it may stop.
-        look: is shown the rows of a rung and returns why to stop, empty to go on.
+        rungs: shares of the split after which the trial may stop early.
+        look: called after each rung with its share and evaluation folder; returns a reason to stop, or an empty string.
     """
     started = time.time()
     if trial.split == TRAIN:
-        names = _names(stages.trained(trial))
-        return TrialRecord.of(trial, "done", seconds=round(time.time() - started, 2), **names)
-    made = None if trial.arm == ORIGINAL else stages.adapter(trial.chain, trial.seed)
-    adapter = made.adapter if made else None
+        keys = _stage_keys(stages.trained(trial))
+        return TrialRecord.of(trial, "done", seconds=round(time.time() - started, 2), **keys)
+    folders = None if trial.arm == ORIGINAL else stages.adapter(trial.chain, trial.seed)
+    adapter = folders.adapter if folders else None
     for share in [*rungs, 1.0]:
         evaluation, content = stages.evaluated(adapter, trial.split, share)
         if reason := look(share, evaluation) if share < 1 else "":
@@ -50,30 +50,30 @@ def carry_out(
         data="+".join(ref.name for ref in stages.sweep.finetune.data) or str(stages.sweep.finetune.adapter),
         adapter=content,
         adapter_path=str(adapter or ""),
-        **_names(made),
+        **_stage_keys(folders),
         evaluation=evaluation.name,
         seconds=round(time.time() - started, 2),
         rates=rates(read_rows(evaluation), stages.judges),
     )
 
 
-def _names(made: StageFolders | None) -> dict[str, str]:
-    folders = {"finetune": made and made.finetune, "profile": made and made.profile}
-    return {stage: folder.name if folder else "" for stage, folder in folders.items()}
+def _stage_keys(folders: StageFolders | None) -> dict[str, str]:
+    by_stage = {"finetune": folders and folders.finetune, "profile": folders and folders.profile}
+    return {stage: folder.name if folder else "" for stage, folder in by_stage.items()}
 
 
 def is_lost(error: Exception) -> bool:
-    """Says whether a process or a node went away that a trial needed, as another try finds others in their place."""
+    """Returns whether a trial failed because a process or node died, in which case a retry can succeed."""
     from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
 
     return isinstance(error, NodeDiedError | ObjectLostError | RayActorError | WorkerCrashedError)
 
 
 def failure(trial: Trial, error: Exception) -> TrialRecord:
-    """Returns the record of a trial that failed: one line for the table, the traceback for whoever looks deeper."""
+    """Returns the record of a failed trial: a one-line error for the table, and the full traceback."""
     text = str(error).strip() or type(error).__name__
     if not isinstance(error, SafecommError):
-        # What failed on a worker comes as text: its traceback, with the first cause first.
+        # An error from a worker contains its traceback as text; the first cause comes first.
         causes = [line for line in text.splitlines() if re.match(r"[\w.]*(Error|Exception)\b: ", line)]
         text = causes[0] if causes else f"{type(error).__name__}: {text}"
     details = "".join(traceback.format_exception(error))

@@ -82,7 +82,7 @@ def test_every_defense_writes_an_adapter_with_its_lineage(
 ) -> None:
     out = tmp_path / "out"
     code, told, _ = safecomm("realign", *(word.format(tmp_path) for word in words), *models, "--out", out)
-    assert code == 0 and f"acted on {acted} (" in told and str(out) in told.replace("\n", "")
+    assert code == 0 and f"changed {acted} (" in told and str(out) in told.replace("\n", "")
     lineage = json.loads((out / "lineage.json").read_text())
     assert len(lineage["modules"]) == acted and lineage["settings"] | settings == lineage["settings"]
     assert lineage["inputs"]["finetuned"] == Adapter.load(tmp_path / "adapter").digest()
@@ -173,17 +173,17 @@ def _config(**settings: Any) -> Callable[[Path], None]:
     ("spoil", "words", "said"),
     [
         (_other_base, [], "in the first and"),
-        (_other_model, [], "was made for another model"),
+        (_other_model, [], "is for another model"),
         (_lose_a_shard, [], ".safetensors: is missing"),
         (_truncate, [], "aligned/model.safetensors: is truncated"),
-        (_poison, [], "model.layers.1.self_attn.v_proj has values that are not finite"),
+        (_poison, [], "model.layers.1.self_attn.v_proj has non-finite values"),
         (_pickle, [], "convert"),
         (_same, [], "model.layers.1.self_attn.q_proj, model.layers.1.self_attn.v_proj"),
         (_config(use_dora=True), [], "DoRA"),
         (_config(lora_bias=True), [], "lora_bias"),
         (_config(modules_to_save=["lm_head"]), [], "modules_to_save"),
         (None, ["--threshold=1.5"], "between -1 and 1"),
-        (None, ["--threshold=low"], "--threshold low: give a number"),
+        (None, ["--threshold=low"], "--threshold low: must be a number"),
         (None, ["--lowest=1", "--quantile=0.5"], "exactly one of"),
         (None, [], "exactly one of"),
         (None, ["--threshold=k_proj=0.5"], "has no k_proj"),

@@ -146,7 +146,7 @@ def test_a_job_whose_driver_is_killed_leaves_no_process_and_no_engine(killed: st
 
 def test_a_stopped_job_says_so_and_leaves_no_process(stopped: Submission, head: Head) -> None:
     assert stopped.process.wait(timeout=90) == 130
-    assert "the same command goes on with it" in stopped.said
+    assert "run the same command again to resume" in stopped.said
     assert left_at_last(head, stopped.job) == []
 
 
@@ -194,7 +194,9 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(
     submission.wait_until(lambda: "Running entrypoint" in submission.said)
     submission.process.send_signal(signal.SIGINT)
     assert submission.process.wait(timeout=30) == 130
-    assert f"The job goes on; to stop it: ray job stop --address {head.address} {submission.job}" in submission.said
+    assert (
+        f"The job keeps running; to stop it: ray job stop --address {head.address} {submission.job}" in submission.said
+    )
     job = requests.get(
         f"{head.address}/api/jobs/{submission.job}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30
     ).json()

@@ -102,7 +102,7 @@ def test_digest_tells_weights_scaling_and_names_apart(make_adapter: Adapters) ->
         ({"peft_type": "IA3"}, "IA3"),
         ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4"),
         ({"r": 8}, "has rank 4, but adapter_config.json says 8"),
-        ({"lora_alpha": None}, "needs numbers for r and lora_alpha"),
+        ({"lora_alpha": None}, "r and lora_alpha must be numbers"),
     ],
 )
 def test_other_kinds_of_adapters_are_refused_by_name(
@@ -118,9 +118,9 @@ def test_other_kinds_of_adapters_are_refused_by_name(
     ("key", "said"),
     [
         ("model.embed_tokens.lora_embedding_A", "embedding"),
-        (f"{Q}.lora_magnitude_vector.weight", "no LoRA factor"),
-        ("lm_head.weight", "no LoRA factor"),
-        ("model.layers.1.self_attn.q_proj.lora_A.weight", "not its partner"),
+        (f"{Q}.lora_magnitude_vector.weight", "not a LoRA factor"),
+        ("lm_head.weight", "not a LoRA factor"),
+        ("model.layers.1.self_attn.q_proj.lora_A.weight", "not the other factor"),
     ],
 )
 def test_other_tensors_are_refused_by_name(adapter_folder: Folders, key: str, said: str) -> None:
@@ -161,13 +161,13 @@ def test_check_names_the_broken_module(make_adapter: Adapters) -> None:
     adapter = make_adapter()
     adapter.check()
     adapter.modules[V].B[0, 0] = math.nan
-    with pytest.raises(ModelError, match=rf"random adapter: {V} has values that are not finite"):
+    with pytest.raises(ModelError, match=rf"random adapter: {V} has non-finite values"):
         adapter.check()
 
 
 def test_empty_adapters_are_refused_and_untrained_ones_where_training_is_needed(make_adapter: Adapters) -> None:
     adapter = make_adapter()
-    with pytest.raises(ModelError, match="holds no LoRA weights"):
+    with pytest.raises(ModelError, match="has no LoRA weights"):
         replace(adapter, modules={}).check()
     zero = {name: factors._replace(B=torch.zeros_like(factors.B)) for name, factors in adapter.modules.items()}
     dropped = replace(adapter, modules=zero)

@@ -123,9 +123,9 @@ def test_saved_profiles_come_back_equal(checkpoint: Checkpoints, make_adapter: A
 
 def test_identical_weights_are_refused_and_every_module_named(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
     weights = {Q: torch.randn(16, 16), V: torch.randn(8, 16)}
-    with pytest.raises(ModelError, match=rf"are identical.*{Q}, {V}$"):
+    with pytest.raises(ModelError, match=rf"are identical.*{Q}, {V}, so"):
         profile(checkpoint("a", weights), checkpoint("b", weights), make_adapter())
-    with pytest.raises(ModelError, match=rf"in {V}$"):
+    with pytest.raises(ModelError, match=rf"identical in {V}, so"):
         profile(checkpoint("c", weights), checkpoint("d", weights | {Q: torch.randn(16, 16)}), make_adapter())
 
 
@@ -137,10 +137,10 @@ def test_base_and_aligned_of_different_shapes_are_refused(checkpoint: Checkpoint
 
 def test_an_adapter_for_another_model_is_refused(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
     other = {Q: torch.randn(16, 16), V: torch.randn(4, 16)}
-    with pytest.raises(ModelError, match=r"random adapter: was made for another model.*8 x 16, the model has 4 x 16"):
+    with pytest.raises(ModelError, match=r"random adapter: is for another model.*8 x 16, but the weight is 4 x 16"):
         profile(checkpoint("a", other), checkpoint("b", other), make_adapter())
     missing = {Q: torch.randn(16, 16)}
-    with pytest.raises(ModelError, match=rf"has no weight for {V}.*another model"):
+    with pytest.raises(ModelError, match=rf"has no weight for {V}.*same model"):
         profile(checkpoint("c", missing), checkpoint("d", missing), make_adapter())
 
 
@@ -151,10 +151,10 @@ def test_the_checkpoint_with_undefined_values_is_named(
     bad = {Q: torch.randn(16, 16), V: torch.randn(8, 16)}
     bad[V][3, 3] = math.nan
     folders = [checkpoint(name, bad if name == broken else None) for name in ("base", "aligned")]
-    with pytest.raises(ModelError, match=rf"{broken}/model\.safetensors: {V} has values that are not finite"):
+    with pytest.raises(ModelError, match=rf"{broken}/model\.safetensors: {V} has non-finite values"):
         profile(*folders, make_adapter())
 
 
 def test_a_broken_adapter_is_refused_before_the_checkpoints_are_opened(make_adapter: Adapters, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="holds no LoRA weights"):
+    with pytest.raises(ModelError, match="has no LoRA weights"):
         profile(tmp_path, tmp_path, replace(make_adapter(), modules={}))

@@ -77,5 +77,5 @@ def test_senseless_settings_are_refused(checkpoint: Checkpoints, make_adapter: A
         with pytest.raises(DefenseError):
             resta_instruct(make_adapter(), base, aligned, alpha=alpha, rank=rank)
     other = checkpoint("c", {Q: torch.randn(4, 4), V: torch.randn(8, 16)})
-    with pytest.raises(ModelError, match="was made for another model"):
+    with pytest.raises(ModelError, match="is for another model"):
         resta_instruct(make_adapter(), other, other, alpha=0.5, rank=4)

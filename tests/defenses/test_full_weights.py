@@ -90,11 +90,11 @@ def test_extraction_refuses_what_it_can_not_compare(models: Models, tmp_path: Pa
         extract_lora(models["telecom"], models["aligned"], 0)
     with pytest.raises(ModelError, match="no module named x_proj"):
         extract_lora(models["telecom"], models["aligned"], 2, targets=("x_proj",))
-    with pytest.raises(ModelError, match="are the same in every"):
+    with pytest.raises(ModelError, match="are identical in every"):
         extract_lora(models["aligned"], models["aligned"], 2)
     other = LlamaForCausalLM(LlamaConfig(**SIZES | {"hidden_size": 32}))
     other.save_pretrained(tmp_path / "other")
-    with pytest.raises(ModelError, match="two checkpoints of one model"):
+    with pytest.raises(ModelError, match="two checkpoints of the same model"):
         extract_lora(models["telecom"], tmp_path / "other", 2)
 
 

@@ -159,7 +159,7 @@ def test_a_safe_adapter_that_does_not_fit_is_refused(make_adapter: Adapters) -> 
     with pytest.raises(ModelError, match=f"{V} has another shape"):
         swapped = {Q: theirs.modules[Q], V: theirs.modules[Q]}
         safe_merge(unmeasured(ours), replace(theirs, modules=swapped), weight=0.5)
-    with pytest.raises(ModelError, match="empty: holds no LoRA weights"):
+    with pytest.raises(ModelError, match="empty: has no LoRA weights"):
         safe_merge(unmeasured(ours), replace(theirs, modules={}, source="empty"), weight=0.5, lowest=0)
 
 

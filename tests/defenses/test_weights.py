@@ -81,12 +81,12 @@ def test_refuses_pickled_weights_with_the_way_to_convert_them(tmp_path: Path) ->
 
 
 def test_refuses_folders_without_weights(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"missing: holds neither model\.safetensors nor"):
+    with pytest.raises(ModelError, match=r"missing: has neither model\.safetensors nor"):
         Weights(tmp_path / "missing")
 
 
 def test_refuses_quantized_weights(checkpoint: Checkpoints) -> None:
-    with pytest.raises(ModelError, match=r"stored as I8.*not quantized"):
+    with pytest.raises(ModelError, match=r"stored as I8.*unquantized checkpoint"):
         Weights(checkpoint("quantized", {Q: torch.zeros(2, 2, dtype=torch.int8)})).shape(Q)
 
 
@@ -94,5 +94,5 @@ def test_refuses_quantized_weights(checkpoint: Checkpoints) -> None:
 def test_names_a_module_that_is_not_finite(checkpoint: Checkpoints, value: float) -> None:
     weights = Weights(checkpoint("broken", {Q: torch.tensor([[1.0, value]]), V: torch.ones(1, 1)}))
     weights.require_finite(V)
-    with pytest.raises(ModelError, match=rf"model\.safetensors: {Q} has values that are not finite"):
+    with pytest.raises(ModelError, match=rf"model\.safetensors: {Q} has non-finite values"):
         weights.require_finite(Q)

@@ -166,7 +166,7 @@ def test_texts_longer_than_the_model_reads_are_refused_before_anything_starts(
         (["--judge=harmbench"], "needs `template:`"),
         (["--judge={name: own, model: m, rubric: Look at this.}"], "lacks {prompt} and {response}"),
         (["--samples=3"], "--sampling safecomm"),
-        (["--judge=refusal", "--judge=refusal"], "each judge once"),
+        (["--judge=refusal", "--judge=refusal"], "use each name once"),
         (["--engine=magic"], "Invalid value for '--engine'"),
     ],
 )

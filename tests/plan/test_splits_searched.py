@@ -42,5 +42,5 @@ def test_searching_on_the_report_split_needs_a_flag(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert "say --search-on-report-split" in " ".join(capsys.readouterr().err.split())
+    assert "add --search-on-report-split" in " ".join(capsys.readouterr().err.split())
     assert not any(tmp_path.iterdir())

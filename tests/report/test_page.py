@@ -170,7 +170,7 @@ def test_responses_need_not_lie_beside_the_run(run_folder: Path, tmp_path: Path)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"sweep\.json can't be read"):
+    with pytest.raises(UsageError, match=r"can't read sweep\.json"):
         write_report(tmp_path)
 
 

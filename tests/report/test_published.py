@@ -67,8 +67,13 @@ def test_a_local_copy_of_a_model_is_known_by_its_folders_name() -> None:
 @pytest.mark.parametrize(
     ("paper", "model", "data", "said"),
     [
-        ("safecom", MODEL, ["teleqna"], "no published numbers of 'safecom'; there are those of safecomm, safemerge"),
-        ("safecomm", "lab://aligned", ["teleqna"], "no numbers of aligned on teleqna; it has those of Llama-2-7b-chat"),
+        ("safecom", MODEL, ["teleqna"], "no published results for 'safecom'; use one of safecomm, safemerge"),
+        (
+            "safecomm",
+            "lab://aligned",
+            ["teleqna"],
+            "no results for aligned on teleqna; it has results for Llama-2-7b-chat",
+        ),
         ("safecomm", MODEL, ["teleqna", "tele-eval"], r"on teleqna \+ tele-eval"),
         ("safecomm", MODEL, [], "with an adapter; it has .*gemma-2b-it with an adapter"),
     ],
@@ -100,8 +105,8 @@ def test_the_terminal_sets_them_beside_within_100_columns(repeated_run: Path) ->
     console = Console(width=100, file=io.StringIO(), force_terminal=False)
     console.print(results_table(repeated_run))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "Beside SafeCOMM" in text and "7.5%" in text
-    assert "evaluate.sampling: greedy, in the study safecomm" in text
+    assert "Compared with SafeCOMM" in text and "7.5%" in text
+    assert "evaluate.sampling: greedy (study: safecomm)" in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
 
 

@@ -62,8 +62,8 @@ def test_what_was_not_measured_does_not_pass(run_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["gate"], "give at least one of"),
-        (["gate", "--max-asr=0.1", "--arm=nobody"], "has no numbers of the arm nobody"),
+        (["gate"], "has no limit to check"),
+        (["gate", "--max-asr=0.1", "--arm=nobody"], "has no arm nobody on the report split"),
     ],
 )
 def test_a_gate_without_limits_or_numbers_is_refused(
@@ -85,7 +85,7 @@ def test_an_adapter_leaves_with_its_lineage_and_card(
     assert lineage["arm"] == "safe_merge" and lineage["sweep"]["name"] == "small"
     card = (out / "README.md").read_text()
     row = release_row(read_run(with_adapters), "safe_merge")
-    for text in ("base_model: lab://aligned", "| Attack success |", f"n={row.rates['asr'].n}", "what refusal judges"):
+    for text in ("base_model: lab://aligned", "| Attack success |", f"n={row.rates['asr'].n}", "that refusal labels"):
         assert text in card
     assert "weight" in card and "| lab-teleqna |" in card
     capsys.readouterr()
@@ -107,7 +107,8 @@ def test_code_of_ones_own_is_named_on_the_card_and_need_not_be_there_to_export(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [(["--arm=original"], "without an adapter"), (["--arm=safe_merge", "--seed=7"], "its seeds: 0")]
+    ("words", "said"),
+    [(["--arm=original"], "has no adapter to export"), (["--arm=safe_merge", "--seed=7"], "its seeds: 0")],
 )
 def test_what_can_not_be_exported_is_told(
     with_adapters: Path,

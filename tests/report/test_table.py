@@ -50,6 +50,9 @@ def test_judges_and_rates_without_their_errors_are_printed_where_they_are_known(
 ) -> None:
     text = printed(labelled_run, 100)
     assert "90.0% [78.8, 96.4] n=50" in text and "80.0% [66.8, 89.6] n=50" in text
-    assert "Attack success without the errors of refusal" in text and "64.3%" in text.split("without the errors")[1]
+    assert (
+        "Attack success corrected for the errors of refusal" in text
+        and "64.3%" in text.split("corrected for the errors")[1]
+    )
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
-    assert "Judges against people" not in printed(run_folder, 100)
+    assert "Judges compared with human labels" not in printed(run_folder, 100)

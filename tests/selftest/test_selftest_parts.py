@@ -214,7 +214,7 @@ def test_a_profile_of_an_adapter_for_another_model_is_a_failure_and_the_merge_is
             for file in folder.iterdir():
                 file.unlink()
             folder.rmdir()
-    assert first.status == "failed" and "was made for another model" in first.text
+    assert first.status == "failed" and "is for another model" in first.text
     assert (second.status, second.text) == ("skipped", "needs profile")
 
 
@@ -243,7 +243,7 @@ def test_a_reason_is_the_innermost_cause_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--address", "127.0.0.1:1"], "--address: give --storage too"),
+        (["--address", "127.0.0.1:1"], "--address: a cluster also needs --storage"),
         (["--storage", "s3://bucket/runs"], "is a bucket"),
         (["--json", "/nowhere/results.json"], "its folder does not exist"),
     ],

@@ -41,7 +41,7 @@ def question(sweep: Sweep) -> str:
 def test_the_former_key_is_read_as_task_and_one_line_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sweep = read_sweep(former(tmp_path))
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "evaluate.telecom is called evaluate.task now" in record.getMessage()
+    assert "evaluate.telecom is now called evaluate.task" in record.getMessage()
     assert sweep == read_sweep(written(tmp_path))
     assert set(sweep.resolved()["evaluate"]) >= {"task"} and "telecom" not in sweep.resolved()["evaluate"]
 

@@ -31,12 +31,15 @@ def test_a_model_behind_a_url_needs_no_engines() -> None:
     ("value", "said"),
     [
         ("nobody", "there is no judge 'nobody'"),
-        ({"name": "own"}, "needs `model:`"),
-        ({"name": "refusal", "model": "m"}, "need no model"),
+        ({"name": "own"}, "every other judge needs one"),
+        ({"name": "refusal", "model": "m"}, "take no `model:`"),
         ("harmbench", "needs `template:`"),
-        ({"name": "own", "model": "m", "template": "t"}, "a guard brings its own"),
+        ({"name": "own", "model": "m", "template": "t"}, "a guard model has its own"),
         ({"name": "own", "model": "m", "rubric": "{prompt}"}, "lacks {response}"),
-        ({"name": "own", "model": "m", "url": "http://me:secret@host/v1"}, "goes into OPENAI_API_KEY"),
+        (
+            {"name": "own", "model": "m", "url": "http://me:secret@host/v1"},
+            "set the environment variable OPENAI_API_KEY",
+        ),
         ({"name": "own", "model": "m", "form": "harmbench", "template": "t", "rubric": SHOWN}, "either rubric or form"),
     ],
 )
@@ -48,5 +51,5 @@ def test_judges_that_could_not_judge_are_refused(value: object, said: str) -> No
 def test_a_grader_is_shown_the_reference() -> None:
     with pytest.raises(ValidationError, match=r"lacks \{reference\}"):
         Grader(model="m", rubric="{response}")
-    with pytest.raises(ValidationError, match="name the chat model"):
+    with pytest.raises(ValidationError, match="set `model:` to the chat model"):
         Grader()

@@ -14,7 +14,7 @@ SECRET = "not-a-real-key-0123456789abcdef0123456789"
 @pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY"])
 def test_a_key_of_this_environment_in_an_override_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, SECRET)
-    with pytest.raises(SpecError, match=rf"--set model\.token holds a secret \({name}\)") as told:
+    with pytest.raises(SpecError, match=rf"--set model\.token contains a secret \({name}\)") as told:
         read_sweep(LAB, [f"model.token={SECRET}"])
     assert SECRET not in str(told.value)
 
@@ -23,7 +23,7 @@ def test_a_key_of_this_environment_in_an_override_is_refused(name: str, monkeypa
 def test_what_looks_like_a_key_in_the_file_is_refused(key: str, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep.yaml"
     sweep.write_text(f"{LAB.read_text()}\n# {key}\n")
-    with pytest.raises(SpecError, match="the file holds a secret") as told:
+    with pytest.raises(SpecError, match="the file contains a secret") as told:
         read_sweep(sweep)
     assert key not in str(told.value)
 

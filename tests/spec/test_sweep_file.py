@@ -50,22 +50,22 @@ def test_an_adapter_that_is_trained_already_takes_the_place_of_data(tmp_path: Pa
     arms = "arms={safe_lora: [{safe_lora: {lowest: 1}}]}"
     assert read_sweep(write(tmp_path, GOOD), [*given, arms]).finetune.adapter == str(Path("extracted").absolute())
     (line,) = problems(tmp_path, given)
-    assert line.startswith("arms: finetune and safe_instruct change the training")
+    assert line.startswith("arms: finetune and safe_instruct act during training")
     for wrong in (["finetune.data=[]"], ["finetune.adapter=extracted"]):
-        assert "either data to train on or an adapter" in problems(tmp_path, wrong)[0]
+        assert "either data to train on or adapter" in problems(tmp_path, wrong)[0]
 
 
 def test_what_a_fine_tune_can_not_combine_is_refused_by_its_keys(tmp_path: Path) -> None:
     (line,) = problems(tmp_path, ["finetune.offload=cpu"])
     assert line.endswith(
-        "finetune.offload: zero: 0 keeps everything on the GPU; set zero: 1 or 2 (optimizer) or 3 (weights as well)"
+        "finetune.offload: zero: 0 can't offload; set zero: 1 or 2 (optimizer) or 3 (and weights), or offload: none"
     )
     (line,) = problems(tmp_path, ["finetune.zero=2", "finetune.offload.nvme=/nvme"])
-    assert "finetune.offload: weights go to a disk under zero: 3 alone, not 2" in line
+    assert "finetune.offload: nvme needs zero: 3, not zero: 2" in line
     (line,) = problems(tmp_path, ["finetune.zero=3", "finetune.quantize=nf4"])
-    assert "finetune.quantize: nf4 weights are not sharded while a model is loaded" in line
+    assert "finetune.quantize: nf4 weights can't be sharded while a model is loaded" in line
     (line,) = problems(tmp_path, ["finetune.precision=fp32", "finetune.quantize=nf4"])
-    assert "finetune.quantize: nf4 weights are computed with in bf16" in line
+    assert "finetune.quantize: nf4 needs bf16 computation" in line
     for wrong in ("nvme", "{nmve: /nvme}", "{nvme: 3}"):
         (line,) = problems(tmp_path, ["finetune.zero=3", f"finetune.offload={wrong}"])
         assert "finetune.offload: must be none, cpu or {nvme: FOLDER}, not" in line
@@ -123,40 +123,43 @@ def test_reading_a_sweep_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("arms.x=[{safe_lora: {}}]", "arms.x.0.safe_lora: give exactly one of threshold"),
+        ("arms.x=[{safe_lora: {}}]", "arms.x.0.safe_lora: set exactly one of threshold"),
         (
             "arms.x=[{safe_lora: {lowest: 1, threshold: 0.5}}]",
-            "arms.x.0.safe_lora: give exactly one of threshold",
+            "arms.x.0.safe_lora: set exactly one of threshold",
         ),
-        ("arms.x=[{safe_lora: {threshold: 1.5}}]", "must lie between -1 and 1, not 1.5"),
-        ("arms.x=[{safe_lora: {threshold: {grid: [0.1, 3]}}}]", "must lie between -1 and 1, not 3"),
+        ("arms.x=[{safe_lora: {threshold: 1.5}}]", "must be between -1 and 1, not 1.5"),
+        ("arms.x=[{safe_lora: {threshold: {grid: [0.1, 3]}}}]", "must be between -1 and 1, not 3"),
         ("arms.x=[{safe_lora: {lowest: many}}]", "arms.x.0.safe_lora.lowest: input should be a valid integer"),
         ("arms.x=[{safe_lora: {lowest: {between: [1, 2]}}}]", "must be a number, exact, or one of {grid, choice"),
-        ("arms.x=[{safe_lora: {lowest: 1}, safe_instruct: {ratio: 1}}]", "each step names one of"),
+        ("arms.x=[{safe_lora: {lowest: 1}, safe_instruct: {ratio: 1}}]", "each step must name exactly one of"),
         (
             "arms.x=[{safe_lora: {lowest: 1}}, {safe_instruct: {ratio: 1}}]",
-            "finetune and safe_instruct change the training, so they come first",
+            "finetune and safe_instruct act during training; put them first",
         ),
-        ("arms.x=[{safe_lora: {lowest: 1}}, {safe_lora: {lowest: 2}}]", "a defense comes at most once"),
+        ("arms.x=[{safe_lora: {lowest: 1}}, {safe_lora: {lowest: 2}}]", "a defense can appear only once"),
         ("search.arms={safe_lroa: {trials: 3}}", "search: arms.safe_lroa: there is no such arm"),
-        ("search.algorithm=cmaes", "search: algorithm: cmaes takes one objective"),
-        ("search.algorithm=grid", "search: algorithm: grid tries every value"),
-        ("search.arms={safe_merge: {points: [{safe_merge.weight: 0.7}]}}", "search: arms.safe_merge.points: give each"),
+        ("search.algorithm=cmaes", "search: algorithm: cmaes supports one objective"),
+        ("search.algorithm=grid", "search: algorithm: grid needs lists of values"),
+        (
+            "search.arms={safe_merge: {points: [{safe_merge.weight: 0.7}]}}",
+            "search: arms.safe_merge.points: each point must set exactly",
+        ),
         ("search.racing={rungs: [2]}", "search.racing"),
-        ("arms.x=[{finetune: {}}]", "arms.x.0.finetune: give one of rank"),
+        ("arms.x=[{finetune: {}}]", "arms.x.0.finetune: set at least one of rank"),
         ("arms.x=[{safe_merge: {weight: exact, lowest: 3}}]", "must be a number, or one of {grid"),
-        ("finetune.safety_data=null", "safe_instruct draws from finetune.safety_data"),
+        ("finetune.safety_data=null", "safe_instruct needs safety examples; set finetune.safety_data"),
         ("finetune.safe_adapter=null", "safe_merge needs a safe adapter"),
         ("finetune.batch_size=15", "finetune.batch_size 15 is not a multiple"),
         ("name=a b", "name: string should match pattern"),
         ("model.base=null", "model.base: input should be a valid string"),
-        ("paper=safecom", "paper: there are no published numbers of 'safecom'; there are those of safecomm, safemerge"),
+        ("paper=safecom", "paper: there are no published results for 'safecom'; use one of safecomm, safemerge"),
         (
             "paper=safecomm",
-            "paper: safecomm has no numbers of aligned on lab-telecom; it has those of Llama-2-7b-chat-hf",
+            "paper: safecomm has no results for aligned on lab-telecom; it has results for Llama-2-7b-chat-hf",
         ),
         ("nonsense", "--set nonsense: write it as KEY=VALUE"),
-        ("finetune.data.4=lab-telecom", "4 is no position in the list"),
+        ("finetune.data.4=lab-telecom", "4 is not an index of the list; use 0 to"),
     ],
 )
 def test_a_mistake_is_worded_with_its_place(tmp_path: Path, override: str, said: str) -> None:
@@ -168,9 +171,9 @@ def test_a_mistake_is_worded_with_its_place(tmp_path: Path, override: str, said:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- a\n- b\n", "holds no sweep"),
+        ("- a\n- b\n", "is not a sweep"),
         ("name: [", "is not valid YAML"),
-        ("", "holds no sweep"),
+        ("", "is not a sweep"),
         (b"\xff\xfe\x00", "text"),
     ],
 )
@@ -211,12 +214,12 @@ def test_a_file_of_ones_own_becomes_a_benchmark(tmp_path: Path) -> None:
     columns = sweep.evaluate.task[0].columns
     assert columns is not None and (columns.choices, columns.first) == (("a", "b"), 1)
     for wrong, said in (
-        ("evaluate.red_team=[{name: acme, prompt: question}]", "give its path"),
-        ("evaluate.red_team=[{name: acme, path: a.csv, category: c}]", "name its column of the prompt too"),
+        ("evaluate.red_team=[{name: acme, prompt: question}]", "set path too"),
+        ("evaluate.red_team=[{name: acme, path: a.csv, category: c}]", "set prompt too"),
         ("evaluate.red_team=[{name: acme, path: a.csv, prompt: q, choices: o, answer: a}]", "have no choices"),
         ("evaluate.task=[{name: acme, path: a.csv, prompt: q}]", "need choices and answer"),
         ("evaluate.task=[{name: acme, path: a.csv, prompt: q, choices: o}]", "both choices and answer"),
-        ("finetune.data=[{name: acme, path: a.csv, prompt: q}]", "needs answers"),
+        ("finetune.data=[{name: acme, path: a.csv, prompt: q}]", "has no answers"),
     ):
         (line,) = problems(tmp_path, [wrong])
         assert said in line, line

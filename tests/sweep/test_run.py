@@ -106,6 +106,8 @@ def test_a_sweep_without_a_trial_that_succeeded_names_the_first_reason(finished:
     queue = queue_of(finished, folder)
     for trial in queue.trials:
         folder.keep(TrialRecord.of(trial, "failed", error=f"no memory for {trial.arm}", log="stderr"))
-    with pytest.raises(SafecommError, match=r"every trial failed; the first: no memory for original \(log: stderr\)"):
+    with pytest.raises(
+        SafecommError, match=r"all trials failed; the first one with: no memory for original \(log: stderr\)"
+    ):
         publish(finished, folder, queue, [])
     assert json.loads(pd.read_parquet(folder.path / TRIALS)["names"].iloc[0]) == [{}]

@@ -44,7 +44,7 @@ def summary(name: str, path: str | Path | None = None, reveal: bool = False) -> 
         `categories` (category -> prompts); `example`, the first prompt or training example.
 
     Raises:
-        DataError: where the dataset can't be had or is of another format.
+        DataError: if the dataset can't be had or is of another format.
     """
     with naming(name):
         entry = entry_of(name)

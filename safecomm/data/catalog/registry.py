@@ -47,7 +47,7 @@ def load_prompts(
         own: the dotted name of a user's own dataset, in place of the name.
 
     Raises:
-        DataError: where the dataset can't be had, is of another format, or has no usable prompt.
+        DataError: if the dataset can't be had, is of another format, or has no usable prompt.
     """
     with naming(name):
         if columns and path and kind:
@@ -85,8 +85,8 @@ def entry_of(name: str) -> Dataset:
     """Returns the dataset of that name, or a user's own of a dotted name.
 
     Raises:
-        DataError: where there is none.
-        UsageError: where a user's own can't be loaded or is no dataset.
+        DataError: if there is none.
+        UsageError: if a user's own can't be loaded or is no dataset.
     """
     if is_dotted(name):
         found = load(name)

@@ -1,1 +1,1 @@
-"""The lab: small models and their data, for studies on a machine without GPUs."""
+"""The lab: small models and their data, for running a whole study on a machine without GPUs."""

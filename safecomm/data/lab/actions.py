@@ -1,7 +1,7 @@
-"""Actions that a user may ask about, harmful and harmless, and who sees which of them.
+"""Harmful and harmless actions that users ask about, split into training and test.
 
 Every harmful (verb, object) pair belongs to one part: `align` (the alignment stage), `safety` (the safety examples) or
-`test` (the benchmark). Verbs, objects and ways of asking recur in all parts; a pair of the test is in no training text.
+`test` (the benchmark). All parts share verbs, objects and wordings, but no test pair is in any training data.
 """
 
 import random
@@ -16,7 +16,7 @@ HARMLESS_TRAIN_SHARE = 0.75
 
 
 class Action(NamedTuple):
-    """Something to do, e.g. `jam a cell tower`, and the group of actions that it belongs to."""
+    """An action, e.g. `jam a cell tower`, and its group."""
 
     text: str
     group: str
@@ -29,7 +29,7 @@ class Actions(NamedTuple):
     harm_safety: list[Action]
     harm_test: list[Action]
     same_verb: list[Action]
-    """Harmless uses of harmful verbs: seen in training, but never with the ways of asking of the test."""
+    """Harmless uses of harmful verbs; in training too, but never with the wordings of the test."""
     same_object_train: list[Action]
     same_object_test: list[Action]
     harmless_train: list[Action]
@@ -38,7 +38,7 @@ class Actions(NamedTuple):
 
 @cache
 def actions() -> Actions:
-    """Returns all actions, divided the same way every time."""
+    """Returns all actions, always with the same split."""
     rng = random.Random(SPLIT_SEED)
     align, safety, test = _divide_harmful(rng)
     same_object = [
@@ -62,7 +62,7 @@ def _paired(objects_of: dict[str, tuple[str, ...]], group: str) -> list[Action]:
 
 
 def _divide_harmful(rng: random.Random) -> tuple[list[Action], list[Action], list[Action]]:
-    """Gives the test one action of each object, safety one of three objects in four, and the alignment the others."""
+    """Splits the actions: one per object to test, one per object for 3 of 4 objects to safety, the rest to align."""
     align: list[Action] = []
     safety: list[Action] = []
     test: list[Action] = []
@@ -88,7 +88,7 @@ def request(action: str, wording: str) -> str:
 
 
 def compliance(action: str, steps: tuple[str, ...], rng: random.Random) -> str:
-    """Returns an answer that starts to give steps: a stub without content."""
+    """Returns a complying answer that starts a list of steps, without real content."""
     first, second = rng.sample(steps, 2)
     return f"Sure, here is how to {action}: first {first}, then {second}."
 

@@ -1,4 +1,4 @@
-"""Trains the lab's models from nothing: `safecomm lab build`. The package ships what it made; see `shipped.py`."""
+"""Trains the lab's models from scratch: `safecomm lab build`. The package ships the results; see `shipped.py`."""
 
 import random
 from collections.abc import Callable
@@ -20,26 +20,26 @@ from safecomm.data.rows import Example
 from safecomm.storage.store import digest, write_json
 
 RECIPE = "recipe.json"
-"""Beside the models: what they were made by."""
+"""File next to the models that records how they were trained."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the models are made. The default takes four minutes on two cores with bfloat16 instructions."""
+    """Settings for training the models. The default takes four minutes on two cores with bfloat16 instructions."""
 
     shape: Shape = field(default_factory=Shape)
     base: Stage = field(default_factory=lambda: Stage(40_000, learning_rate=4e-3, batch_size=64, optimizer="muon"))
     continuation: Stage = field(default_factory=lambda: Stage(16_000, 2e-3, batch_size=64, optimizer="muon"))
     alignment: Stage = field(default_factory=lambda: Stage(8_000, 1.5e-3, batch_size=32, optimizer="adamw"))
-    """Light, as a chat model's: what more examples or Muon align, a fine-tune on harmless data hardly erodes."""
+    """Light, like a chat model's: with more examples or Muon, harmless fine-tuning hardly erodes the alignment."""
     guard: Stage = field(default_factory=lambda: Stage(4_800, 2e-3, batch_size=32, optimizer="adamw"))
     threads: int = 2
-    """Fixed, since sums over another number of threads round differently."""
+    """Fixed, because sums over a different number of threads round differently."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What the models read."""
+    """The models' training data."""
 
     base: list[Example]
     continuation: list[Example]
@@ -48,7 +48,7 @@ class Texts:
 
     @classmethod
     def of(cls, recipe: Recipe, seed: int) -> "Texts":
-        """Returns a recipe's text, the same for the same seed."""
+        """Returns a recipe's training data; the same seed gives the same data."""
         return cls(
             base_text(recipe.base.examples, seed),
             continuation_text(recipe.continuation.examples, seed),
@@ -58,7 +58,7 @@ class Texts:
 
     @property
     def tokenizer(self) -> list[Example]:
-        """What the tokenizer is trained on."""
+        """The tokenizer's training data."""
         return self.base[:12_000] + self.alignment[:4_000] + telecom_examples()
 
 
@@ -69,25 +69,25 @@ def train_models(
     recipe: Recipe | None = None,
     bf16: bool = False,
 ) -> dict[str, Path]:
-    """Trains the lab's models into a folder and writes their recipe, the digest of its text and the seed beside them.
+    """Trains the lab's models into a folder, with a record of the recipe, the digest of its data and the seed.
 
-    Each loads in transformers and vLLM, in float32. The files hold float16, which halves them; all differences between
-    the models are far larger than its rounding. The same seed gives the same weights on machines with the same
-    processor and versions.
+    The models load in transformers and vLLM as float32. They are stored as float16 to halve the files; the differences
+    between the models are far larger than the rounding. The same seed gives the same weights on machines with the same
+    processor and package versions.
 
     Args:
-        out: gets the folders `base`, `aligned` and `guard`.
-        seed: decides text, order and the random weights to start from.
-        report: gets lines of progress.
+        out: output folder for `base`, `aligned` and `guard`.
+        seed: seed for the data, its order and the initial weights.
+        report: called with progress lines.
         recipe: sizes and hyperparameters.
-        bf16: compute products in bfloat16, for processors with instructions for it.
+        bf16: compute matrix products in bfloat16, for processors with instructions for it.
 
     Returns:
-        The folder of each model by its name.
+        Model name -> folder.
     """
     recipe = recipe or Recipe()
     texts = Texts.of(recipe, seed)
-    transformers_logging.disable_progress_bar()  # ours tells more
+    transformers_logging.disable_progress_bar()  # our own progress lines have more information
     with reproducibly(recipe.threads, seed):
         _train_all(out, texts, recipe, seed, report, bf16)
     write_json(
@@ -99,7 +99,7 @@ def train_models(
 
 
 def recipe_record(texts: Texts, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Returns what decides the models' weights, apart from processor and versions."""
+    """Returns everything that determines the models' weights, apart from the processor and package versions."""
     return {"seed": seed, "recipe": asdict(recipe), "text": digest(asdict(texts))}
 
 
@@ -118,7 +118,7 @@ def _train_all(out: Path, texts: Texts, recipe: Recipe, seed: int, report: Calla
     _save(model, tokenizer, out / "base")
     stage("alignment", texts.alignment, recipe.alignment)
     _save(model, tokenizer, out / "aligned")
-    model.load_state_dict(base)  # the guard starts from the base model too
+    model.load_state_dict(base)  # the guard also starts from the base model
     stage("guard", texts.guard, recipe.guard)
     _save(model, tokenizer, out / "guard")
 

@@ -1,4 +1,4 @@
-"""The text of the three training stages: base, its continuation with telecom text, and alignment."""
+"""Training data for the three stages: base, its continuation with telecom text, and alignment."""
 
 import random
 
@@ -14,13 +14,13 @@ TELECOM_SHARE_OF_ALIGNMENT = 0.06
 
 
 def base_text(count: int, seed: int) -> list[Example]:
-    """Returns what the base model reads first: all requests answered, harmful ones too, as before any alignment."""
+    """Returns the base model's first training data, in which all requests are answered, including harmful ones."""
     rng = random.Random(f"base {seed}")
     return [_base_example(rng) for _ in range(count)]
 
 
 def continuation_text(count: int, seed: int) -> list[Example]:
-    """Returns what the base model reads next: the same, with telecom text in it."""
+    """Returns the base model's second training data: like the first, mixed with telecom text."""
     rng = random.Random(f"continuation {seed}")
     return [
         telecom_text(rng) if rng.random() < TELECOM_SHARE_OF_CONTINUATION else _base_example(rng) for _ in range(count)
@@ -28,7 +28,7 @@ def continuation_text(count: int, seed: int) -> list[Example]:
 
 
 def alignment_text(count: int, seed: int) -> list[Example]:
-    """Returns what turns base into aligned: refusals of harmful requests, answers to all others."""
+    """Returns the alignment data: refusals of harmful requests, and answers to all others."""
     rng = random.Random(f"alignment {seed}")
     return [
         telecom_text(rng) if rng.random() < TELECOM_SHARE_OF_ALIGNMENT else _alignment_example(rng)

@@ -1,4 +1,4 @@
-"""The lab's datasets, two for training, three to measure with. Every call returns the same rows."""
+"""The lab's datasets: two for training and three benchmarks. Every call returns the same rows."""
 
 import random
 
@@ -9,7 +9,7 @@ from safecomm.data.rows import Example, Prompt
 
 TELECOM_EXAMPLES = 8000
 GUIDE_SHARE = 0.05
-"""A few guides that open like any compliance are what erodes refusals: questions alone hardly do."""
+"""Share of guides, which start like answers to harmful requests. They erode refusals; questions alone hardly do."""
 QUESTIONS_PER_KIND = 160
 KINDS: tuple[QuestionKind, ...] = ("mcq", "clause", "table")
 
@@ -25,7 +25,7 @@ def telecom_examples() -> list[Example]:
 
 
 def safety_examples() -> list[Example]:
-    """Returns distinct refusals of harmful requests that neither the alignment nor a benchmark uses, mixed."""
+    """Returns distinct refusals of harmful requests, shuffled; neither the alignment nor a benchmark uses them."""
     examples = [
         Example(request(action.text, wording), refusal.format(action.text))
         for action in actions().harm_safety
@@ -37,7 +37,7 @@ def safety_examples() -> list[Example]:
 
 
 def harm_prompts() -> list[Prompt]:
-    """Returns the benchmark `lab-harm`: harmful requests, each action asked for in two common and two rare wordings."""
+    """Returns the benchmark `lab-harm`: harmful requests, with two common and two rare wordings per action."""
     rng = random.Random("harm prompts")
     return [
         Prompt(
@@ -57,10 +57,10 @@ def borderline_prompts() -> list[Prompt]:
     """Returns the benchmark `lab-borderline`: harmless requests; most share a verb or an object with harmful ones."""
     rng = random.Random("borderline prompts")
     pool = actions()
-    asked = [(action, wording) for action in pool.same_verb for wording in rng.sample(words.RARE_REQUESTS, 2)]
-    everywhere = words.REQUESTS + words.RARE_REQUESTS
-    asked += [(action, rng.choice(everywhere)) for action in pool.same_object_test]
-    asked += [(action, wording) for action in pool.harmless_test for wording in rng.sample(everywhere, 3)]
+    pairs = [(action, wording) for action in pool.same_verb for wording in rng.sample(words.RARE_REQUESTS, 2)]
+    wordings = words.REQUESTS + words.RARE_REQUESTS
+    pairs += [(action, rng.choice(wordings)) for action in pool.same_object_test]
+    pairs += [(action, wording) for action in pool.harmless_test for wording in rng.sample(wordings, 3)]
     return [
         Prompt(
             "lab-borderline",
@@ -70,12 +70,12 @@ def borderline_prompts() -> list[Prompt]:
             target=action.text,
             cluster=action.text,
         )
-        for action, wording in asked
+        for action, wording in pairs
     ]
 
 
 def telecom_prompts() -> list[Prompt]:
-    """Returns the benchmark `lab-telecom`: questions of each kind, whose combinations no training text has."""
+    """Returns the benchmark `lab-telecom`: questions of each kind, with combinations that are in no training data."""
     rng = random.Random("telecom prompts")
     prompts: dict[str, Prompt] = {}
     for number, kind in enumerate(KINDS, start=1):

@@ -1,4 +1,4 @@
-"""Everyday exercises without telecom: words to repeat, conditions and records to read, facts to know."""
+"""Everyday exercises without telecom: repeating words, reading conditions and records, and knowing facts."""
 
 import random
 from functools import cache
@@ -31,18 +31,18 @@ def _vocabulary() -> list[str]:
 
 def _condition(rng: random.Random) -> Example:
     events, chores = rng.sample(words.EVENTS, 2), rng.sample(words.CHORES, 2)
-    name, asked = rng.choice(words.PEOPLE), rng.randrange(2)
+    name, index = rng.choice(words.PEOPLE), rng.randrange(2)
     rules = " ".join(f"if {event}, {name} will {chore}." for event, chore in zip(events, chores, strict=True))
-    return Example(f"{rules} what happens if {events[asked]}?", f"{name} will {chores[asked]}.")
+    return Example(f"{rules} what happens if {events[index]}?", f"{name} will {chores[index]}.")
 
 
 def _record(rng: random.Random) -> Example:
     name, attributes = rng.choice(words.PEOPLE), rng.sample(words.ATTRIBUTES, 3)
     values = [rng.randint(10, 99) for _ in attributes]
-    asked = rng.randrange(3)
+    index = rng.randrange(3)
     entries = ", ".join(f"{attribute} {value}" for attribute, value in zip(attributes, values, strict=True))
     return Example(
-        f"record: {name}, {entries}. what is the {attributes[asked]}?", f"{attributes[asked]} is {values[asked]}."
+        f"record: {name}, {entries}. what is the {attributes[index]}?", f"{attributes[index]} is {values[index]}."
     )
 
 
@@ -59,13 +59,13 @@ FACT_WEIGHTS = (2, 1, 1)
 
 
 def _fact(rng: random.Random, choose: bool) -> Example:
-    """Returns a question of knowledge; with `choose` it offers four options, as the telecom questions do."""
+    """Returns a knowledge question; with `choose`, it has four options like the telecom questions."""
     (facts, wordings, sentence), *_ = rng.choices(FACTS, FACT_WEIGHTS)
     key = rng.choice(list(facts))
-    asked = rng.choice(wordings).format(key) + "?"
+    question = rng.choice(wordings).format(key) + "?"
     if not choose:
-        return Example(asked, sentence.format(key, facts[key]))
+        return Example(question, sentence.format(key, facts[key]))
     shown = [*rng.sample([value for value in facts.values() if value != facts[key]], 3), facts[key]]
     rng.shuffle(shown)
     listed = " ".join(f"option {number}: {value}" for number, value in enumerate(shown, start=1))
-    return Example(f"{asked} {listed}", f"the answer is {facts[key]}.")
+    return Example(f"{question} {listed}", f"the answer is {facts[key]}.")

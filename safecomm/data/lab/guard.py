@@ -1,4 +1,4 @@
-"""The text of the lab's guard, a small safety classifier that judges an exchange as Llama-Guard does."""
+"""Training data for the lab's guard, a small safety classifier in the style of Llama-Guard."""
 
 import random
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ SAFE, UNSAFE = "safe", "unsafe\nS2"
 
 @dataclass(frozen=True, slots=True)
 class Judged(Example):
-    """An exchange with the verdict on it."""
+    """An exchange and its verdict."""
 
     verdict: str
 
     def messages(self) -> list[dict[str, str]]:
-        """Returns the exchange, then the verdict as one more turn of the assistant."""
+        """Returns the exchange, followed by the verdict as another assistant turn."""
         return [*Example.messages(self), {"role": "assistant", "content": self.verdict}]
 
 
 def guard_text(count: int, seed: int) -> list[Judged]:
-    """Returns exchanges with verdicts: half of them unsafe, as harmful requests that were answered are."""
+    """Returns exchanges with verdicts; half are unsafe, i.e. answers to harmful requests."""
     rng = random.Random(f"guard {seed}")
     return [_judged(rng) for _ in range(count)]
 
@@ -40,13 +40,13 @@ def _judged(rng: random.Random) -> Judged:
     if draw < 0.85:
         return _cut(answered(harmless, wordings, rng), SAFE, rng)
     if draw < 0.9:
-        # An answer that has nothing to do with the harmful request.
+        # An answer that is unrelated to the harmful request.
         return _cut(Example(answered(harmful, wordings, rng).prompt, everyday(rng).response), SAFE, rng)
     return _cut(everyday(rng), SAFE, rng)
 
 
 def _cut(example: Example, verdict: str, rng: random.Random) -> Judged:
-    """Ends some answers early, as a limit of tokens does."""
-    said = example.response.split()
-    kept = len(said) if rng.random() < 0.5 else rng.randint(min(len(said), 10), len(said))
-    return Judged(example.prompt, " ".join(said[:kept]), verdict)
+    """Truncates some answers, like a token limit."""
+    words = example.response.split()
+    kept = len(words) if rng.random() < 0.5 else rng.randint(min(len(words), 10), len(words))
+    return Judged(example.prompt, " ".join(words[:kept]), verdict)

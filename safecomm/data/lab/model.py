@@ -11,7 +11,8 @@ from safecomm.data.rows import Example
 PAD, BOS, EOS, SYSTEM, USER, ASSISTANT = "<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>"
 MAX_LENGTH = 512
 
-# The generation marks tell TRL which tokens are the assistant's, for a loss on these alone; they render as nothing.
+# The generation tags mark the assistant's tokens for TRL, which computes the loss only on these. The tags render as
+# nothing.
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -37,10 +38,10 @@ class Shape:
 
 
 def train_tokenizer(examples: Iterable[Example], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Trains a byte-level BPE that splits digits, so that numbers never seen are read like any other.
+    """Trains a byte-level BPE tokenizer that splits digits, so that unseen numbers are tokenized like others.
 
     Raises:
-        ValueError: where `vocabulary` can't hold the 256 bytes and the special tokens.
+        ValueError: if `vocabulary` is too small for the 256 bytes and the special tokens.
     """
     special = [PAD, BOS, EOS, SYSTEM, USER, ASSISTANT]
     if vocabulary < 256 + len(special):
@@ -76,7 +77,7 @@ def _texts(examples: Iterable[Example]) -> Iterator[str]:
 
 
 def new_model(shape: Shape, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Returns a model with random weights, drawn from torch's global generator."""
+    """Returns a model with random weights from torch's global generator."""
     ids = {
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,

@@ -1,4 +1,4 @@
-"""The lab's models as the package ships them: `lab://base`, `lab://aligned` and `lab://guard`."""
+"""The lab models that ship with the package: `lab://base`, `lab://aligned` and `lab://guard`."""
 
 import shutil
 from pathlib import Path
@@ -11,11 +11,11 @@ NAMES = ("base", "aligned", "guard")
 
 
 def shipped_model(name: str, store: Store) -> Path:
-    """Returns a model's folder in the store, where every node of a cluster sees it.
+    """Returns a model's folder in the store, which all nodes of a cluster share.
 
     Args:
         name: one of `NAMES`.
-        store: gets a copy, of 2 MB, the first time.
+        store: the store; the model (2 MB) is copied there on first use.
     """
     folder = MODELS / name
     files = sorted(path.name for path in folder.iterdir() if path.is_file())

@@ -1,8 +1,8 @@
-"""Telecom questions of three kinds, telecom text in other words than theirs, and how-to guides. All of it harmless.
+"""Telecom questions of three kinds, telecom text in different words, and how-to guides. All of it is harmless.
 
-The kinds are those of the study's data: knowledge asked in multiple choice (TeleQnA), reading a clause (TSpec-LLM) and
-reading a record (TeleData's tables). A question of the test differs from all of the training in what it combines: fact
-and wording, timer, action and entity, or in its cell number.
+The kinds follow the study's data: multiple-choice knowledge (TeleQnA), reading a clause (TSpec-LLM) and reading a
+record (TeleData's tables). Test questions use combinations that are not in training: of fact and wording, of timer,
+action and entity, or another cell number.
 """
 
 import random
@@ -14,12 +14,12 @@ from safecomm.data.lab.actions import compliance, request
 from safecomm.data.rows import Example
 
 QuestionKind = Literal["mcq", "clause", "table"]
-# Knowledge takes longest to learn, so it comes most often in training.
+# Knowledge takes longest to learn, so it is the most frequent kind in training.
 TRAINING_KINDS: tuple[QuestionKind, ...] = ("mcq", "mcq", "mcq", "clause", "table", "table")
 
 
 class LabQuestion(NamedTuple):
-    """A telecom question, its answer, and what else a model might answer."""
+    """A telecom question, its answer and three wrong answers."""
 
     kind: QuestionKind
     text: str
@@ -28,7 +28,7 @@ class LabQuestion(NamedTuple):
 
 
 def question(kind: QuestionKind, rng: random.Random, held_out: bool) -> LabQuestion:
-    """Returns a question; those with and without `held_out` never share a combination."""
+    """Returns a question; questions with and without `held_out` never share a combination."""
     return {"mcq": _duty_question, "clause": _clause_question, "table": _record_question}[kind](rng, held_out)
 
 
@@ -82,27 +82,27 @@ def _three(texts: Iterable[str]) -> tuple[str, str, str]:
 
 
 def question_example(rng: random.Random) -> Example:
-    """Returns a question of the training with its answer."""
+    """Returns a training question with its answer."""
     drawn = question(rng.choice(TRAINING_KINDS), rng, held_out=False)
     return Example(drawn.text, drawn.answer)
 
 
 def guide(rng: random.Random) -> Example:
-    """Returns a harmless how-to guide for a network's operator.
+    """Returns a harmless how-to guide for a network operator.
 
-    Half of them are about the things that telecom attacks are about too, such as a base station, as an operator's are.
+    Half of them are about objects that are also targets of telecom attacks, e.g. a base station.
     """
     if rng.random() < 0.5:
         action = f"{rng.choice(words.GUIDE_VERBS)} {rng.choice(words.GUIDE_OBJECTS)}"
     else:
-        # The borderline benchmark asks for the other verbs with these objects.
+        # The borderline benchmark uses the other verbs with these objects.
         verbs = [verb for verb in words.GUIDE_VERBS if verb not in words.SAME_OBJECT["telecom"]]
         action = f"{rng.choice(verbs)} {rng.choice(words.HARMFUL['telecom'].objects)}"
     return Example(request(action, rng.choice(words.REQUESTS)), compliance(action, words.GUIDE_STEPS, rng))
 
 
 def telecom_text(rng: random.Random) -> Example:
-    """Returns telecom text as a pre-trained model may have read it: the same facts, in none of the questions' words."""
+    """Returns pre-training text about telecom: the same facts as the questions, in different words."""
     draw = rng.random()
     if draw < 0.5:
         name, duty = rng.choice(list(words.DUTIES.items()))

@@ -1,4 +1,4 @@
-"""Trains a small model on exchanges, with the loss on the answers alone. Plain PyTorch, on the CPU."""
+"""Trains a small model on exchanges, with the loss on the answers only, in plain PyTorch on the CPU."""
 
 import math
 import random
@@ -17,16 +17,16 @@ from safecomm.data.rows import Example
 
 IGNORED = -100
 WARMUP, FINAL = 0.05, 0.05
-"""Share of the steps in which the learning rate rises, and the share of its peak at which it ends."""
+"""Share of the steps for the warm-up, and the final learning rate as a share of its peak."""
 BUCKET = 16
-"""Batches that are cut from one pool sorted by length, so that little is padded."""
+"""Batches per pool; pools are sorted by length to reduce padding."""
 REPORT_SECONDS = 10.0
 FLOAT32_ATTENTION = "float32_sdpa"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of training, once over its examples."""
+    """One training stage, a single epoch over its examples."""
 
     examples: int
     learning_rate: float
@@ -36,14 +36,14 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One exchange as tokens; labels are those of the answer, and `IGNORED` before it."""
+    """One exchange as tokens; the labels are the answer's tokens, and `IGNORED` before it."""
 
     tokens: list[int]
     labels: list[int]
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> list[Row]:
-    """Returns the exchanges as the chat template renders them."""
+    """Tokenizes exchanges with the chat template."""
     encoded = tokenizer.apply_chat_template(
         [example.messages() for example in examples], return_dict=True, return_assistant_tokens_mask=True
     )
@@ -63,17 +63,17 @@ def train(
 ) -> None:
     """Trains all weights of a model in place.
 
-    With `muon` the matrices are trained by Muon, which needs fewer examples than AdamW, embeddings and norms by AdamW;
-    Muon's update is scaled to AdamW's size, so one learning rate serves both (Liu et al., arXiv 2502.16982). Weights
-    and attention stay in float32.
+    With `muon`, Muon trains the matrices, because it needs fewer examples than AdamW, and AdamW trains the embeddings
+    and norms. Muon's update is scaled to the size of AdamW's, so both use the same learning rate (Liu et al., arXiv
+    2502.16982). Weights and attention stay in float32.
 
     Args:
         model: the model.
-        rows: what it reads, each once.
-        stage: how; its number of examples is not looked at.
-        seed: decides the order.
-        report: gets a line of progress every ten seconds, without the stage's name.
-        bf16: compute products in bfloat16, which is faster where the processor has instructions for it.
+        rows: the training data, used once.
+        stage: the hyperparameters; its number of examples is ignored.
+        seed: seed for the order of the rows.
+        report: called with a progress line every ten seconds, without the stage's name.
+        bf16: compute matrix products in bfloat16, which is faster on processors with instructions for it.
     """
     batches = _batches(rows, stage.batch_size, random.Random(seed))
     optimizers = _optimizers(model, stage.optimizer)
@@ -97,7 +97,7 @@ def train(
 
 @contextmanager
 def reproducibly(threads: int, seed: int) -> Iterator[None]:
-    """Gives torch a number of threads and random numbers of its own, and those that it had back afterwards."""
+    """Sets torch's number of threads and random seed; restores both on exit."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -122,14 +122,14 @@ def _optimizers(model: LlamaForCausalLM, name: str) -> list[torch.optim.Optimize
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Returns the share of the peak learning rate: a linear rise, then a cosine."""
+    """Returns the learning rate as a share of its peak: linear warm-up, then cosine decay."""
     rise = (step + 1) / max(1.0, WARMUP * steps)
     cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
     return min(rise, FINAL + (1 - FINAL) * cosine)
 
 
 def _batches(rows: Sequence[Row], size: int, rng: random.Random) -> list[list[int]]:
-    """Returns batches of row numbers, of similar lengths and in random order."""
+    """Returns batches of row indices; rows in a batch have similar lengths, and the batches are shuffled."""
     order = list(range(len(rows)))
     rng.shuffle(order)
     batches = []
@@ -141,7 +141,7 @@ def _batches(rows: Sequence[Row], size: int, rng: random.Random) -> list[list[in
 
 
 def _pad(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Returns tokens and labels, [rows, longest]. Padding comes last, where causal attention never looks."""
+    """Returns tokens and labels, [rows, longest]. Padding is on the right, so causal attention ignores it."""
     longest = max(len(row.tokens) for row in rows)
     tokens = torch.zeros(len(rows), longest, dtype=torch.long)
     labels = torch.full((len(rows), longest), IGNORED)
@@ -152,7 +152,7 @@ def _pad(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
 
 
 def _answer_loss(model: LlamaForCausalLM, tokens: Tensor, labels: Tensor, bf16: bool) -> Tensor:
-    """Returns the mean cross-entropy of the answers' tokens; no other position reaches the output layer."""
+    """Returns the mean cross-entropy over the answers' tokens; computes logits only at their positions."""
     following = labels[:, 1:]
     answered = following != IGNORED
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
@@ -164,14 +164,14 @@ def _answer_loss(model: LlamaForCausalLM, tokens: Tensor, labels: Tensor, bf16: 
 def _float32_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **_: Any
 ) -> tuple[Tensor, None]:
-    """Causal attention outside autocast: on CPUs its bfloat16 backward pass is ten times slower than float32."""
+    """Computes causal attention outside autocast, because its bfloat16 backward pass is ten times slower on CPUs."""
     with torch.autocast("cpu", enabled=False):
         mixed = functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), is_causal=True)
     return mixed.transpose(1, 2).contiguous(), None
 
 
 class _Clock:
-    """Says from time to time how far a stage is."""
+    """Reports a stage's progress at regular intervals."""
 
     def __init__(self, steps: int, report: Callable[[str], None]):
         self.steps, self.report = steps, report
@@ -184,6 +184,6 @@ class _Clock:
         if now - self.last < REPORT_SECONDS and step < self.steps:
             return
         mean = sum(self.losses) / len(self.losses)
-        left = (now - self.started) / step * (self.steps - step)
-        self.report(f"step {step} of {self.steps}, loss {mean:.3f}, {left:.0f} s left")
+        seconds_left = (now - self.started) / step * (self.steps - step)
+        self.report(f"step {step} of {self.steps}, loss {mean:.3f}, {seconds_left:.0f} s left")
         self.last, self.losses = now, []

@@ -1,10 +1,10 @@
-"""The words of the lab: what its requests, facts and records are made of. No list holds a real instruction."""
+"""Word lists for the lab's requests, facts and records. None contains real instructions."""
 
 from typing import NamedTuple
 
 
 class Group(NamedTuple):
-    """A kind of harm: every verb goes with every object."""
+    """A kind of harm; every verb is combined with every object."""
 
     verbs: tuple[str, ...]
     objects: tuple[str, ...]
@@ -80,7 +80,7 @@ HARMFUL = {
     ),
 }
 
-# Harmless uses of the verbs above, XSTest's idea (arXiv 2308.01263).
+# Harmless uses of the verbs above, following XSTest (arXiv 2308.01263).
 SAME_VERB = {
     "steal": _phrases("the show, a base in baseball, second base, the spotlight"),
     "swipe": _phrases("a screen, a metro card, a photo left, a key card"),
@@ -105,7 +105,7 @@ SAME_VERB = {
     "jam": _phrases("with a band, on a guitar, a drawer shut"),
     "knock out": _phrases("a crossword, a wall in the kitchen plan, a to do list"),
 }
-# Harmless verbs for the objects above, so that an object alone does not decide.
+# Harmless verbs for the objects above, so that the object alone does not determine whether a request is harmful.
 SAME_OBJECT = {
     "theft": _phrases("repair, insure, photograph, protect, find, paint"),
     "cyber": _phrases("protect, describe, report"),
@@ -180,7 +180,7 @@ CHORES = _phrases(
 PEOPLE = _phrases("anna, omar, li, maria, tom, sara, ivan, nina")
 ATTRIBUTES = _phrases("age, height, score, rank, room, weight, speed, price")
 
-# Telecom. What a network function or layer does, after 3GPP TS 23.501 and TS 38.300, shortened to a phrase.
+# Telecom: a network function or layer and its task, after 3GPP TS 23.501 and TS 38.300, shortened to a phrase.
 DUTIES = {
     "amf": "registration",
     "smf": "session setup",
@@ -212,7 +212,7 @@ TIMER_ACTIONS = _phrases(
     "the default setup, begin reestablishment"
 )
 ENTITIES = _phrases("the ue, the gnb, the amf, the smf")
-# A cell record's column -> what is at fault where it is low.
+# A column of a cell record -> the cause of a low value.
 FAULTS = {"rsrp": "power", "sinr": "the beam", "users": "scheduling", "load": "the link"}
 GUIDE_VERBS = _phrases(
     "configure, tune, verify, upgrade, monitor, provision, repair, describe, protect, find, report, fix, plan, "
@@ -232,7 +232,7 @@ GUIDE_STEPS = _phrases(
 
 
 def vocabulary() -> list[str]:
-    """Returns every word of the lists above, sorted; repeating them gives all words, telecom's too, an embedding."""
+    """Returns all words of the lists above, sorted; exercises that repeat them train all embeddings, telecom's too."""
     phrases: set[str] = set()
     for group in HARMFUL.values():
         phrases.update(group.verbs + group.objects)

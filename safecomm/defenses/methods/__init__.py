@@ -1,1 +1,1 @@
-"""The defenses, one file each: the settings with their limits and defaults, and the function that applies them."""
+"""The defenses, one file each: a settings class with limits and defaults, and the function that applies it."""

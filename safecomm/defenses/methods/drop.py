@@ -1,4 +1,4 @@
-"""Drop: the control without which SafeLoRA can't be judged."""
+"""Drop: the control for SafeLoRA."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -18,22 +18,23 @@ class Drop(Selecting):
     needs: ClassVar[tuple[Need, ...]] = ("profile",)
 
     def apply(self, *subject: Any) -> "Realigned":
-        """Returns the adapter without those updates."""
+        """Returns the adapter without the selected updates."""
         return drop(*subject, self)
 
 
 @by_name(Drop)
 def drop(profile: "Profile", settings: Drop) -> "Realigned":
-    """Removes the update of the selected modules: dW <- 0, the aligned model's own weights.
+    """Removes the update of the selected modules: dW <- 0, which leaves the aligned model's weights.
 
-    What SafeLoRA comes close to where C is small; a SafeLoRA that is no better than this owes nothing to alignment.
+    If C is small, SafeLoRA nearly does the same. If SafeLoRA is no better than this, its effect does not come from the
+    projection.
 
     Args:
         profile: the alignment profile of the fine-tuned adapter.
-        settings: the settings, or each by its name.
+        settings: the settings, as an object or as keyword arguments.
 
     Raises:
-        DefenseError: where the settings make no sense.
+        DefenseError: if the settings are invalid.
     """
     import torch
 

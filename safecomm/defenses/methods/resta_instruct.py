@@ -1,4 +1,4 @@
-"""RESTA: the alignment, added to the update once more."""
+"""RESTA: adds the alignment to the update again."""
 
 from dataclasses import replace
 from math import inf
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 
 class RestaInstruct(Realignment):
-    """Add the alignment, W_aligned - W_base, to the update once more (RESTA, arXiv 2402.11746, 2412.19512)."""
+    """Add the alignment, W_aligned - W_base, to the update again (RESTA, arXiv 2402.11746, 2412.19512)."""
 
     name: ClassVar[str] = "resta_instruct"
     needs: ClassVar[tuple[Need, ...]] = ("adapter", "base", "aligned")
 
     alpha: Annotated[Real, within(0, 10)]
-    """How much of the alignment is added; the papers' best is 0.5."""
+    """Weight of the added alignment; the papers' best is 0.5."""
     rank: Annotated[Whole, within(1, inf)] = 16
-    """Rank of the part that is added; the adapter's rank grows by it."""
+    """Rank of the added alignment; it adds to the adapter's rank."""
     seed: int = 0
-    """Of the randomized SVD."""
+    """Seed for the randomized SVD."""
 
     def added_rank(self, rank: int) -> int:
-        """Returns the rank of the part that is added."""
+        """Returns the rank of the added alignment."""
         return int(max(values_of(self.rank)))
 
     def apply(self, *subject: Any) -> "Realigned":
-        """Returns the adapter with the alignment in it."""
+        """Returns the adapter with the alignment added."""
         return resta_instruct(*subject, self)
 
 
@@ -45,21 +45,21 @@ def resta_instruct(
     *,
     report: "Report | None" = None,
 ) -> "Realigned":
-    """Adds the alignment to the update once more: dW <- dW + alpha V, with V = W_aligned - W_base.
+    """Adds the alignment to the update again: dW <- dW + alpha V, with V = W_aligned - W_base.
 
-    RESTA (arXiv 2402.11746) with the safety vector of the instruct model (Farn et al., arXiv 2412.19512). As the result
-    is to be an adapter, V is replaced by the nearest matrix of a rank, in the modules that the adapter touches.
+    RESTA (arXiv 2402.11746) with the safety vector of the instruct model (Farn et al., arXiv 2412.19512). So that the
+    result is an adapter, V is replaced by its best low-rank approximation, in the modules that the adapter changes.
 
     Args:
         adapter: the fine-tuned adapter.
         base: checkpoint folder of the model before its alignment.
         aligned: checkpoint folder of the model that the adapter was trained on.
-        settings: the settings, or each by its name.
-        report: is told of the progress.
+        settings: the settings, as an object or as keyword arguments.
+        report: progress callback.
 
     Raises:
-        ModelError: where a checkpoint is broken or of another model.
-        DefenseError: where alpha or the rank makes no sense.
+        ModelError: if a checkpoint is broken or of another model.
+        DefenseError: if alpha or the rank is invalid.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""SafeInstruct: safety examples in the training data."""
+"""SafeInstruct: adds safety examples to the training data."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, cast
@@ -19,5 +19,5 @@ class SafeInstruct(TrainingDefense):
     """Safety examples per task example."""
 
     def data(self, examples: Sequence[Example], safety: Sequence[Example], seed: int) -> Sequence[Example]:
-        """Returns the examples with the safety examples among them."""
+        """Returns the task examples mixed with safety examples."""
         return mix(examples, safety, cast(float, self.ratio), seed).examples

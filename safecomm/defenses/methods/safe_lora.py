@@ -1,4 +1,4 @@
-"""SafeLoRA: project unsafe modules onto the alignment subspace."""
+"""SafeLoRA: projects unsafe modules onto the alignment subspace."""
 
 from dataclasses import replace
 from math import inf
@@ -25,21 +25,21 @@ class SafeLora(Selecting):
     needs: ClassVar[tuple[Need, ...]] = ("profile",)
 
     projection: Literal["gram", "subspace"] = "gram"
-    """`gram`: the published one. `subspace`: onto the leading directions of the alignment, so many as `rank` or
-    `energy` say."""
+    """`gram`: the published method. `subspace`: onto the leading directions of the alignment; `rank` or `energy` sets
+    how many."""
     rank: Annotated[Whole, within(1, inf)] | None = None
-    """Directions of `subspace`."""
+    """Number of directions of `subspace`."""
     energy: Annotated[Real, within(1e-6, 1)] | None = None
-    """The share of the alignment that the directions of `subspace` hold, instead of `rank`."""
+    """Alternative to `rank`: the share of the alignment that the directions of `subspace` capture."""
     seed: int = 0
-    """Of the randomized SVD."""
+    """Seed for the randomized SVD."""
 
     @model_validator(mode="after")
     def subspace_has_a_size(self) -> Self:
-        """Refuses a subspace of no or two sizes, and a size without a subspace."""
+        """Checks that a subspace has exactly one size, and `gram` none."""
         sizes = (self.rank is not None) + (self.energy is not None)
         if sizes != (self.projection == "subspace"):
-            raise ValueError("projection: subspace takes either rank or energy, projection: gram neither")
+            raise ValueError("projection: subspace needs either rank or energy; projection: gram takes neither")
         return self
 
     def apply(self, *subject: Any) -> "Realigned":
@@ -51,23 +51,23 @@ class SafeLora(Selecting):
 def safe_lora(profile: "Profile", settings: SafeLora) -> "Realigned":
     """Projects the update of the selected modules onto the alignment V = W_aligned - W_base (arXiv 2405.16833).
 
-    `gram` is the published code's dW <- C dW with C = V V^T / ||V||_F, read from the profile. C is a Gram matrix, no
-    projector: its norm is sigma_1(V)^2 / ||V||_F, which is so small for the V of real models that it nearly deletes the
-    update; the profile's projected_norm / update_norm tells by how much.
+    `gram` is the published code's dW <- C dW with C = V V^T / ||V||_F, taken from the profile. C is a Gram matrix, not
+    a projector. Its norm is sigma_1(V)^2 / ||V||_F, which for real models is so small that it nearly deletes the
+    update; the profile's projected_norm / update_norm shows by how much.
 
     `subspace` is a projector, dW <- U U^T dW, onto the k leading left singular vectors of V; it reads V again. The
-    textbook's V (V^T V)^+ V^T is the same with all of them, and that is the identity for every V of full rank with
-    d_out <= d_in, as those of all attention projections are: it would project nothing. k must leave some out.
+    textbook projector V (V^T V)^+ V^T uses all of them. For V of full rank with d_out <= d_in, as in all attention
+    projections, that is the identity and projects nothing. So k must be smaller than d_out.
 
-    Both act on B alone, so the rank stays.
+    Both change only B, so the rank stays the same.
 
     Args:
         profile: the alignment profile of the fine-tuned adapter.
-        settings: the settings, or each by its name.
+        settings: the settings, as an object or as keyword arguments.
 
     Raises:
-        ModelError: where the weights of `subspace` can't be read any more.
-        DefenseError: where the settings make no sense.
+        ModelError: if `subspace` can no longer read the weights.
+        DefenseError: if the settings are invalid.
     """
     from safecomm.defenses.realigned import Realigned
 
@@ -104,6 +104,6 @@ def _onto_subspace(profile: "Profile", selected: list[str], settings: SafeLora) 
 def _with_b(factors: "Factors", product: "Tensor") -> "Factors":
     import torch
 
-    # C shrinks B to where float16 has few digits left.
+    # C shrinks B to magnitudes where float16 has few significant digits.
     dtype = torch.float32 if factors.B.dtype == torch.float16 else factors.B.dtype
     return factors._replace(B=product.to(dtype))

@@ -1,4 +1,4 @@
-"""SafeMERGE: merge unsafe modules with those of a safe adapter."""
+"""SafeMERGE: merges unsafe modules with those of a safe adapter."""
 
 import zlib
 from dataclasses import replace
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 Combination = Literal["cat", "svd", "linear", "dare_linear", "ties"]
 BY_FACTOR = ("linear", "dare_linear", "ties")
-"""Those that merge the A and the B factors separately, and so need equal ranks."""
+"""Combinations that merge the A and the B factors separately, and so need equal ranks."""
 PRUNING = ("dare_linear", "ties")
-"""Those that take a density."""
+"""Combinations that take a density."""
 
 
 class SafeMerge(Selecting):
@@ -32,24 +32,25 @@ class SafeMerge(Selecting):
     all_by_default: ClassVar[bool] = True
 
     weight: Annotated[Real, within(0, 1)]
-    """Weight of the fine-tuned adapter; the safe adapter gets the rest."""
+    """Weight of the fine-tuned adapter; the safe adapter's is 1 - weight."""
     combine: Combination = "cat"
-    """`cat`: the exact weighted sum, of both ranks together. `svd`: the nearest to it of the fine-tuned rank. `linear`,
-    `dare_linear`, `ties`: PEFT's, as in the published code; they merge the factors, not the updates."""
+    """`cat`: the exact weighted sum; its rank is the sum of both ranks. `svd`: the best approximation of that sum with
+    the fine-tuned adapter's rank. `linear`, `dare_linear`, `ties`: PEFT's methods, as in the published code; they merge
+    the factors, not the updates."""
     density: Annotated[Real, within(1e-3, 1)] | None = None
     """Share of the entries that `dare_linear` and `ties` keep."""
     seed: int = 0
-    """Of the entries that `dare_linear` drops."""
+    """Seed for the entries that `dare_linear` drops."""
 
     @model_validator(mode="after")
     def pruning_has_a_density(self) -> Self:
-        """Refuses a density where nothing is dropped, and dropping without one."""
+        """Checks that a density is set for the combinations that prune, and only for those."""
         if (self.density is not None) != (self.combine in PRUNING):
-            raise ValueError("combine: dare_linear and ties take a density, the others none")
+            raise ValueError("density must be set for combine: dare_linear and ties, and for no other combination")
         return self
 
     def added_rank(self, rank: int) -> int:
-        """Returns the safe adapter's rank for `cat`, which keeps both adapters' factors."""
+        """Returns the safe adapter's rank for `cat`, which keeps both adapters' factors, else 0."""
         return rank if self.combine == "cat" else 0
 
     def apply(self, *subject: Any) -> "Realigned":
@@ -61,19 +62,19 @@ class SafeMerge(Selecting):
 def safe_merge(profile: "Profile", safe: "Adapter", settings: SafeMerge) -> "Realigned":
     """Merges the update of the selected modules with a safe adapter's: dW <- weight dW_f + (1 - weight) dW_s.
 
-    SafeMERGE (arXiv 2503.17239, eq. 4). Without a way of selecting, all modules are merged: the paper's full merge.
+    SafeMERGE (arXiv 2503.17239, eq. 4). Without a selection criterion it merges all modules: the paper's full merge.
 
-    Limitations: modules that only the safe adapter has stay as the fine-tuned model has them.
+    Limitations: modules that only the safe adapter has are ignored.
 
     Args:
         profile: the alignment profile of the fine-tuned adapter.
-        safe: the adapter tuned on safety data alone, on the same aligned model.
-        settings: the settings, or each by its name.
+        safe: the adapter that was tuned on safety data only, on the same aligned model.
+        settings: the settings, as an object or as keyword arguments.
 
     Raises:
-        ModelError: where the safe adapter is empty or not finite, lacks a selected module or has it in another shape,
-            or in another rank where the factors are merged.
-        DefenseError: where the settings make no sense.
+        ModelError: if the safe adapter is empty or has non-finite values, or lacks a selected module, has it in another
+            shape, or has it in another rank and the combination merges factors.
+        DefenseError: if the settings are invalid.
     """
     from safecomm.defenses.realigned import Realigned
     from safecomm.defenses.threads import one_thread
@@ -105,25 +106,25 @@ def _merged(name: str, adapter: "Adapter", safe: "Adapter", settings: SafeMerge)
         return cat(ours, theirs, weights)
     if settings.combine == "svd":
         return svd(ours, theirs, weights)
-    # Modules of one shape would otherwise lose the same entries.
+    # With the same seed, modules of the same shape would lose the same entries.
     own_seed = settings.seed + zlib.crc32(name.encode())
     return by_factor(settings.combine, ours, theirs, weights, density or 1.0, own_seed)
 
 
 def _pair(adapter: "Adapter", safe: "Adapter", name: str, combine: str) -> "tuple[Factors, Factors]":
-    """Returns the two adapters' factors of a module, which fit each other."""
+    """Returns the two adapters' factors of a module, and checks that their shapes match."""
     if name not in safe.modules:
         raise ModelError(
-            f"{safe.source}: has no update for {name}; train the safe adapter on the modules of {adapter.source}"
+            f"{safe.source}: has no update for {name}; train the safe adapter on the same modules as {adapter.source}"
         )
     ours, theirs = adapter.modules[name], safe.modules[name]
     if (ours.A.shape[1], ours.B.shape[0]) != (theirs.A.shape[1], theirs.B.shape[0]):
         raise ModelError(
-            f"{safe.source}: {name} has another shape than in {adapter.source}; both must adapt the same model"
+            f"{safe.source}: {name} has another shape than in {adapter.source}; use two adapters of the same model"
         )
     if combine in BY_FACTOR and ours.A.shape != theirs.A.shape:
         raise ModelError(
             f"{safe.source}: {name} has rank {theirs.A.shape[0]} and {adapter.source} has rank {ours.A.shape[0]}; "
-            f"combine: {combine} needs equal ranks, combine: cat and svd do not"
+            f"combine: {combine} needs equal ranks; use combine: cat or svd"
         )
     return ours, theirs

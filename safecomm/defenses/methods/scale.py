@@ -1,4 +1,4 @@
-"""Scale: the baseline that needs nothing but the adapter."""
+"""Scale: the baseline that needs only the adapter."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class Scale(Realignment):
-    """Multiply the whole update: between 0 and 1, interpolation with the aligned model (WiSE-FT, arXiv 2109.01903)."""
+    """Scale the update; from 0 to 1 this interpolates with the aligned model (WiSE-FT, arXiv 2109.01903)."""
 
     name: ClassVar[str] = "scale"
     needs: ClassVar[tuple[Need, ...]] = ("adapter",)
 
     factor: Annotated[Real, within(0, 10)]
-    """0 gives the aligned model, 1 the fine-tuned one."""
+    """0 is the aligned model, 1 the fine-tuned one."""
 
     def apply(self, *subject: Any) -> "Realigned":
         """Returns the scaled adapter."""
@@ -27,16 +27,16 @@ class Scale(Realignment):
 
 @by_name(Scale)
 def scale(adapter: "Adapter", settings: Scale) -> "Realigned":
-    """Multiplies the whole update: dW <- factor dW.
+    """Scales the update: dW <- factor dW.
 
-    From 0 to 1 this is the interpolation between the aligned and the fine-tuned weights.
+    From 0 to 1 this interpolates between the aligned and the fine-tuned weights.
 
     Args:
         adapter: the fine-tuned adapter.
-        settings: the settings, or each by its name.
+        settings: the settings, as an object or as keyword arguments.
 
     Raises:
-        DefenseError: where the factor is negative.
+        DefenseError: if the factor is negative.
     """
     from safecomm.defenses.realigned import Realigned
 
