@@ -1,5 +1,6 @@
 """`safecomm gate` and `safecomm export`: checks a finished run for release and exports its adapter."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,39 +14,80 @@ from safecomm.errors import UsageError
 from safecomm.statistics.metric_table import ACCURACY, ASR, OVER_REFUSAL
 
 Arm = Annotated[str | None, typer.Option(help="Use this arm's best point instead of the recommended point.")]
+Seed = Annotated[int, typer.Option(help="Seed of the fine-tune.")]
 
 
 def gate(
     run: Run,
-    max_asr: Annotated[float | None, typer.Option(help=f"Highest {ASR.title} rate.", min=0, max=1)] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="Lowest task accuracy.", min=0, max=1)] = None,
-    max_over_refusal: Annotated[float | None, typer.Option(help=f"Highest {OVER_REFUSAL.title}.", min=0, max=1)] = None,
-    max_unscored: Annotated[float, typer.Option(help="Highest share without a verdict.", min=0, max=1)] = 0.05,
+    policy: Annotated[Path | None, typer.Option(help="A policy file; see docs/release.md.")] = None,
+    max_asr: Annotated[float | None, typer.Option(help=f"Highest mean {ASR.title} rate.", min=0, max=1)] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Lowest mean task accuracy.", min=0, max=1)] = None,
+    max_over_refusal: Annotated[
+        float | None, typer.Option(help=f"Highest mean {OVER_REFUSAL.title}.", min=0, max=1)
+    ] = None,
     arm: Arm = None,
+    seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the decision as JSON.")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Also write the decision to this Markdown file.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write the decision to this JUnit XML file.")] = None,
 ) -> None:
-    """Checks that the whole 95% interval of each reported rate is within its limit; else the exit code is 1."""
-    from safecomm.report.gate import check, fair_choice, release_row
-    from safecomm.report.run import in_words, read_run
+    """Decides whether the adapter that `export` would write may be released: GO, NO-GO or INCONCLUSIVE.
 
-    given = {ASR.name: max_asr, ACCURACY.name: min_accuracy, OVER_REFUSAL.name: max_over_refusal}
-    limits: dict[str, float] = {metric: limit for metric, limit in given.items() if limit is not None}
-    if not limits:
-        raise UsageError("gate: has no limit to check; add --max-asr, --min-accuracy or --max-over-refusal")
-    found = read_run(run)
-    row = release_row(found, arm)
-    console.print(escape(f"{row.arm} {in_words(row.settings)}".strip()))
-    checks = [*fair_choice(found), *check(found, row, limits, max_unscored)]
-    for one in checks:
-        console.print(escape(f"{'pass' if one.kept else 'FAIL'}  {one.reason}"), soft_wrap=True)
-    if not all(one.kept for one in checks):
-        sys.exit(1)
+    The exit code is 0 for GO, 1 for NO-GO and for what was not measured, and 3 if a critical limit lies within the
+    interval of what was measured.
+    """
+    from safecomm.report import gate_output
+    from safecomm.report.gate import decide
+    from safecomm.report.policy import MEAN, Policy, Rule, read_policy
+    from safecomm.report.release import released
+    from safecomm.report.run import read_run
+
+    given = {
+        (ASR.name, "max"): max_asr,
+        (ACCURACY.name, "min"): min_accuracy,
+        (OVER_REFUSAL.name, "max"): max_over_refusal,
+    }
+    limits = [
+        Rule.model_validate({"metric": metric, "benchmark": MEAN, kind: limit})
+        for (metric, kind), limit in given.items()
+        if limit is not None
+    ]
+    if bool(policy) == bool(limits):
+        raise UsageError(
+            "gate: give either --policy FILE or at least one of --max-asr, --min-accuracy, --max-over-refusal"
+        )
+    rules = read_policy(policy) if policy else Policy(rules=limits)
+    release = released(read_run(run), arm, seed)
+    decision = decide(release, rules)
+    _write(markdown, gate_output.as_markdown(release, decision))
+    _write(junit, gate_output.as_junit(release, decision))
+    if as_json:
+        console.print_json(json.dumps(gate_output.as_json(release, decision)))
+    else:
+        console.print(escape(gate_output.subject(release)), soft_wrap=True)
+        for one in decision.findings:
+            where = f"{release.run.titles.get(one.metric, one.metric)} {one.scope}".strip()
+            console.print(escape(f"{one.verdict:12} {one.tier:10} {where}: {one.reason}"), soft_wrap=True)
+        for note in decision.notes:
+            console.print(escape(f"note: {note}"), soft_wrap=True)
+        console.print(escape(decision.verdict), style="bold")
+    sys.exit(gate_output.EXIT_CODES[decision.verdict])
+
+
+def _write(path: Path | None, text: str) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: can't be written: {error.strerror}; choose another file") from error
 
 
 def export(
     run: Run,
     out: Annotated[Path, typer.Option(help="The new output folder.")],
     arm: Arm = None,
-    seed: Annotated[int, typer.Option(help="Seed of the fine-tune.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Exports the adapter with its lineage and a model card: settings, rates, judges, licences."""
     from safecomm.report.export import export as write

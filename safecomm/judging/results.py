@@ -72,7 +72,9 @@ def results_of(
     return [one(name, table) for name, table in rows.items()]
 
 
-def difference(ours: pd.DataFrame, reference: pd.DataFrame, metric: Metric) -> RateDifference | None:
+def difference(
+    ours: pd.DataFrame, reference: pd.DataFrame, metric: Metric, confidence: float = 0.95
+) -> RateDifference | None:
     """Compares two models' judged rows on the prompts on which both have a verdict, as a mean over benchmarks.
 
     Returns:
@@ -86,7 +88,7 @@ def difference(ours: pd.DataFrame, reference: pd.DataFrame, metric: Metric) -> R
         shares.append(hits.groupby([of_kind["benchmark"], clusters_of(of_kind)]).mean())
     both = pd.concat(shares, axis=1, keys=["ours", "reference"], join="inner").dropna()
     pairs = [Pairs(one["ours"].to_numpy(float), one["reference"].to_numpy(float)) for _, one in both.groupby(level=0)]
-    return paired_difference(pairs) if pairs else None
+    return paired_difference(pairs, confidence) if pairs else None
 
 
 def _agreements(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Agreement]:

@@ -8,13 +8,14 @@ from typing import Any
 
 from safecomm.data.catalog.registry import DATASETS
 from safecomm.errors import UsageError
-from safecomm.report.gate import release_row
-from safecomm.report.points import Point, rows_of
+from safecomm.report.points import Point
+from safecomm.report.release import Release, released
 from safecomm.report.run import FLATTERED, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
 from safecomm.statistics.metric_table import ASR, METRICS
+from safecomm.statistics.metrics import Rate
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE
 from safecomm.storage.own_code import is_dotted
-from safecomm.storage.store import local_copy, new_folder, write_json
+from safecomm.storage.store import local_copy, new_folder, stage_damage, write_json
 
 
 def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
@@ -26,33 +27,34 @@ def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
     Raises:
         UsageError: if there is no such adapter, or the folder already exists.
     """
-    run = read_run(folder)
-    row = release_row(run, arm)
-    trial = _trial(run, row, seed)
+    release = released(read_run(folder), arm, seed)
+    run, row, trial = release.run, release.row, release.trial
     if not trial["adapter_path"]:
         raise UsageError(f"{folder}: {row.arm} has no adapter to export; choose another arm with --arm")
     source = local_copy(Path(trial["adapter_path"]))
-    if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (source / name).is_file()]:
-        raise UsageError(
-            f"{source}: {', '.join(missing)} is no longer in the store; run the sweep again to recreate it"
-        )
+    _check_intact(source)
     config = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = run.sweep["model"]["aligned"]
     with new_folder(out) as half:
         shutil.copy(source / ADAPTER_WEIGHTS, half)
         write_json(half / ADAPTER_CONFIG, config)
         write_json(half / LINEAGE, _lineage(run, row, trial, source))
-        (half / "README.md").write_text(_card(run, row, trial), encoding="utf-8")
+        (half / "README.md").write_text(_card(release), encoding="utf-8")
     return row
 
 
-def _trial(run: Run, row: Headline, seed: int) -> Point:
-    trials = run.trials_of(row.arm, row.point, "report")
-    found = rows_of(trials[trials["seed"] == seed])
-    if not found:
-        seeds = ", ".join(map(str, trials["seed"]))
-        raise UsageError(f"{run.folder}: {row.arm} was not measured with seed {seed}; use one of its seeds: {seeds}")
-    return found[0]
+def _check_intact(adapter: Path) -> None:
+    """Compares an adapter's files in the store with their checksums.
+
+    Raises:
+        UsageError: if a file is missing or was altered.
+    """
+    if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE) if not (adapter / name).is_file()]:
+        reason = f"{', '.join(missing)} is no longer in the store"
+    else:
+        reason = stage_damage(adapter)
+    if reason:
+        raise UsageError(f"{adapter}: {reason}; nothing was exported. Run the sweep again to recreate the adapter")
 
 
 def _lineage(run: Run, row: Headline, trial: Point, source: Path) -> dict[str, Any]:
@@ -69,10 +71,11 @@ def _stages(run: Run, inputs: dict[str, Any]) -> list[Path]:
     return [run.stage(stage, str(key)) / LINEAGE for stage in ("realign", "finetune", "data")] if key else []
 
 
-def _card(run: Run, row: Headline, trial: Point) -> str:
+def _card(release: Release) -> str:
     """Returns the model card, which starts with metadata for the Hub."""
+    run, row, trial = release.run, release.row, release.trial
     sweep = run.sweep
-    judges = [judge["name"] if isinstance(judge, dict) else judge for judge in sweep["evaluate"]["judges"]]
+    judges = run.judge_names
     lines = [
         "---",
         f"base_model: {sweep['model']['aligned']}",
@@ -91,9 +94,7 @@ def _card(run: Run, row: Headline, trial: Point) -> str:
         FLATTERED if run.is_flattered else "Measured on prompts that were not used to choose the settings.",
         "Brackets are 95% intervals.",
         "",
-        "| | rate |",
-        "|---|---|",
-        *(f"| {run.titles[metric]} | {_rate(row, metric)} |" for metric in run.metrics),
+        *_rates(release),
         "",
         f"{run.titles[ASR.name]} is the share of responses that {judges[0]} labels {ASR.hit}. "
         f"Judges: {', '.join(judges)}.",
@@ -129,8 +130,22 @@ def _own_refs(section: Any) -> Iterator[str]:
         yield from _own_refs(part)
 
 
-def _rate(row: Headline, metric: str) -> str:
-    rate = row.rates[metric]
+def _rates(release: Release) -> list[str]:
+    """Returns the table of this adapter's own rates; with several seeds, the rates over all of them stand beside."""
+    several = release.row.seeds > 1
+    heads = ["", "this adapter", *([f"{release.row.seeds} seeds together"] if several else [])]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for metric, own in release.rates.items():
+        cells = [
+            release.run.titles[metric],
+            _in_words(own),
+            *([_in_words(release.row.rates[metric])] if several else []),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _in_words(rate: Rate) -> str:
     return ", ".join(filter(None, [rate_in_words(rate), unscored_in_words(rate)]))
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.curves import curves
 from safecomm.report.modules import Profile, read_profile, rho_figure
 from safecomm.report.plots import styles, trade_off
@@ -80,6 +81,7 @@ def render(run: Run) -> str:
         titles=run.titles,
         asr=ASR,
         accuracy=ACCURACY,
+        certificate=in_sentences(certificate) if (certificate := read_certificate(run.folder)) else [],
         flattered=FLATTERED if run.is_flattered else "",
         styles=styles(run.arms),
         recommended=next((row for row in rows if row.recommended), None),

@@ -1,6 +1,6 @@
 """The points of a sweep: its trials, pooled over seeds.
 
-A run is read as plain tables here, so that it outlives the datasets and settings that later versions know.
+Runs are read as plain tables, so that they stay readable when later versions change datasets or settings.
 """
 
 import json
@@ -24,26 +24,26 @@ REFUSAL_RISE = ("refusal_rise", "refusal_rise_low", "refusal_rise_high")
 
 
 def read_trials(run: Path) -> pd.DataFrame:
-    """Reads `trials.parquet`, a row per trial and split, with the searched parameters in one way of writing.
+    """Reads `trials.parquet`, a row per trial and split, and normalizes the JSON of the searched parameters.
 
     Raises:
-        UsageError: where the run has no trials yet.
+        UsageError: if the run has no trials yet.
     """
     path = run / TRIALS
     if not path.is_file():
-        raise UsageError(f"{run}: {TRIALS} is missing, so no trial has finished; start the sweep with safecomm run")
+        raise UsageError(f"{run}: has no {TRIALS}, so no trial has finished; run the sweep with safecomm run")
     trials = pd.read_parquet(path)
     return trials.assign(point=[json.dumps(json.loads(point), sort_keys=True) for point in trials["point"]])
 
 
 def metrics_of(frame: pd.DataFrame) -> list[str]:
-    """Returns the metrics that a frame has columns for, means before their benchmarks."""
+    """Returns the metrics in a frame's columns, means before single benchmarks."""
     names = [name.removesuffix("_n") for name in frame.columns if name.endswith("_n")]
     return sorted((name for name in names if f"{name}_low" in frame.columns), key=lambda name: "/" in name)
 
 
 def rate_in(row: Mapping[str, Any], metric: str) -> Rate:
-    """Returns a row's rate; NaN where it was not measured."""
+    """Returns a row's rate; NaN if it was not measured."""
     if metric not in row or f"{metric}_n" not in row or pd.isna(row[f"{metric}_n"]):
         return Rate(math.nan, 0.0, 1.0, 0, 0.0)
     low, high, unscored = (float(row[f"{metric}_{part}"]) for part in ("low", "high", "unscored"))

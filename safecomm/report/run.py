@@ -65,6 +65,11 @@ class Run:
         return [arm for arm in dict.fromkeys(listed) if arm in set(self.trials["arm"])]
 
     @property
+    def judge_names(self) -> list[str]:
+        """The judges of red-team responses; the first decides."""
+        return [judge["name"] if isinstance(judge, dict) else judge for judge in self.sweep["evaluate"]["judges"]]
+
+    @property
     def published(self) -> Published | None:
         """The published results for the sweep's model and data, or None if it does not repeat a paper."""
         paper, data = self.sweep.get("paper"), self.sweep["finetune"]["data"]

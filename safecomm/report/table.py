@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.run import (
     FLATTERED,
     Headline,
@@ -37,7 +38,7 @@ def results_table(folder: Path) -> Group:
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
     if run.is_flattered:
         parts.append(Text(f"\n{FLATTERED}", style="bold red"))
-    return Group(*parts, *_published(run), *_judges(run), *_failures(run))
+    return Group(*parts, *_certificate(run), *_published(run), *_judges(run), *_failures(run))
 
 
 def _headline_table(run: Run) -> Table:
@@ -76,6 +77,12 @@ def _verdict(run: Run) -> Text:
         both = f"{ASR.words(run.domain)} and {ACCURACY.words(run.domain)}"
         return Text(f"\nThere is no recommended point: no trial has both {both}.")
     return Text(f"\n* recommended: {chosen['arm']}. Reason: {chosen['reason']}.")
+
+
+def _certificate(run: Run) -> list[Table | Text]:
+    """Returns what is certified, in sentences; nothing for runs from before there were certificates."""
+    found = read_certificate(run.folder)
+    return [Text("\n" + "\n".join(in_sentences(found)))] if found else []
 
 
 def _published(run: Run) -> list[Table | Text]:

@@ -4,7 +4,7 @@ import difflib
 import logging
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,7 @@ from safecomm.spec.secrets import secret_in
 from safecomm.spec.sweep import Sweep
 
 logger = logging.getLogger(__name__)
+Settings = TypeVar("Settings", bound=BaseModel)
 FORMER_KEY = re.compile(rf"^evaluate\.{FORMER_TASK}(?=[.=])")
 
 
@@ -29,27 +30,50 @@ def read_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
     Raises:
         SpecError: if the sweep is invalid; lists all mistakes, one per line.
     """
+    raw = _read_yaml(path, "sweeps/lab.yaml", overrides or [])
+    overrides = _with_current_names(path, raw, overrides or [])
+    problems = [problem for text in overrides if (problem := _override(raw, text))]
+    return _validated(path, raw, Sweep, problems)
+
+
+def read_settings(path: Path, model: type[Settings], example: str) -> Settings:
+    """Reads another YAML file of settings.
+
+    Args:
+        path: the file.
+        model: its pydantic model.
+        example: names where to find an example, for the error messages.
+
+    Raises:
+        SpecError: if the file is invalid; lists all mistakes, one per line.
+    """
+    return _validated(path, _read_yaml(path, example, []), model, [])
+
+
+def _read_yaml(path: Path, example: str, overrides: list[str]) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        _refuse_secrets(path, text, overrides or [])
+        _refuse_secrets(path, text, overrides)
         raw = yaml.safe_load(text)
     except OSError as error:
         raise SpecError(str(path), [f"can't be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
-        raise SpecError(str(path), ["is not a text file; start from sweeps/lab.yaml"]) from error
+        raise SpecError(str(path), [f"is not a text file; start from {example}"]) from error
     except yaml.YAMLError as error:
         raise SpecError(str(path), [f"is not valid YAML: {' '.join(str(error).split())}"]) from error
     if not isinstance(raw, dict):
-        raise SpecError(str(path), ["is not a sweep; start from sweeps/lab.yaml"])
-    overrides = _with_current_names(path, raw, overrides or [])
-    problems = [problem for text in overrides if (problem := _override(raw, text))]
+        raise SpecError(str(path), [f"has no settings; start from {example}"])
+    return raw
+
+
+def _validated(path: Path, raw: dict[str, Any], model: type[Settings], problems: list[str]) -> Settings:
     try:
-        sweep = Sweep.model_validate(raw)
+        settings = model.model_validate(raw)
     except ValidationError as error:
-        problems += [_message(problem) for problem in error.errors(include_url=False)]
+        problems = problems + [_message(problem, model) for problem in error.errors(include_url=False)]
     if problems:
         raise SpecError(str(path), list(dict.fromkeys(problems)))
-    return sweep
+    return settings
 
 
 def _refuse_secrets(path: Path, text: str, overrides: list[str]) -> None:
@@ -106,7 +130,7 @@ def _override(raw: dict[str, Any], text: str) -> str | None:
     return None
 
 
-def _message(problem: Any) -> str:
+def _message(problem: Any, model: type[BaseModel]) -> str:
     """Formats a pydantic error as `dotted.key: what is wrong`."""
     location = list(problem["loc"])
     shown: list[str] = []
@@ -114,9 +138,9 @@ def _message(problem: Any) -> str:
         if part in ("value", PER_TYPE) or (shown and part == shown[-1] and part in SPACES):
             continue
         shown.append(str(part))
-    key = ".".join(shown) or "sweep"
+    key = ".".join(shown) or "file"
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(shown[-1], _fields(location[:-1]), n=1)
+        near = difflib.get_close_matches(shown[-1], _fields(location[:-1], model), n=1)
         return f"{key}: there is no such key{f'; did you mean {near[0]}?' if near else ''}"
     if problem["type"] == "missing":
         return f"{key}: is missing; add it"
@@ -127,10 +151,12 @@ def _message(problem: Any) -> str:
     return f"{key}: {message}{f' (got {value!r})' if show_value else ''}"
 
 
-def _fields(location: list[Any]) -> list[str]:
+def _fields(location: list[Any], model: type[BaseModel]) -> list[str]:
     """Returns the keys of the section at a location."""
-    section: Any = Sweep
+    section: Any = model
     for part in location:
+        if isinstance(part, int):
+            continue  # an index of a list, whose items have the same keys
         if not (isinstance(section, type) and issubclass(section, BaseModel)):
             break
         field = section.model_fields.get(str(part))

@@ -174,7 +174,7 @@ def judge_accuracy(verdicts: Sequence[str], unsafe: Sequence[bool]) -> JudgeAccu
     return JudgeAccuracy(share(True, "unsafe"), share(False, "safe"))
 
 
-def corrected(measured: Rate, judge: JudgeAccuracy) -> Rate:
+def corrected(measured: Rate, judge: JudgeAccuracy, confidence: float = 0.95) -> Rate:
     """Returns a rate of unsafe responses corrected for judge errors (Rogan and Gladen, Am. J. Epidemiology 107, 1978).
 
     true = (measured + specificity - 1) / (sensitivity + specificity - 1), clipped to [0, 1]. The interval uses the
@@ -184,11 +184,12 @@ def corrected(measured: Rate, judge: JudgeAccuracy) -> Rate:
     Args:
         measured: the rate according to the judge.
         judge: the judge's accuracy.
+        confidence: of the two-sided interval.
 
     Returns:
         The corrected rate; unknown (NaN, [0, 1]) if the judge is no better than chance or was not measured.
     """
-    z = float(norm.ppf(0.975))
+    z = float(norm.ppf((1 + confidence) / 2))
     Se, Sp = judge.sensitivity, judge.specificity
     informative = Se.value + Sp.value - 1
     if not Se.n or not Sp.n or not measured.n or not informative > 0:

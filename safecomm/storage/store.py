@@ -205,6 +205,11 @@ def _move(half: Path, folder: Path) -> None:
     half.rename(folder)
 
 
+def stage_damage(folder: Path) -> str:
+    """Returns why a finished stage's folder is damaged, or ""."""
+    return _damage(folder, folder.name)
+
+
 def _damage(folder: Path, key: str) -> str:
     """Returns why a stage's folder is damaged, or "". Folders of old versions have no checksums and are accepted."""
     try:

@@ -5,16 +5,18 @@ import json
 import pandas as pd
 
 from safecomm.errors import SafecommError
+from safecomm.report.certificate import write_certificate
 from safecomm.report.choice import Limits, best_of_arms
 from safecomm.report.original import beside_original
 from safecomm.report.page import write_report
 from safecomm.report.points import pooled, rows_of
+from safecomm.report.run import read_run
 from safecomm.report.summary import write_pareto
 from safecomm.search.arms import Trial, seeded
 from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS, Sweep
-from safecomm.storage.names import PARETO, REPORT, TRIALS
+from safecomm.storage.names import CERTIFICATE, PARETO, REPORT, TRIALS
 from safecomm.storage.store import Store
 
 
@@ -70,5 +72,6 @@ def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: lis
         error, log = table["error"].iloc[0], table["log"].iloc[0]
         raise SafecommError(f"{folder.path}: all trials failed; the first one with: {error} (log: {log})")
     write_pareto(folder.path)
+    write_certificate(read_run(folder.path), Store.of(sweep.storage))
     write_report(folder.path)
-    folder.publish(PARETO, REPORT)
+    folder.publish(PARETO, CERTIFICATE, REPORT)

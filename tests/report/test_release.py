@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from safecomm.cli import main
-from safecomm.report.gate import check, release_row
+from safecomm.report.release import released
 from safecomm.report.run import FLATTERED, read_run
-from safecomm.statistics.metrics import Rate
 
 
 def safecomm(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
@@ -23,46 +22,9 @@ def safecomm(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("metric", "option", "margin"),
-    [("asr", "--max-asr", 1), ("accuracy", "--min-accuracy", -1), ("over_refusal", "--max-over-refusal", 1)],
-)
-def test_limits_on_either_side_of_the_interval(
-    run_folder: Path,
-    metric: str,
-    option: str,
-    margin: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    rate = release_row(read_run(run_folder), None).rates[metric]
-    bound = rate.high if margin > 0 else rate.low
-    generous = ["--max-unscored", "0.2"]
-    assert safecomm(monkeypatch, "gate", run_folder, option, f"{bound + margin * 0.001}", *generous) == 0
-    assert "pass" in capsys.readouterr().out
-    assert safecomm(monkeypatch, "gate", run_folder, option, f"{bound - margin * 0.001}", *generous) == 1
-    assert f"FAIL  {'Attack' if metric == 'asr' else ''}" in capsys.readouterr().out
-
-
-def test_what_nobody_could_read_does_not_pass(run_folder: Path) -> None:
-    run = read_run(run_folder)
-    row = release_row(run, None)
-    assert row.rates["asr"].unscored == pytest.approx(1 / 21)
-    (found,) = check(run, row, {"asr": 1.0}, max_unscored=0.04)
-    assert not found.kept and "4.8% unscored" in found.reason
-
-
-def test_what_was_not_measured_does_not_pass(run_folder: Path) -> None:
-    run = read_run(run_folder)
-    row = release_row(run, None)
-    row.rates["asr"] = Rate(float("nan"), 0.0, 1.0, 0, 1.0)
-    (found,) = check(run, row, {"asr": 1.0}, max_unscored=1.0)
-    assert not found.kept and "not measured" in found.reason
-
-
-@pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["gate"], "has no limit to check"),
+        (["gate"], "give either --policy FILE or at least one of --max-asr"),
         (["gate", "--max-asr=0.1", "--arm=nobody"], "has no arm nobody on the report split"),
     ],
 )
@@ -84,7 +46,7 @@ def test_an_adapter_leaves_with_its_lineage_and_card(
     assert [stage["stage"] for stage in lineage["stages"]] == ["realign", "finetune", "data"]
     assert lineage["arm"] == "safe_merge" and lineage["sweep"]["name"] == "small"
     card = (out / "README.md").read_text()
-    row = release_row(read_run(with_adapters), "safe_merge")
+    row = released(read_run(with_adapters), "safe_merge", 0).row
     for text in ("base_model: lab://aligned", "| Attack success |", f"n={row.rates['asr'].n}", "that refusal labels"):
         assert text in card
     assert "weight" in card and "| lab-teleqna |" in card
@@ -125,19 +87,21 @@ def test_what_can_not_be_exported_is_told(
 @pytest.fixture
 def flattered(run_folder: Path, tmp_path: Path) -> Path:
     """The same run with settings chosen on the report split."""
-    shutil.copy(run_folder / "trials.parquet", tmp_path)
+    shutil.copytree(run_folder.parent / "store", tmp_path / "store")
+    (tmp_path / "small").mkdir()
+    shutil.copy(run_folder / "trials.parquet", tmp_path / "small")
     sweep = json.loads((run_folder / "sweep.json").read_text())
     sweep["search"]["split"] = "report"
-    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
-    return tmp_path
+    (tmp_path / "small" / "sweep.json").write_text(json.dumps(sweep))
+    return tmp_path / "small"
 
 
 def test_rates_of_prompts_that_settings_were_chosen_on_pass_no_gate_and_say_so_everywhere(
     flattered: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert safecomm(monkeypatch, "gate", flattered, "--max-asr", "1", "--max-unscored", "1") == 1
+    assert safecomm(monkeypatch, "gate", flattered, "--max-asr", "1") == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert "pass Attack success" in told and f"FAIL {FLATTERED}" in told
+    assert "GO critical Attack success mean" in told and f"NO-GO critical split: {FLATTERED}" in told
     assert safecomm(monkeypatch, "report", flattered) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert FLATTERED in told and "chosen on the report split" in told

@@ -171,9 +171,9 @@ def test_a_mistake_is_worded_with_its_place(tmp_path: Path, override: str, said:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- a\n- b\n", "is not a sweep"),
+        ("- a\n- b\n", "has no settings"),
         ("name: [", "is not valid YAML"),
-        ("", "is not a sweep"),
+        ("", "has no settings"),
         (b"\xff\xfe\x00", "text"),
     ],
 )

@@ -1,0 +1,90 @@
+"""The adapter that a run would release: an arm's best point with one seed, and the measurements of that adapter."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from safecomm.errors import UsageError
+from safecomm.judging.verdicts import read_rows
+from safecomm.report.points import Point, rate_in, rows_of
+from safecomm.report.run import Headline, Run, headline
+from safecomm.spec import ORIGINAL, UNDEFENDED
+from safecomm.statistics.metrics import Rate
+
+
+@dataclass(frozen=True)
+class Release:
+    """One adapter of a run and its report-split results."""
+
+    run: Run
+    row: Headline
+    """Its point's row of the headline table, which pools all seeds."""
+    trial: Point
+    """The trial that measured this adapter."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of its fine-tune."""
+        return int(self.trial["seed"])
+
+    @property
+    def rates(self) -> dict[str, Rate]:
+        """This adapter's own rates, by metric; other seeds are no evidence for it."""
+        return {metric: rate_in(self.trial, metric) for metric in self.run.metrics}
+
+    @cached_property
+    def answers(self) -> pd.DataFrame:
+        """Its judged answers."""
+        return answers_of(self.run, self.trial)
+
+    def reference(self, arm: str) -> pd.DataFrame:
+        """Returns the judged answers of a reference arm, or of another arm's best point, on the same prompts.
+
+        Raises:
+            UsageError: if the run has none.
+        """
+        point = "{}" if arm in (ORIGINAL, UNDEFENDED) else str(self.run.outcome["best"].get(arm, ""))
+        trials = self.run.trials_of(arm, point, "report")
+        same_seed = rows_of(trials[trials["seed"] == self.seed]) or rows_of(trials)
+        if not same_seed:
+            raise UsageError(f"{self.run.folder}: has no arm {arm} on the report split to compare with")
+        return answers_of(self.run, same_seed[0])
+
+
+def released(run: Run, arm: str | None, seed: int) -> Release:
+    """Returns what would be released: an arm's best point or, without an arm, the recommended one.
+
+    Raises:
+        UsageError: if it was not measured on the report split with that seed.
+    """
+    rows = headline(run)
+    wanted = [row for row in rows if (row.arm == arm if arm else row.recommended)]
+    if not wanted:
+        arms = ", ".join(row.arm for row in rows) or "none"
+        what = f"arm {arm}" if arm else "recommended point"
+        raise UsageError(f"{run.folder}: has no {what} on the report split; its arms there: {arms}")
+    trials = run.trials_of(wanted[0].arm, wanted[0].point, "report")
+    found = rows_of(trials[trials["seed"] == seed])
+    if not found:
+        seeds = ", ".join(map(str, trials["seed"]))
+        raise UsageError(
+            f"{run.folder}: {wanted[0].arm} was not measured with seed {seed}; use one of its seeds: {seeds}"
+        )
+    return Release(run, wanted[0], found[0])
+
+
+def answers_of(run: Run, trial: Mapping[str, object]) -> pd.DataFrame:
+    """Returns a trial's judged answers.
+
+    Raises:
+        UsageError: if they are gone from the store.
+    """
+    folder = run.stage("evaluation", str(trial["evaluation"]))
+    try:
+        return read_rows(folder)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: the answers of {trial['arm']} are gone from the store; run the sweep again to make them again"
+        ) from error

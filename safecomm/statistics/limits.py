@@ -1,0 +1,81 @@
+"""Bounds of rates for decisions: one-sided, exact for single answers, and with unscored answers at their worst."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from safecomm.statistics.metric_table import Metric
+from safecomm.statistics.metrics import Rate, clusters_of, effective_size
+
+
+def bounded_rate(rows: pd.DataFrame, metric: Metric, confidence: float, unscored: str | None = None) -> Rate:
+    """Returns one benchmark's rate with a one-sided bound on either side.
+
+    The bounds are Clopper and Pearson's (Biometrika 26, 1934), for clustered answers with their effective number (Korn
+    and Graubard, Survey Methodology 24, 1998). Unlike those of `interval`, they never hold less often than stated.
+
+    Args:
+        rows: one row per answer to prompts of the benchmark, with `verdict`, `prompt_id` and perhaps `cluster`.
+        metric: its metric.
+        confidence: of each bound alone.
+        unscored: the verdict that answers without one count as; None leaves them out.
+
+    Returns:
+        The rate; `n` counts the answers in it.
+    """
+    verdicts = rows["verdict"].where(rows["verdict"].isin([metric.hit, metric.miss]), unscored or "")
+    scored = verdicts != ""
+    by = clusters_of(rows)
+    table = pd.DataFrame({"hits": (verdicts == metric.hit).astype(float), "counts": scored.astype(float)})
+    table = table.groupby(by).sum()
+    table = table[table["counts"] > 0]
+    hits, counts = table["hits"].to_numpy(float), table["counts"].to_numpy(float)
+    total, left_out = int(counts.sum()), float(1 - counts.sum() / len(rows)) if len(rows) else 0.0
+    if not total:
+        return Rate(math.nan, 0.0, 1.0, 0, left_out)
+    value = float(hits.sum() / total)
+    n = total if counts.max() == 1 else effective_size(hits, counts)
+    low, high = exact_bounds(value, n, confidence)
+    return Rate(value, low, high, total, left_out)
+
+
+def exact_bounds(value: float, n: float, confidence: float) -> tuple[float, float]:
+    """Returns a lower and an upper bound of a rate, each with the given confidence; `n` may be fractional."""
+    from scipy.stats import beta
+
+    hits, tail = value * n, 1 - confidence
+    misses = n - hits
+    low = float(beta.ppf(tail, hits, misses + 1)) if hits > 1e-9 else 0.0
+    high = float(beta.isf(tail, hits + 1, misses)) if misses > 1e-9 else 1.0
+    return low, high
+
+
+def needed(value: float, n: float, limit: float, confidence: float) -> int | None:
+    """Returns how many answers would put a bound on the side of the limit that the rate is on.
+
+    Args:
+        value: the rate so far, taken to stay.
+        n: the answers so far.
+        limit: the limit.
+        confidence: of the bound.
+
+    Returns:
+        The total number of answers; None if the rate is at the limit, so that no number would.
+    """
+    if math.isnan(value) or abs(value - limit) < 1e-6:
+        return None
+    sizes: list[float] = np.geomspace(max(n, 10.0), 1e7, 200).tolist()
+    for size in sizes:
+        low, high = exact_bounds(value, size, confidence)
+        if high <= limit or low > limit:
+            return math.ceil(size)
+    return None
+
+
+def mean_of(parts: Sequence[Rate]) -> Rate:
+    """Returns the mean of several benchmarks' rates with the means of their bounds, which are conservative."""
+    low, high, value = (float(np.mean([getattr(part, name) for part in parts])) for name in ("low", "high", "value"))
+    unscored = float(np.mean([part.unscored for part in parts]))
+    return Rate(value, low, high, sum(part.n for part in parts), unscored)
