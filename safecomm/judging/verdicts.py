@@ -13,9 +13,13 @@ from safecomm.judging.grading import GRADERS
 from safecomm.judging.judges import Judge, is_refusal
 from safecomm.storage.names import ROWS
 
+_MARK = r"[\s*_`\"'()\[\]]*"
 _LETTER = re.compile(
-    r"\W*(?:(?:the )?(?:right |correct )?(?:answer|option)(?: is)?\W+)?([A-Z])(?:[.):,]|\s*$|\s*\n)", re.IGNORECASE
+    rf"{_MARK}(?:(?:the\s+)?(?:\w+\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?{_MARK}(?:option\s+|choice\s+)?{_MARK})?"
+    rf"([A-Z])(?=[.):,\]*_`\"']|\s*$|\s*\n|\s+[-\u2013\u2014]\s)",
+    re.IGNORECASE,
 )
+"""The letter that an answer begins with, plain or marked up, after words such as "The correct answer is"."""
 
 
 def judged(rows: pd.DataFrame, judges: Sequence[Judge], grader: Judge | None = None) -> pd.DataFrame:

@@ -15,8 +15,11 @@ from safecomm.search.queue import TrialQueue
 from safecomm.search.record import TrialRecord
 from safecomm.search.study import ArmStudy, objectives
 from safecomm.spec import REFERENCE_ARMS, Sweep
+from safecomm.statistics.metric_table import ASR
 from safecomm.storage.store import digest
 
+STOPPED = 0.01
+"""The least violation of the target that a sampler learns of a point that stopped early."""
 Find = Callable[[Trial], TrialRecord | None]
 """Returns the record of a trial that is over already, if it is."""
 
@@ -99,17 +102,29 @@ class SearchQueue(TrialQueue):
         arm.asked += count
 
     def _learn(self, arm: _Sampled) -> None:
-        """Tells the arm's study what the last batch gave."""
+        """Reports the results of the last batch to the arm's study."""
         for number, key in arm.batch:
-            arm.study.tell(number, self._values([self._records[seed.id] for seed in self._seeds[arm.arm, key]]))
+            records = [self._records[seed.id] for seed in self._seeds[arm.arm, key]]
+            arm.study.tell(number, self._values(records), self._violation(records))
         arm.batch = []
 
     def _values(self, records: list[TrialRecord]) -> list[float] | None:
-        """Returns the means over the seeds; a seed that failed, or that nobody could judge, leaves nothing to learn."""
+        """Returns the means over the seeds; None if a seed failed or has an unknown rate."""
         if any(record.status == "failed" for record in records):
             return None
         means = [sum(record.value(metric) for record in records) / len(records) for metric in objectives(self._sweep)]
         return None if any(math.isnan(mean) for mean in means) else means
+
+    def _violation(self, records: list[TrialRecord]) -> float:
+        """Returns by how much a point misses the target attack success rate.
+
+        A point that stopped early has rates of a few prompts only, which must not make it look good: it counts as
+        missing the target.
+        """
+        missed = sum(record.value(ASR.name) for record in records) / len(records) - self._sweep.search.target_asr
+        if any(record.status == "stopped" for record in records):
+            return max(missed, STOPPED) if not math.isnan(missed) else STOPPED
+        return 0.0 if math.isnan(missed) else missed
 
     def _enlist(self, arm: str, point: Point) -> str:
         """Takes a point in, unless another that comes to the same is known; returns what it comes to."""

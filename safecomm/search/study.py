@@ -100,10 +100,22 @@ class ArmStudy:
         known = self._known()
         return known[start : start + count] + [self._ask(place) for place in range(len(known), start + count)]
 
-    def tell(self, number: int, values: Sequence[float] | None) -> None:
-        """Tells what a proposal gave, None where it failed; once is enough."""
-        if self._study.trials[number].state == TrialState.RUNNING:
-            self._study.tell(number, values, state=None if values else TrialState.FAIL)
+    def tell(self, number: int, values: Sequence[float] | None, violation: float = 0.0) -> None:
+        """Reports the result of a proposal; repeated calls have no effect.
+
+        Args:
+            number: the proposal.
+            values: its objectives; None if it failed.
+            violation: by how much it misses the constraints, at most 0 if it keeps them. Samplers that know
+                constraints (`tpe`, `nsga2`) prefer points that keep them, whatever their objectives.
+        """
+        trial = self._study.trials[number]
+        if trial.state != TrialState.RUNNING:
+            return
+        if values:
+            # The proposal may be from an earlier run of the sweep, whose Trial object is gone.
+            optuna.Trial(self._study, trial._trial_id).set_constraint("keeps the target", violation)
+        self._study.tell(number, values, state=None if values else TrialState.FAIL)
 
     def _known(self) -> list[FrozenTrial]:
         alive = (TrialState.COMPLETE, TrialState.RUNNING)

@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from small_sweep import LEAST
 
 from safecomm.search.arms import Trial
@@ -127,6 +130,29 @@ def test_the_search_moves_towards_better_points(tmp_path: Path) -> None:
     trials = [t for t in Bench().work(Bench().queue(single, tmp_path / "journal")) if t.arm == "sampled"]
     weights = [float(trial.point["safe_merge.weight"]) for trial in trials]
     assert sum(weights[-8:]) / 8 < sum(weights[:8]) / 8
+
+
+def test_a_point_that_stopped_early_counts_as_missing_the_target(tmp_path: Path) -> None:
+    """Issue: rates of a tenth of the prompts were reported to the sampler as if complete."""
+    spec = sweep(6, sampled=[MERGE])
+    queue, journal = Bench().queue(spec, tmp_path / "journal"), tmp_path / "journal"
+    while trial := queue.next():
+        lucky = {"asr": Rate(0.0, 0.0, 1.0, 10, 0.0), "accuracy": Rate(1.0, 0.0, 1.0, 10, 0.0)}
+        stopped = TrialRecord.of(trial, "stopped", share=0.1, rates=outcome(trial).rates | lucky)
+        queue.finish(trial, stopped if trial.seed == 0 and trial.arm == "sampled" else outcome(trial))
+    study = optuna.load_study(study_name="sampled", storage=JournalStorage(JournalFileBackend(str(journal))))
+    told = [value for proposal in study.trials for value in proposal.constraints.values()]
+    assert len(told) == 6 and all(value > 0 for value in told)
+
+
+def test_a_sampler_learns_which_points_keep_the_target(tmp_path: Path) -> None:
+    spec = sweep(12, sampled=[MERGE])
+    strict = spec.model_copy(update={"search": spec.search.model_copy(update={"target_asr": 0.3})})
+    Bench().work(Bench().queue(strict, tmp_path / "journal"))
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal")))
+    for proposal in optuna.load_study(study_name="sampled", storage=storage).trials:
+        (violation,) = proposal.constraints.values()
+        assert violation == pytest.approx(proposal.values[0] - 0.3)
 
 
 @pytest.mark.parametrize("algorithm", ["random", "tpe", "nsga2", "cmaes"])
