@@ -7,7 +7,8 @@ SafecommError            exit code 1: the message names the cause and the fix
 ├── ModelError           a model or adapter folder that can't be used
 ├── DefenseError         a defense's settings that make no sense
 ├── TrainingError        a fine-tune that failed, with the step
-├── EvaluationError      prompts that got no answer, or a fleet that did not start
+├── EvaluationError      a fleet that did not start, or an evaluation that can't be carried out
+│   └── UnansweredError  prompts without an answer through no fault of the model; asking again may help
 ├── StorageError         a bucket that can't be reached or used
 ├── DiskFullError        a folder whose disk is full; what was finished is kept
 └── StoppedError         exit code 130: somebody stopped the sweep; what was finished is kept
@@ -55,6 +56,10 @@ class TrainingError(SafecommError):
 
 class EvaluationError(SafecommError):
     """An evaluation could not be carried out."""
+
+
+class UnansweredError(EvaluationError):
+    """Prompts got no answer because an engine or a server failed. It says nothing about the model; another try may."""
 
 
 class StorageError(SafecommError):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -38,20 +37,20 @@ class ModelJudge:
     ask: Ask
 
     def verdicts(self, rows: pd.DataFrame) -> list[str]:
-        """Labels responses; an empty one, or a verdict that the judge did not give, is unscored.
+        """Labels responses; an empty one, or one on which the judge gave no verdict, is unscored.
 
         Args:
             rows: responses with the columns `text` (the prompt), `response` and, for a grader, `reference`.
+
+        Raises:
+            UnansweredError: if the judge could not be asked.
         """
         references = rows["reference"] if "reference" in rows else [""] * len(rows)
         exchanges = [Exchange(*row) for row in zip(rows["text"], rows["response"], references, strict=True)]
         questions = {digest(one): self.form.question(one) for one in exchanges if one.response.strip()}
         found = self.responses.of(questions, self.ask) if questions else pd.DataFrame({ID: []})
-        verdicts = {row[ID]: self._read(row) for _, row in found.iterrows()}
+        verdicts = {row[ID]: self.form.read(Reply(row["response"], row["scores"])) for _, row in found.iterrows()}
         return [verdicts.get(digest(one), "unscored") for one in exchanges]
-
-    def _read(self, row: "pd.Series[Any]") -> str:
-        return "unscored" if row["error"] else self.form.read(Reply(row["response"], row["scores"]))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from safecomm.serving.engine import PLACES, Answer, Question, failed
+from safecomm.serving.engine import PLACES, Answer, Question, failed, too_long
 from safecomm.serving.responses import Ask, Questions
 from safecomm.serving.stream import ID
 
@@ -55,7 +55,7 @@ async def _all(questions: Questions, url: str, model: str, max_tokens: int) -> l
 
 
 async def _answer(client: Any, question: Question, model: str, max_tokens: int) -> Answer:
-    from openai import OpenAIError
+    from openai import BadRequestError, OpenAIError
 
     how = {"model": model, "temperature": 0, "max_tokens": max_tokens, "seed": 0}
     messages = [turn | {"content": _SPECIAL.sub(r"\g<0> ", turn["content"])} for turn in question["messages"]]
@@ -68,6 +68,8 @@ async def _answer(client: Any, question: Question, model: str, max_tokens: int) 
             return _said(choice.text, choice.finish_reason)
         choice = (await client.chat.completions.create(messages=messages, **how, **_held_to(question))).choices[0]
     except OpenAIError as error:
+        if isinstance(error, BadRequestError) and "context length" in str(error):
+            return too_long()
         return failed(f"{type(error).__name__}: {error}".replace(client.api_key, "***"))
     said = choice.message.content or ""
     return _said(_VERDICT.sub(r"\1", said) if question["options"] else said, choice.finish_reason)

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from safecomm.errors import SafecommError
+from safecomm.errors import SafecommError, UnansweredError
 from safecomm.judging.verdicts import read_rows
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import TRAIN
@@ -63,10 +63,10 @@ def _names(made: StageFolders | None) -> dict[str, str]:
 
 
 def is_lost(error: Exception) -> bool:
-    """Says whether a process or a node went away that a trial needed, as another try finds others in their place."""
+    """Says whether a process, node or server that the trial needed went away, so that another try may succeed."""
     from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
 
-    return isinstance(error, NodeDiedError | ObjectLostError | RayActorError | WorkerCrashedError)
+    return isinstance(error, NodeDiedError | ObjectLostError | RayActorError | WorkerCrashedError | UnansweredError)
 
 
 def failure(trial: Trial, error: Exception) -> TrialRecord:

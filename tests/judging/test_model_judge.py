@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from safecomm.errors import DataError
+from safecomm.errors import DataError, UnansweredError
 from safecomm.judging.forms import Exchange, Reply, form_of, read_guard, read_harmful_response, read_yes
 from safecomm.judging.judges import PhraseJudge
 from safecomm.judging.model_judge import ModelJudge, identity, judge_fleets, judges_of
@@ -117,12 +117,13 @@ def test_each_exchange_is_asked_once_and_empty_answers_never(tmp_path: Path) -> 
     assert asked == [["Sure", "Hm"]]
 
 
-def test_a_judge_that_fails_leaves_its_rows_unscored(tmp_path: Path) -> None:
+def test_a_judge_that_can_not_be_asked_scores_nothing(tmp_path: Path) -> None:
     def ask(questions: Questions) -> list[pd.DataFrame]:
         return [pd.DataFrame([{ID: name, "response": "", "scores": [], "error": "gone"} for name in questions])]
 
     guard = ModelJudge("guard", form_of(GUARD), Responses(Store(tmp_path), {}), ask)
-    assert guard.verdicts(rows(("Jam it?", "Sure"))) == ["unscored"]
+    with pytest.raises(UnansweredError, match="gone"):
+        guard.verdicts(rows(("Jam it?", "Sure")))
 
 
 def test_a_grader_judges_only_what_needs_one(tmp_path: Path) -> None:
