@@ -1,6 +1,7 @@
 """The interface of inference engines, independent of the library that runs the model."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, Protocol, TypedDict
 
@@ -12,6 +13,10 @@ class Question(TypedDict):
     """The chat so far, ending with a user message."""
     options: list[str]
     """Continuations to compare by likelihood; empty to generate an answer."""
+    summed: NotRequired[bool]
+    """Score an option by the sum of its tokens' log-probabilities, which is the probability of the whole text, and not
+    by their mean. For words of different token counts the mean is wrong: where only the first token of `unsafe` is in
+    doubt, `unsafe` would beat a one-token `safe` from p = 0.38 on."""
     template: NotRequired[str]
     """The full prompt, with `{prompt}` and `{response}` as placeholders for the first and second message, for models
     that are used without their chat template."""
@@ -33,7 +38,7 @@ class Answer(TypedDict):
     finish_reason: str
     """`stop`, `length`, `compared` (options), or `too_long` if the prompt exceeds the context length."""
     scores: list[float]
-    """Mean log-probability per token of each option; empty for generated text."""
+    """Log-probability of each option, see `option_score`; empty for generated text."""
     error: str
     """Why there is no answer; empty if there is one."""
 
@@ -81,6 +86,11 @@ class Engine(Protocol):
     def cache_tokens(self) -> int:
         """Tokens that its KV cache has room for; 0 where it makes one for each batch."""
         ...
+
+
+def option_score(logprobs: Sequence[float], question: Question) -> float:
+    """Returns an option's score: the mean log-probability of its tokens, or their sum if the question asks for it."""
+    return sum(logprobs) if question.get("summed") else sum(logprobs) / len(logprobs)
 
 
 def too_long() -> Answer:

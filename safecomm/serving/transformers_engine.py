@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, too_long
+from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, option_score, too_long
 from safecomm.serving.precision import cpu_dtype
 
 BATCH = 32
@@ -58,7 +58,7 @@ class TransformersEngine:
             if len(prompt) + self._settings.max_new_tokens > self._settings.max_model_len:
                 answers[index] = too_long()
             elif question["options"]:
-                scores = self._score(prompt, question["options"])
+                scores = [option_score(one, question) for one in self._score(prompt, question["options"])]
                 answers[index] = Answer(response="", finish_reason="compared", scores=scores, error="")
             else:
                 to_write.append((index, prompt))
@@ -90,7 +90,8 @@ class TransformersEngine:
             for text, end in zip(texts, ends, strict=True)
         ]
 
-    def _score(self, prompt: list[int], options: list[str]) -> list[float]:
+    def _score(self, prompt: list[int], options: list[str]) -> list[list[float]]:
+        """Returns the log-probabilities of every option's tokens."""
         import torch
 
         tails = [self._tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
@@ -99,7 +100,7 @@ class TransformersEngine:
         with torch.inference_mode():
             logits = self._model(**batch).logits[:, :-1].float()
         chosen = torch.log_softmax(logits, -1).gather(-1, batch["input_ids"][:, 1:, None])[..., 0]
-        return [float(row[-len(tail) :].mean()) for row, tail in zip(chosen, tails, strict=True)]
+        return [row[-len(tail) :].tolist() for row, tail in zip(chosen, tails, strict=True)]
 
     def _switch(self, adapter: str | None) -> None:
         """Activates an adapter, loading it on first use, or deactivates all."""

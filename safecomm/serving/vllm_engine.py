@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, failed, too_long
+from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, failed, option_score, too_long
 from safecomm.serving.lora_slots import lora_arguments
 from safecomm.serving.precision import cpu_dtype
 
@@ -64,7 +64,8 @@ class VllmEngine:
             return too_long()
         try:
             if options:
-                scores = await self._compared(prompt, options, lora)
+                logprobs = await self._compared(prompt, options, lora)
+                scores = [option_score(one, question) for one in logprobs]
                 return Answer(response="", finish_reason="compared", scores=scores, error="")
             sampled = {"temperature": 1, "seed": question["seed"]} if "seed" in question else {"temperature": 0}
             output = (await self._run(prompt, self._write(**sampled), lora)).outputs[0]
@@ -72,19 +73,19 @@ class VllmEngine:
             return failed(str(error))
         return Answer(response=output.text, finish_reason=output.finish_reason or "", scores=[], error="")
 
-    async def _compared(self, prompt: list[int], options: list[list[int]], lora: Any) -> list[float]:
-        """Returns every option's mean log-probability per token; one-token options share a single prefill."""
+    async def _compared(self, prompt: list[int], options: list[list[int]], lora: Any) -> list[list[float]]:
+        """Returns the log-probabilities of every option's tokens; one-token options share a single prefill."""
         if max(map(len, options)) > 1:
             return list(await asyncio.gather(*(self._score(prompt, tokens, lora) for tokens in options)))
         ids = [token for (token,) in options]
         output = await self._run(prompt, self._compare(logprob_token_ids=ids), lora)
         first = output.outputs[0].logprobs[0]
-        return [float(first[token].logprob) for token in ids]
+        return [[float(first[token].logprob)] for token in ids]
 
-    async def _score(self, prompt: list[int], tokens: list[int], lora: Any) -> float:
+    async def _score(self, prompt: list[int], tokens: list[int], lora: Any) -> list[float]:
         output = await self._run(prompt + tokens, self._compare(prompt_logprobs=0), lora)
         logprobs = output.prompt_logprobs[len(prompt) :]
-        return float(sum(one[token].logprob for one, token in zip(logprobs, tokens, strict=True)) / len(tokens))
+        return [float(one[token].logprob) for one, token in zip(logprobs, tokens, strict=True)]
 
     async def _run(self, prompt: list[int], sampling: Any, lora: Any) -> Any:
         final = None

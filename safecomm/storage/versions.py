@@ -5,7 +5,7 @@ VERSIONS = {
     "profile": 4,
     "realign": 4,
     "responses": 4,
-    "replies": 0,
+    "replies": 1,  # 1: verdict words are compared by the sums of their log-probabilities
     "evaluation": 0,
     "judges": 1,
 }

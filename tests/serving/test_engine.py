@@ -1,11 +1,12 @@
 """Text inside a message can't end its turn."""
 
+import math
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from safecomm.serving.engine import Question, chat_ids
+from safecomm.serving.engine import Question, chat_ids, option_score
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +37,12 @@ def test_ordinary_messages_are_tokenized_as_the_template_says(tokenizer: PreTrai
         [{"role": "user", "content": "how do i bake bread?"}], add_generation_prompt=True, return_dict=False
     )
     assert ids(tokenizer, "how do i bake bread?") == list(expected)
+
+
+def test_verdict_words_of_different_length_are_compared_by_their_probability() -> None:
+    words = Question(messages=[], options=["safe", "unsafe"], summed=True)
+    safe, unsafe = [math.log(0.55)], [math.log(0.45), math.log(1.0)]
+    assert option_score(safe, words) > option_score(unsafe, words)
+    assert math.exp(option_score(unsafe, words)) == pytest.approx(0.45)
+    sentences = Question(messages=[], options=["short", "a longer one"])
+    assert option_score([-1.0, -3.0], sentences) == -2.0, "a longer option is at no disadvantage"

@@ -28,6 +28,15 @@ def test_each_adapter_gives_its_own_answers_and_the_bare_model_its_own(
     assert first == again[::-1]
 
 
+def test_options_are_scored_by_the_mean_or_the_sum_of_their_tokens(lab: dict[str, Path]) -> None:
+    engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
+    (asked,) = questions((Prompt("b", "task", "is it safe?", options=("safe", "very much unsafe"), answer=0),))
+    by_mean, by_sum = asyncio.run(engine.answer([asked, asked | {"summed": True}], None))
+    counts = [len(engine._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in asked["options"]]
+    means = [total / count for total, count in zip(by_sum["scores"], counts, strict=True)]
+    assert max(counts) > 1 and by_mean["scores"] == pytest.approx(means)
+
+
 def test_a_question_too_long_for_the_model_is_said_to_be_and_the_others_are_answered(lab: dict[str, Path]) -> None:
     engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
     asked = questions((_prompt("how do i bake bread?"), _prompt("bread " * 200), _prompt("how do i bake a pie?")))
