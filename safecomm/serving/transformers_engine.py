@@ -23,7 +23,7 @@ class TransformersEngine:
             settings: length limits; adapter rank and parallelism are ignored.
         """
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         self._settings = settings
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -33,6 +33,12 @@ class TransformersEngine:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(self._device).eval()
+        eos = self._model.generation_config.eos_token_id
+        self._ends = sorted({self._tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None})
+        # `generate` takes whatever it isn't told from this: models ship with sampling and repetition penalties.
+        self._model.generation_config = GenerationConfig(
+            eos_token_id=self._ends, pad_token_id=self._tokenizer.pad_token_id
+        )
         self._adapters: dict[str, str] = {}
         self._turn = asyncio.Lock()
 
@@ -80,10 +86,9 @@ class TransformersEngine:
                 **sampling,
                 max_new_tokens=self._settings.max_new_tokens,
                 min_new_tokens=self._settings.max_new_tokens if self._settings.ignore_eos else None,
-                pad_token_id=self._tokenizer.pad_token_id,
             )
         written = output[:, batch["input_ids"].shape[1] :]
-        ends = [bool((row == self._tokenizer.eos_token_id).any()) for row in written]
+        ends = torch.isin(written, torch.tensor(self._ends, device=self._device)).any(dim=1).tolist()
         texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
         return [
             Answer(response=text, finish_reason="stop" if end else "length", scores=[], error="")

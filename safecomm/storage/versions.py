@@ -4,7 +4,7 @@ VERSIONS = {
     "finetune": 4,
     "profile": 4,
     "realign": 4,
-    "responses": 4,
+    "responses": 5,  # 5: `engine: transformers` ignores the sampling settings of a model's generation_config.json
     "replies": 1,  # 1: verdict words are compared by the sums of their log-probabilities
     "evaluation": 0,
     "judges": 1,

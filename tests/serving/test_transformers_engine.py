@@ -1,6 +1,8 @@
 """The engine for machines without vLLM answers with the adapter that a request names."""
 
 import asyncio
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,19 @@ def test_each_adapter_gives_its_own_answers_and_the_bare_model_its_own(
     first, again = asyncio.run(answers(models)), asyncio.run(answers(models[::-1]))
     assert len(set(first)) == len(models)
     assert first == again[::-1]
+
+
+def test_the_generation_config_of_a_model_changes_no_answer(lab: dict[str, Path], tmp_path: Path) -> None:
+    settings = {"do_sample": True, "temperature": 5.0, "top_p": 0.1, "repetition_penalty": 3.0}
+    other = Path(shutil.copytree(lab["aligned"], tmp_path / "other"))
+    file = other / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    asked = questions((_prompt("how do i bake bread?"), _prompt("tell me about the radio link")))
+    asked += [asked[0] | {"seed": 1}]
+    expected, found = (
+        asyncio.run(TransformersEngine(str(model), SETTINGS).answer(asked, None)) for model in (lab["aligned"], other)
+    )
+    assert found == expected
 
 
 def test_options_are_scored_by_the_mean_or_the_sum_of_their_tokens(lab: dict[str, Path]) -> None:
