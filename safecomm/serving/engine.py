@@ -120,6 +120,29 @@ def chat_ids(tokenizer: Any, question: Question) -> list[int]:
     return _ids(tokenizer, tokenizer.apply_chat_template(masked, add_generation_prompt=True, tokenize=False), blanks)
 
 
+def end_ids(tokenizer: Any) -> list[int]:
+    """Returns the tokens that end an answer: EOS, and the one that the chat template puts after an assistant's turn.
+
+    A chat model whose files name the EOS of its base model ends its turns with a token that is not EOS, and would go on
+    with a turn of the user.
+    """
+    return sorted({tokenizer.eos_token_id, _end_of_turn(tokenizer)} - {None})
+
+
+def _end_of_turn(tokenizer: Any) -> int | None:
+    from jinja2 import TemplateError
+
+    answer = "\ue000"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    try:
+        _, found, after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(answer)
+    except (TemplateError, ValueError):  # no template, or one that takes other turns
+        return None
+    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"] if found else []
+    special = tokenizer.get_added_vocab().values()
+    return ids[0] if ids and ids[0] in special else None
+
+
 def _ids(tokenizer: Any, form: str, contents: dict[str, str]) -> list[int]:
     """Tokenizes a template and the contents of its placeholders separately, the contents without special tokens."""
     ids: list[int] = []

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, option_score, too_long
+from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, end_ids, option_score, too_long
 from safecomm.serving.precision import cpu_dtype
 
 BATCH = 32
@@ -34,7 +34,7 @@ class TransformersEngine:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(self._device).eval()
         eos = self._model.generation_config.eos_token_id
-        self._ends = sorted({self._tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None})
+        self._ends = sorted({*end_ids(self._tokenizer), *(eos if isinstance(eos, list) else [eos])} - {None})
         # `generate` takes whatever it isn't told from this: models ship with sampling and repetition penalties.
         self._model.generation_config = GenerationConfig(
             eos_token_id=self._ends, pad_token_id=self._tokenizer.pad_token_id

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, failed, option_score, too_long
+from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, end_ids, failed, option_score, too_long
 from safecomm.serving.lora_slots import lora_arguments
 from safecomm.serving.precision import cpu_dtype
 
@@ -37,7 +37,11 @@ class VllmEngine:
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=context)
         self._tokenizer = AutoTokenizer.from_pretrained(model)
         whole = partial(SamplingParams, output_kind=RequestOutputKind.FINAL_ONLY)
-        self._write = partial(whole, max_tokens=settings.max_new_tokens, ignore_eos=settings.ignore_eos)
+        # vLLM adds the model's EOS tokens from generation_config.json.
+        ends = [] if settings.ignore_eos else end_ids(self._tokenizer)
+        self._write = partial(
+            whole, max_tokens=settings.max_new_tokens, ignore_eos=settings.ignore_eos, stop_token_ids=ends
+        )
         self._compare = partial(whole, temperature=0, max_tokens=1)
         self._longest = settings.max_model_len
         self._adapters: dict[str, int] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from safecomm.serving.engine import Question, chat_ids, option_score
+from safecomm.serving.engine import Question, chat_ids, end_ids, option_score
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +46,24 @@ def test_verdict_words_of_different_length_are_compared_by_their_probability() -
     assert math.exp(option_score(unsafe, words)) == pytest.approx(0.45)
     sentences = Question(messages=[], options=["short", "a longer one"])
     assert option_score([-1.0, -3.0], sentences) == -2.0, "a longer option is at no disadvantage"
+
+
+CHATML = (
+    "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+REJECTING = "{% if messages[-1].role == 'assistant' %}{{ raise_exception('user only') }}{% endif %}"
+LLAMA_2 = "{% for turn in messages %}{{ turn.content }} </s>{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "ends"),
+    [(CHATML, {"<|im_end|>", "</s>"}), (LLAMA_2, {"</s>"}), (REJECTING, {"</s>"}), ("no turns", {"</s>"})],
+)
+def test_the_token_that_a_template_puts_after_a_turn_ends_an_answer(
+    lab: dict[str, Path], template: str, ends: set[str]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(lab["aligned"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = template
+    assert set(tokenizer.convert_ids_to_tokens(end_ids(tokenizer))) == ends
