@@ -43,6 +43,13 @@ def form_of(judge: ModelRef) -> Form:
     Raises:
         DataError: where its template can't be read or has no place for the response.
     """
+    form = _form(judge)
+    if not (arguments := judge.chat_template_kwargs):
+        return form
+    return Form(lambda exchange: {**form.question(exchange), "chat_template_kwargs": arguments}, form.read)
+
+
+def _form(judge: ModelRef) -> Form:
     if isinstance(judge, Grader):
         return _rubric(judge.rubric or grading_rubric(TELECOM), ("right", "wrong"))
     if judge.rubric is not None:

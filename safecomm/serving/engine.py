@@ -3,7 +3,10 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NotRequired, Protocol, TypedDict
+
+from safecomm.serving.reasoning import Split
 
 
 class Question(TypedDict):
@@ -13,6 +16,8 @@ class Question(TypedDict):
     """The chat so far, ending with a user message."""
     options: list[str]
     """Continuations to compare by likelihood; empty to generate an answer."""
+    chat_template_kwargs: NotRequired[dict[str, Any]]
+    """Arguments of the chat template."""
     summed: NotRequired[bool]
     """Score an option by the sum of its tokens' log-probabilities, which is the probability of the whole text, and not
     by their mean. For words of different token counts the mean is wrong: where only the first token of `unsafe` is in
@@ -34,7 +39,9 @@ class Answer(TypedDict):
     """An engine's answer to a question."""
 
     response: str
-    """The generated text; empty if options were compared."""
+    """The generated text, without its reasoning; empty if options were compared."""
+    reasoning: str
+    """The reasoning trace of a thinking model; empty otherwise."""
     finish_reason: str
     """`stop`, `length`, `compared` (options), or `too_long` if the prompt exceeds the context length."""
     scores: list[float]
@@ -95,12 +102,22 @@ def option_score(logprobs: Sequence[float], question: Question) -> float:
 
 def too_long() -> Answer:
     """Returns the empty answer to a question that exceeds the context length; retrying would not help."""
-    return Answer(response="", finish_reason="too_long", scores=[], error="")
+    return Answer(response="", reasoning="", finish_reason="too_long", scores=[], error="")
+
+
+def compared(scores: list[float]) -> Answer:
+    """Returns the answer to a question with options."""
+    return Answer(response="", reasoning="", finish_reason="compared", scores=scores, error="")
+
+
+def written(parts: Split, finish_reason: str) -> Answer:
+    """Returns the answer to a question without options."""
+    return Answer(response=parts.answer, reasoning=parts.reasoning, finish_reason=finish_reason, scores=[], error="")
 
 
 def failed(reason: str) -> Answer:
     """Returns the answer to a question that failed."""
-    return Answer(response="", finish_reason="error", scores=[], error=reason)
+    return Answer(response="", reasoning="", finish_reason="error", scores=[], error=reason)
 
 
 def chat_ids(tokenizer: Any, question: Question) -> list[int]:
@@ -112,12 +129,13 @@ def chat_ids(tokenizer: Any, question: Question) -> list[int]:
     if template := question.get("template"):
         contents = {f"{{{name}}}": turn["content"] for name, turn in zip(PLACES, messages, strict=False)}
         return _start(tokenizer, template) + _ids(tokenizer, template, contents)
-    special = tokenizer.get_added_vocab()
+    special, arguments = tokenizer.get_added_vocab(), question.get("chat_template_kwargs", {})
+    render = partial(tokenizer.apply_chat_template, add_generation_prompt=True, **arguments)
     if not any(token in message["content"] for message in messages for token in special):
-        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        return list(render(messages, return_dict=False))
     blanks = {f"\ue000{index}\ue001": message["content"] for index, message in enumerate(messages)}
     masked = [message | {"content": blank} for message, blank in zip(messages, blanks, strict=True)]
-    return _ids(tokenizer, tokenizer.apply_chat_template(masked, add_generation_prompt=True, tokenize=False), blanks)
+    return _ids(tokenizer, render(masked, tokenize=False), blanks)
 
 
 def end_ids(tokenizer: Any) -> list[int]:

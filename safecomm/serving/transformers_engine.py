@@ -4,8 +4,19 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, end_ids, option_score, too_long
+from safecomm.serving.engine import (
+    Answer,
+    EngineSettings,
+    Question,
+    chat_ids,
+    compared,
+    end_ids,
+    option_score,
+    too_long,
+    written,
+)
 from safecomm.serving.precision import cpu_dtype
+from safecomm.serving.reasoning import ReasoningSplitter
 
 BATCH = 32
 Numbered = list[tuple[int, list[int]]]
@@ -33,6 +44,7 @@ class TransformersEngine:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(self._device).eval()
+        self._splitter = ReasoningSplitter(self._tokenizer)
         eos = self._model.generation_config.eos_token_id
         self._ends = sorted({*end_ids(self._tokenizer), *(eos if isinstance(eos, list) else [eos])} - {None})
         # `generate` takes whatever it isn't told from this: models ship with sampling and repetition penalties.
@@ -64,8 +76,8 @@ class TransformersEngine:
             if len(prompt) + self._settings.max_new_tokens > self._settings.max_model_len:
                 answers[index] = too_long()
             elif question["options"]:
-                scores = [option_score(one, question) for one in self._score(prompt, question["options"])]
-                answers[index] = Answer(response="", finish_reason="compared", scores=scores, error="")
+                logprobs = self._score(prompt, question["options"])
+                answers[index] = compared([option_score(one, question) for one in logprobs])
             else:
                 to_write.append((index, prompt))
         for seed, batch in _batches(to_write, questions):
@@ -87,12 +99,12 @@ class TransformersEngine:
                 max_new_tokens=self._settings.max_new_tokens,
                 min_new_tokens=self._settings.max_new_tokens if self._settings.ignore_eos else None,
             )
-        written = output[:, batch["input_ids"].shape[1] :]
-        ends = torch.isin(written, torch.tensor(self._ends, device=self._device)).any(dim=1).tolist()
-        texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+        rows = output[:, batch["input_ids"].shape[1] :]
+        ends = torch.isin(rows, torch.tensor(self._ends, device=self._device)).any(dim=1).tolist()
+        texts = self._tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [
-            Answer(response=text, finish_reason="stop" if end else "length", scores=[], error="")
-            for text, end in zip(texts, ends, strict=True)
+            written(self._splitter.split(prompt, row, text), "stop" if end else "length")
+            for prompt, row, text, end in zip(prompts, rows.tolist(), texts, ends, strict=True)
         ]
 
     def _score(self, prompt: list[int], options: list[str]) -> list[list[float]]:

@@ -7,9 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, end_ids, failed, option_score, too_long
+from safecomm.serving.engine import (
+    Answer,
+    EngineSettings,
+    Question,
+    chat_ids,
+    compared,
+    end_ids,
+    failed,
+    option_score,
+    too_long,
+    written,
+)
 from safecomm.serving.lora_slots import lora_arguments
 from safecomm.serving.precision import cpu_dtype
+from safecomm.serving.reasoning import ReasoningSplitter
 
 CPU_KV_CACHE_GIB = 1
 CPU_WORKER = "safecomm.serving.cpu_lora.Worker"
@@ -36,6 +48,7 @@ class VllmEngine:
         context = UsageContext.LLM_CLASS
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=context)
         self._tokenizer = AutoTokenizer.from_pretrained(model)
+        self._splitter = ReasoningSplitter(self._tokenizer)
         whole = partial(SamplingParams, output_kind=RequestOutputKind.FINAL_ONLY)
         # vLLM adds the model's EOS tokens from generation_config.json.
         ends = [] if settings.ignore_eos else end_ids(self._tokenizer)
@@ -69,13 +82,13 @@ class VllmEngine:
         try:
             if options:
                 logprobs = await self._compared(prompt, options, lora)
-                scores = [option_score(one, question) for one in logprobs]
-                return Answer(response="", finish_reason="compared", scores=scores, error="")
+                return compared([option_score(one, question) for one in logprobs])
             sampled = {"temperature": 1, "seed": question["seed"]} if "seed" in question else {"temperature": 0}
             output = (await self._run(prompt, self._write(**sampled), lora)).outputs[0]
         except ValueError as error:  # vLLM rejects the request
             return failed(str(error))
-        return Answer(response=output.text, finish_reason=output.finish_reason or "", scores=[], error="")
+        parts = self._splitter.split(prompt, output.token_ids, output.text)
+        return written(parts, output.finish_reason or "")
 
     async def _compared(self, prompt: list[int], options: list[list[int]], lora: Any) -> list[list[float]]:
         """Returns the log-probabilities of every option's tokens; one-token options share a single prefill."""

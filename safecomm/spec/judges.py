@@ -1,6 +1,6 @@
 """How a sweep names its judges."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -28,6 +28,8 @@ class ModelRef(Strict):
     """An OpenAI-compatible server, e.g. `http://host:8000/v1`. Its key is taken from OPENAI_API_KEY."""
     rubric: str | None = None
     """What a chat model is told to do, with `{prompt}`, `{response}` and `{reference}` where these are to stand."""
+    chat_template_kwargs: Annotated[dict[str, Any], Field(exclude_if=lambda arguments: not arguments)] = {}
+    """Arguments of its chat template, e.g. `{enable_thinking: false}` for Qwen3."""
 
     @field_validator("url")
     @classmethod

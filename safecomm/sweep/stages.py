@@ -196,15 +196,13 @@ class Stages:
         return [judge.name for judge in self.sweep.evaluate.judges]
 
     def _measurement(self, prompts: Sequence[Prompt]) -> Measurement:
-        evaluate = self.sweep.evaluate
-        protocol = EvaluationProtocol(
-            system_prompt=self.sweep.model.system_prompt,
-            **{
-                one.name: getattr(evaluate, one.name)
-                for one in fields(EvaluationProtocol)
-                if one.name != "system_prompt"
-            },
-        )
+        evaluate, model = self.sweep.evaluate, self.sweep.model
+        of_the_model: dict[str, Any] = {
+            "system_prompt": model.system_prompt,
+            "chat_template_kwargs": model.chat_template_kwargs,
+        }
+        names = {one.name for one in fields(EvaluationProtocol)} - of_the_model.keys()
+        protocol = EvaluationProtocol(**of_the_model, **{name: getattr(evaluate, name) for name in names})
         panel = Panel(evaluate.judges, evaluate.grader, self.judge_models)
         return Measurement(self.aligned, prompts, panel, protocol, self.store)
 
@@ -222,6 +220,7 @@ class Stages:
             data=data / TRAIN_DATA,
             workers=workers.workers,
             seed=seed,
+            chat_template_kwargs=self.sweep.model.chat_template_kwargs or None,
             **changes,
         )
 

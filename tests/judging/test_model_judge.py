@@ -94,6 +94,13 @@ def test_verdicts_depend_on_the_judges_words(tmp_path: Path) -> None:
     assert identity(one, models) != identity(one, {"own": ModelFolder(tmp_path, "others")})
 
 
+def test_the_arguments_of_a_judges_template_are_asked_with_and_part_of_its_words(tmp_path: Path) -> None:
+    models = {"guard": ModelFolder(tmp_path, "weights")}
+    off = GUARD.model_copy(update={"chat_template_kwargs": {"enable_thinking": False}})
+    assert form_of(off).question(Exchange("A", "B"))["chat_template_kwargs"] == {"enable_thinking": False}
+    assert identity(off, models) != identity(GUARD, models)
+
+
 def rows(*exchanges: tuple[str, str]) -> pd.DataFrame:
     return pd.DataFrame([{"text": asked, "response": said, "target": None} for asked, said in exchanges])
 
