@@ -78,7 +78,7 @@ def compare(
 
     Raises:
         DataError: where a benchmark needs a grader and there is none.
-        ModelError: where an adapter can't be used.
+        ModelError: where an adapter can't be used, or a chat template does not take the prompts.
         UsageError: where two adapters have one name.
     """
     check_gradable(prompts, panel.grader is not None)
@@ -87,6 +87,7 @@ def compare(
         name: Subject(folder, adapter.digest()) for name, (folder, adapter) in loaded.items()
     }
     measurement = Measurement(model, prompts, panel, protocol, store)
+    measurement.check_chat_templates()
     questions = measurement.questions
     missing = {name: len(measurement.responses(subject).missing(questions)) for name, subject in subjects.items()}
     say(f"{sum(missing.values())} of {len(questions) * len(subjects)} answers are missing")

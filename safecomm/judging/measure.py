@@ -13,6 +13,7 @@ import pandas as pd
 from safecomm.data.rows import Prompt
 from safecomm.judging.model_judge import Panel
 from safecomm.judging.verdicts import judged
+from safecomm.serving.chat import check_chat_template
 from safecomm.serving.fleet import wait_for_fleet
 from safecomm.serving.models import ModelFolder
 from safecomm.serving.protocol import EvaluationProtocol
@@ -47,6 +48,17 @@ class Measurement:
     def questions(self) -> Questions:
         """The prompts as they are put to the model."""
         return self.protocol.questions(self.prompts)
+
+    def check_chat_templates(self) -> None:
+        """Checks, before engines start, that the model and the judges take the chats that they will be asked.
+
+        Raises:
+            ModelError: if one has no chat template, or one that rejects such chats.
+        """
+        protocol = self.protocol
+        roles = ["system", "user"] if protocol.system_prompt else ["user"]
+        check_chat_template(self.model.path, roles, "model", protocol.chat_template_kwargs)
+        self.panel.check_chat_templates()
 
     def responses(self, subject: Subject) -> Responses:
         """Returns what a subject has answered so far."""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from safecomm.judging.forms import Exchange, Form, Reply, form_of
 from safecomm.judging.judges import Judge, OwnJudge, PhraseJudge
+from safecomm.serving.chat import check_chat_template
 from safecomm.serving.engine import EngineSettings
 from safecomm.serving.fleet import Fleet, wait_for_fleet
 from safecomm.serving.models import ModelFolder
@@ -79,6 +80,18 @@ class Panel:
         """Returns the judges and the grader, ready to be asked; see `judges_of`."""
         judges, graders = (judges_of(refs, self.models, store, engine, start) for refs in (self.judges, self._graders))
         return judges, graders[0] if graders else None
+
+    def check_chat_templates(self) -> None:
+        """Checks that the judges' models take the chats that they will be asked.
+
+        Raises:
+            ModelError: if one has no chat template, or one that rejects such chats.
+        """
+        for ref in [*self.judges, *self._graders]:
+            question = form_of(ref).question(Exchange("", "")) if ref.runs_here else {}
+            if question and "template" not in question:
+                roles = [message["role"] for message in question["messages"]]
+                check_chat_template(self.models[ref.name].path, roles, f"judge {ref.name}", ref.chat_template_kwargs)
 
     @property
     def _graders(self) -> list[ModelRef]:

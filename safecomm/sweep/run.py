@@ -89,6 +89,7 @@ def _run_missing(
         models = [base.path, aligned.path, *(judge.path for judge in judges.values())]
         check_cluster(sweep, models, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
+        stages.measurement().check_chat_templates()
 
         def carry_out(name: str, queue: TrialQueue, most: int) -> None:
             experiment(name, queue, most, stages, folder, plan, console)

@@ -183,7 +183,7 @@ class Stages:
             The folder of `rows.parquet`, and the adapter's content hash ("" without an adapter).
         """
         subject = Subject(adapter, Adapter.load(adapter).digest() if adapter else "")
-        measurement = self._measurement(first(split_prompts(self.sweep, split), share))
+        measurement = self.measurement(first(split_prompts(self.sweep, split), share))
 
         def make(out: Path) -> None:
             measure(measurement, {"": subject})[""].to_parquet(out / ROWS)
@@ -195,7 +195,8 @@ class Stages:
         """The judges' names, the deciding one first."""
         return [judge.name for judge in self.sweep.evaluate.judges]
 
-    def _measurement(self, prompts: Sequence[Prompt]) -> Measurement:
+    def measurement(self, prompts: Sequence[Prompt] = ()) -> Measurement:
+        """Returns how the sweep has prompts answered and judged."""
         evaluate, model = self.sweep.evaluate, self.sweep.model
         of_the_model: dict[str, Any] = {
             "system_prompt": model.system_prompt,
