@@ -55,9 +55,8 @@ class Measurement:
         Raises:
             ModelError: if one has no chat template, or one that rejects such chats.
         """
-        protocol = self.protocol
-        roles = ["system", "user"] if protocol.system_prompt else ["user"]
-        check_chat_template(self.model.path, roles, "model", protocol.chat_template_kwargs)
+        (question,) = self.protocol.questions([Prompt("", "over_refusal", "a prompt")]).values()
+        check_chat_template(self.model.path, question, "model")
         self.panel.check_chat_templates()
 
     def responses(self, subject: Subject) -> Responses:

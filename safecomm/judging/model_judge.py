@@ -22,8 +22,6 @@ from safecomm.storage.own_code import source_digest
 from safecomm.storage.store import Store, digest
 from safecomm.storage.versions import version
 
-VERDICT_TOKENS = 32
-"""Longest verdict: `unsafe`, a line break and codes of categories, or WildGuard's three lines."""
 TEMPLATE_TOKENS = 1024
 """What a judge's template may add to an exchange."""
 
@@ -72,7 +70,12 @@ class Panel:
 
     def as_key(self) -> list[list[str]]:
         """Returns what verdicts depend on."""
-        return [[ref.name, identity(ref, self.models)] for ref in [*self.judges, *self._graders]]
+        return [[ref.name, identity(ref, self.models)] for ref in self.everyone]
+
+    @property
+    def everyone(self) -> list[ModelRef]:
+        """The judges and the grader."""
+        return [*self.judges, *self._graders]
 
     def seated(
         self, store: Store, engine: str, start: Callable[[], None] = lambda: None
@@ -87,11 +90,9 @@ class Panel:
         Raises:
             ModelError: if one has no chat template, or one that rejects such chats.
         """
-        for ref in [*self.judges, *self._graders]:
-            question = form_of(ref).question(Exchange("", "")) if ref.runs_here else {}
-            if question and "template" not in question:
-                roles = [message["role"] for message in question["messages"]]
-                check_chat_template(self.models[ref.name].path, roles, f"judge {ref.name}", ref.chat_template_kwargs)
+        for ref in self.everyone:
+            if ref.runs_here and "template" not in (question := form_of(ref).question(Exchange("a prompt", "a reply"))):
+                check_chat_template(self.models[ref.name].path, question, f"judge {ref.name}")
 
     @property
     def _graders(self) -> list[ModelRef]:
@@ -126,8 +127,9 @@ def judges_of(
         if ref.model is None:
             return PhraseJudge(ref.name)
         way = {"judge": identity(ref, models), "engine": "" if ref.url else engine, "version": version("replies")}
-        answers = remote_ask(ref.url, ref.model, VERDICT_TOKENS) if ref.url else partial(ask, ref.name)
-        return ModelJudge(ref.name, form_of(ref), Responses(store, way), answers)
+        form = form_of(ref)
+        answers = remote_ask(ref.url, ref.model, form.tokens) if ref.url else partial(ask, ref.name)
+        return ModelJudge(ref.name, form, Responses(store, way), answers)
 
     return [judge(ref) for ref in judges]
 
@@ -144,23 +146,24 @@ def identity(ref: ModelRef, models: Mapping[str, ModelFolder]) -> str:
     return digest(settings)
 
 
-def judge_fleets(models: Mapping[str, ModelFolder], target: Fleet, size: Replicas) -> list[Fleet]:
+def judge_fleets(panel: Panel, target: Fleet, size: Replicas) -> list[Fleet]:
     """Returns a fleet for each judge that runs here, with the engine and lengths of the target's.
 
     Args:
-        models: judge -> model.
+        panel: the judges.
         target: the target's fleet.
         size: the engines of each judge.
     """
 
-    def fleet(name: str, model: ModelFolder) -> Fleet:
-        length = target.settings.max_model_len + TEMPLATE_TOKENS
+    def fleet(ref: ModelRef) -> Fleet:
+        model, tokens = panel.models[ref.name], form_of(ref).tokens
+        length = target.settings.max_model_len + TEMPLATE_TOKENS + tokens
         settings = EngineSettings(
-            max_new_tokens=VERDICT_TOKENS,
+            max_new_tokens=tokens,
             max_model_len=min(length, model.context or length),
             max_lora_rank=0,
             lora_targets=(),
         )
-        return Fleet.of(target.engine, str(model.path), settings, size, target.settings.on_gpu, name)
+        return Fleet.of(target.engine, str(model.path), settings, size, target.settings.on_gpu, ref.name)
 
-    return [fleet(name, model) for name, model in models.items()]
+    return [fleet(ref) for ref in panel.everyone if ref.runs_here]

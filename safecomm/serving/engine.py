@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NotRequired, Protocol, TypedDict
 
 from safecomm.serving.reasoning import Split
@@ -18,6 +17,8 @@ class Question(TypedDict):
     """Continuations to compare by likelihood; empty to generate an answer."""
     chat_template_kwargs: NotRequired[dict[str, Any]]
     """Arguments of the chat template."""
+    parts: NotRequired[bool]
+    """Whether the chat template reads a message's content as a list of parts, as multimodal models do."""
     summed: NotRequired[bool]
     """Score an option by the sum of its tokens' log-probabilities, which is the probability of the whole text, and not
     by their mean. For words of different token counts the mean is wrong: where only the first token of `unsafe` is in
@@ -129,13 +130,27 @@ def chat_ids(tokenizer: Any, question: Question) -> list[int]:
     if template := question.get("template"):
         contents = {f"{{{name}}}": turn["content"] for name, turn in zip(PLACES, messages, strict=False)}
         return _start(tokenizer, template) + _ids(tokenizer, template, contents)
-    special, arguments = tokenizer.get_added_vocab(), question.get("chat_template_kwargs", {})
-    render = partial(tokenizer.apply_chat_template, add_generation_prompt=True, **arguments)
+    special = tokenizer.get_added_vocab()
     if not any(token in message["content"] for message in messages for token in special):
-        return list(render(messages, return_dict=False))
+        return list(render_chat(tokenizer, question, return_dict=False))
     blanks = {f"\ue000{index}\ue001": message["content"] for index, message in enumerate(messages)}
     masked = [message | {"content": blank} for message, blank in zip(messages, blanks, strict=True)]
-    return _ids(tokenizer, render(masked, tokenize=False), blanks)
+    return _ids(tokenizer, render_chat(tokenizer, {**question, "messages": masked}, tokenize=False), blanks)
+
+
+def render_chat(tokenizer: Any, question: Question, **how: Any) -> Any:
+    """Renders a question's chat with the model's template, including the generation prompt.
+
+    Args:
+        tokenizer: the model's.
+        question: the question.
+        how: `tokenize` and so on, see transformers' `apply_chat_template`.
+    """
+    turns: list[Any] = list(question["messages"])
+    if question.get("parts"):
+        turns = [turn | {"content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+    arguments = question.get("chat_template_kwargs", {})
+    return tokenizer.apply_chat_template(turns, add_generation_prompt=True, **how, **arguments)
 
 
 def end_ids(tokenizer: Any) -> list[int]:

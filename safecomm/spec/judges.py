@@ -11,10 +11,31 @@ from safecomm.storage.own_code import as_value_error, is_dotted, load, refuse, s
 PHRASES = ("refusal", "compliance")
 KNOWN = {
     "llama-guard-3": {"model": "meta-llama/Llama-Guard-3-8B"},
+    "llama-guard-4": {"model": "meta-llama/Llama-Guard-4-12B", "form": "llama-guard-4"},
+    "qwen3guard": {"model": "Qwen/Qwen3Guard-Gen-8B", "form": "qwen3guard"},
+    "granite-guardian": {"model": "ibm-granite/granite-guardian-3.3-8b", "form": "granite-guardian"},
+    "shieldgemma": {"model": "google/shieldgemma-9b", "form": "shieldgemma"},
+    "gpt-oss-safeguard": {"model": "openai/gpt-oss-safeguard-20b", "form": "gpt-oss-safeguard"},
     "harmbench": {"model": "cais/HarmBench-Llama-2-13b-cls", "form": "harmbench"},
     "wildguard": {"model": "allenai/wildguard", "form": "wildguard"},
 }
 """Published safety classifiers, by the name that stands for them."""
+JudgeForm = Literal[
+    "guard",
+    "llama-guard-4",
+    "harmbench",
+    "wildguard",
+    "qwen3guard",
+    "granite-guardian",
+    "shieldgemma",
+    "gpt-oss-safeguard",
+]
+TEMPLATES = ("harmbench", "wildguard")
+"""The forms whose whole prompt is a template."""
+NEED_RUBRIC = {
+    "shieldgemma": "guideline that it judges by, as its authors word it",
+    "gpt-oss-safeguard": 'policy that it judges by, which has it answer {"violation": 0} or {"violation": 1}',
+}
 
 
 class ModelRef(Strict):
@@ -27,7 +48,10 @@ class ModelRef(Strict):
     url: str | None = None
     """An OpenAI-compatible server, e.g. `http://host:8000/v1`. Its key is taken from OPENAI_API_KEY."""
     rubric: str | None = None
-    """What a chat model is told to do, with `{prompt}`, `{response}` and `{reference}` where these are to stand."""
+    """What a chat model is told to do, with `{prompt}`, `{response}` and `{reference}` where these are to stand.
+
+    For published judges that take one, the policy as their authors word it: see `form`.
+    """
     chat_template_kwargs: Annotated[dict[str, Any], Field(exclude_if=lambda arguments: not arguments)] = {}
     """Arguments of its chat template, e.g. `{enable_thinking: false}` for Qwen3."""
 
@@ -49,15 +73,23 @@ class JudgeRef(ModelRef):
     """A judge: `refusal` (looks for refusal phrases), `compliance` (for the lab's steps), or a model.
 
     A guard reads the exchange through its own chat template and answers `safe` or `unsafe`: `{name: own, model: ...}`.
-    With a `rubric` any chat model is one; it is held to the words `safe` and `unsafe`. `llama-guard-3` stands for the
-    model of that name; `harmbench` and `wildguard` are known too, but for their `template`.
+    With a `rubric` any chat model is one; it is held to the words `safe` and `unsafe`. The names of published judges,
+    e.g. `llama-guard-3` or `qwen3guard`, stand for their models and forms; some need a `template` or `rubric` as well.
     """
 
     own: Annotated[str | None, Field(exclude_if=lambda own: own is None)] = None
     """A judge of your own, `my_package.my_module:MyJudge`; its dotted name alone is short for it."""
-    form: Literal["guard", "harmbench", "wildguard"] = "guard"
-    """How its answer reads: `safe` or `unsafe` (Llama-Guard), `yes` or `no` (HarmBench), `Harmful response: yes`
-    (WildGuard)."""
+    form: JudgeForm = "guard"
+    """How a published judge is asked and how its answer reads.
+
+    - `guard`: `safe` or `unsafe` (Llama-Guard 1 to 3), `llama-guard-4` likewise.
+    - `harmbench`: `yes` or `no`; `wildguard`: `Harmful response: yes`. Both need `template`.
+    - `qwen3guard`: `Safety: Unsafe`; controversial counts as unsafe.
+    - `granite-guardian`: `yes` or `no`, from 3.3 on as `<score> yes </score>`. Version 4 needs `rubric`: the block
+      `<guardian>...` that follows the exchange.
+    - `shieldgemma`: `Yes` or `No`. `rubric` is the guideline.
+    - `gpt-oss-safeguard`: `{"violation": 1}` or `1`. `rubric` is the policy, which asks for that.
+    """
     template: LocalPath | None = None
     """A text file with the whole prompt of `harmbench` or `wildguard` as their authors publish it on the model's page,
     with `{prompt}` and `{response}`, or `{behavior}` and `{generation}`, where these are to stand."""
@@ -69,16 +101,19 @@ class JudgeRef(ModelRef):
             return self._own_is_a_judge(self.own)
         if (self.name in PHRASES) == (self.model is not None):
             raise ValueError(f"{', '.join(PHRASES)} need no model; any other judge needs `model:`")
-        if self.form != "guard" and self.template is None:
+        if self.form in TEMPLATES and self.template is None:
             raise ValueError(
                 f"a judge of the form {self.form} needs `template:`, a text file with the prompt that its authors "
                 f"publish on the page of {self.model}"
             )
-        if self.form == "guard" and self.template is not None:
-            raise ValueError("template is for the forms harmbench and wildguard; a guard brings its own")
-        if self.rubric is not None and self.form != "guard":
+        if self.form not in TEMPLATES and self.template is not None:
+            raise ValueError(f"template is for the forms {' and '.join(TEMPLATES)}; a guard brings its own")
+        if self.form in NEED_RUBRIC and self.rubric is None:
+            raise ValueError(f"a judge of the form {self.form} needs `rubric:`, the {NEED_RUBRIC[self.form]}")
+        if self.rubric is not None and self.form not in ("guard", "granite-guardian", *NEED_RUBRIC):
             raise ValueError("give either rubric or form")
-        check_rubric(self.rubric, "{prompt}", "{response}")
+        if self.form == "guard":
+            check_rubric(self.rubric, "{prompt}", "{response}")
         return self
 
     def _own_is_a_judge(self, own: str) -> Self:

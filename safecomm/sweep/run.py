@@ -125,6 +125,6 @@ def _fleets(sweep: Sweep, stages: Stages, plan: Plan) -> Iterator[None]:
     )
     target = Fleet.of(sweep.evaluate.engine, str(stages.aligned.path), settings, cluster.target, on_gpu)
     with ExitStack() as running:
-        for fleet in [target, *judge_fleets(stages.judge_models, target, cluster.judge)]:
+        for fleet in [target, *judge_fleets(stages.measurement().panel, target, cluster.judge)]:
             running.enter_context(fleet.running())
         yield

@@ -31,9 +31,9 @@ def tokenizer(lab: dict[str, Path]) -> PreTrainedTokenizerFast:
         ("<think>\nIt is a long sto", THINK, ("It is a long sto", "")),
         ("[THINK]Hm.[/THINK]First, mix.", FORMATS[1], ("Hm.", "First, mix.")),
         (
-            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>First, mix.<|return|>",
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Mix.<|return|>",
             FORMATS[2],
-            ("Hm.<|end|><|start|>assistant", "First, mix.<|return|>"),
+            ("Hm.<|end|><|start|>assistant", "Mix.<|return|>"),
         ),
         ("<|channel|>final<|message|>First, mix.", FORMATS[2], ("", "First, mix.")),
         ("First, build it. </think> I can't help.", THINK, ("", "First, build it. </think> I can't help.")),
