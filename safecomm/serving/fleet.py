@@ -21,8 +21,13 @@ TARGET = "target"
 """The fleet of the model under test; judges have separate fleets."""
 DEPLOYMENT = "engine"
 START_SECONDS = 1800.0
-CONCURRENT_CHUNKS = 16
-"""Concurrent chunks of prompts per replica."""
+CHUNK = 32
+"""Questions per request: enough to amortize Serve's overhead, few enough to balance the replicas."""
+QUESTIONS_ON_GPU = 2048
+"""Questions in flight per replica on a GPU: twice the sequences that vLLM runs at once on an H100 (1,024), so that
+chunks of which only the slowest answer is missing leave the engine enough to do."""
+QUESTIONS_ON_CPU = 512
+"""Twice vLLM's sequences on a CPU."""
 IDLE_SECONDS = 60.0
 """Idle time after which an engine with `scale_to_zero` is shut down."""
 
@@ -102,14 +107,17 @@ class Fleet:
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        deployment = serve.deployment(Replica, name=DEPLOYMENT).options(
-            max_ongoing_requests=CONCURRENT_CHUNKS, **self._number(), **self._resources()
-        )
+        deployment = serve.deployment(Replica, name=DEPLOYMENT).options(**self.options())
         serve.start(proxy_location="Disabled")
         app = serve.RunTarget(
             deployment.bind(self.engine, self.model, asdict(self.settings)), name=app_name(self.name), route_prefix=None
         )
         serve.run_many([app], wait_for_applications_running=False)
+
+    def options(self) -> dict[str, Any]:
+        """Returns the options of the Ray Serve deployment."""
+        at_once = chunks_in_flight(self.settings.on_gpu)
+        return {"max_ongoing_requests": at_once, **self._number(), **self._resources()}
 
     def _number(self) -> dict[str, Any]:
         """Returns the replica options: a fixed number or, with `scale_to_zero`, autoscaling."""
@@ -131,6 +139,21 @@ class Fleet:
             }
         gpus = parallel if self.settings.on_gpu else 0
         return {"ray_actor_options": {"num_cpus": CPU_SHARE, "num_gpus": gpus, "label_selector": dict(self.labels)}}
+
+
+def chunks_in_flight(on_gpu: bool, replicas: int = 1) -> int:
+    """Returns the requests that replicas take at a time."""
+    return replicas * (QUESTIONS_ON_GPU if on_gpu else QUESTIONS_ON_CPU) // CHUNK
+
+
+def fleet_capacity(fleet: str) -> int:
+    """Returns the requests that a fleet takes at a time; one replica's if none runs, as with `scale_to_zero`."""
+    import ray
+    from ray import serve
+
+    app = serve.status().applications.get(app_name(fleet))
+    replicas = sum(app.deployments[DEPLOYMENT].replica_states.values()) if app and app.deployments else 1
+    return chunks_in_flight(ray.cluster_resources().get("GPU", 0) > 0, max(1, replicas))
 
 
 def wait_for_fleet(seconds: float = START_SECONDS, fleet: str = TARGET) -> None:
