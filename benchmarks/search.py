@@ -140,7 +140,7 @@ def plain(storage: Path, sweep: Sweep, points: list[dict[str, Any]], report: Cal
             measured = profile(base, aligned, Adapter.load(telecom))
             with tempfile.TemporaryDirectory() as folder:
                 safe_merge(measured, Adapter.load(safe), **point).save(folder)
-                wait_for_fleet()
+                wait_for_fleet(1800)
                 answers = pd.concat([rows for _, rows in stream({"": Request(questions, folder)})])
             report(records(sweep, {f"{ARM}.{key}": value for key, value in point.items()}, answers))
 

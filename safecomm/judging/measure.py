@@ -18,6 +18,7 @@ from safecomm.serving.fleet import wait_for_fleet
 from safecomm.serving.models import ModelFolder
 from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.serving.responses import Questions, Responses, answers_of
+from safecomm.serving.startup import fleet_seconds
 from safecomm.serving.stream import Request, stream
 from safecomm.storage.store import Store, digest
 from safecomm.storage.versions import version
@@ -97,7 +98,7 @@ def measure(
 
     def ask(missing: Mapping[str, Questions]) -> Iterator[tuple[str, pd.DataFrame]]:
         start()
-        wait_for_fleet()
+        wait_for_fleet(fleet_seconds(measurement.model.path))
         return stream({name: _request(subjects[name], asked) for name, asked in missing.items()}, report=say)
 
     kept = {name: measurement.responses(subject) for name, subject in subjects.items()}

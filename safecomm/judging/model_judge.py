@@ -15,6 +15,7 @@ from safecomm.serving.fleet import Fleet, wait_for_fleet
 from safecomm.serving.models import ModelFolder
 from safecomm.serving.remote import remote_ask
 from safecomm.serving.responses import Ask, Questions, Responses
+from safecomm.serving.startup import fleet_seconds
 from safecomm.serving.stream import ID, Request, stream
 from safecomm.spec.judges import JudgeRef, ModelRef
 from safecomm.spec.sweep import Replicas
@@ -118,7 +119,7 @@ def judges_of(
 
     def ask(name: str, questions: Questions) -> Iterator[pd.DataFrame]:
         start()
-        wait_for_fleet(fleet=name)
+        wait_for_fleet(fleet_seconds(models[name].path), name)
         return (rows for _, rows in stream({name: Request(questions)}, fleet=name))
 
     def judge(ref: ModelRef) -> Judge:

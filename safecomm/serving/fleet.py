@@ -20,7 +20,6 @@ from safecomm.storage.store import local_copy
 TARGET = "target"
 """The fleet of the model under test; judges have separate fleets."""
 DEPLOYMENT = "engine"
-START_SECONDS = 1800.0
 CHUNK = 32
 """Questions per request: enough to amortize Serve's overhead, few enough to balance the replicas."""
 QUESTIONS_ON_GPU = 2048
@@ -156,8 +155,12 @@ def fleet_capacity(fleet: str) -> int:
     return chunks_in_flight(ray.cluster_resources().get("GPU", 0) > 0, max(1, replicas))
 
 
-def wait_for_fleet(seconds: float = START_SECONDS, fleet: str = TARGET) -> None:
+def wait_for_fleet(seconds: float, fleet: str = TARGET) -> None:
     """Waits until the engines are running.
+
+    Args:
+        seconds: how long, see `startup.fleet_seconds`.
+        fleet: the fleet's name.
 
     Raises:
         EvaluationError: if they fail to start (with Ray Serve's reason) or time out.

@@ -22,6 +22,7 @@ from safecomm.serving.engine import (
 from safecomm.serving.lora_slots import lora_arguments
 from safecomm.serving.precision import cpu_dtype
 from safecomm.serving.reasoning import ReasoningSplitter
+from safecomm.serving.startup import engine_seconds
 
 CPU_KV_CACHE_GIB = 1
 CPU_WORKER = "safecomm.serving.cpu_lora.Worker"
@@ -123,7 +124,9 @@ class VllmEngine:
 
 
 def engine_arguments(model: str, settings: EngineSettings) -> dict[str, Any]:
-    """Returns vLLM's arguments; without a GPU, also sets environment variables for the engine process."""
+    """Returns vLLM's arguments; also sets environment variables, which must precede the import of vLLM."""
+    # By default vLLM gives up after 600 s, and Serve would start the engine of a large model again and again.
+    os.environ.setdefault("VLLM_ENGINE_READY_TIMEOUT_S", f"{engine_seconds(Path(model)):.0f}")
     if not settings.on_gpu:
         _set_up_cpu()
     return {
