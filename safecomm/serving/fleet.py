@@ -53,9 +53,15 @@ class Replica:
         """Answers a chunk of questions, after checking that the engine applies the adapter."""
         if adapter and not Path(adapter).exists():
             adapter = str(await asyncio.to_thread(local_copy, Path(adapter)))
-        if adapter and (reason := await self._canary.check(adapter)):
+        if adapter and (reason := await self._check(adapter)):
             return [failed(reason)] * len(questions)
         return await self._engine.answer(questions, adapter)
+
+    async def _check(self, adapter: str) -> str:
+        try:
+            return await self._canary.check(adapter)
+        except EvaluationError as error:  # the next chunk has the adapter checked again
+            return str(error)
 
     async def check_health(self) -> None:
         """Raises if the engine is dead, so that Ray Serve replaces the replica."""
