@@ -137,8 +137,11 @@ class Fleet:
         parallel = self.settings.gpus
         if self.settings.on_gpu and parallel > 1 and self.engine == "vllm":
             bundles = [{"CPU": CPU_SHARE}] + [{"GPU": 1.0, "CPU": CPU_SHARE}] * parallel
+            # Tensor parallelism exchanges activations in every layer, so its workers belong on one node.
+            strategy = "STRICT_PACK" if self.settings.pipeline_parallel == 1 else "PACK"
             return {
                 "placement_group_bundles": bundles,
+                "placement_group_strategy": strategy,
                 "placement_group_bundle_label_selector": [dict(self.labels)],
                 "ray_actor_options": {"num_cpus": CPU_SHARE},
             }
