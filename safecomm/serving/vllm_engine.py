@@ -25,6 +25,10 @@ from safecomm.serving.reasoning import ReasoningSplitter
 from safecomm.serving.startup import engine_seconds
 
 CPU_KV_CACHE_GIB = 1
+CPU_STEP_TOKENS = 4096
+"""vLLM's tokens per step on a CPU, which a small model does in a second."""
+CPU_FLOPS = 50e9
+"""What a core does in a second in large fp32 products: half of what AVX2 allows at 3 GHz."""
 CPU_WORKER = "safecomm.serving.cpu_lora.Worker"
 
 
@@ -157,11 +161,31 @@ def _on_cpu(model: str, settings: EngineSettings) -> dict[str, Any]:
     Sampling with seeds needs chunked prefill disabled: with it, vLLM rewinds the random generator by an offset, which
     CPU generators don't support, and the engine crashes.
     """
+    import torch
     from transformers import AutoConfig
 
-    dtype = cpu_dtype(AutoConfig.from_pretrained(model).dtype)
-    whole: dict[str, Any] = {"enable_chunked_prefill": False} if settings.sampled else {}
-    return {"worker_cls": CPU_WORKER, "dtype": dtype, **whole}
+    stored = AutoConfig.from_pretrained(model).dtype or torch.float32
+    size = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
+    step = step_tokens(size / stored.itemsize, _threads())
+    arguments: dict[str, Any] = {"worker_cls": CPU_WORKER, "dtype": cpu_dtype(stored)}
+    if settings.sampled:
+        arguments["enable_chunked_prefill"] = False
+        step = max(step, settings.max_model_len)  # a prompt is one step
+    return arguments | ({"max_num_batched_tokens": step} if step < CPU_STEP_TOKENS else {})
+
+
+def step_tokens(parameters: float, threads: int) -> int:
+    """Returns how many tokens a CPU processes in about a second, at two operations per parameter and token.
+
+    At its start vLLM runs a step of that size to measure its memory, and no answer is finished before the step that it
+    is in. At least the 256 sequences that vLLM continues in a step must fit.
+    """
+    return min(CPU_STEP_TOKENS, max(256, int(threads * CPU_FLOPS / (2 * parameters))))
+
+
+def _threads() -> int:
+    """Returns the threads of vLLM's engine process; one core is left for Ray."""
+    return max(1, (os.cpu_count() or 1) - 1)
 
 
 def _set_up_cpu() -> None:
@@ -173,4 +197,4 @@ def _set_up_cpu() -> None:
     """
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE_GIB))
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) - 1))
+    os.environ["OMP_NUM_THREADS"] = str(_threads())
