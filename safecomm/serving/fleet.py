@@ -14,6 +14,7 @@ from safecomm.cluster.session import CPU_SHARE
 from safecomm.errors import EvaluationError
 from safecomm.serving.canary import Canary
 from safecomm.serving.engine import Answer, Engine, EngineSettings, Question, failed
+from safecomm.serving.orphans import end_with_this_process
 from safecomm.spec.sweep import Replicas
 from safecomm.storage.store import local_copy
 
@@ -46,6 +47,7 @@ class Replica:
     """One engine behind Ray Serve."""
 
     def __init__(self, engine: str, model: str, settings: dict[str, Any]):
+        end_with_this_process()
         self._engine = build_engine(engine, str(local_copy(Path(model))), EngineSettings(**settings))
         self._canary = Canary(self._engine)
 
