@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -57,10 +58,10 @@ def stream(
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    # More tasks would wait at Serve until they time out.
-    at_once = ray.data.TaskPoolStrategy(size=-(-fleet_capacity(fleet) // CHUNKS_A_TASK))
     chunks = [{"chunk": json.dumps(chunk)} for name, request in requests.items() for chunk in _chunks(name, request)]
-    tasks = -(-len(chunks) // CHUNKS_A_TASK)
+    tasks = max(1, math.ceil(len(chunks) / CHUNKS_A_TASK))
+    # More tasks at once would wait at Serve until they time out.
+    at_once = ray.data.TaskPoolStrategy(size=min(tasks, math.ceil(fleet_capacity(fleet) / CHUNKS_A_TASK)))
     source = ray.data.from_items(chunks, override_num_blocks=tasks)
     progress = _Progress(sum(len(request.questions) for request in requests.values()), report)
     for row in source.map_batches(ask, batch_size=None, num_cpus=CPU_SHARE, compute=at_once).iter_rows():
