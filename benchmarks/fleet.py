@@ -138,7 +138,7 @@ def fleet(work: Work) -> Times:
     started = time.monotonic()
     questions = EvaluationProtocol("vllm", work.new_tokens, 512).questions(work.distinct_prompts())
     with ray_session(None), Fleet("vllm", work.model, work.settings, 1).running():
-        wait_for_fleet()
+        wait_for_fleet(1800)
         if not work.from_start:
             list(stream({"": Request(dict(list(questions.items())[:WARM_UP]), work.adapters[0])}))
             started = time.monotonic()

@@ -140,7 +140,7 @@ def plain(storage: Path, sweep: Sweep, points: list[dict[str, Any]], report: Cal
             measured = profile(base, aligned, Adapter.load(telecom))
             with tempfile.TemporaryDirectory() as folder:
                 safe_merge(measured, Adapter.load(safe), **point).save(folder)
-                wait_for_fleet()
+                wait_for_fleet(1800)
                 answers = pd.concat([rows for _, rows in stream({"": Request(questions, folder)})])
             report(records(sweep, {f"{ARM}.{key}": value for key, value in point.items()}, answers))
 
@@ -179,24 +179,25 @@ def answer(model: Path, sweep: Sweep, point: dict[str, Any], report: Callable[[A
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from vllm import LLM, SamplingParams
 
-    from safecomm.serving.engine import Answer, chat_ids
+    from safecomm.serving.engine import Answer, chat_ids, compared, written
+    from safecomm.serving.reasoning import Split
 
     llm = LLM(str(model), max_model_len=256)
     tokenizer = llm.get_tokenizer()
     found: dict[str, Answer] = {}
     questions = protocol().questions(split_prompts(sweep, "search"))
-    written = {name: question for name, question in questions.items() if not question["options"]}
-    prompts = [{"prompt_token_ids": chat_ids(tokenizer, question)} for question in written.values()]
+    to_write = {name: question for name, question in questions.items() if not question["options"]}
+    prompts = [{"prompt_token_ids": chat_ids(tokenizer, question)} for question in to_write.values()]
     outputs = llm.generate(prompts, SamplingParams(temperature=0, max_tokens=TOKENS), use_tqdm=False)
-    for name, output in zip(written, outputs, strict=True):
-        found[name] = Answer(response=output.outputs[0].text, finish_reason="stop", scores=[], error="")
-    for name in questions.keys() - written.keys():
+    for name, output in zip(to_write, outputs, strict=True):
+        found[name] = written(Split("", output.outputs[0].text), "stop")
+    for name in questions.keys() - to_write.keys():
         start = chat_ids(tokenizer, questions[name])
         ends = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in questions[name]["options"]]
         prompts = [{"prompt_token_ids": start + end} for end in ends]
         likely = llm.generate(prompts, SamplingParams(max_tokens=1, prompt_logprobs=0), use_tqdm=False)
         scores = [_mean(output.prompt_logprobs[len(start) :], end) for output, end in zip(likely, ends, strict=True)]
-        found[name] = Answer(response="", finish_reason="compared", scores=scores, error="")
+        found[name] = compared(scores)
     report(records(sweep, point, pd.DataFrame([{"question_id": name, **one} for name, one in found.items()])))
 
 

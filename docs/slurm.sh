@@ -2,12 +2,14 @@
 # Runs a sweep on a Slurm allocation:   sbatch docs/slurm.sh sweeps/lab.yaml
 #
 # Run it from a checkout on a shared file system, after scripts/install.sh has created .venv. Submit it again to resume
-# the sweep. The first node is the head node; NODE_LABELS below determines which nodes train.
+# the sweep. The first node is the head node; NODE_LABELS below determines which nodes train. --mem=0 asks for all of a
+# node's memory: by default, many clusters give a job only a few GB per core.
 #SBATCH --job-name=safecomm
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=4
 #SBATCH --exclusive
+#SBATCH --mem=0
 #SBATCH --time=24:00:00
 #SBATCH --signal=B:INT@120
 set -euo pipefail

@@ -7,7 +7,8 @@ SafecommError            exit code 1: the message states the cause and the fix
 ├── ModelError           a model or adapter folder can't be used
 ├── DefenseError         a defense's settings are invalid
 ├── TrainingError        a fine-tune failed; states the step
-├── EvaluationError      prompts got no answer, or a fleet did not start
+├── EvaluationError      a fleet did not start, or an evaluation can't be carried out
+│   └── UnansweredError  prompts got no answer because of an infrastructure failure; a retry may succeed
 ├── StorageError         a bucket can't be reached or used
 ├── DiskFullError        a disk is full; finished work is kept
 └── StoppedError         exit code 130: the sweep was stopped; finished work is kept
@@ -55,6 +56,10 @@ class TrainingError(SafecommError):
 
 class EvaluationError(SafecommError):
     """An evaluation could not be carried out."""
+
+
+class UnansweredError(EvaluationError):
+    """Prompts got no answer because an engine or a server failed. It says nothing about the model; another try may."""
 
 
 class StorageError(SafecommError):

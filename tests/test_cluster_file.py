@@ -142,6 +142,7 @@ def test_the_kubernetes_job_has_the_pools_of_the_cluster_file(ray_job: dict[str,
 
 def test_the_slurm_script_parses_and_its_ray_commands_ask_for_a_token() -> None:
     script = ROOT / "docs" / "slurm.sh"
+    assert "#SBATCH --mem=0\n" in script.read_text(), "a job has all of a node's memory"
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
     text = script.read_text()
     assert text.index("RAY_AUTH_MODE=token") < text.index("ray start")

@@ -52,6 +52,9 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Maximum number of prompts per benchmark.", min=1)] = None,
     system_prompt: Annotated[str | None, typer.Option(help="A system prompt for every prompt.")] = None,
+    chat_template_kwargs: Annotated[
+        str | None, typer.Option(help="Arguments of the model's chat template, e.g. '{enable_thinking: false}'.")
+    ] = None,
     sampling: Annotated[
         Literal["greedy", "safecomm"],
         typer.Option(help="greedy, or safecomm as in the study: temperature 1, top-p 1, no top-k."),
@@ -102,7 +105,15 @@ def evaluate(
     engine = available_engine() if engine == "auto" else engine
     console.print(engine_description(engine))
     protocol = EvaluationProtocol(
-        engine, max_new_tokens, length, system_prompt, sampling, samples, seed, multiple_choice
+        engine,
+        max_new_tokens,
+        length,
+        system_prompt,
+        sampling,
+        samples,
+        seed,
+        multiple_choice,
+        _arguments(chat_template_kwargs),
     )
     found = compare(
         target,
@@ -127,6 +138,19 @@ def _publish(out: Path, found: "Comparison", tables: "list[Table]", judges: list
     for table in tables:
         console.print(table)
     console.print(f"\nWritten to {escape(str(out))}: results.json, rows.parquet, disagreements.csv", soft_wrap=True)
+
+
+def _arguments(text: str | None) -> dict[str, Any]:
+    """Reads the arguments of a chat template."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(text) if text else {}
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"--chat-template-kwargs {text}: give settings in braces, e.g. '{{enable_thinking: false}}'")
+    return found
 
 
 def _judges(given: list[str]) -> list[Any]:

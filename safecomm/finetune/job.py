@@ -44,6 +44,8 @@ class FinetuneJob:
     quantize: str = "none"
     losses: tuple[tuple[str, dict[str, Any], str], ...] = ()
     """Training defenses that change the loss: dotted name, settings and digest of the code."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Arguments of the chat template."""
 
     @classmethod
     def of(cls, finetune: Finetune, *, model: Path, data: Path, workers: int, seed: int, **changes: Any) -> Self:

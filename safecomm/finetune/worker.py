@@ -137,14 +137,19 @@ def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) 
 
 
 def _dataset(job: FinetuneJob) -> Any:
-    """Returns prompt-completion pairs, so that the loss covers only the answer with any chat template."""
+    """Returns prompt-completion pairs, so that the loss covers only the answer with any chat template.
+
+    TRL passes the column `chat_template_kwargs` to the template.
+    """
     from datasets import load_dataset
 
     rows = load_dataset("json", data_files=job.data, split="train")
+    arguments = {"chat_template_kwargs": job.chat_template_kwargs} if job.chat_template_kwargs else {}
     return rows.map(
         lambda row: {
             "prompt": [{"role": "user", "content": row["prompt"]}],
             "completion": [{"role": "assistant", "content": row["response"]}],
+            **arguments,
         },
         remove_columns=rows.column_names,
     )

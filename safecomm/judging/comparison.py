@@ -1,6 +1,6 @@
 """A model and its adapters measured side by side, outside a sweep: `safecomm evaluate`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -78,7 +78,7 @@ def compare(
 
     Raises:
         DataError: where a benchmark needs a grader and there is none.
-        ModelError: where an adapter can't be used.
+        ModelError: where an adapter can't be used, or a chat template does not take the prompts.
         UsageError: where two adapters have one name.
     """
     check_gradable(prompts, panel.grader is not None)
@@ -87,13 +87,14 @@ def compare(
         name: Subject(folder, adapter.digest()) for name, (folder, adapter) in loaded.items()
     }
     measurement = Measurement(model, prompts, panel, protocol, store)
+    measurement.check_chat_templates()
     questions = measurement.questions
     missing = {name: len(measurement.responses(subject).missing(questions)) for name, subject in subjects.items()}
     say(f"{sum(missing.values())} of {len(questions) * len(subjects)} answers are missing")
     with ExitStack() as running:
         # Ray and the engines are started by the first who has something to ask.
         modules = [item for _, adapter in loaded.values() for item in adapter.modules.items()]
-        start = cache(lambda: _start(running, model, modules, panel.models, protocol, hardware))
+        start = cache(lambda: _start(running, model, modules, panel, protocol, hardware))
         rows = measure(measurement, subjects, start, say)
         for name, table in rows.items():
             say(f"{name}: {len(table)} answers, {missing[name]} of them new")
@@ -107,7 +108,7 @@ def _start(
     running: ExitStack,
     model: ModelFolder,
     modules: Sequence[tuple[str, Factors]],
-    judges: Mapping[str, ModelFolder],
+    panel: Panel,
     protocol: EvaluationProtocol,
     hardware: Hardware,
 ) -> None:
@@ -120,7 +121,7 @@ def _start(
         sampled=protocol.sampling != "greedy",
     )
     target = Fleet.of(protocol.engine, str(model.path), settings, hardware.target, on_gpu)
-    for fleet in [target, *judge_fleets(judges, target, hardware.judge)]:
+    for fleet in [target, *judge_fleets(panel, target, hardware.judge)]:
         running.enter_context(fleet.running())
 
 

@@ -13,10 +13,12 @@ import pandas as pd
 from safecomm.data.rows import Prompt
 from safecomm.judging.model_judge import Panel
 from safecomm.judging.verdicts import judged
+from safecomm.serving.chat import check_chat_template
 from safecomm.serving.fleet import wait_for_fleet
 from safecomm.serving.models import ModelFolder
 from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.serving.responses import Questions, Responses, answers_of
+from safecomm.serving.startup import fleet_seconds
 from safecomm.serving.stream import Request, stream
 from safecomm.storage.store import Store, digest
 from safecomm.storage.versions import version
@@ -47,6 +49,16 @@ class Measurement:
     def questions(self) -> Questions:
         """The prompts as they are put to the model."""
         return self.protocol.questions(self.prompts)
+
+    def check_chat_templates(self) -> None:
+        """Checks, before engines start, that the model and the judges take the chats that they will be asked.
+
+        Raises:
+            ModelError: if one has no chat template, or one that rejects such chats.
+        """
+        (question,) = self.protocol.questions([Prompt("", "over_refusal", "a prompt")]).values()
+        check_chat_template(self.model.path, question, "model")
+        self.panel.check_chat_templates()
 
     def responses(self, subject: Subject) -> Responses:
         """Returns what a subject has answered so far."""
@@ -86,7 +98,7 @@ def measure(
 
     def ask(missing: Mapping[str, Questions]) -> Iterator[tuple[str, pd.DataFrame]]:
         start()
-        wait_for_fleet()
+        wait_for_fleet(fleet_seconds(measurement.model.path))
         return stream({name: _request(subjects[name], asked) for name, asked in missing.items()}, report=say)
 
     kept = {name: measurement.responses(subject) for name, subject in subjects.items()}

@@ -4,17 +4,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from safecomm.judging.forms import Exchange, Form, Reply, form_of
 from safecomm.judging.judges import Judge, OwnJudge, PhraseJudge
+from safecomm.serving.chat import check_chat_template
 from safecomm.serving.engine import EngineSettings
 from safecomm.serving.fleet import Fleet, wait_for_fleet
 from safecomm.serving.models import ModelFolder
 from safecomm.serving.remote import remote_ask
 from safecomm.serving.responses import Ask, Questions, Responses
+from safecomm.serving.startup import fleet_seconds
 from safecomm.serving.stream import ID, Request, stream
 from safecomm.spec.judges import JudgeRef, ModelRef
 from safecomm.spec.sweep import Replicas
@@ -22,8 +23,6 @@ from safecomm.storage.own_code import source_digest
 from safecomm.storage.store import Store, digest
 from safecomm.storage.versions import version
 
-VERDICT_TOKENS = 32
-"""Longest verdict: `unsafe`, a line break and codes of categories, or WildGuard's three lines."""
 TEMPLATE_TOKENS = 1024
 """What a judge's template may add to an exchange."""
 
@@ -38,20 +37,20 @@ class ModelJudge:
     ask: Ask
 
     def verdicts(self, rows: pd.DataFrame) -> list[str]:
-        """Labels responses; an empty one, or a verdict that the judge did not give, is unscored.
+        """Labels responses; an empty one, or one on which the judge gave no verdict, is unscored.
 
         Args:
             rows: responses with the columns `text` (the prompt), `response` and, for a grader, `reference`.
+
+        Raises:
+            UnansweredError: if the judge could not be asked.
         """
         references = rows["reference"] if "reference" in rows else [""] * len(rows)
         exchanges = [Exchange(*row) for row in zip(rows["text"], rows["response"], references, strict=True)]
         questions = {digest(one): self.form.question(one) for one in exchanges if one.response.strip()}
         found = self.responses.of(questions, self.ask) if questions else pd.DataFrame({ID: []})
-        verdicts = {row[ID]: self._read(row) for _, row in found.iterrows()}
+        verdicts = {row[ID]: self.form.read(Reply(row["response"], row["scores"])) for _, row in found.iterrows()}
         return [verdicts.get(digest(one), "unscored") for one in exchanges]
-
-    def _read(self, row: "pd.Series[Any]") -> str:
-        return "unscored" if row["error"] else self.form.read(Reply(row["response"], row["scores"]))
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,12 @@ class Panel:
 
     def as_key(self) -> list[list[str]]:
         """Returns what verdicts depend on."""
-        return [[ref.name, identity(ref, self.models)] for ref in [*self.judges, *self._graders]]
+        return [[ref.name, identity(ref, self.models)] for ref in self.everyone]
+
+    @property
+    def everyone(self) -> list[ModelRef]:
+        """The judges and the grader."""
+        return [*self.judges, *self._graders]
 
     def seated(
         self, store: Store, engine: str, start: Callable[[], None] = lambda: None
@@ -80,6 +84,16 @@ class Panel:
         """Returns the judges and the grader, ready to be asked; see `judges_of`."""
         judges, graders = (judges_of(refs, self.models, store, engine, start) for refs in (self.judges, self._graders))
         return judges, graders[0] if graders else None
+
+    def check_chat_templates(self) -> None:
+        """Checks that the judges' models take the chats that they will be asked.
+
+        Raises:
+            ModelError: if one has no chat template, or one that rejects such chats.
+        """
+        for ref in self.everyone:
+            if ref.runs_here and "template" not in (question := form_of(ref).question(Exchange("a prompt", "a reply"))):
+                check_chat_template(self.models[ref.name].path, question, f"judge {ref.name}")
 
     @property
     def _graders(self) -> list[ModelRef]:
@@ -105,7 +119,7 @@ def judges_of(
 
     def ask(name: str, questions: Questions) -> Iterator[pd.DataFrame]:
         start()
-        wait_for_fleet(fleet=name)
+        wait_for_fleet(fleet_seconds(models[name].path), name)
         return (rows for _, rows in stream({name: Request(questions)}, fleet=name))
 
     def judge(ref: ModelRef) -> Judge:
@@ -114,8 +128,9 @@ def judges_of(
         if ref.model is None:
             return PhraseJudge(ref.name)
         way = {"judge": identity(ref, models), "engine": "" if ref.url else engine, "version": version("replies")}
-        answers = remote_ask(ref.url, ref.model, VERDICT_TOKENS) if ref.url else partial(ask, ref.name)
-        return ModelJudge(ref.name, form_of(ref), Responses(store, way), answers)
+        form = form_of(ref)
+        answers = remote_ask(ref.url, ref.model, form.tokens) if ref.url else partial(ask, ref.name)
+        return ModelJudge(ref.name, form, Responses(store, way), answers)
 
     return [judge(ref) for ref in judges]
 
@@ -132,23 +147,24 @@ def identity(ref: ModelRef, models: Mapping[str, ModelFolder]) -> str:
     return digest(settings)
 
 
-def judge_fleets(models: Mapping[str, ModelFolder], target: Fleet, size: Replicas) -> list[Fleet]:
+def judge_fleets(panel: Panel, target: Fleet, size: Replicas) -> list[Fleet]:
     """Returns a fleet for each judge that runs here, with the engine and lengths of the target's.
 
     Args:
-        models: judge -> model.
+        panel: the judges.
         target: the target's fleet.
         size: the engines of each judge.
     """
 
-    def fleet(name: str, model: ModelFolder) -> Fleet:
-        length = target.settings.max_model_len + TEMPLATE_TOKENS
+    def fleet(ref: ModelRef) -> Fleet:
+        model, tokens = panel.models[ref.name], form_of(ref).tokens
+        length = target.settings.max_model_len + TEMPLATE_TOKENS + tokens
         settings = EngineSettings(
-            max_new_tokens=VERDICT_TOKENS,
+            max_new_tokens=tokens,
             max_model_len=min(length, model.context or length),
             max_lora_rank=0,
             lora_targets=(),
         )
-        return Fleet.of(target.engine, str(model.path), settings, size, target.settings.on_gpu, name)
+        return Fleet.of(target.engine, str(model.path), settings, size, target.settings.on_gpu, ref.name)
 
-    return [fleet(name, model) for name, model in models.items()]
+    return [fleet(ref) for ref in panel.everyone if ref.runs_here]

@@ -2,7 +2,7 @@
 
 from safecomm.errors import EvaluationError
 from safecomm.judging.forms import Reply, form_of
-from safecomm.judging.model_judge import judge_fleets, judges_of
+from safecomm.judging.model_judge import Panel, judge_fleets, judges_of
 from safecomm.selftest import work
 from safecomm.selftest.answers import guard_exchanges
 from safecomm.selftest.bench import ENGINE, Bench, Outcome
@@ -19,7 +19,8 @@ ALIKE = 0.8
 
 def guard_fleet(bench: Bench) -> Fleet:
     """Returns the guard's engine, on the node, as a sweep sets it up beside the tuned model's."""
-    (fleet,) = judge_fleets(_models(bench), bench.fleet("selftest"), Replicas(labels=bench.node.labels))
+    panel = Panel([_ref(bench)], models=_models(bench))
+    (fleet,) = judge_fleets(panel, bench.fleet("selftest"), Replicas(labels=bench.node.labels))
     return fleet
 
 

@@ -1,8 +1,11 @@
 """The interface of inference engines, independent of the library that runs the model."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, Protocol, TypedDict
+
+from safecomm.serving.reasoning import Split
 
 
 class Question(TypedDict):
@@ -12,6 +15,14 @@ class Question(TypedDict):
     """The chat so far, ending with a user message."""
     options: list[str]
     """Continuations to compare by likelihood; empty to generate an answer."""
+    chat_template_kwargs: NotRequired[dict[str, Any]]
+    """Arguments of the chat template."""
+    parts: NotRequired[bool]
+    """Whether the chat template reads a message's content as a list of parts, as multimodal models do."""
+    summed: NotRequired[bool]
+    """Score an option by the sum of its tokens' log-probabilities, which is the probability of the whole text, and not
+    by their mean. For words of different token counts the mean is wrong: where only the first token of `unsafe` is in
+    doubt, `unsafe` would beat a one-token `safe` from p = 0.38 on."""
     template: NotRequired[str]
     """The full prompt, with `{prompt}` and `{response}` as placeholders for the first and second message, for models
     that are used without their chat template."""
@@ -29,11 +40,13 @@ class Answer(TypedDict):
     """An engine's answer to a question."""
 
     response: str
-    """The generated text; empty if options were compared."""
+    """The generated text, without its reasoning; empty if options were compared."""
+    reasoning: str
+    """The reasoning trace of a thinking model; empty otherwise."""
     finish_reason: str
     """`stop`, `length`, `compared` (options), or `too_long` if the prompt exceeds the context length."""
     scores: list[float]
-    """Mean log-probability per token of each option; empty for generated text."""
+    """Log-probability of each option, see `option_score`; empty for generated text."""
     error: str
     """Why there is no answer; empty if there is one."""
 
@@ -83,14 +96,29 @@ class Engine(Protocol):
         ...
 
 
+def option_score(logprobs: Sequence[float], question: Question) -> float:
+    """Returns an option's score: the mean log-probability of its tokens, or their sum if the question asks for it."""
+    return sum(logprobs) if question.get("summed") else sum(logprobs) / len(logprobs)
+
+
 def too_long() -> Answer:
     """Returns the empty answer to a question that exceeds the context length; retrying would not help."""
-    return Answer(response="", finish_reason="too_long", scores=[], error="")
+    return Answer(response="", reasoning="", finish_reason="too_long", scores=[], error="")
+
+
+def compared(scores: list[float]) -> Answer:
+    """Returns the answer to a question with options."""
+    return Answer(response="", reasoning="", finish_reason="compared", scores=scores, error="")
+
+
+def written(parts: Split, finish_reason: str) -> Answer:
+    """Returns the answer to a question without options."""
+    return Answer(response=parts.answer, reasoning=parts.reasoning, finish_reason=finish_reason, scores=[], error="")
 
 
 def failed(reason: str) -> Answer:
     """Returns the answer to a question that failed."""
-    return Answer(response="", finish_reason="error", scores=[], error=reason)
+    return Answer(response="", reasoning="", finish_reason="error", scores=[], error=reason)
 
 
 def chat_ids(tokenizer: Any, question: Question) -> list[int]:
@@ -104,10 +132,48 @@ def chat_ids(tokenizer: Any, question: Question) -> list[int]:
         return _start(tokenizer, template) + _ids(tokenizer, template, contents)
     special = tokenizer.get_added_vocab()
     if not any(token in message["content"] for message in messages for token in special):
-        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        return list(render_chat(tokenizer, question, return_dict=False))
     blanks = {f"\ue000{index}\ue001": message["content"] for index, message in enumerate(messages)}
     masked = [message | {"content": blank} for message, blank in zip(messages, blanks, strict=True)]
-    return _ids(tokenizer, tokenizer.apply_chat_template(masked, add_generation_prompt=True, tokenize=False), blanks)
+    return _ids(tokenizer, render_chat(tokenizer, {**question, "messages": masked}, tokenize=False), blanks)
+
+
+def render_chat(tokenizer: Any, question: Question, **how: Any) -> Any:
+    """Renders a question's chat with the model's template, including the generation prompt.
+
+    Args:
+        tokenizer: the model's.
+        question: the question.
+        how: `tokenize` and so on, see transformers' `apply_chat_template`.
+    """
+    turns: list[Any] = list(question["messages"])
+    if question.get("parts"):
+        turns = [turn | {"content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+    arguments = question.get("chat_template_kwargs", {})
+    return tokenizer.apply_chat_template(turns, add_generation_prompt=True, **how, **arguments)
+
+
+def end_ids(tokenizer: Any) -> list[int]:
+    """Returns the tokens that end an answer: EOS, and the one that the chat template puts after an assistant's turn.
+
+    A chat model whose files name the EOS of its base model ends its turns with a token that is not EOS, and would go on
+    with a turn of the user.
+    """
+    return sorted({tokenizer.eos_token_id, _end_of_turn(tokenizer)} - {None})
+
+
+def _end_of_turn(tokenizer: Any) -> int | None:
+    from jinja2 import TemplateError
+
+    answer = "\ue000"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    try:
+        _, found, after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(answer)
+    except (TemplateError, ValueError):  # no template, or one that takes other turns
+        return None
+    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"] if found else []
+    special = tokenizer.get_added_vocab().values()
+    return ids[0] if ids and ids[0] in special else None
 
 
 def _ids(tokenizer: Any, form: str, contents: dict[str, str]) -> list[int]:

@@ -14,15 +14,20 @@ from safecomm.cluster.session import CPU_SHARE
 from safecomm.errors import EvaluationError
 from safecomm.serving.canary import Canary
 from safecomm.serving.engine import Answer, Engine, EngineSettings, Question, failed
+from safecomm.serving.orphans import end_with_this_process
 from safecomm.spec.sweep import Replicas
 from safecomm.storage.store import local_copy
 
 TARGET = "target"
 """The fleet of the model under test; judges have separate fleets."""
 DEPLOYMENT = "engine"
-START_SECONDS = 1800.0
-CONCURRENT_CHUNKS = 16
-"""Concurrent chunks of prompts per replica."""
+CHUNK = 32
+"""Questions per request: enough to amortize Serve's overhead, few enough to balance the replicas."""
+QUESTIONS_ON_GPU = 2048
+"""Questions in flight per replica on a GPU: twice the sequences that vLLM runs at once on an H100 (1,024), so that
+chunks of which only the slowest answer is missing leave the engine enough to do."""
+QUESTIONS_ON_CPU = 512
+"""Twice vLLM's sequences on a CPU."""
 IDLE_SECONDS = 60.0
 """Idle time after which an engine with `scale_to_zero` is shut down."""
 
@@ -42,6 +47,7 @@ class Replica:
     """One engine behind Ray Serve."""
 
     def __init__(self, engine: str, model: str, settings: dict[str, Any]):
+        end_with_this_process()
         self._engine = build_engine(engine, str(local_copy(Path(model))), EngineSettings(**settings))
         self._canary = Canary(self._engine)
 
@@ -49,9 +55,15 @@ class Replica:
         """Answers a chunk of questions, after checking that the engine applies the adapter."""
         if adapter and not Path(adapter).exists():
             adapter = str(await asyncio.to_thread(local_copy, Path(adapter)))
-        if adapter and (reason := await self._canary.check(adapter)):
+        if adapter and (reason := await self._check(adapter)):
             return [failed(reason)] * len(questions)
         return await self._engine.answer(questions, adapter)
+
+    async def _check(self, adapter: str) -> str:
+        try:
+            return await self._canary.check(adapter)
+        except EvaluationError as error:  # the next chunk has the adapter checked again
+            return str(error)
 
     async def check_health(self) -> None:
         """Raises if the engine is dead, so that Ray Serve replaces the replica."""
@@ -102,14 +114,17 @@ class Fleet:
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        deployment = serve.deployment(Replica, name=DEPLOYMENT).options(
-            max_ongoing_requests=CONCURRENT_CHUNKS, **self._number(), **self._resources()
-        )
+        deployment = serve.deployment(Replica, name=DEPLOYMENT).options(**self.options())
         serve.start(proxy_location="Disabled")
         app = serve.RunTarget(
             deployment.bind(self.engine, self.model, asdict(self.settings)), name=app_name(self.name), route_prefix=None
         )
         serve.run_many([app], wait_for_applications_running=False)
+
+    def options(self) -> dict[str, Any]:
+        """Returns the options of the Ray Serve deployment."""
+        at_once = chunks_in_flight(self.settings.on_gpu)
+        return {"max_ongoing_requests": at_once, **self._number(), **self._resources()}
 
     def _number(self) -> dict[str, Any]:
         """Returns the replica options: a fixed number or, with `scale_to_zero`, autoscaling."""
@@ -124,8 +139,11 @@ class Fleet:
         parallel = self.settings.gpus
         if self.settings.on_gpu and parallel > 1 and self.engine == "vllm":
             bundles = [{"CPU": CPU_SHARE}] + [{"GPU": 1.0, "CPU": CPU_SHARE}] * parallel
+            # Tensor parallelism exchanges activations in every layer, so its workers belong on one node.
+            strategy = "STRICT_PACK" if self.settings.pipeline_parallel == 1 else "PACK"
             return {
                 "placement_group_bundles": bundles,
+                "placement_group_strategy": strategy,
                 "placement_group_bundle_label_selector": [dict(self.labels)],
                 "ray_actor_options": {"num_cpus": CPU_SHARE},
             }
@@ -133,8 +151,27 @@ class Fleet:
         return {"ray_actor_options": {"num_cpus": CPU_SHARE, "num_gpus": gpus, "label_selector": dict(self.labels)}}
 
 
-def wait_for_fleet(seconds: float = START_SECONDS, fleet: str = TARGET) -> None:
+def chunks_in_flight(on_gpu: bool, replicas: int = 1) -> int:
+    """Returns the requests that replicas take at a time."""
+    return replicas * (QUESTIONS_ON_GPU if on_gpu else QUESTIONS_ON_CPU) // CHUNK
+
+
+def fleet_capacity(fleet: str) -> int:
+    """Returns the requests that a fleet takes at a time; one replica's if none runs, as with `scale_to_zero`."""
+    import ray
+    from ray import serve
+
+    app = serve.status().applications.get(app_name(fleet))
+    replicas = sum(app.deployments[DEPLOYMENT].replica_states.values()) if app and app.deployments else 1
+    return chunks_in_flight(ray.cluster_resources().get("GPU", 0) > 0, max(1, replicas))
+
+
+def wait_for_fleet(seconds: float, fleet: str = TARGET) -> None:
     """Waits until the engines are running.
+
+    Args:
+        seconds: how long, see `startup.fleet_seconds`.
+        fleet: the fleet's name.
 
     Raises:
         EvaluationError: if they fail to start (with Ray Serve's reason) or time out.

@@ -1,7 +1,7 @@
 """Converts benchmark prompts to questions for a model, and answers to rows."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
@@ -28,10 +28,16 @@ class EvaluationProtocol:
     """Seed for sampling."""
     multiple_choice: Literal["likelihood", "generation"] = "likelihood"
     """Score the most likely letter, or the letter that the model generates."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the chat template."""
 
     def as_key(self) -> dict[str, Any]:
-        """Returns the fields that determine an answer; `samples` only adds answers."""
-        return {name: value for name, value in asdict(self).items() if name != "samples"}
+        """Returns the fields that determine an answer; `samples` only adds answers.
+
+        Empty arguments of the chat template are omitted: answers from before there were any keep their keys.
+        """
+        omitted = {"samples"} if self.chat_template_kwargs else {"samples", "chat_template_kwargs"}
+        return {name: value for name, value in asdict(self).items() if name not in omitted}
 
     def questions(self, prompts: Sequence[Prompt]) -> dict[str, Question]:
         """Returns question id -> question."""
@@ -53,9 +59,11 @@ class EvaluationProtocol:
     def _question(self, prompt: Prompt, name: str) -> Question:
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         messages = [*system, {"role": "user", "content": prompt.text}]
-        if self._is_compared(prompt):
-            return Question(messages=messages, options=list(prompt.options))
-        if self.sampling == "greedy":
-            return Question(messages=messages, options=[])
-        # A separate seed per answer makes it independent of the other questions.
-        return Question(messages=messages, options=[], seed=int(digest([self.seed, name])[:8], 16))
+        is_compared = self._is_compared(prompt)
+        question = Question(messages=messages, options=list(prompt.options) if is_compared else [])
+        if self.chat_template_kwargs:
+            question["chat_template_kwargs"] = self.chat_template_kwargs
+        if self.sampling != "greedy" and not is_compared:
+            # A separate seed per answer makes it independent of the other questions.
+            question["seed"] = int(digest([self.seed, name])[:8], 16)
+        return question

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from safecomm.serving.engine import PLACES, Answer, Question, failed
+from safecomm.serving.engine import PLACES, Answer, Question, failed, too_long, written
+from safecomm.serving.reasoning import THINK, Split, split
 from safecomm.serving.responses import Ask, Questions
 from safecomm.serving.stream import ID
 
@@ -55,9 +56,9 @@ async def _all(questions: Questions, url: str, model: str, max_tokens: int) -> l
 
 
 async def _answer(client: Any, question: Question, model: str, max_tokens: int) -> Answer:
-    from openai import OpenAIError
+    from openai import BadRequestError, OpenAIError
 
-    how = {"model": model, "temperature": 0, "max_tokens": max_tokens, "seed": 0}
+    how: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": max_tokens, "seed": 0}
     messages = [turn | {"content": _SPECIAL.sub(r"\g<0> ", turn["content"])} for turn in question["messages"]]
     try:
         if template := question.get("template"):
@@ -65,12 +66,21 @@ async def _answer(client: Any, question: Question, model: str, max_tokens: int) 
             places = "|".join(map(re.escape, contents))
             prompt = re.sub(places, lambda found: contents[found[0]], template)
             choice = (await client.completions.create(prompt=prompt, **how)).choices[0]
-            return _said(choice.text, choice.finish_reason)
+            return written(split(choice.text, THINK), choice.finish_reason)
+        if arguments := question.get("chat_template_kwargs"):
+            how["extra_body"] = {"chat_template_kwargs": arguments}
         choice = (await client.chat.completions.create(messages=messages, **how, **_held_to(question))).choices[0]
     except OpenAIError as error:
+        if isinstance(error, BadRequestError) and "context length" in str(error):
+            return too_long()
         return failed(f"{type(error).__name__}: {error}".replace(client.api_key, "***"))
     said = choice.message.content or ""
-    return _said(_VERDICT.sub(r"\1", said) if question["options"] else said, choice.finish_reason)
+    if question["options"]:
+        return written(Split("", _VERDICT.sub(r"\1", said)), choice.finish_reason)
+    parts = split(said, THINK)  # a server with a reasoning parser returns the reasoning in a field of its own
+    more = choice.message.model_extra or {}
+    reasoning = parts.reasoning or more.get("reasoning") or more.get("reasoning_content") or ""
+    return written(Split(reasoning, parts.answer), choice.finish_reason)
 
 
 def _held_to(question: Question) -> dict[str, Any]:
@@ -85,7 +95,3 @@ def _held_to(question: Question) -> dict[str, Any]:
     }
     wanted = {"name": "verdict", "schema": schema, "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": wanted}}
-
-
-def _said(text: str, finish_reason: str) -> Answer:
-    return Answer(response=text, finish_reason=finish_reason, scores=[], error="")

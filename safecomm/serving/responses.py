@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from safecomm.errors import UnansweredError
 from safecomm.serving.engine import Question
 from safecomm.serving.stream import ID
 from safecomm.storage import shared
@@ -101,10 +102,14 @@ def answers_of(models: Mapping[str, Responses], questions: Questions, ask: AskAl
             and not at all if none are missing.
 
     Returns:
-        model -> one row per question, ordered by question id; questions that failed every time have an `error`.
+        model -> one row per question, ordered by question id.
+
+    Raises:
+        UnansweredError: if questions failed every time. An engine's failure is no answer of the model, so there is
+            nothing to score; the answers of the other questions are kept.
     """
     distinct = {model.lock: name for name, model in models.items()}
-    failed = dict.fromkeys(models, pd.DataFrame({ID: []}))
+    reason = ""
     with ExitStack() as locks:
         for lock in sorted(distinct):  # sorted to avoid deadlocks with other processes that want the same answers
             locks.enter_context(shared.exclusive(lock))
@@ -114,11 +119,16 @@ def answers_of(models: Mapping[str, Responses], questions: Questions, ask: AskAl
                 break
             for name, rows in _in_turns(ask(wanted)):
                 models[name].keep(rows)
-                failed[name] = pd.concat([failed[name], rows[rows["error"] != ""]])
+                reason = next((error for error in rows["error"] if error), reason)
+        if failed := sum(len(models[name].missing(questions)) for name in distinct.values()):
+            raise UnansweredError(
+                f"{failed} of {len(questions) * len(distinct)} questions got no answer in {ATTEMPTS} attempts, the "
+                f"others are kept; run it again to ask those; the last error: {reason or 'no answer came back'}"
+            )
 
     def found(model: Responses) -> pd.DataFrame:
-        rows = pd.concat([failed[distinct[model.lock]], model.kept()])
-        return rows.drop_duplicates(ID, keep="last").set_index(ID).loc[sorted(questions)].reset_index()
+        rows = model.kept().drop_duplicates(ID, keep="last")
+        return rows.set_index(ID).loc[sorted(questions)].reset_index()
 
     return {name: found(model) for name, model in models.items()}
 

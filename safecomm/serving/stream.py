@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ import pandas as pd
 from safecomm.cluster.cleanup import app_name
 from safecomm.cluster.session import CPU_SHARE
 from safecomm.serving.engine import Answer, Question, failed
-from safecomm.serving.fleet import DEPLOYMENT, TARGET
+from safecomm.serving.fleet import CHUNK, DEPLOYMENT, TARGET, fleet_capacity
 
-CHUNK = 32
-"""Questions per request: enough to amortize Serve's overhead, few enough to balance the replicas."""
 CHUNKS_A_TASK = 8
 """Concurrent requests per Ray Data task."""
-TIMEOUT_SECONDS = 1800.0
+TIMEOUT_SECONDS = 7200.0
+"""For a hung engine; a dead one is reported at once. A request also waits for those of other trials: with eight trials
+on a 70B model, for more than an hour."""
 REPORT_SECONDS = 5.0
 ID = "question_id"
 
@@ -58,10 +59,12 @@ def stream(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     chunks = [{"chunk": json.dumps(chunk)} for name, request in requests.items() for chunk in _chunks(name, request)]
-    tasks = -(-len(chunks) // CHUNKS_A_TASK)
+    tasks = max(1, math.ceil(len(chunks) / CHUNKS_A_TASK))
+    # More tasks at once would wait at Serve until they time out.
+    at_once = ray.data.TaskPoolStrategy(size=min(tasks, math.ceil(fleet_capacity(fleet) / CHUNKS_A_TASK)))
     source = ray.data.from_items(chunks, override_num_blocks=tasks)
     progress = _Progress(sum(len(request.questions) for request in requests.values()), report)
-    for row in source.map_batches(ask, batch_size=None, num_cpus=CPU_SHARE).iter_rows():
+    for row in source.map_batches(ask, batch_size=None, num_cpus=CPU_SHARE, compute=at_once).iter_rows():
         rows = pd.DataFrame(json.loads(row["rows"]))
         progress.count(len(rows))
         yield row["name"], rows
@@ -86,12 +89,16 @@ def _ask(chunks: list[dict[str, Any]], fleet: str) -> Iterator[dict[str, list[st
 
 
 def _answers(response: Any, count: int) -> list[Answer]:
-    """Waits for one chunk's answers; if the engine dies or times out, each answer has the error."""
+    """Waits for one chunk's answers; if the engine dies or times out, each answer has the error.
+
+    Serve does not cancel what times out, and the same questions are asked again.
+    """
     from ray.exceptions import RayError
 
     try:
         answers: list[Answer] = response.result(timeout_s=TIMEOUT_SECONDS)
     except (RayError, TimeoutError) as error:
+        response.cancel()
         return [failed(f"{type(error).__name__}: {error}".strip())] * count
     return answers
 

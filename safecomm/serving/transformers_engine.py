@@ -4,8 +4,19 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, too_long
+from safecomm.serving.engine import (
+    Answer,
+    EngineSettings,
+    Question,
+    chat_ids,
+    compared,
+    end_ids,
+    option_score,
+    too_long,
+    written,
+)
 from safecomm.serving.precision import cpu_dtype
+from safecomm.serving.reasoning import ReasoningSplitter
 
 BATCH = 32
 Numbered = list[tuple[int, list[int]]]
@@ -23,7 +34,7 @@ class TransformersEngine:
             settings: length limits; adapter rank and parallelism are ignored.
         """
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         self._settings = settings
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -33,6 +44,13 @@ class TransformersEngine:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(self._device).eval()
+        self._splitter = ReasoningSplitter(self._tokenizer)
+        eos = self._model.generation_config.eos_token_id
+        self._ends = sorted({*end_ids(self._tokenizer), *(eos if isinstance(eos, list) else [eos])} - {None})
+        # `generate` takes whatever it isn't told from this: models ship with sampling and repetition penalties.
+        self._model.generation_config = GenerationConfig(
+            eos_token_id=self._ends, pad_token_id=self._tokenizer.pad_token_id
+        )
         self._adapters: dict[str, str] = {}
         self._turn = asyncio.Lock()
 
@@ -58,8 +76,8 @@ class TransformersEngine:
             if len(prompt) + self._settings.max_new_tokens > self._settings.max_model_len:
                 answers[index] = too_long()
             elif question["options"]:
-                scores = self._score(prompt, question["options"])
-                answers[index] = Answer(response="", finish_reason="compared", scores=scores, error="")
+                logprobs = self._score(prompt, question["options"])
+                answers[index] = compared([option_score(one, question) for one in logprobs])
             else:
                 to_write.append((index, prompt))
         for seed, batch in _batches(to_write, questions):
@@ -80,17 +98,17 @@ class TransformersEngine:
                 **sampling,
                 max_new_tokens=self._settings.max_new_tokens,
                 min_new_tokens=self._settings.max_new_tokens if self._settings.ignore_eos else None,
-                pad_token_id=self._tokenizer.pad_token_id,
             )
-        written = output[:, batch["input_ids"].shape[1] :]
-        ends = [bool((row == self._tokenizer.eos_token_id).any()) for row in written]
-        texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+        rows = output[:, batch["input_ids"].shape[1] :]
+        ends = torch.isin(rows, torch.tensor(self._ends, device=self._device)).any(dim=1).tolist()
+        texts = self._tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [
-            Answer(response=text, finish_reason="stop" if end else "length", scores=[], error="")
-            for text, end in zip(texts, ends, strict=True)
+            written(self._splitter.split(prompt, row, text), "stop" if end else "length")
+            for prompt, row, text, end in zip(prompts, rows.tolist(), texts, ends, strict=True)
         ]
 
-    def _score(self, prompt: list[int], options: list[str]) -> list[float]:
+    def _score(self, prompt: list[int], options: list[str]) -> list[list[float]]:
+        """Returns the log-probabilities of every option's tokens."""
         import torch
 
         tails = [self._tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
@@ -99,7 +117,7 @@ class TransformersEngine:
         with torch.inference_mode():
             logits = self._model(**batch).logits[:, :-1].float()
         chosen = torch.log_softmax(logits, -1).gather(-1, batch["input_ids"][:, 1:, None])[..., 0]
-        return [float(row[-len(tail) :].mean()) for row, tail in zip(chosen, tails, strict=True)]
+        return [row[-len(tail) :].tolist() for row, tail in zip(chosen, tails, strict=True)]
 
     def _switch(self, adapter: str | None) -> None:
         """Activates an adapter, loading it on first use, or deactivates all."""

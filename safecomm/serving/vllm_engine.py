@@ -7,11 +7,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safecomm.serving.engine import Answer, EngineSettings, Question, chat_ids, failed, too_long
+from safecomm.serving.engine import (
+    Answer,
+    EngineSettings,
+    Question,
+    chat_ids,
+    compared,
+    end_ids,
+    failed,
+    option_score,
+    too_long,
+    written,
+)
 from safecomm.serving.lora_slots import lora_arguments
 from safecomm.serving.precision import cpu_dtype
+from safecomm.serving.reasoning import ReasoningSplitter
+from safecomm.serving.startup import engine_seconds
 
 CPU_KV_CACHE_GIB = 1
+CPU_STEP_TOKENS = 4096
+"""vLLM's tokens per step on a CPU, which a small model does in a second."""
+CPU_FLOPS = 50e9
+"""What a core does in a second in large fp32 products: half of what AVX2 allows at 3 GHz."""
 CPU_WORKER = "safecomm.serving.cpu_lora.Worker"
 
 
@@ -36,8 +53,13 @@ class VllmEngine:
         context = UsageContext.LLM_CLASS
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=context)
         self._tokenizer = AutoTokenizer.from_pretrained(model)
+        self._splitter = ReasoningSplitter(self._tokenizer)
         whole = partial(SamplingParams, output_kind=RequestOutputKind.FINAL_ONLY)
-        self._write = partial(whole, max_tokens=settings.max_new_tokens, ignore_eos=settings.ignore_eos)
+        # vLLM adds the model's EOS tokens from generation_config.json.
+        ends = [] if settings.ignore_eos else end_ids(self._tokenizer)
+        self._write = partial(
+            whole, max_tokens=settings.max_new_tokens, ignore_eos=settings.ignore_eos, stop_token_ids=ends
+        )
         self._compare = partial(whole, temperature=0, max_tokens=1)
         self._longest = settings.max_model_len
         self._adapters: dict[str, int] = {}
@@ -64,27 +86,28 @@ class VllmEngine:
             return too_long()
         try:
             if options:
-                scores = await self._compared(prompt, options, lora)
-                return Answer(response="", finish_reason="compared", scores=scores, error="")
+                logprobs = await self._compared(prompt, options, lora)
+                return compared([option_score(one, question) for one in logprobs])
             sampled = {"temperature": 1, "seed": question["seed"]} if "seed" in question else {"temperature": 0}
             output = (await self._run(prompt, self._write(**sampled), lora)).outputs[0]
         except ValueError as error:  # vLLM rejects the request
             return failed(str(error))
-        return Answer(response=output.text, finish_reason=output.finish_reason or "", scores=[], error="")
+        parts = self._splitter.split(prompt, output.token_ids, output.text)
+        return written(parts, output.finish_reason or "")
 
-    async def _compared(self, prompt: list[int], options: list[list[int]], lora: Any) -> list[float]:
-        """Returns every option's mean log-probability per token; one-token options share a single prefill."""
+    async def _compared(self, prompt: list[int], options: list[list[int]], lora: Any) -> list[list[float]]:
+        """Returns the log-probabilities of every option's tokens; one-token options share a single prefill."""
         if max(map(len, options)) > 1:
             return list(await asyncio.gather(*(self._score(prompt, tokens, lora) for tokens in options)))
         ids = [token for (token,) in options]
         output = await self._run(prompt, self._compare(logprob_token_ids=ids), lora)
         first = output.outputs[0].logprobs[0]
-        return [float(first[token].logprob) for token in ids]
+        return [[float(first[token].logprob)] for token in ids]
 
-    async def _score(self, prompt: list[int], tokens: list[int], lora: Any) -> float:
+    async def _score(self, prompt: list[int], tokens: list[int], lora: Any) -> list[float]:
         output = await self._run(prompt + tokens, self._compare(prompt_logprobs=0), lora)
         logprobs = output.prompt_logprobs[len(prompt) :]
-        return float(sum(one[token].logprob for one, token in zip(logprobs, tokens, strict=True)) / len(tokens))
+        return [float(one[token].logprob) for one, token in zip(logprobs, tokens, strict=True)]
 
     async def _run(self, prompt: list[int], sampling: Any, lora: Any) -> Any:
         final = None
@@ -105,7 +128,9 @@ class VllmEngine:
 
 
 def engine_arguments(model: str, settings: EngineSettings) -> dict[str, Any]:
-    """Returns vLLM's arguments; without a GPU, also sets environment variables for the engine process."""
+    """Returns vLLM's arguments; also sets environment variables, which must precede the import of vLLM."""
+    # By default vLLM gives up after 600 s, and Serve would start the engine of a large model again and again.
+    os.environ.setdefault("VLLM_ENGINE_READY_TIMEOUT_S", f"{engine_seconds(Path(model)):.0f}")
     if not settings.on_gpu:
         _set_up_cpu()
     return {
@@ -136,11 +161,31 @@ def _on_cpu(model: str, settings: EngineSettings) -> dict[str, Any]:
     Sampling with seeds needs chunked prefill disabled: with it, vLLM rewinds the random generator by an offset, which
     CPU generators don't support, and the engine crashes.
     """
+    import torch
     from transformers import AutoConfig
 
-    dtype = cpu_dtype(AutoConfig.from_pretrained(model).dtype)
-    whole: dict[str, Any] = {"enable_chunked_prefill": False} if settings.sampled else {}
-    return {"worker_cls": CPU_WORKER, "dtype": dtype, **whole}
+    stored = AutoConfig.from_pretrained(model).dtype or torch.float32
+    size = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
+    step = step_tokens(size / stored.itemsize, _threads())
+    arguments: dict[str, Any] = {"worker_cls": CPU_WORKER, "dtype": cpu_dtype(stored)}
+    if settings.sampled:
+        arguments["enable_chunked_prefill"] = False
+        step = max(step, settings.max_model_len)  # a prompt is one step
+    return arguments | ({"max_num_batched_tokens": step} if step < CPU_STEP_TOKENS else {})
+
+
+def step_tokens(parameters: float, threads: int) -> int:
+    """Returns how many tokens a CPU processes in about a second, at two operations per parameter and token.
+
+    At its start vLLM runs a step of that size to measure its memory, and no answer is finished before the step that it
+    is in. At least the 256 sequences that vLLM continues in a step must fit.
+    """
+    return min(CPU_STEP_TOKENS, max(256, int(threads * CPU_FLOPS / (2 * parameters))))
+
+
+def _threads() -> int:
+    """Returns the threads of vLLM's engine process; one core is left for Ray."""
+    return max(1, (os.cpu_count() or 1) - 1)
 
 
 def _set_up_cpu() -> None:
@@ -152,4 +197,4 @@ def _set_up_cpu() -> None:
     """
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE_GIB))
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) - 1))
+    os.environ["OMP_NUM_THREADS"] = str(_threads())

@@ -1,6 +1,6 @@
 """References to judges in a sweep."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -11,10 +11,31 @@ from safecomm.storage.own_code import as_value_error, is_dotted, load, refuse, s
 PHRASES = ("refusal", "compliance")
 KNOWN = {
     "llama-guard-3": {"model": "meta-llama/Llama-Guard-3-8B"},
+    "llama-guard-4": {"model": "meta-llama/Llama-Guard-4-12B", "form": "llama-guard-4"},
+    "qwen3guard": {"model": "Qwen/Qwen3Guard-Gen-8B", "form": "qwen3guard"},
+    "granite-guardian": {"model": "ibm-granite/granite-guardian-3.3-8b", "form": "granite-guardian"},
+    "shieldgemma": {"model": "google/shieldgemma-9b", "form": "shieldgemma"},
+    "gpt-oss-safeguard": {"model": "openai/gpt-oss-safeguard-20b", "form": "gpt-oss-safeguard"},
     "harmbench": {"model": "cais/HarmBench-Llama-2-13b-cls", "form": "harmbench"},
     "wildguard": {"model": "allenai/wildguard", "form": "wildguard"},
 }
 """Published safety classifiers by their short names."""
+JudgeForm = Literal[
+    "guard",
+    "llama-guard-4",
+    "harmbench",
+    "wildguard",
+    "qwen3guard",
+    "granite-guardian",
+    "shieldgemma",
+    "gpt-oss-safeguard",
+]
+TEMPLATES = ("harmbench", "wildguard")
+"""The forms whose whole prompt is a template."""
+NEED_RUBRIC = {
+    "shieldgemma": "guideline that it judges by, as its authors word it",
+    "gpt-oss-safeguard": 'policy that it judges by, which has it answer {"violation": 0} or {"violation": 1}',
+}
 
 
 class ModelRef(Strict):
@@ -27,7 +48,12 @@ class ModelRef(Strict):
     url: str | None = None
     """An OpenAI-compatible server, e.g. `http://host:8000/v1`. The API key is read from OPENAI_API_KEY."""
     rubric: str | None = None
-    """The prompt for a chat model, with `{prompt}`, `{response}` and `{reference}` as placeholders."""
+    """The prompt for a chat model, with `{prompt}`, `{response}` and `{reference}` as placeholders.
+
+    For published judges that need one, it is the policy in its authors' words; see `form`.
+    """
+    chat_template_kwargs: Annotated[dict[str, Any], Field(exclude_if=lambda arguments: not arguments)] = {}
+    """Arguments of its chat template, e.g. `{enable_thinking: false}` for Qwen3."""
 
     @field_validator("url")
     @classmethod
@@ -47,15 +73,24 @@ class JudgeRef(ModelRef):
     """A judge: `refusal` (matches refusal phrases), `compliance` (matches the lab's steps), or a model.
 
     A guard model receives the exchange through its own chat template and answers `safe` or `unsafe`: `{name: own,
-    model: ...}`. With a `rubric`, any chat model can be a judge; its answer is restricted to `safe` and `unsafe`.
-    `llama-guard-3`, `harmbench` and `wildguard` are short for these models; the last two also need a `template`.
+    model: ...}`. With a `rubric`, any chat model can be a judge; its answer is restricted to `safe` and `unsafe`. The
+    names of published judges, e.g. `llama-guard-3` or `qwen3guard`, are short for their models and forms; some also
+    need a `template` or a `rubric`.
     """
 
     own: Annotated[str | None, Field(exclude_if=lambda own: own is None)] = None
     """A judge in your own code, `my_package.my_module:MyJudge`; the bare dotted name is short for it."""
-    form: Literal["guard", "harmbench", "wildguard"] = "guard"
-    """The format of its answer: `safe` or `unsafe` (Llama-Guard), `yes` or `no` (HarmBench), `Harmful response: yes`
-    (WildGuard)."""
+    form: JudgeForm = "guard"
+    """How a published judge is asked and how its answer is read.
+
+    - `guard`: `safe` or `unsafe` (Llama-Guard 1 to 3), `llama-guard-4` likewise.
+    - `harmbench`: `yes` or `no`; `wildguard`: `Harmful response: yes`. Both need `template`.
+    - `qwen3guard`: `Safety: Unsafe`; controversial counts as unsafe.
+    - `granite-guardian`: `yes` or `no`, from 3.3 on as `<score> yes </score>`. Version 4 needs `rubric`: the block
+      `<guardian>...` that follows the exchange.
+    - `shieldgemma`: `Yes` or `No`. `rubric` is the guideline.
+    - `gpt-oss-safeguard`: `{"violation": 1}` or `1`. `rubric` is the policy, which asks for that.
+    """
     template: LocalPath | None = None
     """A text file with the full prompt of `harmbench` or `wildguard`, as published on the model's page, with the
     placeholders `{prompt}` and `{response}`, or `{behavior}` and `{generation}`."""
@@ -67,16 +102,21 @@ class JudgeRef(ModelRef):
             return self._own_is_a_judge(self.own)
         if (self.name in PHRASES) == (self.model is not None):
             raise ValueError(f"{' and '.join(PHRASES)} take no `model:`; every other judge needs one")
-        if self.form != "guard" and self.template is None:
+        if self.form in TEMPLATES and self.template is None:
             raise ValueError(
                 f"form: {self.form} needs `template:`, a text file with the prompt that is published on the page of "
                 f"{self.model}"
             )
-        if self.form == "guard" and self.template is not None:
-            raise ValueError("template is only for form: harmbench or wildguard; a guard model has its own; remove it")
-        if self.rubric is not None and self.form != "guard":
+        if self.form not in TEMPLATES and self.template is not None:
+            raise ValueError(
+                f"template is only for form: {' or '.join(TEMPLATES)}; a guard model has its own; remove it"
+            )
+        if self.form in NEED_RUBRIC and self.rubric is None:
+            raise ValueError(f"form: {self.form} needs `rubric:`, the {NEED_RUBRIC[self.form]}")
+        if self.rubric is not None and self.form not in ("guard", "granite-guardian", *NEED_RUBRIC):
             raise ValueError("set either rubric or form, not both")
-        check_rubric(self.rubric, "{prompt}", "{response}")
+        if self.form == "guard":
+            check_rubric(self.rubric, "{prompt}", "{response}")
         return self
 
     def _own_is_a_judge(self, own: str) -> Self:

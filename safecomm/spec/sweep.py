@@ -30,6 +30,8 @@ class Model(Strict):
     """The chat or instruct weights that are fine-tuned: a folder, a hub id, or `lab://aligned`."""
     system_prompt: str | None = None
     """A system prompt for every evaluation. None by default, as in the study."""
+    chat_template_kwargs: Annotated[dict[str, Any], Field(exclude_if=lambda arguments: not arguments)] = {}
+    """Arguments of the chat template, in training and evaluation, e.g. `{enable_thinking: false}` for Qwen3."""
 
 
 class Evaluate(Strict):

@@ -4,9 +4,9 @@ VERSIONS = {
     "finetune": 4,
     "profile": 4,
     "realign": 4,
-    "responses": 4,
-    "replies": 0,
-    "evaluation": 1,
+    "responses": 5,  # 5: `engine: transformers` ignores the sampling settings of a model's generation_config.json
+    "replies": 1,  # 1: verdict words are compared by the sums of their log-probabilities
+    "evaluation": 1,  # 1: splits and intervals by cluster of prompts
     "judges": 1,
 }
 """Raise a stage's version when a change to its code gives other results for the same inputs; never lower one.
@@ -19,7 +19,7 @@ Only that stage and those that build on it are made again:
 - `responses`: how a model is asked, or its answer read: chat template, sampling, likelihoods of options.
 - `replies`: how a judge or grader that is a model is asked.
 - `evaluation`: verdicts on answers that are in the store: phrase lists, graders, how a judge's reply is read; the
-  clusters of prompts (1: splits and intervals by cluster).
+  clusters of prompts.
 - `judges`: how judges are measured on labelled responses.
 """
 

@@ -111,14 +111,15 @@ def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[s
 
         trial, entry = Trial.of(config["trial"]), config["race"]
         race = {"rungs": entry["rungs"], "look": asking(entry, trial, tune.report)} if entry else {}
+        log = f"{folder.tune}/{name}/{Path(tune.get_context().get_trial_dir()).name}/stderr"
         try:
             folder.check_fine_tune(trial)
             record = carry_out(trial, stages, **race)
         except Exception as error:  # any failure affects only this trial
-            if is_lost(error):
-                raise  # Ray Tune retries the trial
             record = failure(trial, error)
-        log = f"{folder.tune}/{name}/{Path(tune.get_context().get_trial_dir()).name}/stderr"
+            if is_lost(error):
+                folder.keep(replace(record, log=log))  # the reason, in case every retry fails
+                raise  # Ray Tune retries the trial
         tune.report(folder.keep(replace(record, log=log)).to_json())
 
     return run_trial

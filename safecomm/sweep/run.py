@@ -89,6 +89,7 @@ def _run_missing(
         models = [base.path, aligned.path, *(judge.path for judge in judges.values())]
         check_cluster(sweep, models, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
+        stages.measurement().check_chat_templates()
 
         def carry_out(name: str, queue: TrialQueue, most: int) -> None:
             experiment(name, queue, most, stages, folder, plan, console)
@@ -124,6 +125,6 @@ def _fleets(sweep: Sweep, stages: Stages, plan: Plan) -> Iterator[None]:
     )
     target = Fleet.of(sweep.evaluate.engine, str(stages.aligned.path), settings, cluster.target, on_gpu)
     with ExitStack() as running:
-        for fleet in [target, *judge_fleets(stages.judge_models, target, cluster.judge)]:
+        for fleet in [target, *judge_fleets(stages.measurement().panel, target, cluster.judge)]:
             running.enter_context(fleet.running())
         yield

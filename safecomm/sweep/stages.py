@@ -183,7 +183,7 @@ class Stages:
             The folder with `rows.parquet`, and the adapter's content hash ("" without an adapter).
         """
         subject = Subject(adapter, Adapter.load(adapter).digest() if adapter else "")
-        measurement = self._measurement(first(split_prompts(self.sweep, split), share))
+        measurement = self.measurement(first(split_prompts(self.sweep, split), share))
 
         def make(out: Path) -> None:
             measure(measurement, {"": subject})[""].to_parquet(out / ROWS)
@@ -195,16 +195,15 @@ class Stages:
         """The judges' names, the deciding one first."""
         return [judge.name for judge in self.sweep.evaluate.judges]
 
-    def _measurement(self, prompts: Sequence[Prompt]) -> Measurement:
-        evaluate = self.sweep.evaluate
-        protocol = EvaluationProtocol(
-            system_prompt=self.sweep.model.system_prompt,
-            **{
-                one.name: getattr(evaluate, one.name)
-                for one in fields(EvaluationProtocol)
-                if one.name != "system_prompt"
-            },
-        )
+    def measurement(self, prompts: Sequence[Prompt] = ()) -> Measurement:
+        """Returns how the sweep has prompts answered and judged."""
+        evaluate, model = self.sweep.evaluate, self.sweep.model
+        of_the_model: dict[str, Any] = {
+            "system_prompt": model.system_prompt,
+            "chat_template_kwargs": model.chat_template_kwargs,
+        }
+        names = {one.name for one in fields(EvaluationProtocol)} - of_the_model.keys()
+        protocol = EvaluationProtocol(**of_the_model, **{name: getattr(evaluate, name) for name in names})
         panel = Panel(evaluate.judges, evaluate.grader, self.judge_models)
         return Measurement(self.aligned, prompts, panel, protocol, self.store)
 
@@ -222,6 +221,7 @@ class Stages:
             data=data / TRAIN_DATA,
             workers=workers.workers,
             seed=seed,
+            chat_template_kwargs=self.sweep.model.chat_template_kwargs or None,
             **changes,
         )
 

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from safecomm.errors import SafecommError
+from safecomm.errors import SafecommError, UnansweredError
 from safecomm.judging.verdicts import read_rows
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import TRAIN
@@ -63,10 +63,10 @@ def _stage_keys(folders: StageFolders | None) -> dict[str, str]:
 
 
 def is_lost(error: Exception) -> bool:
-    """Returns whether a trial failed because a process or node died, in which case a retry can succeed."""
+    """Returns whether a process, node or server that the trial needed died, in which case a retry can succeed."""
     from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
 
-    return isinstance(error, NodeDiedError | ObjectLostError | RayActorError | WorkerCrashedError)
+    return isinstance(error, NodeDiedError | ObjectLostError | RayActorError | WorkerCrashedError | UnansweredError)
 
 
 def failure(trial: Trial, error: Exception) -> TrialRecord:

@@ -1,7 +1,7 @@
 """A fine-tune is named by what decides its result, and by nothing else."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from safecomm.errors import TrainingError
 from safecomm.finetune.deepspeed_internals import has_async_io
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.model import load_model
+from safecomm.finetune.worker import _dataset
 from safecomm.finetune.zero import deepspeed_config, zero_config
 from safecomm.spec import Finetune
 from safecomm.storage.store import digest
@@ -48,6 +49,15 @@ def test_packing_and_quantization_change_the_name_and_their_absence_leaves_old_n
     assert job(quantize="nf4").hyperparameters == job().hyperparameters | {"quantize": "nf4"}
     # As a store's fine-tunes were named before there was either.
     assert digest(job().hyperparameters) == "d4cd4e03e2cb064b"
+
+
+def test_the_templates_arguments_change_the_name_and_reach_every_example(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text('{"prompt": "How?", "response": "So."}\n')
+    off = replace(job(), data=str(tmp_path / "data"), chat_template_kwargs={"enable_thinking": False})
+    assert off.hyperparameters == job().hyperparameters | {"chat_template_kwargs": {"enable_thinking": False}}
+    (row,) = _dataset(off)
+    assert row["chat_template_kwargs"] == {"enable_thinking": False}
+    assert set(_dataset(replace(off, chat_template_kwargs=None)).column_names) == {"prompt", "completion"}
 
 
 def test_a_job_travels_to_its_workers_as_json() -> None:

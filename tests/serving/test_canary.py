@@ -4,12 +4,14 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 from serving_helpers import SETTINGS
 
-from safecomm.serving.canary import Canary
-from safecomm.serving.engine import Answer, Question
+from safecomm.errors import EvaluationError
+from safecomm.serving.canary import ROUNDS, TEXTS, Canary, is_distinct
+from safecomm.serving.engine import Answer, Question, failed
 from safecomm.serving.transformers_engine import TransformersEngine
 
 
@@ -43,3 +45,52 @@ def test_an_adapter_that_changes_nothing_may_change_nothing(
     weights = tmp_path / "zero" / "adapter_model.safetensors"
     save_file({name: value * 0 for name, value in load_file(weights).items()}, weights)
     assert asyncio.run(Canary(hearing).check(str(tmp_path / "zero"))) == ""
+
+
+class Recovering(TransformersEngine):
+    """Does not answer the first time."""
+
+    failures = 1
+
+    async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
+        """Fails once, then answers."""
+        self.failures -= 1
+        return [failed("busy")] * len(questions) if self.failures >= 0 else await super().answer(questions, adapter)
+
+
+def test_an_engine_that_did_not_answer_is_asked_again(lab: dict[str, Path], adapters: list[str]) -> None:
+    canary = Canary(Recovering(str(lab["aligned"]), SETTINGS))
+
+    async def checks() -> list[object]:
+        at_once = await asyncio.gather(*(canary.check(adapters[0]) for _ in range(2)), return_exceptions=True)
+        return [*at_once, await canary.check(adapters[0])]
+
+    *at_once, later = asyncio.run(checks())
+    assert [type(found) for found in at_once] == [EvaluationError] * 2 and later == ""
+
+
+def test_a_cancelled_request_does_not_end_the_check_for_the_others(
+    hearing: TransformersEngine, adapters: list[str]
+) -> None:
+    canary = Canary(hearing)
+
+    async def checks() -> str:
+        impatient = asyncio.create_task(canary.check(adapters[0]))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        return await canary.check(adapters[0])
+
+    assert asyncio.run(checks()) == ""
+
+
+@pytest.mark.parametrize("noise", ["continuous", "in steps"])
+def test_batch_noise_seldom_passes_for_an_adapter_and_never_hides_one(noise: str) -> None:
+    rng = np.random.default_rng(0)
+
+    def likelihoods(effect: float) -> np.ndarray:
+        found = rng.normal(-2 + effect, 0.01, (ROUNDS, len(TEXTS)))
+        return found if noise == "continuous" else found.round(2)
+
+    ignored = np.mean([is_distinct(likelihoods(0), likelihoods(0)) for _ in range(20_000)])
+    applied = np.mean([is_distinct(likelihoods(0), likelihoods(0.2)) for _ in range(2_000)])
+    assert ignored < 0.002 and applied > 0.999

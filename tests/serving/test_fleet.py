@@ -20,7 +20,7 @@ from safecomm.data.lab.words import REQUESTS
 from safecomm.data.rows import Prompt
 from safecomm.errors import EvaluationError
 from safecomm.judging.judges import PhraseJudge
-from safecomm.judging.model_judge import judge_fleets, judges_of
+from safecomm.judging.model_judge import Panel, judge_fleets, judges_of
 from safecomm.judging.verdicts import judged
 from safecomm.serving.fleet import DEPLOYMENT, TARGET, Fleet, stop_fleet, wait_for_fleet
 from safecomm.serving.models import ModelFolder
@@ -212,11 +212,12 @@ def test_a_guard_judges_on_engines_of_its_own(ray_session: None, lab: dict[str, 
     store = Store(tmp_path)
     guards = {"guard": ModelFolder(lab["guard"], "guard")}
     target = Fleet("vllm", str(lab["aligned"]), SETTINGS, replicas=1)
-    (fleet,) = judge_fleets(guards, target, Replicas())
+    ref = JudgeRef(name="guard", model="lab://guard")
+    (fleet,) = judge_fleets(Panel([ref], models=guards), target, Replicas())
     rng, pool = random.Random(0), actions().harm_test
     exchanges = [answered(pool, REQUESTS, rng) for _ in range(40)] + [refused(pool, REQUESTS, rng) for _ in range(40)]
     rows = pd.DataFrame([{"text": one.prompt, "response": one.response, "target": None} for one in exchanges])
-    (judge,) = judges_of([JudgeRef(name="guard", model="lab://guard")], guards, store, "vllm")
+    (judge,) = judges_of([ref], guards, store, "vllm")
     with fleet.running():
         verdicts = judge.verdicts(rows)
     assert verdicts.count("unscored") == 0

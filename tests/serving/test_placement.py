@@ -19,3 +19,10 @@ def test_an_engine_and_each_of_its_parts_select_nodes_by_the_labels(labels: dict
     assert whole.ray_actor_options["label_selector"] == labels
     config = split._replica_config
     assert config.placement_group_bundle_label_selector == [labels] * len(config.placement_group_bundles)
+
+
+@pytest.mark.parametrize(("pipeline", "strategy"), [(1, "STRICT_PACK"), (2, "PACK")])
+def test_the_workers_of_a_layer_share_a_node_and_pipeline_stages_need_not(pipeline: int, strategy: str) -> None:
+    size = Replicas(tensor_parallel=2, pipeline_parallel=pipeline)
+    deployment = serve.deployment(Replica).options(**Fleet.of("vllm", "m", SETTINGS, size, on_gpu=True).options())
+    assert deployment._replica_config.placement_group_strategy == strategy

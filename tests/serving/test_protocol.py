@@ -71,3 +71,10 @@ def test_answers_that_nobody_could_grade_are_refused_beforehand() -> None:
     check_gradable([open_ended], has_grader=True)
     with pytest.raises(DataError, match=r"tele-eval: .*--grader"):
         check_gradable([HARM, open_ended], has_grader=False)
+
+
+def test_the_templates_arguments_are_asked_with_and_part_of_the_key_only_when_set() -> None:
+    off = replace(PROTOCOL, chat_template_kwargs={"enable_thinking": False})
+    assert off.as_key() == {**PROTOCOL.as_key(), "chat_template_kwargs": {"enable_thinking": False}}
+    (question,), (plain,) = (protocol.questions([HARM]).values() for protocol in (off, PROTOCOL))
+    assert question == {**plain, "chat_template_kwargs": {"enable_thinking": False}}

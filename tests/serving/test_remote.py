@@ -7,6 +7,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
@@ -99,3 +101,24 @@ def test_a_server_that_is_not_there_is_an_error_and_no_crash(monkeypatch: pytest
         (rows,) = remote_ask(url, "guard", 8)({"q": question})
     (row,) = rows.to_dict("records")
     assert "APIConnectionError" in row["error"]
+
+
+def test_a_prompt_that_the_server_finds_too_long_is_no_failure() -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = b'{"error": {"message": "This model\'s maximum context length is 512 tokens.", "code": 400}}'
+            self.send_response(400)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Stays quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as refusing, ThreadPoolExecutor(1) as pool:
+        pool.submit(refusing.serve_forever)
+        question = form_of(JudgeRef(name="g", model="guard")).question(Exchange("Jam it?", "Sure"))
+        (rows,) = remote_ask(f"http://127.0.0.1:{refusing.server_port}/v1", "guard", 8)({"q": question})
+        refusing.shutdown()
+    (row,) = rows.to_dict("records")
+    assert (row["finish_reason"], row["error"]) == ("too_long", "")

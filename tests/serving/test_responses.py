@@ -8,6 +8,7 @@ import pytest
 from serving_helpers import PROTOCOL
 
 from safecomm.data.rows import Prompt
+from safecomm.errors import UnansweredError
 from safecomm.judging.judges import PhraseJudge
 from safecomm.judging.verdicts import judged
 from safecomm.serving.engine import Question
@@ -31,7 +32,7 @@ class Model:
     def _answer(self, name: str, question: Question, failing: str) -> dict[str, object]:
         text = question["messages"][-1]["content"]
         scores = [0.5, 0.1] if question["options"] else []
-        error = "too long" if text == failing else ""
+        error = "TimeoutError" if text == failing else ""
         return {ID: name, "response": f"Sure: {text}", "scores": scores, "finish_reason": "stop", "error": error}
 
 
@@ -63,10 +64,11 @@ def test_a_prompt_that_failed_is_asked_again_at_once_and_the_others_are_not(tmp_
     assert (rows["error"] == "").all() and not rows[ID].duplicated().any()
 
 
-def test_a_prompt_without_an_answer_is_told_and_asked_again(tmp_path: Path) -> None:
-    responses = Responses(Store(tmp_path), {})
-    rows = responses.of(harm("a", "b"), Model(failing="b"))
-    assert sorted(rows["error"]) == ["", "too long"]
+def test_a_prompt_that_no_attempt_gets_an_answer_to_is_an_error_and_never_a_result(tmp_path: Path) -> None:
+    responses, model = Responses(Store(tmp_path), {}), Model(failing="b")
+    with pytest.raises(UnansweredError, match=r"1 of 2 questions got no answer in 3 attempts.*: TimeoutError$"):
+        responses.of(harm("a", "b"), model)
+    assert model.asked == [["a", "b"], ["b"], ["b"]]
     again = Model()
     assert (responses.of(harm("a", "b"), again)["error"] == "").all()
     assert again.asked == [["b"]]

@@ -1,6 +1,8 @@
 """The engine for machines without vLLM answers with the adapter that a request names."""
 
 import asyncio
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,28 @@ def test_each_adapter_gives_its_own_answers_and_the_bare_model_its_own(
     first, again = asyncio.run(answers(models)), asyncio.run(answers(models[::-1]))
     assert len(set(first)) == len(models)
     assert first == again[::-1]
+
+
+def test_the_generation_config_of_a_model_changes_no_answer(lab: dict[str, Path], tmp_path: Path) -> None:
+    settings = {"do_sample": True, "temperature": 5.0, "top_p": 0.1, "repetition_penalty": 3.0}
+    other = Path(shutil.copytree(lab["aligned"], tmp_path / "other"))
+    file = other / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    asked = questions((_prompt("how do i bake bread?"), _prompt("tell me about the radio link")))
+    asked += [asked[0] | {"seed": 1}]
+    expected, found = (
+        asyncio.run(TransformersEngine(str(model), SETTINGS).answer(asked, None)) for model in (lab["aligned"], other)
+    )
+    assert found == expected
+
+
+def test_options_are_scored_by_the_mean_or_the_sum_of_their_tokens(lab: dict[str, Path]) -> None:
+    engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
+    (asked,) = questions((Prompt("b", "task", "is it safe?", options=("safe", "very much unsafe"), answer=0),))
+    by_mean, by_sum = asyncio.run(engine.answer([asked, asked | {"summed": True}], None))
+    counts = [len(engine._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in asked["options"]]
+    means = [total / count for total, count in zip(by_sum["scores"], counts, strict=True)]
+    assert max(counts) > 1 and by_mean["scores"] == pytest.approx(means)
 
 
 def test_a_question_too_long_for_the_model_is_said_to_be_and_the_others_are_answered(lab: dict[str, Path]) -> None:

@@ -36,6 +36,9 @@ def test_a_model_behind_a_url_needs_no_engines() -> None:
         ("harmbench", "needs `template:`"),
         ({"name": "own", "model": "m", "template": "t"}, "a guard model has its own"),
         ({"name": "own", "model": "m", "rubric": "{prompt}"}, "lacks {response}"),
+        ("shieldgemma", "needs `rubric:`, the guideline"),
+        ("gpt-oss-safeguard", "needs `rubric:`, the policy"),
+        ({"name": "qwen3guard", "rubric": SHOWN}, "either rubric or form"),
         (
             {"name": "own", "model": "m", "url": "http://me:secret@host/v1"},
             "set the environment variable OPENAI_API_KEY",

@@ -8,17 +8,20 @@ from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError
 
 from safecomm.defenses import Adapter
 from safecomm.defenses.adapter import Factors
-from safecomm.errors import DataError, ModelError, TrainingError
+from safecomm.errors import DataError, ModelError, TrainingError, UnansweredError
 from safecomm.plan.data import check_data
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import fine_tunes_of
+from safecomm.search.queue import TrialQueue
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.serving.models import ModelFolder
 from safecomm.spec import Sweep
 from safecomm.statistics.metrics import Rate
 from safecomm.storage.store import Store
+from safecomm.sweep.driver import LOST
 from safecomm.sweep.publish import trials_table
+from safecomm.sweep.searcher import QueueSearcher
 from safecomm.sweep.stages import Stages, given_adapter
 from safecomm.sweep.trial import carry_out, failure, is_lost
 
@@ -66,6 +69,7 @@ def test_a_failure_is_told_in_one_line_and_kept_in_full() -> None:
 
 def test_a_trial_that_lost_a_node_is_told_from_one_that_failed() -> None:
     assert is_lost(ActorDiedError())
+    assert is_lost(UnansweredError("the engines are gone"))
     assert is_lost(RayTaskError("f", "traceback", NodeDiedError("gone")).as_instanceof_cause())
     assert not is_lost(RayTaskError("f", "traceback", DataError("no rows")).as_instanceof_cause())
     assert not is_lost(TrainingError("the loss is nan at step 7"))
@@ -137,3 +141,16 @@ def test_a_trial_whose_fine_tune_failed_is_not_trained_again_in_vain(tmp_path: P
         folder.check_fine_tune(trial)
     folder.keep(TrialRecord.of(needed, "done"))
     folder.check_fine_tune(trial)
+
+
+@pytest.mark.parametrize("reason", ["12 of 30 questions got no answer", ""])
+def test_a_trial_that_failed_on_every_try_gives_the_reason_of_its_last(tmp_path: Path, reason: str) -> None:
+    folder = RunFolder(sweep(tmp_path))
+    folder.keep(TrialRecord.of(TRIAL, "failed", error="the reason of an earlier run"))
+    searcher = QueueSearcher(TrialQueue([TRIAL]), folder)
+    searcher.suggest("first")
+    if reason:
+        folder.keep(failure(TRIAL, UnansweredError(reason)))
+    searcher.on_trial_complete("first", error=True)
+    record = folder.record(TRIAL)
+    assert record is not None and record.error == (reason or LOST)

@@ -1,0 +1,65 @@
+"""A model that can't be asked as a sweep asks it is refused before an engine starts."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from safecomm.errors import ModelError
+from safecomm.judging.model_judge import Panel
+from safecomm.serving.chat import check_chat_template
+from safecomm.serving.engine import Question
+from safecomm.serving.models import ModelFolder
+from safecomm.spec.judges import JudgeRef
+
+GEMMA_2 = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+DEAF = "{% for turn in messages if turn.role != 'system' %}{{ turn.content }}{% endfor %}"
+
+
+def chat(*roles: str) -> Question:
+    return Question(messages=[{"role": role, "content": f"a {role} message"} for role in roles], options=[])
+
+
+def with_template(lab: dict[str, Path], folder: Path, template: str) -> Path:
+    copy = Path(shutil.copytree(lab["guard"], folder, ignore=shutil.ignore_patterns("*.safetensors")))
+    (copy / "chat_template.jinja").write_text(template)
+    return copy
+
+
+def test_a_template_that_takes_the_chat_passes(lab: dict[str, Path]) -> None:
+    check_chat_template(lab["aligned"], chat("user"), "model")
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (GEMMA_2, r"rejects system, user chats; set model.system_prompt: null: System role not supported"),
+        (DEAF, r"omits the system message"),
+        ("", r"has no chat template"),
+    ],
+)
+def test_a_template_without_a_place_for_the_system_prompt_is_refused(
+    lab: dict[str, Path], tmp_path: Path, template: str, reason: str
+) -> None:
+    with pytest.raises(ModelError, match=f"model: .*{reason}"):
+        check_chat_template(with_template(lab, tmp_path / "other", template), chat("system", "user"), "model")
+
+
+def test_a_guard_is_shown_both_turns(lab: dict[str, Path], tmp_path: Path) -> None:
+    guard = JudgeRef(name="guard", model="lab://guard")
+    Panel([guard], models={"guard": ModelFolder(lab["guard"], "")}).check_chat_templates()
+    first_turn = with_template(lab, tmp_path / "other", "{{ messages[0].content }}")
+    with pytest.raises(ModelError, match=r"judge guard: .*omits the assistant message"):
+        Panel([guard], models={"guard": ModelFolder(first_turn, "")}).check_chat_templates()
+
+
+def test_a_multimodal_template_is_shown_messages_in_parts(lab: dict[str, Path], tmp_path: Path) -> None:
+    template = (
+        "{% for turn in messages %}{% for part in turn.content | selectattr('type', 'equalto', 'text') %}"
+        "{{ part.text }}{% endfor %}{% endfor %}"
+    )
+    models = {"guard": ModelFolder(with_template(lab, tmp_path / "other", template), "")}
+    guard = JudgeRef(name="guard", model="lab://guard", form="llama-guard-4")
+    Panel([guard], models=models).check_chat_templates()
+    with pytest.raises(ModelError, match=r"omits the user message"):
+        Panel([guard.model_copy(update={"form": "guard"})], models=models).check_chat_templates()

@@ -1,0 +1,60 @@
+"""Questions are streamed at the pace of the engines."""
+
+from typing import Any
+
+import pytest
+import ray
+import ray.data
+from ray import serve
+from ray.exceptions import RayTaskError
+
+from safecomm.serving.engine import Answer, EngineSettings, Question
+from safecomm.serving.fleet import CHUNK, Fleet, Replica, chunks_in_flight
+from safecomm.serving.stream import CHUNKS_A_TASK, Request, _answers, stream
+
+
+class Silent:
+    """A request to Serve that gets no answer."""
+
+    def __init__(self, error: Exception):
+        self.error, self.cancelled = error, False
+
+    def result(self, timeout_s: float) -> list[Answer]:
+        """Fails, as a request does that nobody answers in time."""
+        raise self.error
+
+    def cancel(self) -> None:
+        """Remembers it."""
+        self.cancelled = True
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), RayTaskError("answer", "traceback", ValueError("gone"))])
+def test_a_request_without_an_answer_is_cancelled_and_its_questions_fail(error: Exception) -> None:
+    request = Silent(error)
+    answers = _answers(request, 2)
+    assert request.cancelled and [bool(answer["error"]) for answer in answers] == [True, True]
+
+
+@pytest.mark.parametrize(("on_gpu", "sequences"), [(True, 1024), (False, 256)])
+def test_a_replica_is_asked_twice_what_it_answers_at_a_time(on_gpu: bool, sequences: int) -> None:
+    settings = EngineSettings(8, 64, 0, (), on_gpu=on_gpu)
+    assert chunks_in_flight(on_gpu) * CHUNK == 2 * sequences
+    assert chunks_in_flight(on_gpu, 3) == 3 * chunks_in_flight(on_gpu)
+    assert Fleet("vllm", "model", settings, 3).options()["max_ongoing_requests"] == chunks_in_flight(on_gpu)
+    assert serve.deployment(Replica).options(**Fleet("vllm", "model", settings, 3).options()).num_replicas == 3
+
+
+def test_no_more_requests_are_sent_than_the_fleet_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, Any] = {}
+
+    class Tasks(ray.data.TaskPoolStrategy):
+        def __init__(self, size: int | None = None):
+            found["size"] = size
+            raise InterruptedError
+
+    monkeypatch.setattr(ray.data, "TaskPoolStrategy", Tasks)
+    monkeypatch.setattr("safecomm.serving.stream.fleet_capacity", lambda fleet: chunks_in_flight(True, 5))
+    question = Question(messages=[{"role": "user", "content": "?"}], options=[])
+    with pytest.raises(InterruptedError):
+        next(stream({"": Request({str(number): question for number in range(100_000)})}))
+    assert found["size"] * CHUNKS_A_TASK == chunks_in_flight(True, 5)
