@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import torch
 
+from safecomm.defenses.hardware import thread_count
+
 Result = TypeVar("Result")
 
 
@@ -35,9 +37,8 @@ def silent(done: int, total: int) -> None:
 
 
 def in_parallel(work: Callable[[str], Result], names: Collection[str], report: Report = silent) -> list[Result]:
-    """Returns what `work` makes of each name, with as many threads as torch has, each doing its operations alone."""
-    threads = torch.get_num_threads()
-    results = []
+    """Returns what `work` makes of each name, in `thread_count()` threads, each doing its operations alone."""
+    threads, results = thread_count(), []
     # Torch keeps the number of threads per thread, and gives the last one that was set to new threads.
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for result in pool.map(work, names):
