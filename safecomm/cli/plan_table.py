@@ -3,6 +3,7 @@
 from rich.markup import escape
 from rich.table import Table
 
+from safecomm.plan.placement import Phase
 from safecomm.plan.plan import Plan
 
 
@@ -43,7 +44,12 @@ def _placement(plan: Plan) -> list[str]:
         f"{plan.fleet_gpus} GPUs for the engines, {plan.finetune_gpus} for each fine-tune, {plan.least_gpus} at least"
     )
     where = gpus if plan.fleet_gpus else "no GPU"
-    lines = [
-        f"Placement: {where}; {plan.concurrent_trials} trials at a time; adapters up to rank {plan.max_lora_rank}."
-    ]
+    lines = [f"Placement: {where}; adapters up to rank {plan.max_lora_rank}.", *map(_phase, plan.phases)]
     return lines + [f"Memory: {escape(line)}." for line in plan.memory]
+
+
+def _phase(phase: Phase) -> str:
+    trials = "1 trial" if phase.trials_at_a_time == 1 else f"{phase.trials_at_a_time} trials"
+    gpus = f"{phase.gpus_in_use} of {phase.gpus} GPUs in use, " if phase.gpus else ""
+    time = f", about {phase.hours:.1f} h (not measured)" if phase.hours is not None else ""
+    return f"{phase.name.capitalize()}: {gpus}{trials} at a time{time}."

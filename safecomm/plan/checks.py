@@ -114,7 +114,7 @@ def check_gpus(sweep: Sweep, nodes: Sequence[Node], most: float) -> list[Finding
         nodes: the nodes.
         most: the current number of GPUs, or `cluster.gpus` if that is larger.
     """
-    from safecomm.plan.plan import least_gpus
+    from safecomm.plan.placement import least_gpus
 
     if not most:
         return [Finding("GPUs", "ok", "none: the sweep runs on CPUs, as the lab's does")]

@@ -10,7 +10,12 @@ from safecomm.data.catalog.registry import load_examples, load_prompts
 from safecomm.data.rows import Example, Kind, Prompt
 from safecomm.errors import DataError
 from safecomm.judging.verdicts import check_gradable
+from safecomm.search.arms import Trial
+from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.spec import DatasetRef, Sweep
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text; the tokenizer may not be on this machine."""
 
 
 def all_prompts(sweep: Sweep) -> list[Prompt]:
@@ -54,8 +59,53 @@ def check_data(sweep: Sweep) -> None:
 def datasets_to_download(sweep: Sweep) -> list[str]:
     """Returns the names of the benchmarks that are not available locally."""
     refs = [ref for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind)]
-    sources = {ref.name: ref.entry.source for ref in refs if not ref.path}
-    return [name for name, source in sources.items() if source and not source.is_local]
+    return list(dict.fromkeys(ref.name for ref in refs if not _is_local(ref)))
+
+
+def training_tokens(sweep: Sweep, trials: Sequence[Trial]) -> int | None:
+    """Returns about how many tokens some fine-tunes train on, in all epochs; None if a dataset is not available."""
+    section = sweep.finetune
+    safe = section.safe_adapter
+    total = 0.0
+    for trial in trials:
+        if trial.arm == SAFE_ADAPTER and safe:
+            tokens, epochs = _tokens([safe.data], section.max_length), safe.epochs
+        else:
+            tokens, epochs = _tokens(section.data, section.max_length), trial.point.get("epochs", section.epochs)
+        if tokens is None:
+            return None
+        total += tokens * epochs * (1 + trial.point.get("ratio", 0.0))
+    return int(total)
+
+
+def written_tokens(sweep: Sweep, split: str) -> int | None:
+    """Returns how many tokens a model writes at most for the prompts of a split; None if one is not available."""
+    evaluate = sweep.evaluate
+    if datasets_to_download(sweep):
+        return None
+    try:
+        prompts = split_prompts(sweep, split)
+    except DataError:
+        return None
+    by_likelihood = evaluate.multiple_choice == "likelihood"
+    written = sum(not (prompt.options and by_likelihood) for prompt in prompts)
+    return written * evaluate.samples * evaluate.max_new_tokens
+
+
+def _tokens(refs: Sequence[DatasetRef], longest: int) -> int | None:
+    """Returns about how many tokens the examples of some training sets have; None if one is not available locally."""
+    if not all(_is_local(ref) for ref in refs):
+        return None
+    try:
+        rows = [row for ref in refs for row in examples(ref)]
+    except DataError:
+        return None
+    return sum(min(longest, (len(row.prompt) + len(row.response)) // CHARACTERS_PER_TOKEN) for row in rows)
+
+
+def _is_local(ref: DatasetRef) -> bool:
+    source = None if ref.path else ref.entry.source
+    return source is None or source.is_local
 
 
 def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetRef) -> None:

@@ -131,7 +131,7 @@ class Replicas(Strict):
     """The vLLM engines of one model, which all trials share."""
 
     replicas: Annotated[int, Field(ge=1)] = 1
-    """Engines."""
+    """Engines. A phased sweep without `labels` here starts more of them where GPUs are left."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """GPUs among which each layer of an engine is split."""
     pipeline_parallel: Annotated[int, Field(ge=1)] = 1
@@ -142,9 +142,9 @@ class Replicas(Strict):
     """Give the engines back while nobody asks them, and start them again when somebody does."""
 
     @property
-    def gpus(self) -> int:
-        """GPUs of all the engines."""
-        return self.replicas * self.tensor_parallel * self.pipeline_parallel
+    def engine_gpus(self) -> int:
+        """GPUs of one engine."""
+        return self.tensor_parallel * self.pipeline_parallel
 
 
 class Cluster(Strict):
@@ -162,9 +162,10 @@ class Cluster(Strict):
     gpu_memory: Annotated[float, Field(gt=0)] | None = None
     """GiB of one GPU. With it, a sweep that can't fit is refused before anything starts."""
     phased: bool = False
-    """Make the shared fine-tunes first, with every GPU, and start the engines of the search after them."""
+    """Make the shared fine-tunes first, then start the engines of the search; each of the two gets every GPU."""
     concurrent_trials: Annotated[int, Field(ge=1)] | None = None
-    """Trials at a time; by default as many as the GPUs allow beside the fleet, two without GPUs."""
+    """Trials at a time. By default two without GPUs; otherwise as many fine-tunes as GPUs allow, and then eight trials
+    per replica."""
 
 
 class Wandb(Strict):

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from safecomm.cluster.session import CPU_SHARE
 from safecomm.errors import StoppedError
-from safecomm.plan.plan import Plan
 from safecomm.search.arms import Trial
 from safecomm.search.early_stopping import EarlyStopping, asking
 from safecomm.search.queue import TrialQueue
@@ -31,7 +30,7 @@ A node that was preempted is not counted."""
 
 
 def experiment(
-    name: str, queue: TrialQueue, most: int, stages: Stages, folder: RunFolder, plan: Plan, console: Console
+    name: str, queue: TrialQueue, most: int, at_a_time: int, stages: Stages, folder: RunFolder, console: Console
 ) -> None:
     """Has Ray Tune carry out the trials of a queue.
 
@@ -39,9 +38,9 @@ def experiment(
         name: the experiment's name, and its folder's under the run's `tune/`.
         queue: hands out the trials.
         most: how many these will be at most.
+        at_a_time: limit on concurrent trials.
         stages: the sweep's stages.
         folder: keeps the trials' records.
-        plan: says how many trials may run at a time.
         console: where progress goes.
 
     Raises:
@@ -72,7 +71,7 @@ def experiment(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=most,
-            max_concurrent_trials=plan.concurrent_trials,
+            max_concurrent_trials=at_a_time,
             reuse_actors=True,  # a process each would import torch for every trial
             trial_dirname_creator=lambda trial: f"{trial.config['trial']['arm']}-{trial.trial_id}",
         ),

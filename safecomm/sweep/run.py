@@ -11,6 +11,7 @@ from safecomm.cluster.session import ray_session
 from safecomm.judging.model_judge import judge_fleets
 from safecomm.plan.data import check_data
 from safecomm.plan.nodes import expected_resources, waiting_for_nodes
+from safecomm.plan.placement import PhaseName
 from safecomm.plan.plan import Plan, make_plan
 from safecomm.plan.preflight import check_cluster, check_hub
 from safecomm.search.arms import Trial
@@ -90,8 +91,8 @@ def _run_missing(
         check_cluster(sweep, models, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
         stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
 
-        def carry_out(name: str, queue: TrialQueue, most: int) -> None:
-            experiment(name, queue, most, stages, folder, plan, console)
+        def carry_out(phase: PhaseName, queue: TrialQueue, most: int) -> None:
+            experiment(phase, queue, most, plan.trials_at_a_time(phase), stages, folder, console)
             folder.fetch()
             equivalent.fetch()
 
@@ -114,7 +115,8 @@ def _run_missing(
 @contextmanager
 def _fleets(sweep: Sweep, stages: Stages, plan: Plan) -> Iterator[None]:
     """Runs the engines of the model under study and of the judges that are models."""
-    cluster, on_gpu = sweep.cluster, stages.on_gpu
+    targets = sweep.cluster.target.model_copy(update={"replicas": plan.target_replicas})
+    judges = sweep.cluster.judge.model_copy(update={"replicas": plan.judge_replicas})
     settings = EngineSettings(
         max_new_tokens=sweep.evaluate.max_new_tokens,
         max_model_len=sweep.evaluate.max_model_len,
@@ -122,8 +124,8 @@ def _fleets(sweep: Sweep, stages: Stages, plan: Plan) -> Iterator[None]:
         lora_targets=tuple(sweep.finetune.lora.targets),
         sampled=sweep.evaluate.sampling != "greedy",
     )
-    target = Fleet.of(sweep.evaluate.engine, str(stages.aligned.path), settings, cluster.target, on_gpu)
+    target = Fleet.of(sweep.evaluate.engine, str(stages.aligned.path), settings, targets, stages.on_gpu)
     with ExitStack() as running:
-        for fleet in [target, *judge_fleets(stages.judge_models, target, cluster.judge)]:
+        for fleet in [target, *judge_fleets(stages.judge_models, target, judges)]:
             running.enter_context(fleet.running())
         yield

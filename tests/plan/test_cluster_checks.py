@@ -10,7 +10,7 @@ import pytest
 from safecomm.cluster.node import Node, NodeQuery, inspect_node, leave_probe, pins
 from safecomm.plan import checks
 from safecomm.plan.checks import Finding
-from safecomm.plan.plan import least_gpus
+from safecomm.plan.placement import least_gpus
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.profile_cache import ProfileCache
 from safecomm.spec import Sweep, read_sweep
