@@ -1,18 +1,16 @@
 """Runs a sweep: the fine-tunes, the search, then the points worth publishing on the report split."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from safecomm.cluster.session import ray_session
-from safecomm.judging.model_judge import judge_fleets
 from safecomm.plan.data import check_data
 from safecomm.plan.nodes import expected_resources, waiting_for_nodes
 from safecomm.plan.placement import PhaseName
-from safecomm.plan.plan import Plan, make_plan
+from safecomm.plan.plan import make_plan
 from safecomm.plan.preflight import check_cluster, check_hub
 from safecomm.search.arms import Trial
 from safecomm.search.equivalence import EquivalentPoints
@@ -21,12 +19,11 @@ from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.queue import TrialQueue
 from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
-from safecomm.serving.engine import EngineSettings
-from safecomm.serving.fleet import Fleet
 from safecomm.serving.models import resolve_model
 from safecomm.spec import Sweep
 from safecomm.storage.names import JOURNAL, PLAN, SWEEP
 from safecomm.storage.store import Store, write_json
+from safecomm.sweep.engines import running_fleets, wait_for_engines
 from safecomm.sweep.experiment import experiment
 from safecomm.sweep.judges import judges_are_measured, measure_judges
 from safecomm.sweep.lock import only_run
@@ -98,11 +95,13 @@ def _run_missing(
 
         untrained = _missing(fine_tunes(sweep, equivalent), folder)
         with ExitStack() as running:
+            engines = running_fleets(sweep, stages, plan, console.print)
             if not sweep.cluster.phased:  # the engines start while the fine-tunes are made
-                running.enter_context(_fleets(sweep, stages, plan))
+                fleets = running.enter_context(engines)
             carry_out("train", TrialQueue(untrained), len(untrained))
             if sweep.cluster.phased:
-                running.enter_context(_fleets(sweep, stages, plan))
+                fleets = running.enter_context(engines)
+            wait_for_engines(fleets, console.print)
             measure_judges(stages, folder.path)
             queue = SearchQueue(sweep, folder.find, folder.path / JOURNAL, equivalent)
             carry_out("search", queue, make_plan(sweep, resources, equivalent).trials)
@@ -110,22 +109,3 @@ def _run_missing(
             carry_out("report", TrialQueue(unpublished), len(unpublished))
     publish(sweep, folder, queue, fine_tunes(sweep, equivalent))
     log_sweep(sweep, folder)
-
-
-@contextmanager
-def _fleets(sweep: Sweep, stages: Stages, plan: Plan) -> Iterator[None]:
-    """Runs the engines of the model under study and of the judges that are models."""
-    targets = sweep.cluster.target.model_copy(update={"replicas": plan.target_replicas})
-    judges = sweep.cluster.judge.model_copy(update={"replicas": plan.judge_replicas})
-    settings = EngineSettings(
-        max_new_tokens=sweep.evaluate.max_new_tokens,
-        max_model_len=sweep.evaluate.max_model_len,
-        max_lora_rank=plan.max_lora_rank,
-        lora_targets=tuple(sweep.finetune.lora.targets),
-        sampled=sweep.evaluate.sampling != "greedy",
-    )
-    target = Fleet.of(sweep.evaluate.engine, str(stages.aligned.path), settings, targets, stages.on_gpu)
-    with ExitStack() as running:
-        for fleet in [target, *judge_fleets(stages.judge_models, target, judges)]:
-            running.enter_context(fleet.running())
-        yield
