@@ -155,7 +155,13 @@ def _trainer_class(job: FinetuneJob) -> Any:
     from trl import SFTTrainer
 
     class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
-        """Stops at the first non-finite loss, before it corrupts the adapter."""
+        """Stops at the first non-finite loss, before it corrupts the adapter; saves the adapter without the model."""
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            if job.zero == 3:  # every rank must help to gather the adapter
+                super().save_model(output_dir, _internal_call)
+            else:  # transformers would copy the whole model to the host's memory, on every rank
+                self._save(output_dir)
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(*args, **kwargs)
