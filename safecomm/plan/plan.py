@@ -16,6 +16,7 @@ from safecomm.plan.hours import hours
 from safecomm.plan.memory import GIB, Serving
 from safecomm.plan.placement import Phase, PhaseName, PlacementError, is_open_ended, least_gpus, place
 from safecomm.plan.shapes import find_shape
+from safecomm.plan.targets import check_targets
 from safecomm.search.arms import seeded
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
@@ -111,8 +112,11 @@ def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, 
 
     Raises:
         PlacementError: when the hardware can't hold the fleet and one fine-tune at the same time.
+        ModelError: if the adapter's targets are experts.
     """
     on_gpu = resources.gpus > 0
+    if sweep.finetune.data or sweep.finetune.safe_adapter:
+        check_targets(sweep.model.aligned, sweep.finetune.lora.targets)
     shared, folder = fine_tunes(sweep, equivalent), RunFolder(sweep)
     missing = [trial for trial in shared if folder.find(trial) is None]
     rank = _largest_rank(sweep)
