@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from safecomm.errors import ModelError
+from safecomm.storage.hub_cache import split_reference
 
 HALF = 2
 """Bytes of a bf16 or fp16 number. vLLM serves every model in 16 bits, even if its checkpoint is fp32."""
@@ -167,7 +168,8 @@ def find_config(reference: str) -> dict[str, Any] | None:
     folder = Path(reference).expanduser()
     if folder.is_dir():
         return _read(folder / "config.json")
-    return _known().get(reference) or _cached(reference)
+    repository, revision = split_reference(reference)
+    return _known().get(repository) or _cached(repository, revision)
 
 
 def _family(config: dict[str, Any]) -> Family:
@@ -192,12 +194,12 @@ def _known() -> dict[str, dict[str, Any]]:
     return {model: entry["config"] for entry in entries for model in entry["models"]}
 
 
-def _cached(reference: str) -> dict[str, Any] | None:
+def _cached(repository: str, revision: str | None) -> dict[str, Any] | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        path = try_to_load_from_cache(reference, "config.json")
+        path = try_to_load_from_cache(repository, "config.json", revision=revision)
     except HFValidationError:
         path = None
     return _read(Path(path)) if isinstance(path, str) else None

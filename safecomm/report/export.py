@@ -12,6 +12,7 @@ from safecomm.report.gate import release_row
 from safecomm.report.points import Point, rows_of
 from safecomm.report.run import FLATTERED, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
 from safecomm.statistics.metric_table import ASR, METRICS
+from safecomm.storage.hub_cache import split_reference
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE
 from safecomm.storage.own_code import is_dotted
 from safecomm.storage.store import local_copy, new_folder, write_json
@@ -35,7 +36,7 @@ def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
     if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (source / name).is_file()]:
         raise UsageError(f"{source}: {', '.join(missing)} is gone from the store; run the sweep again to make it anew")
     config = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = run.sweep["model"]["aligned"]
+    config["base_model_name_or_path"], config["revision"] = split_reference(run.sweep["model"]["aligned"])
     with new_folder(out) as half:
         shutil.copy(source / ADAPTER_WEIGHTS, half)
         write_json(half / ADAPTER_CONFIG, config)
@@ -73,7 +74,7 @@ def _card(run: Run, row: Headline, trial: Point) -> str:
     judges = [judge["name"] if isinstance(judge, dict) else judge for judge in sweep["evaluate"]["judges"]]
     lines = [
         "---",
-        f"base_model: {sweep['model']['aligned']}",
+        f"base_model: {split_reference(sweep['model']['aligned'])[0]}",
         "library_name: peft",
         f"tags: [safecomm, lora, {run.domain.tag}]",
         "---",

@@ -25,7 +25,7 @@ class Model(Strict):
     """One model before and after its alignment."""
 
     base: str
-    """The pre-trained weights: a folder, a hub id, or `lab://base`."""
+    """The pre-trained weights: a folder, a hub id (`ORG/NAME` or `ORG/NAME@REVISION`), or `lab://base`."""
     aligned: str
     """The chat or instruct weights that are fine-tuned: a folder, a hub id, or `lab://aligned`."""
     system_prompt: str | None = None

@@ -19,7 +19,6 @@ from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.queue import TrialQueue
 from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
-from safecomm.serving.models import resolve_model
 from safecomm.spec import Sweep
 from safecomm.storage.names import JOURNAL, PLAN, SWEEP
 from safecomm.storage.store import Store, write_json
@@ -27,6 +26,7 @@ from safecomm.sweep.engines import running_fleets, wait_for_engines
 from safecomm.sweep.experiment import experiment
 from safecomm.sweep.judges import judges_are_measured, measure_judges
 from safecomm.sweep.lock import only_run
+from safecomm.sweep.models import resolve_models
 from safecomm.sweep.publish import publish, report_points
 from safecomm.sweep.stages import Stages, given_adapter
 from safecomm.sweep.tracking import log_sweep
@@ -73,10 +73,8 @@ def _run_missing(
         given_adapter(sweep.finetune)
     check_hub(sweep)
     store = Store.of(sweep.storage)
-    base = resolve_model(sweep.model.base, store)
-    aligned = resolve_model(sweep.model.aligned, store)
-    aligned.check_context(sweep.evaluate.max_model_len, "evaluate.max_model_len")
-    judges = {name: resolve_model(model, store) for name, model in sweep.evaluate.judge_models.items()}
+    models = resolve_models(sweep, folder, store)
+    models.aligned.check_context(sweep.evaluate.max_model_len, "evaluate.max_model_len")
     with ray_session(address) as there:
         resources = expected_resources(there, sweep)
         for line in waiting_for_nodes(there, sweep):
@@ -84,9 +82,8 @@ def _run_missing(
         plan = make_plan(sweep, resources, equivalent)
         write_json(folder.path / PLAN, plan.as_dict())
         folder.publish(PLAN)
-        models = [base.path, aligned.path, *(judge.path for judge in judges.values())]
-        check_cluster(sweep, models, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
-        stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
+        check_cluster(sweep, models.paths, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
+        stages = Stages(sweep, models.base, models.aligned, store, resources.gpus > 0, models.judges)
 
         def carry_out(phase: PhaseName, queue: TrialQueue, most: int) -> None:
             experiment(phase, queue, most, plan.trials_at_a_time(phase), stages, folder, console)

@@ -33,7 +33,7 @@ from safecomm.spec import Finetune, Sweep
 from safecomm.statistics.selection import module_type
 from safecomm.storage.names import MODULES, ROWS, TRAIN_DATA
 from safecomm.storage.own_code import is_dotted, source_digest
-from safecomm.storage.store import Store, digest, lineage, write_json
+from safecomm.storage.store import Store, digest, lineage, local_copy, write_json
 from safecomm.storage.versions import version
 
 
@@ -130,7 +130,7 @@ class Stages:
         """Computes the adapter's alignment profile."""
 
         def make(out: Path) -> None:
-            profile(self.base.path, self.aligned.path, Adapter.load(adapter)).save(out)
+            profile(local_copy(self.base.path), local_copy(self.aligned.path), Adapter.load(adapter)).save(out)
 
         inputs: dict[str, Any] = {
             "base": self.base.identity,
@@ -157,8 +157,8 @@ class Stages:
                 "adapter": lambda: adapter,
                 "profile": lambda: Profile.load(subject["profile"], adapter),
                 "safe": lambda: Adapter.load(subject["safe"]),
-                "base": lambda: self.base.path,
-                "aligned": lambda: self.aligned.path,
+                "base": lambda: local_copy(self.base.path),
+                "aligned": lambda: local_copy(self.aligned.path),
             }
             made = defense.checked(settings).apply(*(have[need]() for need in defense.needs))
             made.adapter.save(out)
