@@ -21,6 +21,8 @@ REPORT = "report.html"
 # In a stage's folder, `<storage>/store/<stage>/<key>/`:
 LINEAGE = "lineage.json"
 """The stage's inputs; also written beside exported adapters."""
+MIXTURE = "mixture.json"
+"""Stage `mixture`: the key of the training set in stage `data` that a recipe gives."""
 TRAIN_DATA = "train.jsonl"
 """Stage `data`: prompts and responses."""
 TRAINING = "training.json"

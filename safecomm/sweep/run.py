@@ -22,6 +22,7 @@ from safecomm.search.search_queue import SearchQueue
 from safecomm.spec import Sweep
 from safecomm.storage.names import JOURNAL, PLAN, SWEEP
 from safecomm.storage.store import Store, write_json
+from safecomm.sweep.data import store_data
 from safecomm.sweep.engines import running_fleets, wait_for_engines
 from safecomm.sweep.experiment import experiment
 from safecomm.sweep.judges import judges_are_measured, measure_judges
@@ -83,7 +84,8 @@ def _run_missing(
         write_json(folder.path / PLAN, plan.as_dict())
         folder.publish(PLAN)
         check_cluster(sweep, models.paths, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
-        stages = Stages(sweep, models.base, models.aligned, store, resources.gpus > 0, models.judges)
+        on_gpu, data = resources.gpus > 0, store_data(sweep, store)
+        stages = Stages(sweep, models.base, models.aligned, store, on_gpu, models.judges, data)
 
         def carry_out(phase: PhaseName, queue: TrialQueue, most: int) -> None:
             experiment(phase, queue, most, plan.trials_at_a_time(phase), stages, folder, console)
