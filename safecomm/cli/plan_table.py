@@ -51,5 +51,9 @@ def _placement(plan: Plan) -> list[str]:
 def _phase(phase: Phase) -> str:
     trials = "1 trial" if phase.trials_at_a_time == 1 else f"{phase.trials_at_a_time} trials"
     gpus = f"{phase.gpus_in_use} of {phase.gpus} GPUs in use, " if phase.gpus else ""
-    time = f", about {phase.hours:.1f} h (not measured)" if phase.hours is not None else ""
+    time = "" if phase.hours is None else f", about {_duration(phase.hours)} (not measured)"
     return f"{phase.name.capitalize()}: {gpus}{trials} at a time{time}."
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"

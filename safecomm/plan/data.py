@@ -1,5 +1,6 @@
 """The data that a sweep names: what it trains on and what it measures with."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from safecomm.data.catalog.registry import load_examples, load_prompts
+from safecomm.data.dataset import Counts
 from safecomm.data.rows import Example, Kind, Prompt
 from safecomm.errors import DataError
 from safecomm.judging.verdicts import check_gradable
@@ -63,44 +65,54 @@ def datasets_to_download(sweep: Sweep) -> list[str]:
 
 
 def training_tokens(sweep: Sweep, trials: Sequence[Trial]) -> int | None:
-    """Returns about how many tokens some fine-tunes train on, in all epochs; None if a dataset is not available."""
+    """Returns about how many tokens some fine-tunes train on, in all epochs; None if a dataset's size is unknown."""
     section = sweep.finetune
-    safe = section.safe_adapter
     total = 0.0
     for trial in trials:
-        if trial.arm == SAFE_ADAPTER and safe:
-            tokens, epochs = _tokens([safe.data], section.max_length), safe.epochs
+        if trial.arm == SAFE_ADAPTER and section.safe_adapter:
+            refs, epochs = [section.safe_adapter.data], section.safe_adapter.epochs
         else:
-            tokens, epochs = _tokens(section.data, section.max_length), trial.point.get("epochs", section.epochs)
-        if tokens is None:
+            refs, epochs = section.data, trial.point.get("epochs", section.epochs)
+        tokens = [_tokens(ref, section.max_length) for ref in refs]
+        if None in tokens:
             return None
-        total += tokens * epochs * (1 + trial.point.get("ratio", 0.0))
+        total += sum(filter(None, tokens)) * epochs * (1 + trial.point.get("ratio", 0.0))
     return int(total)
 
 
 def written_tokens(sweep: Sweep, split: str) -> int | None:
-    """Returns how many tokens a model writes at most for the prompts of a split; None if one is not available."""
-    evaluate = sweep.evaluate
-    if datasets_to_download(sweep):
-        return None
-    try:
-        prompts = split_prompts(sweep, split)
-    except DataError:
-        return None
+    """Returns about how many tokens a model writes at most for a split; None if a dataset's size is unknown."""
+    evaluate, side = sweep.evaluate, sweep.search.split if split == "search" else split
     by_likelihood = evaluate.multiple_choice == "likelihood"
-    written = sum(not (prompt.options and by_likelihood) for prompt in prompts)
-    return written * evaluate.samples * evaluate.max_new_tokens
+    answers = [_answers(ref, kind, side, by_likelihood) for kind in get_args(Kind) for ref in getattr(evaluate, kind)]
+    return None if None in answers else sum(filter(None, answers)) * evaluate.samples * evaluate.max_new_tokens
 
 
-def _tokens(refs: Sequence[DatasetRef], longest: int) -> int | None:
-    """Returns about how many tokens the examples of some training sets have; None if one is not available locally."""
-    if not all(_is_local(ref) for ref in refs):
-        return None
-    try:
-        rows = [row for ref in refs for row in examples(ref)]
-    except DataError:
-        return None
-    return sum(min(longest, (len(row.prompt) + len(row.response)) // CHARACTERS_PER_TOKEN) for row in rows)
+def _tokens(ref: DatasetRef, longest: int) -> int | None:
+    """Returns about how many tokens the examples of a training set have; None if that is unknown here."""
+    if counts := _counts(ref):
+        return min(ref.limit or counts.examples, counts.examples) * min(longest, counts.tokens)
+    if _is_local(ref):
+        with contextlib.suppress(DataError):
+            lengths = (len(row.prompt) + len(row.response) for row in examples(ref))
+            return sum(min(longest, length // CHARACTERS_PER_TOKEN) for length in lengths)
+    return None
+
+
+def _answers(ref: DatasetRef, kind: Kind, side: str, by_likelihood: bool) -> int | None:
+    """Returns how many prompts of a benchmark's side are answered in words; None if that is unknown here."""
+    if counts := _counts(ref):
+        asked = min(ref.limit or counts.prompts, counts.prompts) // 2
+        return 0 if ref.entry.questions and by_likelihood else asked
+    if _is_local(ref):
+        with contextlib.suppress(DataError):
+            prompts = _prompts(ref, kind)
+            return sum(prompt.side == side and not (prompt.options and by_likelihood) for prompt in prompts)
+    return None
+
+
+def _counts(ref: DatasetRef) -> Counts | None:
+    return None if ref.path else ref.entry.counts
 
 
 def _is_local(ref: DatasetRef) -> bool:

@@ -21,7 +21,7 @@ WRITTEN = 64e12
 
 
 def hours(sweep: Sweep, placement: Placement, tuned: list[Trial], trials: dict[PhaseName, int]) -> list[Phase]:
-    """Returns the phases with their hours, unknown where a dataset or the model is not available locally.
+    """Returns the phases with their hours; unknown if the size of a dataset or the model is.
 
     Args:
         sweep: the sweep.

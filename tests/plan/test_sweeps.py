@@ -119,8 +119,9 @@ def test_the_plan_of_the_medical_sweep_never_says_telecom() -> None:
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
-def test_no_phase_of_a_sweep_leaves_a_gpu_idle(path: Path) -> None:
+def test_no_phase_of_a_sweep_leaves_a_gpu_idle_and_each_has_its_hours(path: Path) -> None:
     phases = planned(read_sweep(path)).phases
+    assert all(phase.hours for phase in phases if phase.gpus)
     assert [phase.name for phase in phases] == ["train", "search", "report"]
     assert [phase.gpus_in_use for phase in phases] == [phase.gpus for phase in phases]
 
