@@ -50,7 +50,8 @@ def _placement(plan: Plan) -> list[str]:
 
 def _phase(phase: Phase) -> str:
     trials = "1 trial" if phase.trials_at_a_time == 1 else f"{phase.trials_at_a_time} trials"
-    gpus = f"{phase.gpus_in_use} of {phase.gpus} GPUs in use, " if phase.gpus else ""
+    idle = f" ({phase.gpus - phase.gpus_in_use} idle)" if phase.gpus_in_use < phase.gpus else ""
+    gpus = f"{phase.gpus_in_use} of {phase.gpus} GPUs in use{idle}, " if phase.gpus else ""
     time = "" if phase.hours is None else f", about {_duration(phase.hours)} (not measured)"
     return f"{phase.name.capitalize()}: {gpus}{trials} at a time{time}."
 

@@ -2,7 +2,8 @@
 
 The rates are assumptions for an H100, not measurements: 300 TFLOP/s for training (6 FLOP per parameter and token with
 gradient checkpointing), 170 where ZeRO-3 gathers each layer, and 8,000 tokens/s written by an 8B model. Not counted:
-starting engines, reading prompts, judging (on engines of its own, meanwhile), and the prompts that racing saves.
+starting engines, reading prompts, judging (on engines of its own, meanwhile), fine-tunes that a search makes, and the
+prompts that racing saves.
 """
 
 from dataclasses import replace

@@ -5,7 +5,7 @@ GPUs: as many more replicas as fit.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from safecomm.cluster.session import TRIALS_WITHOUT_GPU, Resources
 from safecomm.errors import SafecommError
@@ -67,27 +67,26 @@ def place(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, tria
     Raises:
         PlacementError: if the hardware can't hold the fleet and one fine-tune, in turn or together.
     """
-    cluster, gpus = sweep.cluster, int(resources.gpus)
-    asked = cluster.concurrent_trials
+    cluster, gpus, asked = sweep.cluster, int(resources.gpus), sweep.cluster.concurrent_trials
     if not gpus:
-        limit = asked or TRIALS_WITHOUT_GPU
-        phases = [Phase(name, 0, 0, limit) for name in ("train", "search", "report")]
+        phases = [Phase(name, 0, 0, asked or TRIALS_WITHOUT_GPU) for name in get_args(PhaseName)]
         return Placement(cluster.target.replicas, cluster.judge.replicas, 0, 0, phases)
     _check(sweep, gpus, equivalent)
     targets, judges = _replicas(sweep, resources, equivalent)
-    fleet = _fleet_gpus(sweep, targets, judges)
-    in_turn, workers = _in_turn(sweep, equivalent), cluster.finetune.workers
-    room = (gpus if in_turn else gpus - fleet) // workers
-    training = min(asked or room, room, max(1, _trained(sweep, equivalent)))
-    engines = asked or targets * TRIALS_PER_REPLICA
-    # A search that trains too needs GPUs for each trial.
-    searching = min(engines, room) if is_open_ended(sweep, equivalent) else engines
-    trained = training * workers * (_trained(sweep, equivalent) > 0)
-    tuned_in_search = searching * workers if is_open_ended(sweep, equivalent) else 0
+    fleet, workers, tuned = _fleet_gpus(sweep, targets, judges), cluster.finetune.workers, _trained(sweep, equivalent)
+    beside = 0 if _in_turn(sweep, equivalent) else fleet
+    room = (gpus - beside) // workers
+    training = min(asked or room, room, max(1, tuned))
+    measuring = searching = asked or targets * TRIALS_PER_REPLICA
+    tuning = training * workers if tuned else 0
+    tuning_in_search = 0
+    if is_open_ended(sweep, equivalent):  # trials of the search train as well
+        searching = min(measuring, room)
+        tuning_in_search = searching * workers
     phases = [
-        Phase("train", gpus, trained + (0 if in_turn else fleet), training),
-        Phase("search", gpus, fleet + tuned_in_search, max(1, min(searching, trials))),
-        Phase("report", gpus, fleet, max(1, min(engines, reported))),
+        Phase("train", gpus, beside + tuning, training),
+        Phase("search", gpus, fleet + tuning_in_search, max(1, min(searching, trials))),
+        Phase("report", gpus, fleet, max(1, min(measuring, reported))),
     ]
     return Placement(targets, judges, fleet, workers, phases)
 
