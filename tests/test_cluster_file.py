@@ -75,6 +75,18 @@ def test_the_token_reaches_the_nodes_and_every_command_on_them_asks_for_it(confi
     assert any("RAY_AUTH_MODE=token" in command and "~/.bashrc" in command for command in config["setup_commands"])
 
 
+def test_every_node_has_the_hubs_token_and_the_cache_that_all_nodes_share(
+    config: dict[str, Any], ray_job: dict[str, Any]
+) -> None:
+    exported = " ".join(command for command in config["setup_commands"] if "~/.bashrc" in command)
+    assert "export HF_HOME=/mnt/safecomm/" in exported and "export HF_TOKEN=$(cat ~/.hf_token)" in exported
+    assert "~/.hf_token" in config["file_mounts"] and "/mnt/safecomm" in str(config["setup_commands"])
+    for pod in pods(ray_job):
+        variables = {variable["name"]: variable for variable in pod["containers"][0]["env"]}
+        mounts = [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
+        assert "HF_TOKEN" in variables and any(variables["HF_HOME"]["value"].startswith(path) for path in mounts)
+
+
 def test_the_dashboard_stays_on_the_head(config: dict[str, Any]) -> None:
     (start,) = [command for command in config["head_start_ray_commands"] if "ray start" in command]
     assert "--dashboard-host=127.0.0.1" in start
@@ -119,6 +131,8 @@ def test_the_kubernetes_job_runs_a_sweep_that_there_is_with_the_ray_that_is_pinn
 def test_the_kubernetes_job_takes_keys_from_secrets_and_asks_for_a_token(ray_job: dict[str, Any]) -> None:
     for pod in pods(ray_job):
         for variable in pod["containers"][0]["env"]:
+            if variable["name"] == "HF_HOME":
+                continue
             assert variable.keys() == {"name", "valueFrom"} and "secretKeyRef" in variable["valueFrom"]
     assert ray_job["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     assert ray_job["rayClusterSpec"]["headGroupSpec"]["serviceType"] == "ClusterIP"

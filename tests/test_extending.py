@@ -133,7 +133,7 @@ def test_an_edited_file_makes_its_results_anew(sweep_file: Path) -> None:
 
 
 def test_a_training_defense_changes_the_data(sweep_file: Path) -> None:
-    from safecomm.sweep.stages import training_set
+    from safecomm.sweep.training_data import training_set
 
     defense = load("short_answers:ShortAnswers")(longest=3)
     examples = [Example("a", "long"), Example("b", "abc")]

@@ -3,6 +3,7 @@
 from rich.markup import escape
 from rich.table import Table
 
+from safecomm.plan.placement import Phase
 from safecomm.plan.plan import Plan
 
 
@@ -34,6 +35,8 @@ def _prompts(plan: Plan) -> list[str]:
         f"Prompts: {prompts.search:,} per search trial, at most {remaining * prompts.search:,} in total (less with "
         f"early stopping and stored answers); {prompts.report:,} more per reported point.",
         f"Judging: {prompts.judged:,} answers of each model on both splits, by every judge.",
+        *(f"Overlap: {escape(line)}." for line in prompts.overlaps),
+        *(f"Power: {escape(line)}." for line in prompts.power),
     ]
 
 
@@ -43,7 +46,17 @@ def _placement(plan: Plan) -> list[str]:
         "in total"
     )
     hardware = gpus if plan.fleet_gpus else "no GPU"
-    lines = [
-        f"Placement: {hardware}; {plan.concurrent_trials} concurrent trials; adapters up to rank {plan.max_lora_rank}."
-    ]
+    lines = [f"Placement: {hardware}; adapters up to rank {plan.max_lora_rank}.", *map(_phase, plan.phases)]
     return lines + [f"Memory: {escape(line)}." for line in plan.memory]
+
+
+def _phase(phase: Phase) -> str:
+    trials = "1 trial" if phase.trials_at_a_time == 1 else f"{phase.trials_at_a_time} trials"
+    idle = f" ({phase.gpus - phase.gpus_in_use} idle)" if phase.gpus_in_use < phase.gpus else ""
+    gpus = f"{phase.gpus_in_use} of {phase.gpus} GPUs in use{idle}, " if phase.gpus else ""
+    time = "" if phase.hours is None else f", about {_duration(phase.hours)} (not measured)"
+    return f"{phase.name.capitalize()}: {gpus}{trials} at a time{time}."
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"

@@ -1,5 +1,6 @@
 """`safecomm run`, `plan` and `report`: runs sweeps and shows their results."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -62,12 +63,14 @@ def plan(
             help="GPUs to plan for; by default cluster.gpus or, with cluster.gpu_memory, the fewest possible."
         ),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, as in plan.json.")] = False,
 ) -> None:
     """Shows what a sweep would run, where it would run, and what is already done."""
     spec = read(sweep, set_, storage)
     from safecomm.cli.plan_table import plan_tables
     from safecomm.cluster.session import Resources
-    from safecomm.plan.plan import least_gpus, make_plan
+    from safecomm.plan.placement import least_gpus
+    from safecomm.plan.plan import make_plan
     from safecomm.search.equivalence import EquivalentPoints
     from safecomm.search.profile_cache import ProfileCache
     from safecomm.search.run_folder import RunFolder
@@ -78,6 +81,9 @@ def plan(
     if gpus is None:
         gpus = spec.cluster.gpus or (least_gpus(spec, equivalent) if spec.cluster.gpu_memory else 0)
     planned = make_plan(spec, Resources(cpus=0, gpus=gpus), equivalent, fetch=False)
+    if as_json:
+        print(json.dumps(planned.as_dict(), indent=2))
+        return
     for part in [*plan_tables(planned), engine_description(spec.evaluate.engine)]:
         console.print(part, soft_wrap=isinstance(part, str))
 

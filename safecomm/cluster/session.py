@@ -29,6 +29,8 @@ class Resources:
     gpus: float
     labels: Sequence[Mapping[str, str]] = ()
     """The labels of each node."""
+    node_gpus: Sequence[float] = ()
+    """The GPUs of each node."""
 
 
 @contextmanager
@@ -103,5 +105,10 @@ def _resources() -> Resources:
     import ray
 
     total = ray.cluster_resources()
-    labels = [node["Labels"] for node in ray.nodes() if node["Alive"]]
-    return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), labels=labels)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return Resources(
+        cpus=total.get("CPU", 0.0),
+        gpus=total.get("GPU", 0.0),
+        labels=[node["Labels"] for node in nodes],
+        node_gpus=[node["Resources"].get("GPU", 0.0) for node in nodes],
+    )

@@ -18,6 +18,16 @@ from safecomm.errors import DataError
 Role = Literal["train", "safety", "red_team", "over_refusal", "task"]
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a dataset holds, so that a plan can estimate its time before anything is downloaded."""
+
+    prompts: int = 0
+    examples: int = 0
+    tokens: int = 0
+    """Mean tokens of an example."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
     """A dataset's metadata and readers, independent of its name."""
@@ -30,6 +40,8 @@ class Dataset:
     """Where it is published; None if it is generated, or always read from a local copy."""
     files: tuple[str, ...] = ()
     """Published file names to look for in a local folder."""
+    counts: Counts | None = None
+    """What it holds, if known."""
     password: str = ""
     """Password of the authors' archive, as published on their page."""
     prompts: Callable[[Table, str], Loaded[Prompt]] | None = None

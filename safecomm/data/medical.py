@@ -8,7 +8,7 @@ from typing import Any
 
 from safecomm.data import choices
 from safecomm.data.choices import ChoiceQuestion
-from safecomm.data.dataset import Dataset
+from safecomm.data.dataset import Counts, Dataset
 from safecomm.data.rows import Example, Loaded
 from safecomm.data.sources import Hub
 from safecomm.data.table import Raw, Table, text_in
@@ -52,6 +52,7 @@ SETS: dict[str, Dataset] = {
         licence="MIT",
         source=Hub("qiaojin/PubMedQA", config="pqa_labeled", split="train"),
         files=("ori_pqal.json",),
+        counts=Counts(prompts=1000),
         questions=questions,
     ),
     "pubmedqa-artificial": Dataset(
@@ -60,6 +61,7 @@ SETS: dict[str, Dataset] = {
         licence="MIT",
         source=Hub("qiaojin/PubMedQA", config="pqa_artificial", split="train"),
         files=("ori_pqaa.json",),
+        counts=Counts(examples=211_269, tokens=400),
         examples=examples,
     ),
 }

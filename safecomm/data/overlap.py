@@ -1,8 +1,8 @@
 """Finds benchmark prompts that are also in the training data, word for word or nearly so.
 
 A prompt counts as contained in a training row if most of its runs of `RUN` words occur in the row, as in the n-gram
-decontamination of language model evaluations (Brown et al., arXiv 2005.14165, appendix C), but measured per row, because
-templates share runs across many rows.
+decontamination of language model evaluations (Brown et al., arXiv 2005.14165, appendix C). Rows are compared one by
+one, because templates share runs across many rows.
 """
 
 from collections import Counter

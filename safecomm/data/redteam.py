@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from safecomm.data.dataset import Dataset
+from safecomm.data.dataset import Counts, Dataset
 from safecomm.data.refusal import is_safe_in_xstest
 from safecomm.data.rows import Loaded, Prompt
 from safecomm.data.sources import GITHUB, RAW, Hub, Web
@@ -81,6 +81,7 @@ SETS: dict[str, Dataset] = {
         licence="Apache-2.0",
         source=Hub("vfleaking/DirectHarm4", split="test"),
         files=("directHarm4.csv",),
+        counts=Counts(prompts=400),
         prompts=prompts,
     ),
     "hex-phi": Dataset(
@@ -91,6 +92,7 @@ SETS: dict[str, Dataset] = {
             "LLM-Tuning-Safety/HEx-PHI", split="train", options=(("header", None), ("column_names", ["prompt"]))
         ),
         files=("category_*.csv",),
+        counts=Counts(prompts=300),
         prompts=prompts,
     ),
     "teleharm": Dataset(
@@ -99,6 +101,7 @@ SETS: dict[str, Dataset] = {
         licence="see its page",
         source=Hub("aladinDJ/TeleHarm", split="train"),
         files=("*.csv", "*.parquet", "*.jsonl", "*.json"),
+        counts=Counts(prompts=125),
         prompts=prompts,
     ),
     "advbench": Dataset(
@@ -110,6 +113,7 @@ SETS: dict[str, Dataset] = {
             f"{GITHUB}/llm-attacks/llm-attacks",
         ),
         files=("harmful_behaviors.csv", "advbench-harmful-behaviors.csv"),
+        counts=Counts(prompts=520),
         prompts=prompts,
     ),
     "harmbench": _harmbench("standard"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from safecomm.data.dataset import Dataset
+from safecomm.data.dataset import Counts, Dataset
 from safecomm.data.rows import Loaded, Prompt
 from safecomm.data.sources import Hub
 from safecomm.data.table import Raw, Table, collected, text_in
@@ -53,6 +53,7 @@ SETS: dict[str, Dataset] = {
         licence="CC BY 4.0",
         source=Hub("Paul/XSTest", split="train"),
         files=("xstest_prompts.csv", "xstest_v2_prompts.csv"),
+        counts=Counts(prompts=250),
         prompts=xstest,
     ),
     "or-bench-hard-1k": Dataset(
@@ -61,6 +62,7 @@ SETS: dict[str, Dataset] = {
         licence="CC BY 4.0",
         source=Hub("bench-llm/or-bench", config="or-bench-hard-1k", split="train"),
         files=("or-bench-hard-1k.csv",),
+        counts=Counts(prompts=1319),
         prompts=prompts,
     ),
     "jailbreakbench-benign": Dataset(

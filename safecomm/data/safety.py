@@ -1,6 +1,6 @@
 """Safety training data: harmful requests with safe answers (safety-tuned-llamas; Bianchi et al., arXiv 2309.07875)."""
 
-from safecomm.data.dataset import Dataset
+from safecomm.data.dataset import Counts, Dataset
 from safecomm.data.rows import Example, Loaded
 from safecomm.data.sources import GITHUB, RAW, Web
 from safecomm.data.table import Raw, Table, collected, text_in
@@ -29,6 +29,7 @@ SETS: dict[str, Dataset] = {
             f"{GITHUB}/vinid/safety-tuned-llamas",
         ),
         files=("safety_only_data_Instructions.json",),
+        counts=Counts(examples=2479, tokens=103),
         examples=examples,
     ),
 }

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from safecomm.data import choices
 from safecomm.data.choices import ChoiceQuestion
-from safecomm.data.dataset import Dataset
+from safecomm.data.dataset import Counts, Dataset
 from safecomm.data.rows import BY_GRADER, Example, Loaded, Prompt
 from safecomm.data.sources import GITHUB, RAW, Hub, Web
 from safecomm.data.splits import is_training_row
@@ -139,6 +139,7 @@ SETS: dict[str, Dataset] = {
             f"{GITHUB}/netop-team/TeleQnA",
         ),
         files=("TeleQnA.txt", "TeleQnA.zip"),
+        counts=Counts(prompts=2013, examples=7981, tokens=100),
         password="teleqnadataset",
         questions=held_out,
         examples=examples,

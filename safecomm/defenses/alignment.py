@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from safecomm.defenses.adapter import Adapter, Factors
+from safecomm.defenses.hardware import device
 from safecomm.defenses.threads import Report, in_parallel, silent
-from safecomm.defenses.weights import WeightDelta, by, device, open_safetensors, read_json
+from safecomm.defenses.weights import WeightDelta, by, open_safetensors, read_json
 from safecomm.errors import ModelError
 from safecomm.statistics.selection import ModuleProfile
 from safecomm.storage.names import PROFILE, PROJECTED

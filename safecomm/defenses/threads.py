@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import torch
 
+from safecomm.defenses.hardware import thread_count
+
 Result = TypeVar("Result")
 
 
@@ -35,9 +37,8 @@ def silent(done: int, total: int) -> None:
 
 
 def in_parallel(work: Callable[[str], Result], names: Collection[str], report: Report = silent) -> list[Result]:
-    """Maps `work` over names in as many threads as torch has; each thread runs its operations alone."""
-    threads = torch.get_num_threads()
-    results = []
+    """Maps `work` over names in `thread_count()` threads; each thread runs its operations alone."""
+    threads, results = thread_count(), []
     # The number of threads is local to a thread in torch; a new thread starts with the one set last.
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for result in pool.map(work, names):

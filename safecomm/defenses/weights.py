@@ -13,17 +13,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from safecomm.defenses.hardware import device
 from safecomm.errors import ModelError
 from safecomm.statistics.selection import module_type
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-def device() -> torch.device:
-    """Returns the device for large matrix products: the GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -187,7 +183,7 @@ class WeightDelta:
         return (old.T, new.T) if self.transposed else (old, new)
 
     def of(self, module: str) -> Tensor:
-        """Returns after - before, d_out x d_in, in float32 or float64, on the GPU if there is one.
+        """Returns after - before, d_out x d_in, in float32 or float64, on `device()`.
 
         Raises:
             ModelError: if a weight has non-finite values.

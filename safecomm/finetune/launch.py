@@ -24,6 +24,8 @@ from safecomm.storage.store import Store, write_json
 
 logger = logging.getLogger(__name__)
 
+WAIT_SECONDS = 2 * 3600
+"""Timeout of collective operations. Ranks wait in one while another tokenizes; Ray Train itself notices dead ranks."""
 ATTEMPTS = 3
 """Number of consecutive failures without a new checkpoint after which a fine-tune is abandoned."""
 
@@ -104,7 +106,7 @@ def _trainer(
     return TorchTrainer(
         train,
         train_loop_config=settings,
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=WAIT_SECONDS),
         scaling_config=scaling,
         run_config=ray.train.RunConfig(
             name=name,

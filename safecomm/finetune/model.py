@@ -12,7 +12,8 @@ def load_model(job: FinetuneJob, *, bf16: bool, on_gpu: bool) -> Any:
 
     Under ZeRO-3 no rank ever holds the full model: transformers reads the configuration from the existing training
     arguments and shards each weight on creation; only rank 0 maps the files and broadcasts one module at a time. So the
-    training arguments must be created first and kept alive.
+    training arguments must be created first and kept alive. Under other stages a rank reads the weights straight into
+    its GPU; otherwise each rank of a node would hold the full model in the node's memory first.
 
     Raises:
         TrainingError: if the requirements for 4-bit weights are missing, or packing is enabled for a model that can't
@@ -24,6 +25,8 @@ def load_model(job: FinetuneJob, *, bf16: bool, on_gpu: bool) -> Any:
     options: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32}
     if job.quantize != "none":
         options |= _quantized(job.quantize, usable=bf16 and on_gpu)
+    if on_gpu and job.zero != 3:
+        options["device_map"] = {"": torch.cuda.current_device()}
     model = AutoModelForCausalLM.from_pretrained(job.model, **options)
     # Incompatible models build their own masks or carry state across examples.
     if job.packing and not model.is_backend_compatible():
@@ -54,4 +57,4 @@ def _quantized(kind: str, *, usable: bool) -> dict[str, Any]:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+    return {"quantization_config": config}

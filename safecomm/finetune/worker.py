@@ -18,6 +18,9 @@ from safecomm.finetune.zero import deepspeed_config
 from safecomm.storage import shared
 from safecomm.storage.store import local_copy
 
+MANY_ROWS = 20_000
+"""Training sets of this size are tokenized in several processes; for smaller ones, starting them takes longer."""
+MAX_TOKENIZERS = 16
 LOGS_PER_RUN = 50
 STEPS_PER_REPORT = 100
 """Ray Train handles a report every two seconds, and all ranks wait for it; so short runs must not report every log."""
@@ -82,7 +85,8 @@ def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
     deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo")
     set_seed(job.seed)
     bf16 = job.precision == "bf16" or (job.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
-    arguments = _arguments(job, checkpoints, bf16=bf16, on_gpu=on_gpu)
+    rows = _dataset(job)
+    arguments = _arguments(job, checkpoints, len(rows), bf16=bf16, on_gpu=on_gpu)
     tokenizer = AutoTokenizer.from_pretrained(job.model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -90,7 +94,7 @@ def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
         model=load_model(job, bf16=bf16, on_gpu=on_gpu),
         args=arguments,
         processing_class=tokenizer,
-        train_dataset=_dataset(job),
+        train_dataset=rows,
         peft_config=LoraConfig(
             r=job.rank,
             lora_alpha=job.alpha,
@@ -101,7 +105,7 @@ def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
     )
 
 
-def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) -> Any:
+def _arguments(job: FinetuneJob, checkpoints: str, rows: int, *, bf16: bool, on_gpu: bool) -> Any:
     from trl import SFTConfig
 
     return SFTConfig(
@@ -114,6 +118,7 @@ def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) 
         warmup_steps=job.warmup,
         weight_decay=job.weight_decay,
         max_length=job.max_length,
+        dataset_num_proc=tokenizers(rows),
         # TRL creates labels before packing, keeps examples whole ("bfd") and restarts positions at 0 for each example.
         # transformers uses these positions to mask examples from each other, unless a model builds its own mask.
         packing=job.packing,
@@ -146,13 +151,19 @@ def _dataset(job: FinetuneJob) -> Any:
     rows = load_dataset("json", data_files=job.data, split="train")
     arguments = {"chat_template_kwargs": job.chat_template_kwargs} if job.chat_template_kwargs else {}
     return rows.map(
-        lambda row: {
-            "prompt": [{"role": "user", "content": row["prompt"]}],
-            "completion": [{"role": "assistant", "content": row["response"]}],
-            **arguments,
+        lambda batch: {
+            "prompt": [[{"role": "user", "content": prompt}] for prompt in batch["prompt"]],
+            "completion": [[{"role": "assistant", "content": response}] for response in batch["response"]],
+            **{name: [value] * len(batch["prompt"]) for name, value in arguments.items()},
         },
+        batched=True,
         remove_columns=rows.column_names,
     )
+
+
+def tokenizers(rows: int) -> int | None:
+    """Returns the number of processes that tokenize a training set on each node while the ranks wait; None for one."""
+    return min(MAX_TOKENIZERS, os.cpu_count() or 1) if rows >= MANY_ROWS else None
 
 
 def _trainer_class(job: FinetuneJob) -> Any:
@@ -160,7 +171,13 @@ def _trainer_class(job: FinetuneJob) -> Any:
     from trl import SFTTrainer
 
     class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
-        """Stops at the first non-finite loss, before it corrupts the adapter."""
+        """Stops at the first non-finite loss, before it corrupts the adapter; saves the adapter without the model."""
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            if job.zero == 3:  # every rank must help to gather the adapter
+                super().save_model(output_dir, _internal_call)
+            else:  # transformers would copy the whole model to the host's memory, on every rank
+                self._save(output_dir)
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(*args, **kwargs)

@@ -11,6 +11,7 @@ from safecomm.cluster.node import KEY, Node, pins
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.profile_cache import ProfileCache
 from safecomm.spec import Sweep
+from safecomm.storage.hub_cache import is_snapshot
 
 Level = Literal["ok", "warning", "problem"]
 FIX = "run scripts/install.sh there"
@@ -93,17 +94,20 @@ def check_storage(nodes: Sequence[Node], storage: str) -> list[Finding]:
 
 
 def check_models_seen(nodes: Sequence[Node]) -> list[Finding]:
-    """Finds nodes that can't see a model's folder, e.g. because the Hub cache is on the driver's local disk."""
-    return [
-        Finding(
-            "models",
-            "problem",
-            f"{node.name} does not see {', '.join(node.unseen_models)}; use folders on the shared storage, or set "
-            "HF_HOME on every node to a folder there",
-        )
-        for node in nodes
-        if node.unseen_models
-    ]
+    """Finds nodes that can't see a model's folder. Models in a Hub cache are only slow there: a node downloads them."""
+    findings = []
+    for node in nodes:
+        cached = [model for model in node.unseen_models if is_snapshot(Path(model))]
+        if missing := [model for model in node.unseen_models if model not in cached]:
+            text = f"{node.name} does not see {', '.join(missing)}; use folders on the shared storage"
+            findings.append(Finding("models", "problem", text))
+        if cached:
+            text = (
+                f"{node.name} has no copy of {', '.join(cached)} and downloads it when it needs it, with the node's "
+                "HF_TOKEN; set HF_HOME on every node to a folder on a shared disk to download once"
+            )
+            findings.append(Finding("models", "warning", text))
+    return findings
 
 
 def check_gpus(sweep: Sweep, nodes: Sequence[Node], most: float) -> list[Finding]:
@@ -114,7 +118,7 @@ def check_gpus(sweep: Sweep, nodes: Sequence[Node], most: float) -> list[Finding
         nodes: the nodes.
         most: the current number of GPUs, or `cluster.gpus` if that is larger.
     """
-    from safecomm.plan.plan import least_gpus
+    from safecomm.plan.placement import least_gpus
 
     if not most:
         return [Finding("GPUs", "ok", "none: the sweep runs on CPUs, as the lab's does")]

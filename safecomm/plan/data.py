@@ -1,5 +1,6 @@
 """The data that a sweep names: what it trains on and what it measures with."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,23 +8,74 @@ from pathlib import Path
 from typing import Any, get_args
 
 from safecomm.data.catalog.registry import load_examples, load_prompts
+from safecomm.data.dataset import Counts
+from safecomm.data.overlap import contained
 from safecomm.data.rows import Example, Kind, Prompt
 from safecomm.errors import DataError
 from safecomm.judging.verdicts import check_gradable
+from safecomm.search.arms import Trial
+from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.spec import DatasetRef, Sweep
 
-
-def all_prompts(sweep: Sweep) -> list[Prompt]:
-    """Returns the prompts of all benchmarks of a sweep."""
-    return [
-        prompt for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind) for prompt in _prompts(ref, kind)
-    ]
+CHARACTERS_PER_TOKEN = 4
+"""Of English text; the tokenizer may not be on this machine."""
 
 
-def split_prompts(sweep: Sweep, split: str) -> list[Prompt]:
-    """Returns the prompts for the trials of a split (`search` or `report`)."""
+def all_prompts(sweep: Sweep, fetch: bool = True) -> list[Prompt]:
+    """Returns the prompts of all benchmarks of a sweep, without those that are in its training data.
+
+    Args:
+        sweep: the sweep.
+        fetch: whether training sets may be downloaded; otherwise only local ones are compared.
+
+    Raises:
+        DataError: if a dataset can't be read, or all prompts of a benchmark are in the training data.
+    """
+    found = []
+    for key, prompts in _benchmarks(sweep).items():
+        trained_on = _contained(prompts, _training_sets(sweep, fetch))
+        if prompts and len(trained_on) == len(prompts):
+            raise DataError(f"{key}: all {len(prompts):,} prompts are in the training data; use another benchmark")
+        found += [prompt for prompt in prompts if prompt.prompt_id not in trained_on]
+    return found
+
+
+def overlaps(sweep: Sweep, fetch: bool = True) -> list[str]:
+    """Returns a line for each benchmark of which prompts are in the training data and therefore left out."""
+    found = []
+    for key, prompts in _benchmarks(sweep).items():
+        if trained_on := _contained(prompts, _training_sets(sweep, fetch)):
+            found.append(
+                f"{key}: {len(trained_on):,} of {len(prompts):,} prompts are in the training data and left out"
+            )
+    return found
+
+
+def _benchmarks(sweep: Sweep) -> dict[str, tuple[Prompt, ...]]:
+    """Returns the prompts of every benchmark, by its key in the sweep."""
+    return {
+        f"evaluate.{kind}.{at} ({ref.name})": _prompts(ref, kind)
+        for kind in get_args(Kind)
+        for at, ref in enumerate(getattr(sweep.evaluate, kind))
+    }
+
+
+def _training_sets(sweep: Sweep, fetch: bool) -> tuple[DatasetRef, ...]:
+    section = sweep.finetune
+    safe = section.safe_adapter.data if section.safe_adapter else None
+    named = dict.fromkeys(ref for ref in (*section.data, section.safety_data, safe) if ref)
+    return tuple(ref for ref in named if fetch or _is_local(ref))
+
+
+@functools.lru_cache(maxsize=64)
+def _contained(prompts: tuple[Prompt, ...], trained: tuple[DatasetRef, ...]) -> frozenset[str]:
+    return frozenset(contained(prompts, (example for ref in trained for example in examples(ref))))
+
+
+def split_prompts(sweep: Sweep, split: str, fetch: bool = True) -> list[Prompt]:
+    """Returns the prompts for the trials of a split (`search` or `report`); for `fetch` see `all_prompts`."""
     side = sweep.search.split if split == "search" else split
-    return [prompt for prompt in all_prompts(sweep) if prompt.side == side]
+    return [prompt for prompt in all_prompts(sweep, fetch) if prompt.side == side]
 
 
 def check_data(sweep: Sweep) -> None:
@@ -54,8 +106,63 @@ def check_data(sweep: Sweep) -> None:
 def datasets_to_download(sweep: Sweep) -> list[str]:
     """Returns the names of the benchmarks that are not available locally."""
     refs = [ref for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind)]
-    sources = {ref.name: ref.entry.source for ref in refs if not ref.path}
-    return [name for name, source in sources.items() if source and not source.is_local]
+    return list(dict.fromkeys(ref.name for ref in refs if not _is_local(ref)))
+
+
+def training_tokens(sweep: Sweep, trials: Sequence[Trial]) -> int | None:
+    """Returns about how many tokens some fine-tunes train on, in all epochs; None if a dataset's size is unknown."""
+    section = sweep.finetune
+    total = 0.0
+    for trial in trials:
+        if trial.arm == SAFE_ADAPTER and section.safe_adapter:
+            refs, epochs = [section.safe_adapter.data], section.safe_adapter.epochs
+        else:
+            refs, epochs = section.data, trial.point.get("epochs", section.epochs)
+        tokens = [_tokens(ref, section.max_length) for ref in refs]
+        if None in tokens:
+            return None
+        total += sum(filter(None, tokens)) * epochs * (1 + trial.point.get("ratio", 0.0))
+    return int(total)
+
+
+def written_tokens(sweep: Sweep, split: str) -> int | None:
+    """Returns about how many tokens a model writes at most for a split; None if a dataset's size is unknown."""
+    evaluate, side = sweep.evaluate, sweep.search.split if split == "search" else split
+    by_likelihood = evaluate.multiple_choice == "likelihood"
+    answers = [_answers(ref, kind, side, by_likelihood) for kind in get_args(Kind) for ref in getattr(evaluate, kind)]
+    return None if None in answers else sum(filter(None, answers)) * evaluate.samples * evaluate.max_new_tokens
+
+
+def _tokens(ref: DatasetRef, longest: int) -> int | None:
+    """Returns about how many tokens the examples of a training set have; None if that is unknown here."""
+    if counts := _counts(ref):
+        return min(ref.limit or counts.examples, counts.examples) * min(longest, counts.tokens)
+    if _is_local(ref):
+        with contextlib.suppress(DataError):
+            lengths = (len(row.prompt) + len(row.response) for row in examples(ref))
+            return sum(min(longest, length // CHARACTERS_PER_TOKEN) for length in lengths)
+    return None
+
+
+def _answers(ref: DatasetRef, kind: Kind, side: str, by_likelihood: bool) -> int | None:
+    """Returns how many prompts of a benchmark's side are answered in words; None if that is unknown here."""
+    if counts := _counts(ref):
+        asked = min(ref.limit or counts.prompts, counts.prompts) // 2
+        return 0 if ref.entry.questions and by_likelihood else asked
+    if _is_local(ref):
+        with contextlib.suppress(DataError):
+            prompts = _prompts(ref, kind)
+            return sum(prompt.side == side and not (prompt.options and by_likelihood) for prompt in prompts)
+    return None
+
+
+def _counts(ref: DatasetRef) -> Counts | None:
+    return None if ref.path else ref.entry.counts
+
+
+def _is_local(ref: DatasetRef) -> bool:
+    source = None if ref.path else ref.entry.source
+    return source is None or source.is_local
 
 
 def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetRef) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from safecomm.plan.checks import Finding
 from safecomm.serving.models import LAB
 from safecomm.spec import Sweep
+from safecomm.storage.hub_cache import split_reference
 
 TIMEOUT_SECONDS = 10.0
 SET_TOKEN = "set HF_TOKEN (for a submitted job on the head node, before `ray start`)"
@@ -28,11 +29,12 @@ def _check(model: str, key: str) -> Finding:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    cached = isinstance(try_to_load_from_cache(model, "config.json"), str)
+    repository, revision = split_reference(model)
+    cached = isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str)
     if constants.HF_HUB_OFFLINE:
         return _without_hub(model, key, cached, "HF_HUB_OFFLINE is set")
     try:
-        get_hf_file_metadata(hf_hub_url(model, "config.json"), timeout=TIMEOUT_SECONDS)
+        get_hf_file_metadata(hf_hub_url(repository, "config.json", revision=revision), timeout=TIMEOUT_SECONDS)
     except GatedRepoError:
         fix = "your HF_TOKEN has no access yet: request it on the model's page" if _has_token() else SET_TOKEN
         return Finding(key, "ok" if cached else "problem", f"{model} is gated; {fix}, or use a local folder")

@@ -5,25 +5,25 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from safecomm.cluster.session import TRIALS_WITHOUT_GPU, Resources
+from safecomm.cluster.session import Resources
 from safecomm.data.rows import Prompt
 from safecomm.defenses.defense import TrainingDefense
 from safecomm.defenses.space import Exact, values_of
-from safecomm.errors import DataError, ModelError, SafecommError
-from safecomm.plan.data import all_prompts, datasets_to_download, split_prompts
+from safecomm.errors import DataError, ModelError
+from safecomm.plan.data import all_prompts, datasets_to_download, overlaps, split_prompts
 from safecomm.plan.fit import check_finetune, check_fleet
+from safecomm.plan.hours import hours
 from safecomm.plan.memory import GIB, Serving
+from safecomm.plan.placement import Phase, PhaseName, PlacementError, is_open_ended, least_gpus, place
+from safecomm.plan.power import power
 from safecomm.plan.shapes import find_shape
+from safecomm.plan.targets import check_targets
 from safecomm.search.arms import seeded
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import REFERENCE_ARMS, Step, Sweep
 from safecomm.spec.arms import dimensions
-
-
-class PlacementError(SafecommError):
-    """The sweep can't run on this hardware."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class Prompts:
     """To publish a point."""
     judged: int
     """Answers of either that judges read, by each judge."""
+    overlaps: tuple[str, ...] = ()
+    """What is left out because it is in the training data."""
+    power: tuple[str, ...] = ()
+    """What the report split can show (see `power`)."""
     unknown: str = ""
     """Why they could not be counted, where a benchmark can't be loaded here."""
 
@@ -63,11 +67,17 @@ class Plan:
     """Fine-tunes that already exist."""
     prompts: Prompts
     fleet_gpus: int
+    """GPUs of all engines."""
     finetune_gpus: int
     """GPUs of one fine-tune."""
     least_gpus: int
     """GPUs that the sweep takes at least; 0 where there are none."""
-    concurrent_trials: int
+    target_replicas: int
+    """Engines of the model under test."""
+    judge_replicas: int
+    """Engines of each judge that is a model."""
+    phases: list[Phase]
+    """Train, search and report."""
     max_lora_rank: int
     """The largest rank that an adapter of this sweep can have."""
     memory: list[str]
@@ -82,6 +92,10 @@ class Plan:
     def trials_remaining(self) -> int:
         """Trials that are not finished yet."""
         return sum(arm.trials - arm.done for arm in self.arms.values())
+
+    def trials_at_a_time(self, phase: PhaseName) -> int:
+        """Returns the limit on a phase's concurrent trials."""
+        return next(one.trials_at_a_time for one in self.phases if one.name == phase)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the plan as the JSON values of `plan.json`, which calls finished trials and fine-tunes `over`."""
@@ -103,21 +117,29 @@ def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, 
 
     Raises:
         PlacementError: when the hardware can't hold the fleet and one fine-tune at the same time.
+        ModelError: if the adapter's targets are experts.
     """
     on_gpu = resources.gpus > 0
-    fleet = _fleet_gpus(sweep) if on_gpu else 0
-    workers = sweep.cluster.finetune.workers if on_gpu else 0
+    if sweep.finetune.data or sweep.finetune.safe_adapter:
+        check_targets(sweep.model.aligned, sweep.finetune.lora.targets)
     shared, folder = fine_tunes(sweep, equivalent), RunFolder(sweep)
+    missing = [trial for trial in shared if folder.find(trial) is None]
     rank = _largest_rank(sweep)
+    arms = {arm: _arm(sweep, arm, equivalent, folder) for arm in [*REFERENCE_ARMS, *sweep.arms]}
+    trials, reported = sum(arm.trials for arm in arms.values()), sweep.seeds * len(arms)
+    placed = place(sweep, resources, equivalent, trials, reported)
+    left: dict[PhaseName, int] = {"search": trials - sum(arm.done for arm in arms.values()), "report": reported}
     return Plan(
-        arms={arm: _arm(sweep, arm, equivalent, folder) for arm in [*REFERENCE_ARMS, *sweep.arms]},
-        finetunes=None if _open_ended(sweep, equivalent) else len(shared),
-        finetunes_done=sum(folder.find(trial) is not None for trial in shared),
+        arms=arms,
+        finetunes=None if is_open_ended(sweep, equivalent) else len(shared),
+        finetunes_done=len(shared) - len(missing),
         prompts=_prompts(sweep, fetch),
-        fleet_gpus=fleet,
-        finetune_gpus=workers,
+        fleet_gpus=placed.fleet_gpus,
+        finetune_gpus=placed.finetune_gpus,
         least_gpus=least_gpus(sweep, equivalent) if on_gpu else 0,
-        concurrent_trials=_concurrency(sweep, resources, equivalent),
+        target_replicas=placed.target_replicas,
+        judge_replicas=placed.judge_replicas,
+        phases=hours(sweep, placed, missing, left),
         max_lora_rank=rank,
         memory=_memory(sweep, rank) if on_gpu else [],
     )
@@ -140,17 +162,26 @@ def _arm(sweep: Sweep, arm: str, equivalent: EquivalentPoints, folder: RunFolder
 
 def _prompts(sweep: Sweep, fetch: bool) -> Prompts:
     if not fetch and (away := datasets_to_download(sweep)):
-        return Prompts(0, 0, 0, f"{', '.join(away)} would have to be fetched first; a local copy is given as `path:`")
+        return Prompts(
+            0, 0, 0, unknown=f"{', '.join(away)} would have to be fetched first; a local copy is given as `path:`"
+        )
     try:
-        everything = all_prompts(sweep)
+        everything = all_prompts(sweep, fetch)
     except DataError as error:  # it may be there where the sweep is to run
-        return Prompts(0, 0, 0, str(error))
+        return Prompts(0, 0, 0, unknown=str(error))
 
     def answers(prompts: Iterable[Prompt]) -> int:
         return sum(1 if prompt.options else sweep.evaluate.samples for prompt in prompts)
 
     harmful = answers(prompt for prompt in everything if prompt.kind == "red_team")
-    return Prompts(answers(split_prompts(sweep, "search")), answers(split_prompts(sweep, "report")), judged=harmful)
+    search, report = (split_prompts(sweep, split, fetch) for split in ("search", "report"))
+    return Prompts(
+        answers(search),
+        answers(report),
+        judged=harmful,
+        overlaps=tuple(overlaps(sweep, fetch)),
+        power=tuple(power(report, sweep.search.target_asr)),
+    )
 
 
 def _memory(sweep: Sweep, rank: int) -> list[str]:
@@ -180,48 +211,6 @@ def _memory(sweep: Sweep, rank: int) -> list[str]:
     if impossible := [verdict.text for verdict in verdicts if verdict.fits == "no"]:
         raise PlacementError("; ".join(impossible))
     return [("" if verdict.fits == "yes" else "may not fit: ") + verdict.text for verdict in verdicts] + unknown
-
-
-def least_gpus(sweep: Sweep, equivalent: EquivalentPoints) -> int:
-    """Returns how many GPUs a sweep takes at least: its engines' and those of one fine-tune."""
-    fleet, workers = _fleet_gpus(sweep), sweep.cluster.finetune.workers
-    return max(fleet, workers) if _take_turns(sweep, equivalent) else fleet + workers
-
-
-def _fleet_gpus(sweep: Sweep) -> int:
-    target, judge = sweep.cluster.target, sweep.cluster.judge
-    return target.gpus + len(sweep.evaluate.judge_models) * judge.gpus
-
-
-def _open_ended(sweep: Sweep, equivalent: EquivalentPoints) -> bool:
-    """Tells whether a range leaves it to the search which fine-tunes are made."""
-    return any(equivalent.trainings(arm) is None for arm in sweep.arms)
-
-
-def _take_turns(sweep: Sweep, equivalent: EquivalentPoints) -> bool:
-    """Tells whether all fine-tunes are over before the engines start, so that both can have the same GPUs."""
-    return sweep.cluster.phased and not _open_ended(sweep, equivalent)
-
-
-def _concurrency(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints) -> int:
-    """Returns how many trials may run at a time; the only brake, as Ray Tune does not count Ray Train's GPUs."""
-    asked = sweep.cluster.concurrent_trials
-    if not resources.gpus:
-        return asked or TRIALS_WITHOUT_GPU
-    fleet, workers, turns = _fleet_gpus(sweep), sweep.cluster.finetune.workers, _take_turns(sweep, equivalent)
-    if resources.gpus < (least := least_gpus(sweep, equivalent)):
-        raise PlacementError(
-            f"the fleet needs {fleet} GPUs (cluster.target, cluster.judge) and one fine-tune {workers} "
-            f"(cluster.finetune.workers), {'in turn' if turns else 'together'} {least}; there are {resources.gpus:g}. "
-            f"It would fit with {least} GPUs{_size(sweep)}, or with fewer replicas or workers, or a smaller "
-            "tensor_parallel, where memory allows it"
-        )
-    room = int(resources.gpus - (0 if turns else fleet)) // workers
-    return min(asked or room, room)
-
-
-def _size(sweep: Sweep) -> str:
-    return f" of {sweep.cluster.gpu_memory:g} GiB" if sweep.cluster.gpu_memory else ""
 
 
 def _largest_rank(sweep: Sweep) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from safecomm.errors import ModelError
+from safecomm.storage.hub_cache import split_reference
 
 HALF = 2
 """Bytes of a bf16 or fp16 number. vLLM serves every model in 16 bits, even if its checkpoint is fp32."""
@@ -149,12 +150,26 @@ def find_shape(reference: str) -> ModelShape:
     Raises:
         ModelError: if none of these has its configuration, or the architecture is unknown.
     """
-    folder = Path(reference).expanduser()
-    config = _read(folder / "config.json") if folder.is_dir() else _known().get(reference) or _cached(reference)
+    config = find_config(reference)
+    if config is None:
+        raise ModelError(f"model {reference}: no config.json, neither in a local folder nor in the Hub cache")
     try:
         return ModelShape.of(config)
     except ModelError as error:
         raise ModelError(f"model {reference}: {error}") from error
+
+
+def find_config(reference: str) -> dict[str, Any] | None:
+    """Returns a model's configuration without network access; None if it is not available locally.
+
+    Raises:
+        ModelError: if it can't be read.
+    """
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        return _read(folder / "config.json")
+    repository, revision = split_reference(reference)
+    return _known().get(repository) or _cached(repository, revision)
 
 
 def _family(config: dict[str, Any]) -> Family:
@@ -179,17 +194,15 @@ def _known() -> dict[str, dict[str, Any]]:
     return {model: entry["config"] for entry in entries for model in entry["models"]}
 
 
-def _cached(reference: str) -> dict[str, Any]:
+def _cached(repository: str, revision: str | None) -> dict[str, Any] | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        path = try_to_load_from_cache(reference, "config.json")
+        path = try_to_load_from_cache(repository, "config.json", revision=revision)
     except HFValidationError:
         path = None
-    if not isinstance(path, str):
-        raise ModelError(f"model {reference}: no config.json, neither in a local folder nor in the Hub cache")
-    return _read(Path(path))
+    return _read(Path(path)) if isinstance(path, str) else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from safecomm.report.release import Release, released
 from safecomm.report.run import FLATTERED, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
 from safecomm.statistics.metric_table import ASR, METRICS
 from safecomm.statistics.metrics import Rate
+from safecomm.storage.hub_cache import split_reference
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE
 from safecomm.storage.own_code import is_dotted
 from safecomm.storage.store import local_copy, new_folder, stage_damage, write_json
@@ -34,7 +35,7 @@ def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
     source = local_copy(Path(trial["adapter_path"]))
     _check_intact(source)
     config = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = run.sweep["model"]["aligned"]
+    config["base_model_name_or_path"], config["revision"] = split_reference(run.sweep["model"]["aligned"])
     with new_folder(out) as half:
         shutil.copy(source / ADAPTER_WEIGHTS, half)
         write_json(half / ADAPTER_CONFIG, config)
@@ -78,7 +79,7 @@ def _card(release: Release) -> str:
     judges = run.judge_names
     lines = [
         "---",
-        f"base_model: {sweep['model']['aligned']}",
+        f"base_model: {split_reference(sweep['model']['aligned'])[0]}",
         "library_name: peft",
         f"tags: [safecomm, lora, {run.domain.tag}]",
         "---",

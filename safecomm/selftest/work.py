@@ -47,7 +47,7 @@ def look_at_device(on_gpu: bool) -> Device:
 
     import torch
 
-    from safecomm.defenses.weights import device
+    from safecomm.defenses.hardware import device
 
     if on_gpu and not torch.cuda.is_available():
         raise RuntimeError(

@@ -1,17 +1,15 @@
-"""Resolves model references to folders: a local folder, a Hub id, or the lab's `lab://base` and `lab://aligned`."""
+"""Resolves model references to folders: a folder, `ORG/NAME` or `ORG/NAME@REVISION` on the Hub, or a lab model."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from safecomm.errors import ModelError
-from safecomm.storage.checksums import file_digest
-from safecomm.storage.names import LINEAGE
-from safecomm.storage.store import Store, digest
+from safecomm.serving.identity import identity
+from safecomm.storage.hub_cache import download, revision_of, split_reference
+from safecomm.storage.store import Store
 
 LAB = "lab://"
-HASHED_WHOLE = 1 << 30
-"""Files up to this size are hashed; larger ones are identified by size and mtime, as hashing 140 GB takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +19,11 @@ class ModelFolder:
     path: Path
     identity: str
     """A hash that changes with the weights, the configuration or the tokenizer."""
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of a model from the Hub."""
+        return revision_of(self.path)
 
     @property
     def context(self) -> int | None:
@@ -44,7 +47,7 @@ class ModelFolder:
 def resolve_model(reference: str, store: Store) -> ModelFolder:
     """Returns a model's folder (see `model_folder`) with its identity."""
     folder = model_folder(reference, store)
-    return ModelFolder(folder, _identity(folder))
+    return ModelFolder(folder, identity(folder, store))
 
 
 def model_folder(reference: str, store: Store) -> Path:
@@ -60,7 +63,7 @@ def model_folder(reference: str, store: Store) -> Path:
     elif reference.startswith((".", "/", "~")) or reference.count("/") != 1:
         raise ModelError(f"model {reference}: no such folder")
     else:
-        folder = _hub_folder(reference)
+        folder = download(*split_reference(reference))
     _check(folder, reference)
     return folder
 
@@ -73,23 +76,6 @@ def _lab_folder(name: str, store: Store) -> Path:
     return shipped_model(name, store)
 
 
-def _hub_folder(reference: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(reference, allow_patterns=["*.safetensors", "*.json", "*.model", "*.jinja"]))
-    except GatedRepoError as error:
-        raise ModelError(
-            f"model {reference}: is gated; request access on its Hub page and set HF_TOKEN, or use a local folder"
-        ) from error
-    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ModelError(
-            f"model {reference}: not a local folder and not available on the Hub ({type(error).__name__}); check the "
-            "name or use a local folder"
-        ) from error
-
-
 def _check(folder: Path, reference: str) -> None:
     if not (folder / "config.json").is_file():
         raise ModelError(f"model {reference}: {folder} has no config.json")
@@ -99,18 +85,3 @@ def _check(folder: Path, reference: str) -> None:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ModelError(f"model {reference}: {folder}/config.json is not valid JSON (line {error.lineno})") from error
-
-
-def _identity(folder: Path) -> str:
-    """Hashes everything that determines the model's answers: weights, configuration, tokenizer and chat template."""
-    files = sorted(
-        path for pattern in ("*.safetensors", "*.json", "*.model", "*.jinja") for path in folder.glob(pattern)
-    )
-    entries = []
-    for path in files:
-        if path.name == LINEAGE:
-            continue
-        state = path.stat()
-        content = file_digest(path) if state.st_size <= HASHED_WHOLE else f"{state.st_size}-{state.st_mtime_ns}"
-        entries.append([path.name, content])
-    return digest(entries)

@@ -118,4 +118,4 @@ def _text(value: Any) -> str:
 
 
 def _last(reference: str) -> str:
-    return reference.rstrip("/").rpartition("/")[-1]
+    return reference.partition("@")[0].rstrip("/").rpartition("/")[-1]

@@ -25,7 +25,7 @@ class Model(Strict):
     """One model before and after alignment."""
 
     base: str
-    """The pre-trained weights: a folder, a hub id, or `lab://base`."""
+    """The pre-trained weights: a folder, a hub id (`ORG/NAME` or `ORG/NAME@REVISION`), or `lab://base`."""
     aligned: str
     """The chat or instruct weights that are fine-tuned: a folder, a hub id, or `lab://aligned`."""
     system_prompt: str | None = None
@@ -136,7 +136,7 @@ class Replicas(Strict):
     """The engines of one model, which all trials share."""
 
     replicas: Annotated[int, Field(ge=1)] = 1
-    """Number of engines."""
+    """Number of engines. A phased sweep without `labels` here starts more if GPUs are left over."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """GPUs over which each layer of an engine is split."""
     pipeline_parallel: Annotated[int, Field(ge=1)] = 1
@@ -147,9 +147,9 @@ class Replicas(Strict):
     """Stop the engines while they are idle, and start them again on the next request."""
 
     @property
-    def gpus(self) -> int:
-        """GPUs of all engines."""
-        return self.replicas * self.tensor_parallel * self.pipeline_parallel
+    def engine_gpus(self) -> int:
+        """GPUs of one engine."""
+        return self.tensor_parallel * self.pipeline_parallel
 
 
 class Cluster(Strict):
@@ -166,9 +166,10 @@ class Cluster(Strict):
     gpu_memory: Annotated[float, Field(gt=0)] | None = None
     """GiB per GPU. If set, a sweep that does not fit is rejected before anything starts."""
     phased: bool = False
-    """Run the shared fine-tunes first, on all GPUs, and start the engines for the search afterwards."""
+    """Run the shared fine-tunes first, then start the engines for the search; each phase can use all GPUs."""
     concurrent_trials: Annotated[int, Field(ge=1)] | None = None
-    """Maximum concurrent trials; by default as many as fit on the GPUs next to the fleet, or two without GPUs."""
+    """Maximum concurrent trials. The default is two without GPUs; with GPUs, as many fine-tunes as fit, and in the
+    search eight trials per replica."""
 
 
 class Wandb(Strict):

@@ -23,6 +23,7 @@ from safecomm.errors import StorageError, UsageError
 from safecomm.storage import shared
 from safecomm.storage.checksums import checksums, damage
 from safecomm.storage.disk import report_disk_full
+from safecomm.storage.hub_cache import is_snapshot, node_copy
 from safecomm.storage.names import LINEAGE
 
 logger = logging.getLogger(__name__)
@@ -163,11 +164,14 @@ def lineage(folder: Path) -> dict[str, Any]:
 
 
 def local_copy(path: Path) -> Path:
-    """Returns the local path for a path in a finished stage; downloads the stage from the bucket if needed.
+    """Returns this node's path for one in a finished stage or a Hub cache; downloads the stage or model if needed.
 
     Raises:
         StorageError: if the bucket does not have the stage.
+        ModelError: if the Hub does not have the model.
     """
+    if is_snapshot(path):
+        return node_copy(path)
     if path.exists() or not shared.is_copy(path):
         return path
     copy = shared.local_folder(address := shared.address(path))  # the other node's mirror may have another root

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from safecomm.cluster.session import CPU_SHARE
 from safecomm.errors import StoppedError
-from safecomm.plan.plan import Plan
 from safecomm.search.arms import Trial
 from safecomm.search.early_stopping import EarlyStopping, asking
 from safecomm.search.queue import TrialQueue
@@ -31,7 +30,7 @@ Retries after a node was preempted don't count."""
 
 
 def experiment(
-    name: str, queue: TrialQueue, most: int, stages: Stages, folder: RunFolder, plan: Plan, console: Console
+    name: str, queue: TrialQueue, most: int, at_a_time: int, stages: Stages, folder: RunFolder, console: Console
 ) -> None:
     """Runs the trials of a queue with Ray Tune.
 
@@ -39,9 +38,9 @@ def experiment(
         name: name of the experiment and of its folder in the run's `tune/`.
         queue: provides the trials.
         most: the maximum number of trials.
+        at_a_time: limit on concurrent trials.
         stages: the sweep's stages.
         folder: stores the trials' records.
-        plan: determines the number of concurrent trials.
         console: the output console for progress.
 
     Raises:
@@ -72,7 +71,7 @@ def experiment(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=most,
-            max_concurrent_trials=plan.concurrent_trials,
+            max_concurrent_trials=at_a_time,
             reuse_actors=True,  # a new process per trial would import torch every time
             trial_dirname_creator=lambda trial: f"{trial.config['trial']['arm']}-{trial.trial_id}",
         ),

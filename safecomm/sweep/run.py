@@ -1,17 +1,16 @@
 """Runs a sweep: the fine-tunes, the search, and then the best points on the report split."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from safecomm.cluster.session import ray_session
-from safecomm.judging.model_judge import judge_fleets
-from safecomm.plan.data import check_data
+from safecomm.plan.data import check_data, overlaps
 from safecomm.plan.nodes import expected_resources, waiting_for_nodes
-from safecomm.plan.plan import Plan, make_plan
+from safecomm.plan.placement import PhaseName
+from safecomm.plan.plan import make_plan
 from safecomm.plan.preflight import check_cluster, check_hub
 from safecomm.search.arms import Trial
 from safecomm.search.equivalence import EquivalentPoints
@@ -20,15 +19,15 @@ from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.queue import TrialQueue
 from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
-from safecomm.serving.engine import EngineSettings
-from safecomm.serving.fleet import Fleet
-from safecomm.serving.models import resolve_model
 from safecomm.spec import Sweep
 from safecomm.storage.names import JOURNAL, PLAN, SWEEP
 from safecomm.storage.store import Store, write_json
+from safecomm.sweep.data import store_data
+from safecomm.sweep.engines import running_fleets, wait_for_engines
 from safecomm.sweep.experiment import experiment
 from safecomm.sweep.judges import judges_are_measured, measure_judges
 from safecomm.sweep.lock import only_run
+from safecomm.sweep.models import resolve_models
 from safecomm.sweep.publish import publish, report_points
 from safecomm.sweep.stages import Stages, given_adapter
 from safecomm.sweep.tracking import log_sweep
@@ -75,10 +74,8 @@ def _run_missing(
         given_adapter(sweep.finetune)
     check_hub(sweep)
     store = Store.of(sweep.storage)
-    base = resolve_model(sweep.model.base, store)
-    aligned = resolve_model(sweep.model.aligned, store)
-    aligned.check_context(sweep.evaluate.max_model_len, "evaluate.max_model_len")
-    judges = {name: resolve_model(model, store) for name, model in sweep.evaluate.judge_models.items()}
+    models = resolve_models(sweep, folder, store)
+    models.aligned.check_context(sweep.evaluate.max_model_len, "evaluate.max_model_len")
     with ray_session(address) as available:
         resources = expected_resources(available, sweep)
         for line in waiting_for_nodes(available, sweep):
@@ -86,23 +83,27 @@ def _run_missing(
         plan = make_plan(sweep, resources, equivalent)
         write_json(folder.path / PLAN, plan.as_dict())
         folder.publish(PLAN)
-        models = [base.path, aligned.path, *(judge.path for judge in judges.values())]
-        check_cluster(sweep, models, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
-        stages = Stages(sweep, base, aligned, store, resources.gpus > 0, judges)
+        check_cluster(sweep, models.paths, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
+        on_gpu, data = resources.gpus > 0, store_data(sweep, store)
+        for line in overlaps(sweep):
+            console.print(line, soft_wrap=True, markup=False)
+        stages = Stages(sweep, models.base, models.aligned, store, on_gpu, models.judges, data)
         stages.measurement().check_chat_templates()
 
-        def carry_out(name: str, queue: TrialQueue, most: int) -> None:
-            experiment(name, queue, most, stages, folder, plan, console)
+        def carry_out(phase: PhaseName, queue: TrialQueue, most: int) -> None:
+            experiment(phase, queue, most, plan.trials_at_a_time(phase), stages, folder, console)
             folder.fetch()
             equivalent.fetch()
 
         untrained = _missing(fine_tunes(sweep, equivalent), folder)
         with ExitStack() as running:
+            engines = running_fleets(sweep, stages, plan, console.print)
             if not sweep.cluster.phased:  # the engines start while the fine-tunes run
-                running.enter_context(_fleets(sweep, stages, plan))
+                fleets = running.enter_context(engines)
             carry_out("train", TrialQueue(untrained), len(untrained))
             if sweep.cluster.phased:
-                running.enter_context(_fleets(sweep, stages, plan))
+                fleets = running.enter_context(engines)
+            wait_for_engines(fleets, console.print)
             measure_judges(stages, folder.path)
             queue = SearchQueue(sweep, folder.find, folder.path / JOURNAL, equivalent)
             carry_out("search", queue, make_plan(sweep, resources, equivalent).trials)
@@ -110,21 +111,3 @@ def _run_missing(
             carry_out("report", TrialQueue(unpublished), len(unpublished))
     publish(sweep, folder, queue, fine_tunes(sweep, equivalent))
     log_sweep(sweep, folder)
-
-
-@contextmanager
-def _fleets(sweep: Sweep, stages: Stages, plan: Plan) -> Iterator[None]:
-    """Runs the engines of the model under study and of the judge models; stops them on exit."""
-    cluster, on_gpu = sweep.cluster, stages.on_gpu
-    settings = EngineSettings(
-        max_new_tokens=sweep.evaluate.max_new_tokens,
-        max_model_len=sweep.evaluate.max_model_len,
-        max_lora_rank=plan.max_lora_rank,
-        lora_targets=tuple(sweep.finetune.lora.targets),
-        sampled=sweep.evaluate.sampling != "greedy",
-    )
-    target = Fleet.of(sweep.evaluate.engine, str(stages.aligned.path), settings, cluster.target, on_gpu)
-    with ExitStack() as running:
-        for fleet in [target, *judge_fleets(stages.measurement().panel, target, cluster.judge)]:
-            running.enter_context(fleet.running())
-        yield

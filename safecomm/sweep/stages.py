@@ -3,14 +3,12 @@
 Each stage reads the output of earlier ones. Finished stages are reused from the store.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from safecomm.data.mixing import mix
-from safecomm.data.rows import FORMER_TASK, Example, Prompt
+from safecomm.data.rows import Prompt
 from safecomm.defenses import Realignment
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
@@ -21,8 +19,7 @@ from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
 from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel
-from safecomm.plan.data import examples, split_prompts
-from safecomm.search.arms import Chain, Trial, realignments, training, training_steps
+from safecomm.search.arms import Chain, Trial, realignments, training_steps
 from safecomm.search.equivalence import needs_profile
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.search.profile_cache import ProfileCache
@@ -33,8 +30,10 @@ from safecomm.spec import Finetune, Sweep
 from safecomm.statistics.selection import module_type
 from safecomm.storage.names import MODULES, ROWS, TRAIN_DATA
 from safecomm.storage.own_code import is_dotted, source_digest
-from safecomm.storage.store import Store, digest, lineage, write_json
+from safecomm.storage.store import Store, lineage, local_copy, write_json
 from safecomm.storage.versions import version
+from safecomm.sweep.data import SweepData
+from safecomm.sweep.training_data import TrainingData
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class Stages:
     on_gpu: bool
     judge_models: Mapping[str, ModelFolder] = field(default_factory=dict)
     """Name -> model of the judges for which the sweep runs engines."""
+    data: SweepData | None = None
+    """The data that the driver stored; None to read the sources."""
 
     def adapter(self, chain: Chain, seed: int) -> StageFolders:
         """Runs a chain of defenses and returns its adapter."""
@@ -97,40 +98,27 @@ class Stages:
         if section.adapter:
             return self._given()
         steps = [(name, _training(name, settings)) for name, settings in chain]
-        task = [example for ref in section.data for example in examples(ref)]
-        needs_safety = any("safety_data" in step.needs for _, step in steps)
-        safety = examples(section.safety_data) if section.safety_data and needs_safety else ()
-        rows = training_set([step for _, step in steps], task, safety, seed)
-        ratio = float(training(chain).get("ratio", 0.0))
-        drawn: dict[str, Any] = {
-            FORMER_TASK: len(task),
-            "safety": len(rows) - len(task),
-            "ratio": ratio,
-            "seed": seed,
-        }
-        if own := [[name, settings, source_digest(name)] for name, settings in chain if is_dotted(name)]:
-            drawn["own"] = own
+        data = self._training_data.mixed(chain, [step for _, step in steps], seed)
         changes = {key: value for _, step in steps for key, value in step.hyperparameters().items()}
         losses = [
             (name, settings, source_digest(name))
             for (name, settings), (_, step) in zip(chain, steps, strict=True)
             if type(step).loss is not TrainingDefense.loss
         ]
-        return self._train(rows, drawn, seed, **changes, **({"losses": tuple(losses)} if losses else {}))
+        return self._train(data, seed, **changes, **({"losses": tuple(losses)} if losses else {}))
 
     def safe_adapter(self, seed: int) -> Path:
         """Fine-tunes on the safety data only, for SafeMERGE."""
         section = self.sweep.finetune.safe_adapter
         assert section is not None, "the spec rejects safe_merge without finetune.safe_adapter"
-        safety = list(examples(section.data))
-        drawn = {FORMER_TASK: 0, "safety": len(safety), "seed": seed}
-        return self._train(safety, drawn, seed, epochs=section.epochs, learning_rate=section.learning_rate)
+        data = self._training_data.safe(seed)
+        return self._train(data, seed, epochs=section.epochs, learning_rate=section.learning_rate)
 
     def profiled(self, adapter: Path) -> Path:
         """Computes the adapter's alignment profile."""
 
         def make(out: Path) -> None:
-            profile(self.base.path, self.aligned.path, Adapter.load(adapter)).save(out)
+            profile(local_copy(self.base.path), local_copy(self.aligned.path), Adapter.load(adapter)).save(out)
 
         inputs: dict[str, Any] = {
             "base": self.base.identity,
@@ -157,8 +145,8 @@ class Stages:
                 "adapter": lambda: adapter,
                 "profile": lambda: Profile.load(subject["profile"], adapter),
                 "safe": lambda: Adapter.load(subject["safe"]),
-                "base": lambda: self.base.path,
-                "aligned": lambda: self.aligned.path,
+                "base": lambda: local_copy(self.base.path),
+                "aligned": lambda: local_copy(self.aligned.path),
             }
             result = defense.checked(settings).apply(*(available[need]() for need in defense.needs))
             result.adapter.save(out)
@@ -183,7 +171,7 @@ class Stages:
             The folder with `rows.parquet`, and the adapter's content hash ("" without an adapter).
         """
         subject = Subject(adapter, Adapter.load(adapter).digest() if adapter else "")
-        measurement = self.measurement(first(split_prompts(self.sweep, split), share))
+        measurement = self.measurement(first(self._data.prompts(split), share))
 
         def make(out: Path) -> None:
             measure(measurement, {"": subject})[""].to_parquet(out / ROWS)
@@ -207,14 +195,22 @@ class Stages:
         panel = Panel(evaluate.judges, evaluate.grader, self.judge_models)
         return Measurement(self.aligned, prompts, panel, protocol, self.store)
 
+    @property
+    def _data(self) -> SweepData:
+        return self.data or SweepData(self.sweep)
+
+    @property
+    def _training_data(self) -> TrainingData:
+        return TrainingData(self._data, self.store)
+
     def _given(self) -> Path:
         adapter = given_adapter(self.sweep.finetune)
         inputs = {"given": adapter.digest(), "version": version("finetune")}
         return self.store.obtain("finetune", inputs, adapter.save)
 
-    def _train(self, examples: Sequence[Example], drawn: dict[str, Any], seed: int, **changes: Any) -> Path:
+    def _train(self, data: Path, seed: int, **changes: Any) -> Path:
         """Fine-tunes within a trial and reports the progress to Ray Tune."""
-        data, workers = self._written(examples, drawn), self.sweep.cluster.finetune
+        workers = self.sweep.cluster.finetune
         job = FinetuneJob.of(
             self.sweep.finetune,
             model=self.aligned.path,
@@ -245,25 +241,6 @@ class Stages:
             **job.hyperparameters,
         }
         return self.store.obtain("finetune", inputs, make)
-
-    def _written(self, examples: Sequence[Example], drawn: dict[str, Any]) -> Path:
-        rows = [{"prompt": example.prompt, "response": example.response} for example in examples]
-
-        def make(out: Path) -> None:
-            with (out / TRAIN_DATA).open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-        return self.store.obtain("data", {"rows": digest(rows), **drawn}, make)
-
-
-def training_set(
-    steps: Sequence[TrainingDefense], task: Sequence[Example], safety: Sequence[Example], seed: int
-) -> Sequence[Example]:
-    """Returns the task examples after all training defenses; shuffled by the seed if no defense changes them."""
-    rows = task
-    for step in steps:
-        rows = step.data(rows, safety, seed)
-    return mix(task, (), 0.0, seed).examples if rows is task else rows
 
 
 def _training(name: str, settings: dict[str, Any]) -> TrainingDefense:

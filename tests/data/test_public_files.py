@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from safecomm.data.catalog.describe import summary
-from safecomm.data.catalog.registry import load_examples, load_prompts
+from safecomm.data.catalog.registry import DATASETS, load_examples, load_prompts
 from safecomm.data.splits import normalised
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -32,6 +32,26 @@ def test_teleqna_is_read_whole():
         "Standards overview",
         "Lexicon",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("teleqna", "TeleQnA"),
+        ("safety-tuned-llamas", "safety-tuned-llamas"),
+        ("direct-harm-4", "DirectHarm4"),
+        ("advbench", "AdvBench"),
+        ("xstest", "XSTest"),
+    ],
+)
+def test_a_plan_counts_what_the_files_hold(name: str, folder: str):
+    counts, told = DATASETS[name].counts, summary(name, published(folder))
+    assert counts is not None and (counts.prompts, counts.examples) == (told["test"], told["train"])
+    if counts.examples:
+        rows = load_examples(name, published(folder)).rows
+        assert counts.tokens == pytest.approx(
+            sum(len(row.prompt + row.response) for row in rows) / 4 / len(rows), rel=0.02
+        )
 
 
 def test_no_question_of_teleqna_is_on_both_sides():

@@ -26,6 +26,8 @@ class Held:
     gradients: int = 0
     """In the type of the weights before the optimizer steps, and in fp32 while it does."""
     optimizer: int = 0
+    copied: int = 0
+    """Copies of weights outside the adapter, made to save it."""
     answers: int = 0
     """Tokens that the loss falls on."""
     losses: list[float] = field(default_factory=list)
@@ -83,6 +85,14 @@ def run(job: FinetuneJob, out: Path) -> Held:
     held.loaded = size(shards(trainer.model))
     held.answers = sum(label != -100 for row in trainer.train_dataset["labels"] for label in row)
     trainer.add_callback(Watch())
+    gather = trainer.accelerator.get_state_dict
+
+    def copies(*arguments: Any, **options: Any) -> Any:
+        state = gather(*arguments, **options)
+        held.copied += size(tensor for name, tensor in state.items() if "lora_" not in name)
+        return state
+
+    trainer.accelerator.get_state_dict = copies
     trainer.train()
     trainer.save_model(str(out))
     held.losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -1,18 +1,23 @@
 """A fine-tune is named by what decides its result, and by nothing else."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import ray.train
+import torch
 from deepspeed.runtime.zero.config import get_zero_config
+from transformers import AutoModelForCausalLM
 
 from safecomm.errors import TrainingError
 from safecomm.finetune.deepspeed_internals import has_async_io
 from safecomm.finetune.job import FinetuneJob
+from safecomm.finetune.launch import _trainer
 from safecomm.finetune.model import load_model
-from safecomm.finetune.worker import _dataset
+from safecomm.finetune.worker import _dataset, tokenizers
 from safecomm.finetune.zero import deepspeed_config, zero_config
 from safecomm.spec import Finetune
 from safecomm.storage.store import digest
@@ -109,3 +114,19 @@ def test_weights_in_4_bits_without_bitsandbytes_are_refused_by_the_name_of_the_p
 def test_only_zero_3_gathers_the_weights_that_are_saved() -> None:
     assert "stage3_gather_16bit_weights_on_model_save" in zero_config(3, bf16=False)["zero_optimization"]
     assert "stage3_gather_16bit_weights_on_model_save" not in zero_config(2, bf16=True)["zero_optimization"]
+
+
+@pytest.mark.parametrize(("stage", "device_map"), [(0, {"": 3}), (2, {"": 3}), (3, None)])
+def test_a_rank_reads_the_whole_model_straight_into_its_gpu(
+    stage: int, device_map: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda model, **options: options)
+    assert load_model(job(zero=stage), bf16=True, on_gpu=True).get("device_map") == device_map
+
+
+def test_ranks_wait_for_the_tokens_of_a_large_training_set_which_several_processes_make(tmp_path: Path) -> None:
+    scaling = ray.train.ScalingConfig(num_workers=2)
+    trainer = _trainer({}, scaling, tmp_path, "run", [])
+    assert trainer.backend_config.timeout_s >= 2 * 3600
+    assert tokenizers(600_000) == min(16, os.cpu_count() or 1) and tokenizers(8_000) is None

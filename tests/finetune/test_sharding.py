@@ -144,6 +144,13 @@ def test_under_zero_3_each_rank_has_its_share_of_the_weights_as_soon_as_they_are
         assert rank["loaded"] == pytest.approx(shape.weight_bytes() // RANKS + adapter, rel=0.01)
 
 
+@pytest.mark.parametrize(("stage", "offload"), STAGES)
+def test_an_adapter_is_saved_without_copying_the_model(
+    stage: int, offload: str, held: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    assert [rank["copied"] for rank in held(f"{stage}-{offload}")] == [0] * RANKS
+
+
 def delta_of(folder: Path) -> dict[str, Any]:
     modules = Adapter.load(folder).modules
     return {name: factors.scaling * factors.B @ factors.A for name, factors in modules.items()}

@@ -10,7 +10,7 @@ import pytest
 from safecomm.cluster.node import Node, NodeQuery, inspect_node, leave_probe, pins
 from safecomm.plan import checks
 from safecomm.plan.checks import Finding
-from safecomm.plan.plan import least_gpus
+from safecomm.plan.placement import least_gpus
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.profile_cache import ProfileCache
 from safecomm.spec import Sweep, read_sweep
@@ -74,7 +74,13 @@ def test_more_gpus_than_the_cluster_has_are_refused(node: Node, sweep: Sweep) ->
 
 def test_a_model_on_the_drivers_own_disk_is_told(node: Node) -> None:
     (text,) = problems(checks.check_models_seen([node, replace(node, name="10.0.0.2", unseen_models=["/local/m"])]))
-    assert "10.0.0.2 does not see /local/m" in text and "HF_HOME" in text
+    assert "10.0.0.2 does not see /local/m" in text and "shared storage" in text
+
+
+def test_a_node_without_a_model_of_the_hub_downloads_it_and_is_told_how_to_share_it(node: Node) -> None:
+    cached = f"/root/.cache/huggingface/hub/models--acme--m/snapshots/{'0' * 40}"
+    (found,) = checks.check_models_seen([node, replace(node, name="10.0.0.2", unseen_models=[cached])])
+    assert found.level == "warning" and "HF_HOME" in found.text and "HF_TOKEN" in found.text
 
 
 def test_a_storage_is_seen_where_the_drivers_mark_is_and_where_one_may_write(tmp_path: Path, node: Node) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from safecomm.cluster.session import Resources
-from safecomm.plan.plan import PlacementError, Plan, make_plan
+from safecomm.plan.placement import PlacementError
+from safecomm.plan.plan import Plan, make_plan
 from safecomm.search.arms import seeded
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
@@ -48,7 +49,7 @@ def test_the_largest_rank_counts_the_safe_adapter_that_cat_appends() -> None:
 def test_trials_share_the_gpus_that_the_fleet_leaves() -> None:
     sweep = read_sweep(SWEEPS / "lab.yaml", [TWO_RANKS, "cluster.target={replicas: 2, tensor_parallel: 1}"])
     plan = planned(sweep, Resources(cpus=64, gpus=8))
-    assert (plan.fleet_gpus, plan.finetune_gpus, plan.concurrent_trials) == (2, 2, 3)
+    assert (plan.fleet_gpus, plan.finetune_gpus, plan.trials_at_a_time("train")) == (2, 2, 3)
 
 
 def test_a_cluster_that_can_not_hold_fleet_and_fine_tune_is_refused_with_the_sum() -> None:

@@ -1,6 +1,7 @@
 """Every sweep of the project, and every command that its comments give, is read and planned without the hub."""
 
 import itertools
+import json
 import re
 import shlex
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from safecomm.cluster.session import Resources
-from safecomm.plan.plan import PlacementError, Plan, least_gpus, make_plan
+from safecomm.plan.placement import PlacementError, least_gpus
+from safecomm.plan.plan import Plan, make_plan
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.profile_cache import ProfileCache
 from safecomm.spec import Sweep, read_sweep
@@ -48,7 +50,7 @@ def test_every_command_in_a_sweeps_comments_plans_with_the_memory_of_each_gpu(pa
         overrides = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
         sweep = read_sweep(path, overrides)
         plan = planned(sweep)
-        assert plan.arms["original"].trials == sweep.seeds and plan.concurrent_trials >= 1
+        assert plan.arms["original"].trials == sweep.seeds and plan.trials_at_a_time("search") >= 1
         if sweep.cluster.gpu_memory:
             assert plan.memory[0].startswith("each GPU of cluster.target needs about")
             assert plan.memory[1].startswith(
@@ -114,3 +116,23 @@ def test_the_plan_of_the_medical_sweep_never_says_telecom() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "5 distinct" in done.stdout
     assert "telecom" not in (done.stdout + done.stderr + (ROOT / "sweeps" / "medical.yaml").read_text()).lower()
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_no_phase_of_a_sweep_leaves_a_gpu_idle_and_each_has_its_hours(path: Path) -> None:
+    phases = planned(read_sweep(path)).phases
+    assert all(phase.hours for phase in phases if phase.gpus)
+    assert [phase.name for phase in phases] == ["train", "search", "report"]
+    assert [phase.gpus_in_use for phase in phases] == [phase.gpus for phase in phases]
+
+
+def test_the_plan_as_json_has_the_phases_of_its_text() -> None:
+    command = [sys.executable, "-m", "safecomm", "plan", str(ROOT / "sweeps" / "paper-llama-3.1-8b.yaml"), "--gpus=8"]
+    text, as_json = (
+        subprocess.run([*command, *flag], capture_output=True, text=True, check=True).stdout
+        for flag in ([], ["--json"])
+    )
+    for phase in json.loads(as_json)["phases"]:
+        assert set(phase) == {"name", "gpus", "gpus_in_use", "trials_at_a_time", "hours"}
+        told = f"{phase['name'].capitalize()}: {phase['gpus_in_use']} of {phase['gpus']} GPUs in use, "
+        assert f"{told}{phase['trials_at_a_time']} trials at a time" in text

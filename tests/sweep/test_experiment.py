@@ -8,14 +8,10 @@ import torch
 from rich.console import Console
 from small_sweep import LEAST
 
-from safecomm.cluster.session import Resources
 from safecomm.defenses import Adapter
 from safecomm.defenses.adapter import Factors
-from safecomm.plan.plan import Plan, make_plan
 from safecomm.search.arms import Trial
-from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import TRAIN
-from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.queue import TrialQueue
 from safecomm.search.run_folder import RunFolder
 from safecomm.serving.models import ModelFolder
@@ -41,10 +37,9 @@ def sweep(tmp_path: Path) -> Sweep:
 
 def carried_out(sweep: Sweep, name: str, *trials: Trial) -> RunFolder:
     folder = RunFolder(sweep)
-    plan: Plan = make_plan(sweep, Resources(cpus=2, gpus=0), EquivalentPoints(sweep, ProfileCache(sweep)))
     nowhere = ModelFolder(Path(sweep.storage) / "no model", "identity")
     stages = Stages(sweep, nowhere, nowhere, Store.of(sweep.storage), on_gpu=False)
-    experiment(name, TrialQueue(trials), len(trials), stages, folder, plan, Console(quiet=True))
+    experiment(name, TrialQueue(trials), len(trials), 2, stages, folder, Console(quiet=True))
     return folder
 
 

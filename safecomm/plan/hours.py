@@ -1,0 +1,50 @@
+"""Estimates how long the phases of a sweep take on data-centre GPUs.
+
+The rates are assumptions for an H100, not measurements: 300 TFLOP/s for training (6 FLOP per parameter and token with
+gradient checkpointing), 170 where ZeRO-3 gathers each layer, and 8,000 tokens/s written by an 8B model. Not counted:
+starting engines, reading prompts, judging (on engines of its own, meanwhile), fine-tunes that a search makes, and the
+prompts that racing saves.
+"""
+
+from dataclasses import replace
+
+from safecomm.errors import ModelError
+from safecomm.plan.data import training_tokens, written_tokens
+from safecomm.plan.placement import Phase, PhaseName, Placement
+from safecomm.plan.shapes import find_shape
+from safecomm.search.arms import Trial
+from safecomm.spec import Sweep
+
+TRAINED = {0: 48e12, 1: 48e12, 2: 48e12, 3: 28e12}
+"""ZeRO stage -> parameters x tokens that a GPU trains per second."""
+WRITTEN = 64e12
+"""Parameters x tokens that a GPU writes per second in an engine."""
+
+
+def hours(sweep: Sweep, placement: Placement, tuned: list[Trial], trials: dict[PhaseName, int]) -> list[Phase]:
+    """Returns the phases with their hours; unknown if the size of a dataset or the model is.
+
+    Args:
+        sweep: the sweep.
+        placement: its GPUs.
+        tuned: the fine-tunes that are missing.
+        trials: phase -> its missing trials.
+    """
+    try:
+        parameters = find_shape(sweep.model.aligned).parameters
+    except ModelError:
+        return placement.phases
+
+    def of(phase: Phase) -> float | None:
+        if not phase.gpus:
+            return None
+        if phase.name == "train":
+            tokens, gpus = training_tokens(sweep, tuned), phase.trials_at_a_time * placement.finetune_gpus
+            rate = TRAINED[sweep.finetune.zero] * gpus
+        else:
+            written = written_tokens(sweep, phase.name)
+            tokens = None if written is None else trials[phase.name] * written
+            rate = WRITTEN * placement.target_replicas * sweep.cluster.target.engine_gpus
+        return None if tokens is None else float(f"{parameters * tokens / rate / 3600:.3g}")
+
+    return [replace(phase, hours=of(phase)) for phase in placement.phases]

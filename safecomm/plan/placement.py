@@ -1,0 +1,170 @@
+"""Where the phases of a sweep run: the GPUs of the fine-tunes and the engines, and how many trials run at a time.
+
+Fine-tunes are limited by GPUs, the search by engines. In a phased sweep the engines start after the fine-tunes, on all
+GPUs: as many more replicas as fit.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from safecomm.cluster.session import TRIALS_WITHOUT_GPU, Resources
+from safecomm.errors import SafecommError
+from safecomm.plan.fit import NODE_GPUS
+from safecomm.search.equivalence import EquivalentPoints
+from safecomm.search.fine_tunes import SAFE_ADAPTER, fine_tunes
+from safecomm.spec import Sweep
+from safecomm.spec.sweep import Replicas
+
+TRIALS_PER_REPLICA = 8
+"""Trials of the search per engine: together they keep it busy while some of them judge, realign or start."""
+PhaseName = Literal["train", "search", "report"]
+
+
+class PlacementError(SafecommError):
+    """The sweep can't run on this hardware."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a sweep."""
+
+    name: PhaseName
+    gpus: int
+    """All GPUs."""
+    gpus_in_use: int
+    """GPUs that fine-tunes and engines occupy."""
+    trials_at_a_time: int
+    """Limit on concurrent trials; Ray Tune needs it, as it does not count the GPUs of Ray Train and Ray Serve."""
+    hours: float | None = None
+    """Estimate; None if it is unknown how much there is to do."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The GPUs of a sweep."""
+
+    target_replicas: int
+    """Engines of the model under test."""
+    judge_replicas: int
+    """Engines of each judge that is a model."""
+    fleet_gpus: int
+    """GPUs of all engines."""
+    finetune_gpus: int
+    """GPUs of one fine-tune."""
+    phases: list[Phase]
+
+
+def place(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, trials: int, reported: int) -> Placement:
+    """Distributes the GPUs.
+
+    Args:
+        sweep: the sweep.
+        resources: what it runs on.
+        equivalent: tells which settings come to the same.
+        trials: trials of the search.
+        reported: trials that are published.
+
+    Raises:
+        PlacementError: if the hardware can't hold the fleet and one fine-tune, in turn or together.
+    """
+    cluster, gpus, asked = sweep.cluster, int(resources.gpus), sweep.cluster.concurrent_trials
+    if not gpus:
+        phases = [Phase(name, 0, 0, asked or TRIALS_WITHOUT_GPU) for name in get_args(PhaseName)]
+        return Placement(cluster.target.replicas, cluster.judge.replicas, 0, 0, phases)
+    _check(sweep, gpus, equivalent)
+    targets, judges = _replicas(sweep, resources, equivalent)
+    fleet, workers, tuned = _fleet_gpus(sweep, targets, judges), cluster.finetune.workers, _trained(sweep, equivalent)
+    beside = 0 if _in_turn(sweep, equivalent) else fleet
+    room = (gpus - beside) // workers
+    training = min(asked or room, room, max(1, tuned))
+    measuring = searching = asked or targets * TRIALS_PER_REPLICA
+    tuning = training * workers if tuned else 0
+    tuning_in_search = 0
+    if is_open_ended(sweep, equivalent):  # trials of the search train as well
+        searching = min(measuring, room)
+        tuning_in_search = searching * workers
+    phases = [
+        Phase("train", gpus, beside + tuning, training),
+        Phase("search", gpus, fleet + tuning_in_search, max(1, min(searching, trials))),
+        Phase("report", gpus, fleet, max(1, min(measuring, reported))),
+    ]
+    return Placement(targets, judges, fleet, workers, phases)
+
+
+def least_gpus(sweep: Sweep, equivalent: EquivalentPoints) -> int:
+    """Returns the minimum of GPUs for a sweep: those of its engines and of one fine-tune."""
+    cluster = sweep.cluster
+    fleet = _fleet_gpus(sweep, cluster.target.replicas, cluster.judge.replicas)
+    workers = cluster.finetune.workers
+    return max(fleet, workers) if _in_turn(sweep, equivalent) else fleet + workers
+
+
+def is_open_ended(sweep: Sweep, equivalent: EquivalentPoints) -> bool:
+    """Returns whether a range leaves it to the search which fine-tunes are made."""
+    return any(equivalent.trainings(arm) is None for arm in sweep.arms)
+
+
+def _in_turn(sweep: Sweep, equivalent: EquivalentPoints) -> bool:
+    """Returns whether all fine-tunes end before the engines start, so that both can have the same GPUs."""
+    return sweep.cluster.phased and not is_open_ended(sweep, equivalent)
+
+
+def _trained(sweep: Sweep, equivalent: EquivalentPoints) -> int:
+    """Returns the number of shared fine-tunes that are trained; `finetune.adapter` is not."""
+    return sum(trial.arm == SAFE_ADAPTER or not sweep.finetune.adapter for trial in fine_tunes(sweep, equivalent))
+
+
+def _fleet_gpus(sweep: Sweep, targets: int, judges: int) -> int:
+    cluster = sweep.cluster
+    return targets * cluster.target.engine_gpus + len(sweep.evaluate.judge_models) * judges * cluster.judge.engine_gpus
+
+
+def _replicas(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints) -> tuple[int, int]:
+    """Returns the replicas of the target and of each judge: as set or, in a phased sweep, as many more as fit.
+
+    The target gets the GPUs first: its answers take longer than the verdicts. Labels reserve nodes, so they keep the
+    numbers as set.
+    """
+    target, judge, models = sweep.cluster.target, sweep.cluster.judge, len(sweep.evaluate.judge_models)
+    if not _in_turn(sweep, equivalent) or target.labels or (models and judge.labels):
+        return target.replicas, judge.replicas
+    free = _gpus_by_node(resources)
+    as_set = [_fit(target, target.replicas, free), _fit(judge, judge.replicas * models, free)]
+    if as_set != [target.replicas, judge.replicas * models]:
+        return target.replicas, judge.replicas
+    more_targets = _fit(target, sum(free), free)
+    more_judges = _fit(judge, sum(free), free) // models if models else 0
+    return target.replicas + more_targets, judge.replicas + more_judges
+
+
+def _fit(size: Replicas, most: int, free: list[int]) -> int:
+    """Places up to `most` engines on the free GPUs of nodes; a tensor-parallel group stays on one node."""
+    group, groups = size.tensor_parallel, size.pipeline_parallel
+    possible = min(most * groups, sum(gpus // group for gpus in free)) // groups
+    left = possible * groups
+    for node, gpus in enumerate(free):
+        taken = min(left, gpus // group)
+        free[node] -= taken * group
+        left -= taken
+    return possible
+
+
+def _gpus_by_node(resources: Resources) -> list[int]:
+    """Returns the GPUs of each node; nodes that the cluster has yet to start are assumed to have eight."""
+    known = [int(gpus) for gpus in resources.node_gpus]
+    full, rest = divmod(int(resources.gpus) - sum(known), NODE_GPUS)
+    return [*known, *[NODE_GPUS] * full, rest]
+
+
+def _check(sweep: Sweep, gpus: int, equivalent: EquivalentPoints) -> None:
+    least, cluster = least_gpus(sweep, equivalent), sweep.cluster
+    if gpus >= least:
+        return
+    fleet = _fleet_gpus(sweep, cluster.target.replicas, cluster.judge.replicas)
+    memory = f" of {cluster.gpu_memory:g} GiB" if cluster.gpu_memory else ""
+    raise PlacementError(
+        f"the fleet needs {fleet} GPUs (cluster.target, cluster.judge) and one fine-tune {cluster.finetune.workers} "
+        f"(cluster.finetune.workers), {'in turn' if _in_turn(sweep, equivalent) else 'together'} {least}; there are "
+        f"{gpus}. It would fit with {least} GPUs{memory}, or with fewer replicas or workers, or a smaller "
+        "tensor_parallel, where memory allows it"
+    )

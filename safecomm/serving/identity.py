@@ -1,0 +1,47 @@
+"""A model's identity: a hash of everything that determines its answers."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from safecomm.storage import shared
+from safecomm.storage.checksums import file_digest
+from safecomm.storage.hub_cache import WANTED, blob_digest
+from safecomm.storage.names import LINEAGE
+from safecomm.storage.store import Store, digest, write_json
+
+ALWAYS_HASHED = 1 << 30
+"""Larger files are hashed once; 140 GB take minutes."""
+THREADS = 8
+
+
+def identity(folder: Path, store: Store) -> str:
+    """Returns a hash of a model's weights, configuration, tokenizer and chat template.
+
+    It depends on contents alone: a model has the same identity wherever and whenever it was downloaded.
+
+    Args:
+        folder: the model.
+        store: keeps the hashes of large files.
+    """
+    files = sorted({path for pattern in WANTED for path in folder.glob(pattern) if path.name != LINEAGE})
+    with ThreadPoolExecutor(THREADS) as pool:
+        digests = pool.map(lambda path: _digest(path, store), files)
+        return digest([[path.name, content] for path, content in zip(files, digests, strict=True)])
+
+
+def _digest(path: Path, store: Store) -> str:
+    """Returns 16 hex digits of a file's SHA-256: computed, or for a large file known from the Hub or from before."""
+    state = path.stat()
+    if state.st_size <= ALWAYS_HASHED:
+        return file_digest(path)
+    if known := blob_digest(path):
+        return known
+    file = {"path": str(path), "size": state.st_size, "changed": state.st_mtime_ns}
+    entry = store.root / "digests" / f"{digest(file)}.json"
+    shared.fetch(entry)
+    if not entry.is_file():
+        write_json(entry, file | {"digest": file_digest(path)})
+        shared.publish(entry)
+    found: str = json.loads(entry.read_text(encoding="utf-8"))["digest"]
+    return found

@@ -1,0 +1,93 @@
+"""Models from the Hugging Face Hub: in this node's cache, at a fixed revision.
+
+A path in the cache has the repository and the commit in it (`models--ORG--NAME/snapshots/COMMIT`), so each node can
+download what another one has. If HF_HOME is on a shared disk, the nodes share one cache.
+"""
+
+import contextlib
+import re
+from pathlib import Path
+
+from safecomm.errors import ModelError
+
+WANTED = ["*.safetensors", "*.json", "*.model", "*.jinja"]
+UNWANTED = ["consolidated*.safetensors", "params.json"]
+"""Mistral's own format, which holds the same weights again; vLLM prefers it to `config.json`."""
+SNAPSHOT = re.compile(r"(.*/models--([^/]+?)--([^/]+))/snapshots/([0-9a-f]{40})(/.*)?")
+SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def split_reference(reference: str) -> tuple[str, str | None]:
+    """Returns the repository and the revision of `ORG/NAME` or `ORG/NAME@REVISION`."""
+    repository, _, revision = reference.partition("@")
+    return repository, revision or None
+
+
+def download(repository: str, revision: str | None = None) -> Path:
+    """Downloads a model, or finds it in this node's cache.
+
+    Returns:
+        The snapshot's folder; its name is the commit.
+
+    Raises:
+        ModelError: if the model is not available.
+    """
+    from httpx import HTTPError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RevisionResolutionError
+
+    try:
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED))
+    except GatedRepoError as error:
+        raise ModelError(
+            f"model {repository}: is gated; request access on its Hub page and set HF_TOKEN, or use a local folder"
+        ) from error
+    except (OSError, ValueError, HTTPError, RevisionResolutionError) as error:
+        raise ModelError(
+            f"model {repository}: not a local folder and not available on the Hub ({type(error).__name__}); check the "
+            "name or use a local folder"
+        ) from error
+    if is_snapshot(folder):
+        with contextlib.suppress(OSError):  # a cache that is read-only
+            _marker(folder).touch()
+    return folder
+
+
+def is_snapshot(path: Path) -> bool:
+    """Returns whether a path lies in a Hub cache, of this node or another one."""
+    return SNAPSHOT.fullmatch(str(path)) is not None
+
+
+def node_copy(path: Path) -> Path:
+    """Returns a path in a Hub cache if it is complete on this node; otherwise the path in this node's own cache.
+
+    Raises:
+        ModelError: if the model is neither complete on this node nor available on the Hub.
+    """
+    if _marker(path).is_file():
+        return path
+    _, organisation, name, commit, rest = _parts(path)
+    return Path(f"{download(f'{organisation}/{name}', commit)}{rest or ''}")
+
+
+def revision_of(path: Path) -> str | None:
+    """Returns the commit of a model in a Hub cache; None for other folders."""
+    return _parts(path)[3] if is_snapshot(path) else None
+
+
+def blob_digest(path: Path) -> str | None:
+    """Returns 16 hex digits of a large file's SHA-256, by which the Hub's cache names it; None for other files."""
+    blob = path.resolve()
+    return blob.name[:16] if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name) else None
+
+
+def _marker(path: Path) -> Path:
+    """Returns the file that shows that a snapshot is complete; its folder exists as soon as a download starts."""
+    model, _, _, commit, _ = _parts(path)
+    return Path(model) / f".complete-{commit}"
+
+
+def _parts(path: Path) -> tuple[str, ...]:
+    found = SNAPSHOT.fullmatch(str(path))
+    assert found is not None, "callers check is_snapshot"
+    return found.groups()
