@@ -28,8 +28,8 @@ class Rate:
     """Share of prompts without a verdict."""
 
 
-PRIOR_CLUSTERS = 0.5
-"""Clusters of identical verdicts, half of them hits, that the estimated correlation within clusters starts from."""
+PRIOR_CLUSTERS = 1.0
+"""Clusters of identical verdicts, hits and misses alike, that the estimated correlation within clusters starts from."""
 
 
 def rate(hits: int, scored: int, total: int) -> Rate:
@@ -52,7 +52,7 @@ def clustered_rate(hits: Sequence[float], scored: Sequence[float], total: int) -
     Verdicts within a cluster are correlated. The interval therefore uses the effective sample size, n / design effect,
     with the between-cluster variance of the ratio estimate (Kish, Survey Sampling, 1965) and Student's t for few
     clusters (Korn and Graubard, Survey Methodology 24, 1998). With few hits that variance is often estimated as too
-    small, so it includes half a cluster of identical verdicts (`PRIOR_CLUSTERS`); the design effect is at least 1 and
+    small, so it includes one cluster of identical verdicts (`PRIOR_CLUSTERS`); the design effect is at least 1 and
     at most the size of a cluster. `benchmarks/coverage.py` simulates the coverage.
 
     Args:
