@@ -36,7 +36,8 @@ def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
     if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (source / name).is_file()]:
         raise UsageError(f"{source}: {', '.join(missing)} is gone from the store; run the sweep again to make it anew")
     config = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"], config["revision"] = split_reference(run.sweep["model"]["aligned"])
+    config["base_model_name_or_path"], revision = split_reference(run.sweep["model"]["aligned"])
+    config |= {"revision": revision} if revision else {}
     with new_folder(out) as half:
         shutil.copy(source / ADAPTER_WEIGHTS, half)
         write_json(half / ADAPTER_CONFIG, config)
