@@ -35,7 +35,8 @@ def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
     source = local_copy(Path(trial["adapter_path"]))
     _check_intact(source)
     config = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"], config["revision"] = split_reference(run.sweep["model"]["aligned"])
+    config["base_model_name_or_path"], revision = split_reference(run.sweep["model"]["aligned"])
+    config |= {"revision": revision} if revision else {}
     with new_folder(out) as half:
         shutil.copy(source / ADAPTER_WEIGHTS, half)
         write_json(half / ADAPTER_CONFIG, config)
