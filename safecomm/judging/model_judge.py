@@ -1,4 +1,4 @@
-"""Model judges: on engines of their own or behind a URL, they read an exchange and give a verdict on it."""
+"""Judge models, which label an exchange; they run on their own engines or behind a URL."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,14 +23,14 @@ from safecomm.storage.store import Store, digest
 from safecomm.storage.versions import version
 
 VERDICT_TOKENS = 32
-"""Longest verdict: `unsafe`, a line break and codes of categories, or WildGuard's three lines."""
+"""Maximum tokens of a verdict: `unsafe`, a newline and category codes, or WildGuard's three lines."""
 TEMPLATE_TOKENS = 1024
-"""What a judge's template may add to an exchange."""
+"""Maximum tokens that a judge's template adds to an exchange."""
 
 
 @dataclass(frozen=True)
 class ModelJudge:
-    """A judge that is a model. What it has judged once is kept like any other response."""
+    """A judge model. Its replies are stored like other models' answers."""
 
     name: str
     form: Form
@@ -38,7 +38,7 @@ class ModelJudge:
     ask: Ask
 
     def verdicts(self, rows: pd.DataFrame) -> list[str]:
-        """Labels responses; an empty one, or a verdict that the judge did not give, is unscored.
+        """Labels responses; empty responses and replies without a verdict are unscored.
 
         Args:
             rows: responses with the columns `text` (the prompt), `response` and, for a grader, `reference`.
@@ -56,14 +56,14 @@ class ModelJudge:
 
 @dataclass(frozen=True)
 class Panel:
-    """Who judges."""
+    """The judges and the grader."""
 
     judges: Sequence[ModelRef]
-    """Label answers to harmful prompts; the first decides."""
+    """The judges of answers to harmful prompts; the first one determines the attack success rate."""
     grader: ModelRef | None = None
-    """Compares free-form answers with the reference answer."""
+    """The model that compares free-form answers with reference answers."""
     models: Mapping[str, ModelFolder] = field(default_factory=dict)
-    """The models of those that run on engines of ours, by the judge's name."""
+    """Judge name -> model, for those that need engines here."""
 
     @property
     def names(self) -> list[str]:
@@ -71,13 +71,13 @@ class Panel:
         return [judge.name for judge in self.judges]
 
     def as_key(self) -> list[list[str]]:
-        """Returns what verdicts depend on."""
+        """Returns everything that verdicts depend on."""
         return [[ref.name, identity(ref, self.models)] for ref in [*self.judges, *self._graders]]
 
     def seated(
         self, store: Store, engine: str, start: Callable[[], None] = lambda: None
     ) -> tuple[list[Judge], Judge | None]:
-        """Returns the judges and the grader, ready to be asked; see `judges_of`."""
+        """Returns the judges and the grader, ready for use; see `judges_of`."""
         judges, graders = (judges_of(refs, self.models, store, engine, start) for refs in (self.judges, self._graders))
         return judges, graders[0] if graders else None
 
@@ -93,14 +93,14 @@ def judges_of(
     engine: str,
     start: Callable[[], None] = lambda: None,
 ) -> list[Judge]:
-    """Returns the judges: those that are models keep their verdicts in the store, the others need none.
+    """Returns the judges; judge models keep their replies in the store.
 
     Args:
-        judges: the judges, the first of which decides.
-        models: the models of those that run here, by the judge's name.
-        store: where verdicts are kept.
-        engine: what runs the models.
-        start: called before a model is asked, where its fleet may not have been started.
+        judges: references to the judges; the first one determines the attack success rate.
+        models: judge name -> model, for those that need engines here.
+        store: the store of the replies.
+        engine: the inference engine.
+        start: called before the first request to a model; starts its fleet if necessary.
     """
 
     def ask(name: str, questions: Questions) -> Iterator[pd.DataFrame]:
@@ -121,7 +121,7 @@ def judges_of(
 
 
 def identity(ref: ModelRef, models: Mapping[str, ModelFolder]) -> str:
-    """Returns what stands for all that decides a judge's verdicts: its model and its words."""
+    """Returns a digest of everything that determines a judge's verdicts: its model and its prompt."""
     settings = ref.model_dump(exclude={"name", "template"})
     if ref.runs_here:
         settings["model"] = models[ref.name].identity
@@ -133,12 +133,12 @@ def identity(ref: ModelRef, models: Mapping[str, ModelFolder]) -> str:
 
 
 def judge_fleets(models: Mapping[str, ModelFolder], target: Fleet, size: Replicas) -> list[Fleet]:
-    """Returns a fleet for each judge that runs here, with the engine and lengths of the target's.
+    """Returns a fleet for each judge model, with the target fleet's engine and lengths.
 
     Args:
         models: judge -> model.
         target: the target's fleet.
-        size: the engines of each judge.
+        size: number and parallelism of each judge's engines.
     """
 
     def fleet(name: str, model: ModelFolder) -> Fleet:
