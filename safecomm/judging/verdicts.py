@@ -1,4 +1,4 @@
-"""Assigns verdicts: by judges for harmful prompts, refusal phrases for harmless ones, and answers for task questions."""
+"""Verdicts: from judges for harmful prompts, refusal phrases for harmless ones, answers for task questions."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

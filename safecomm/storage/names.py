@@ -18,7 +18,7 @@ REPORT = "report.html"
 
 # In a stage's folder, `<storage>/store/<stage>/<key>/`:
 LINEAGE = "lineage.json"
-"""The stage's inputs; also written beside exported adapters."""
+"""The stage's inputs; also written next to exported adapters."""
 TRAIN_DATA = "train.jsonl"
 """Stage `data`: prompts and responses."""
 TRAINING = "training.json"

@@ -1,4 +1,4 @@
-"""What trials refuse more often than the original model, counted prompt by prompt."""
+"""Prompts that trials refuse more or less often than the original model are counted."""
 
 import json
 import math
@@ -41,7 +41,7 @@ def test_prompts_refused_more_and_less_often_are_counted(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("gone", ["original", "trial"])
-def test_without_answers_to_compare_the_counts_are_unknown(tmp_path: Path, gone: str) -> None:
+def test_counts_are_unknown_without_answers(tmp_path: Path, gone: str) -> None:
     store = Store(tmp_path)
     original, other = evaluated(store, ["refused"] * 4), evaluated(store, ["answered"] * 4)
     damaged = store.folder("evaluation", original if gone == "original" else other) / "lineage.json"
@@ -57,7 +57,7 @@ def test_a_sweep_without_harmless_prompts_has_no_counts(tmp_path: Path) -> None:
     assert table["refused_more"].isna().all()
 
 
-def test_another_seed_or_split_is_not_compared(tmp_path: Path) -> None:
+def test_other_seeds_and_splits_are_not_compared(tmp_path: Path) -> None:
     store = Store(tmp_path)
     original, other = evaluated(store, ["refused"] * 4), evaluated(store, ["answered"] * 4)
     table = trials(("original", original, "done"), ("a", other, "done"), ("a", other, "done"))
@@ -65,5 +65,5 @@ def test_another_seed_or_split_is_not_compared(tmp_path: Path) -> None:
     assert beside_original(table, store)["refused_less"].isna().tolist() == [False, True, True]
 
 
-def test_no_trials_give_no_counts(tmp_path: Path) -> None:
+def test_no_trials_have_no_counts(tmp_path: Path) -> None:
     assert beside_original(pd.DataFrame(), Store(tmp_path)).empty

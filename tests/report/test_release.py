@@ -1,4 +1,4 @@
-"""What may be released, and what goes with it."""
+"""The release gate and the export."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def test_limits_on_either_side_of_the_interval(
     assert f"FAIL  {'Attack' if metric == 'asr' else ''}" in capsys.readouterr().out
 
 
-def test_what_nobody_could_read_does_not_pass(run_folder: Path) -> None:
+def test_unscored_answers_fail_the_gate(run_folder: Path) -> None:
     run = read_run(run_folder)
     row = release_row(run, None)
     assert row.rates["asr"].unscored == pytest.approx(1 / 21)
@@ -51,7 +51,7 @@ def test_what_nobody_could_read_does_not_pass(run_folder: Path) -> None:
     assert not found.kept and "4.8% unscored" in found.reason
 
 
-def test_what_was_not_measured_does_not_pass(run_folder: Path) -> None:
+def test_unmeasured_rates_fail_the_gate(run_folder: Path) -> None:
     run = read_run(run_folder)
     row = release_row(run, None)
     row.rates["asr"] = Rate(float("nan"), 0.0, 1.0, 0, 1.0)
@@ -66,14 +66,14 @@ def test_what_was_not_measured_does_not_pass(run_folder: Path) -> None:
         (["gate", "--max-asr=0.1", "--arm=nobody"], "has no arm nobody on the report split"),
     ],
 )
-def test_a_gate_without_limits_or_numbers_is_refused(
+def test_gate_without_limits_or_results_is_rejected(
     run_folder: Path, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert safecomm(monkeypatch, words[0], run_folder, *words[1:]) == 2
     assert said in capsys.readouterr().err
 
 
-def test_an_adapter_leaves_with_its_lineage_and_card(
+def test_export_includes_lineage_and_card(
     with_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -93,7 +93,7 @@ def test_an_adapter_leaves_with_its_lineage_and_card(
     assert "already exists" in capsys.readouterr().err
 
 
-def test_code_of_ones_own_is_named_on_the_card_and_need_not_be_there_to_export(
+def test_user_code_is_on_the_card_and_not_needed_for_export(
     with_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = json.loads((with_adapters / "sweep.json").read_text())
@@ -110,7 +110,7 @@ def test_code_of_ones_own_is_named_on_the_card_and_need_not_be_there_to_export(
     ("words", "said"),
     [(["--arm=original"], "has no adapter to export"), (["--arm=safe_merge", "--seed=7"], "its seeds: 0")],
 )
-def test_what_can_not_be_exported_is_told(
+def test_impossible_exports_are_reported(
     with_adapters: Path,
     words: list[str],
     said: str,
@@ -132,7 +132,7 @@ def flattered(run_folder: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_rates_of_prompts_that_settings_were_chosen_on_pass_no_gate_and_say_so_everywhere(
+def test_rates_on_selection_prompts_fail_every_gate_and_are_flagged(
     flattered: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert safecomm(monkeypatch, "gate", flattered, "--max-asr", "1", "--max-unscored", "1") == 1
