@@ -1,4 +1,4 @@
-"""`safecomm selftest` on this machine, with the lab's models: real Ray Train with DeepSpeed, vLLM, Serve and a guard."""
+"""`safecomm selftest` on this machine, with the lab's models: real Ray Train, DeepSpeed, vLLM, Serve and a guard."""
 
 import json
 import os

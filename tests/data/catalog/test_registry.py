@@ -78,10 +78,10 @@ def test_unknown_names_list_known_names():
 
 
 def test_missing_roles_are_reported():
-    with pytest.raises(DataError, match=r"lab-safety: it has training examples and no prompts; .*: advbench, "):
+    with pytest.raises(DataError, match=r"lab-safety: it has training examples but no prompts; .*: advbench, "):
         load_prompts("lab-safety")
     with pytest.raises(
-        DataError, match=r"lab-harm: it has prompts and nothing to train on; .*: lab-safety, lab-telecom, "
+        DataError, match=r"lab-harm: it has prompts but no training examples; .*: lab-safety, lab-telecom, "
     ):
         load_examples("lab-harm")
 
