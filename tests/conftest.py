@@ -1,4 +1,4 @@
-"""What the tests share: the lab's models with adapters and prompts, one Ray, an S3 server, the public files."""
+"""Shared fixtures: the lab's models with adapters and prompts, a Ray session, an S3 server, the public files."""
 
 import os
 from collections.abc import Iterator

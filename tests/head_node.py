@@ -1,4 +1,4 @@
-"""A Ray head node of a test's own, on loopback, with token authentication."""
+"""A Ray head node for tests, on loopback, with token authentication."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Ports for what tests start on loopback."""
+"""Free loopback ports for tests."""
 
 import socket
 

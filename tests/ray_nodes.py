@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, on loopback and with a token, whose nodes can be killed."""
+"""A Ray cluster of several local nodes with a token, whose nodes can be killed."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""An S3 server on loopback: moto's, which speaks Amazon's protocol with conditional writes."""
+"""An S3 server on loopback: moto, which supports conditional writes."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Small sweeps for tests; of the one that is run whole its file, how to kill it, and what it left."""
+"""A small sweep for tests: its file, how to kill it, and what it leaves behind."""
 
 import os
 import signal

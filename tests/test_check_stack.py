@@ -1,4 +1,4 @@
-"""The preflight: each fault of a machine becomes one line that says how to fix it."""
+"""The stack check: each fault of a machine gives one line with a fix."""
 
 import subprocess
 import sys
@@ -67,7 +67,7 @@ def test_each_finding_has_its_level_and_its_fix(finding: Finding, level: str, fi
     assert "\n" not in finding.text
 
 
-def test_before_an_installation_a_machine_that_fits_is_passed_in_silence_and_one_that_does_not_is_told_why() -> None:
+def test_before_installation_only_problems_are_printed() -> None:
     fits = run("--before", "0.001", "--ignore-gpu")
     assert (fits.returncode, fits.stdout) == (0, "")
     full = run("--before", "1e9", "--ignore-gpu")

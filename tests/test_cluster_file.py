@@ -1,4 +1,4 @@
-"""The files that the project ships for clusters: Ray's launcher takes the first, and all say what the project is."""
+"""The cluster files are valid, and agree with the project."""
 
 import re
 import subprocess
@@ -31,14 +31,14 @@ def test_the_cluster_file_is_valid_for_rays_launcher(config: dict[str, Any]) -> 
     assert taken(config)["head_node_type"] in config["available_node_types"]
 
 
-def test_a_broken_cluster_file_would_be_noticed(config: dict[str, Any]) -> None:
+def test_broken_cluster_file_is_detected(config: dict[str, Any]) -> None:
     from ray.autoscaler._private.util import validate_config
 
     with pytest.raises(Exception, match="max_worker"):
         validate_config(config | {"max_worker": 4})
 
 
-def test_gpu_nodes_come_on_demand_and_from_the_spot_market_within_limits(config: dict[str, Any]) -> None:
+def test_gpu_nodes_are_on_demand_and_spot_within_limits(config: dict[str, Any]) -> None:
     groups = {name: group for name, group in config["available_node_types"].items() if name != "head"}
     assert {group["node_config"].get("InstanceMarketOptions", {}).get("MarketType") for group in groups.values()} == {
         None,
@@ -48,11 +48,11 @@ def test_gpu_nodes_come_on_demand_and_from_the_spot_market_within_limits(config:
     assert sum(group["max_workers"] for group in groups.values()) <= config["max_workers"]
 
 
-def test_every_node_names_its_image_as_rays_own_is_too_old_for_the_stack(config: dict[str, Any]) -> None:
+def test_every_node_sets_its_image(config: dict[str, Any]) -> None:
     assert all(group["node_config"]["ImageId"] for group in config["available_node_types"].values())
 
 
-def test_the_labels_that_the_file_tells_a_sweep_to_name_are_those_of_its_nodes(config: dict[str, Any]) -> None:
+def test_documented_labels_match_the_nodes(config: dict[str, Any]) -> None:
     from safecomm.spec.sweep import Cluster
 
     (section,) = re.findall(r"#   cluster:\n(?:#     .*\n)+", TEXT)
@@ -63,14 +63,14 @@ def test_the_labels_that_the_file_tells_a_sweep_to_name_are_those_of_its_nodes(c
     assert cluster.target.labels == cluster.judge.labels == groups["fleet"]
 
 
-def test_the_file_is_valid_with_the_lines_for_hosts_of_ones_own(config: dict[str, Any]) -> None:
+def test_file_is_valid_with_own_hosts(config: dict[str, Any]) -> None:
     own = yaml.safe_load("\n".join(re.findall(r"^#   (provider: .*|auth: .*)", TEXT, re.MULTILINE)))
     kept = {key: value for key, value in config.items() if key not in ("available_node_types", "head_node_type")}
     del kept["max_workers"]
     assert taken(kept | own)["max_workers"] == len(own["provider"]["worker_ips"])
 
 
-def test_the_token_reaches_the_nodes_and_every_command_on_them_asks_for_it(config: dict[str, Any]) -> None:
+def test_token_is_copied_and_required_on_all_nodes(config: dict[str, Any]) -> None:
     assert "~/.ray/auth_token" in config["file_mounts"]
     assert any("RAY_AUTH_MODE=token" in command and "~/.bashrc" in command for command in config["setup_commands"])
 
@@ -92,12 +92,12 @@ def test_the_dashboard_stays_on_the_head(config: dict[str, Any]) -> None:
     assert "--dashboard-host=127.0.0.1" in start
 
 
-def test_the_nodes_get_a_compiler_and_pythons_headers_which_triton_needs(config: dict[str, Any]) -> None:
+def test_nodes_get_a_compiler_and_python_headers(config: dict[str, Any]) -> None:
     (packages,) = [command for command in config["setup_commands"] if "apt-get install" in command]
     assert {"python3-dev", "build-essential", "python3-venv"} <= set(packages.split())
 
 
-def test_the_nodes_get_the_pinned_stack_and_a_bounded_object_store(config: dict[str, Any]) -> None:
+def test_nodes_get_pinned_packages_and_a_bounded_object_store(config: dict[str, Any]) -> None:
     assert any("scripts/install.sh" in command for command in config["setup_commands"])
     starts = [
         command
@@ -119,7 +119,7 @@ def pods(job: dict[str, Any]) -> list[dict[str, Any]]:
     return [group["template"]["spec"] for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]]
 
 
-def test_the_kubernetes_job_runs_a_sweep_that_there_is_with_the_ray_that_is_pinned(ray_job: dict[str, Any]) -> None:
+def test_kubernetes_job_runs_an_existing_sweep_with_the_pinned_ray(ray_job: dict[str, Any]) -> None:
     words = ray_job["entrypoint"].split()
     assert words[:4] == ["python", "-m", "safecomm", "run"] and (ROOT / words[4]).is_file()
     (pinned,) = re.findall(r"^ray==(.*)$", (ROOT / "locks" / "linux-x86_64-gpu.txt").read_text(), re.MULTILINE)
@@ -128,7 +128,7 @@ def test_the_kubernetes_job_runs_a_sweep_that_there_is_with_the_ray_that_is_pinn
     assert len(images) == 1 and images.pop().endswith(f"ray-{pinned}")
 
 
-def test_the_kubernetes_job_takes_keys_from_secrets_and_asks_for_a_token(ray_job: dict[str, Any]) -> None:
+def test_kubernetes_job_uses_secrets_and_a_token(ray_job: dict[str, Any]) -> None:
     for pod in pods(ray_job):
         for variable in pod["containers"][0]["env"]:
             if variable["name"] == "HF_HOME":
@@ -138,7 +138,7 @@ def test_the_kubernetes_job_takes_keys_from_secrets_and_asks_for_a_token(ray_job
     assert ray_job["rayClusterSpec"]["headGroupSpec"]["serviceType"] == "ClusterIP"
 
 
-def test_every_pod_shares_the_folder_that_the_job_writes_to_and_has_room_in_dev_shm(ray_job: dict[str, Any]) -> None:
+def test_every_pod_has_the_shared_folder_and_dev_shm(ray_job: dict[str, Any]) -> None:
     storage = ray_job["entrypoint"].split("--storage ")[1]
     for pod in pods(ray_job):
         mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
@@ -148,13 +148,13 @@ def test_every_pod_shares_the_folder_that_the_job_writes_to_and_has_room_in_dev_
         assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
 
 
-def test_the_kubernetes_job_has_the_pools_of_the_cluster_file(ray_job: dict[str, Any], config: dict[str, Any]) -> None:
+def test_kubernetes_job_has_the_cluster_files_pools(ray_job: dict[str, Any], config: dict[str, Any]) -> None:
     cluster = ray_job["rayClusterSpec"]
     labels = [group["labels"] for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]]
     assert labels == [group["labels"] for group in config["available_node_types"].values()]
 
 
-def test_the_slurm_script_parses_and_its_ray_commands_ask_for_a_token() -> None:
+def test_slurm_script_parses_and_requires_a_token() -> None:
     script = ROOT / "docs" / "slurm.sh"
     assert "#SBATCH --mem=0\n" in script.read_text(), "a job has all of a node's memory"
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0

@@ -1,7 +1,7 @@
-"""A small sweep, killed in the middle, gone on with as a submitted job, then asked for again.
+"""A small sweep that is killed, resumed as a submitted job, and then run again.
 
-Real Ray Tune, Ray Train with DeepSpeed ZeRO-3 on two ranks, Serve with vLLM, Ray Data, W&B offline; only the model is
-small.
+It uses real Ray Tune, Ray Train with DeepSpeed ZeRO-3 on two ranks, Serve with vLLM, Ray Data, and W&B offline; only
+the model is small.
 """
 
 import json
@@ -68,14 +68,14 @@ def test_the_job_prints_a_table_with_every_arm(finished: str) -> None:
     assert "n=" in finished
 
 
-def test_what_was_finished_before_the_kill_was_not_made_again(run: Path, interrupted: dict[str, float]) -> None:
+def test_work_finished_before_the_kill_is_not_repeated(run: Path, interrupted: dict[str, float]) -> None:
     after = stages(run.parent)
     assert interrupted
     assert interrupted == {stage: after[stage] for stage in interrupted}
     assert len(after) > len(interrupted)
 
 
-def test_every_shared_stage_was_made_once(run: Path) -> None:
+def test_every_shared_stage_ran_once(run: Path) -> None:
     made = [json.loads(path.read_text()) for path in run.parent.glob(f"store/finetune/*/{LINEAGE}")]
     assert len(made) == 3  # telecom alone, telecom with safety examples, safety alone
 
@@ -124,9 +124,7 @@ def test_no_secret_is_in_any_file_of_the_run(run: Path, finished: str) -> None:
             assert SECRET.encode() not in path.read_bytes(), path
 
 
-def test_asked_for_again_nothing_is_made_and_nothing_started(
-    run: Path, sweep_file: Path, environment: dict[str, str]
-) -> None:
+def test_rerun_computes_and_starts_nothing(run: Path, sweep_file: Path, environment: dict[str, str]) -> None:
     before = stages(run.parent)
     command = [sys.executable, "-m", "safecomm", "run", str(sweep_file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
@@ -136,7 +134,7 @@ def test_asked_for_again_nothing_is_made_and_nothing_started(
     assert "started" not in done.stdout
 
 
-def test_evaluate_asks_nothing_that_the_sweep_has_asked(
+def test_evaluate_reuses_the_sweeps_answers(
     run: Path, sweep_file: Path, lab: dict[str, Path], environment: dict[str, str], tmp_path: Path
 ) -> None:
     trials = pd.read_parquet(run / "trials.parquet")

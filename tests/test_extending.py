@@ -1,4 +1,4 @@
-"""The files of docs/extending.md, outside the package: they load, plan, run in a sweep, and mistakes get one line."""
+"""The code in docs/extending.md loads, plans and runs in a sweep, and mistakes are reported in one line."""
 
 import json
 import re
@@ -74,14 +74,14 @@ def test_extensions_plan_and_their_data_loads(sweep_file: Path) -> None:
     check_data(sweep)
 
 
-def test_a_resolved_sweep_reads_as_the_same_sweep(sweep_file: Path) -> None:
+def test_resolved_sweep_reads_back_equal(sweep_file: Path) -> None:
     sweep = read_sweep(sweep_file)
     resolved = sweep_file.with_name("sweep.json")
     resolved.write_text(json.dumps(sweep.resolved()))
     assert read_sweep(resolved) == sweep
 
 
-def test_arms_search_a_defense_by_its_own_name_and_record_whose_code_it_is(sweep_file: Path) -> None:
+def test_arms_use_the_defense_name_and_record_its_code(sweep_file: Path) -> None:
     sweep = read_sweep(sweep_file)
     point = {"shrink.factor": 0.25}
     (trial,) = seeded(sweep, "shrunk", point)
@@ -117,7 +117,7 @@ def test_the_search_and_the_plan_follow_a_defenses_traits(sweep_file: Path, stri
     assert make_plan(sweep, Resources(cpus=2, gpus=0), outcomes).max_lora_rank == 4 + (4 + 3)
 
 
-def test_an_edited_file_makes_its_results_anew(sweep_file: Path) -> None:
+def test_edited_file_invalidates_its_results(sweep_file: Path) -> None:
     def context() -> str:
         sweep = read_sweep(sweep_file)
         (trial,) = seeded(sweep, "shrunk", {"shrink.factor": 0.25})
@@ -141,7 +141,7 @@ def test_a_training_defense_changes_the_data(sweep_file: Path) -> None:
     assert sorted(e.prompt for e in training_set([], examples, (), 0)) == ["a", "b"]
 
 
-def test_a_judge_that_answers_amiss_is_named(sweep_file: Path) -> None:
+def test_judge_with_invalid_verdicts_is_named(sweep_file: Path) -> None:
     rows = pd.DataFrame({"response": ["take a ladder", "no", ""]})
     assert OwnJudge("j", "ladder_judge:LadderJudge").verdicts(rows) == ["unsafe", "safe", "unscored"]
     wrong = {"few": "[]", "odd": "['bad'] * len(rows)"}
@@ -151,7 +151,7 @@ def test_a_judge_that_answers_amiss_is_named(sweep_file: Path) -> None:
             OwnJudge("j", f"{name}:J").verdicts(rows)
 
 
-def test_a_stopping_rule_is_asked(sweep_file: Path) -> None:
+def test_user_stopping_rule_is_called(sweep_file: Path) -> None:
     from numpy import array
 
     rule = rule_of("quick_search:HalfAsSafe", 0.1, 0.05, 1, 1, TELECOM)
@@ -191,14 +191,14 @@ number = 3
         ("arms.shrunk=[{shrnk: {lowest: 8}}]", "there is no defense 'shrnk'"),
         ("evaluate.judges=[broken:number]", "is not a judge; make it a class with a method verdicts"),
         ("evaluate.judges=[{name: j, own: 'ladder_judge:LadderJudge', model: m}]", "takes no settings"),
-        ("evaluate.red_team=[broken:number]", "is no dataset; make it a safecomm.data.dataset.Dataset"),
+        ("evaluate.red_team=[broken:number]", "is not a dataset; make it a safecomm.data.dataset.Dataset"),
         ("evaluate.task=[pole_climbing:POLE_CLIMBING]", "can't be used as task data"),
         ("search.algorithm=broken:number", "is not a valid algorithm; make it a function or a class"),
         ("search.algorithm=tpee", "there is no algorithm 'tpee'; use grid, random"),
         ("search.racing.rule=broken:number", "is not a valid stopping rule"),
     ],
 )
-def test_an_extension_that_is_wrong_is_refused_with_its_place(sweep_file: Path, override: str, said: str) -> None:
+def test_invalid_extension_is_rejected_with_its_key(sweep_file: Path, override: str, said: str) -> None:
     sweep_file.with_name("broken.py").write_text(BROKEN)
     sweep_file.with_name("importing.py").write_text("1 / 0\n")
     sweep_file.with_name("needing.py").write_text("import no_such_package\n")
@@ -210,7 +210,7 @@ def test_an_extension_that_is_wrong_is_refused_with_its_place(sweep_file: Path, 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_guides_sweep_runs(sweep_file: Path) -> None:
+def test_guide_sweep_runs(sweep_file: Path) -> None:
     command = [sys.executable, "-m", "safecomm", "run", sweep_file.name]
     environment = offline(PYTHONPATH=str(ROOT))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)

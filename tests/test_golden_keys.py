@@ -1,4 +1,4 @@
-"""A sweep finds in the store what earlier versions of the project made: stages and records keep their names."""
+"""Store keys are unchanged, so that sweeps find the results of earlier versions."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -140,6 +140,6 @@ def other_names(storage: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("names", [lab_names, every_defense_names, other_names])
-def test_stages_and_records_keep_their_names(names: Callable[[Path], dict[str, list[str]]], tmp_path: Path) -> None:
+def test_stage_and_record_keys_are_unchanged(names: Callable[[Path], dict[str, list[str]]], tmp_path: Path) -> None:
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
     assert names(tmp_path) == golden[names.__name__]

@@ -1,4 +1,4 @@
-"""The installer: what it refuses in one line, what it does after an interruption, and what an image takes from it."""
+"""The installer: one-line errors, recovery after an interruption, and the images built from it."""
 
 import os
 import re
@@ -29,21 +29,21 @@ def command(folder: Path, name: str, text: str) -> Path:
 
 
 @pytest.mark.parametrize("version", ["Python 3.10.13", "Python 3.14.0"])
-def test_a_python_that_has_no_lock_is_named_with_those_that_have_one(version: str, tmp_path: Path) -> None:
+def test_unsupported_python_lists_the_supported_ones(version: str, tmp_path: Path) -> None:
     done = install(tmp_path / "venv", PYTHON=str(command(tmp_path, "python", version)))
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1 and "Python 3.11, 3.12 or 3.13" in done.stderr
     assert not (tmp_path / "venv").exists()
 
 
-def test_a_system_without_a_lock_is_told_which_have_one(tmp_path: Path) -> None:
+def test_unsupported_system_lists_the_supported_ones(tmp_path: Path) -> None:
     command(tmp_path, "uname", "Linux riscv64")
     done = install(tmp_path / "venv", PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=sys.executable, CODE="0")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert "no lock for Linux riscv64" in done.stderr and "Linux aarch64" in done.stderr
 
 
-def test_a_folder_that_is_no_environment_is_left_as_it_is(tmp_path: Path) -> None:
+def test_folder_that_is_not_an_environment_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("ten years of work")
     done = install(tmp_path, PYTHON=sys.executable)
     assert done.returncode == 1 and "not a virtual environment" in done.stderr
@@ -62,7 +62,7 @@ def package(site: Path, files: dict[str, str]) -> Path:
     return metadata
 
 
-def test_a_package_is_whole_only_with_its_record_and_all_that_it_lists(tmp_path: Path) -> None:
+def test_package_is_complete_only_with_its_record_and_files(tmp_path: Path) -> None:
     metadata = package(tmp_path, {"thing.py": "x = 1\n", "data.bin": "0123456789"})
     assert is_whole(metadata)
     (tmp_path / "data.bin").write_text("0123")
@@ -74,12 +74,12 @@ def test_a_package_is_whole_only_with_its_record_and_all_that_it_lists(tmp_path:
     assert not is_whole(metadata), "a package whose record was never written"
 
 
-def test_every_package_of_this_environment_is_whole() -> None:
+def test_every_package_of_this_environment_is_complete() -> None:
     site = Path(next(path for path in sys.path if path.endswith("site-packages")))
     assert [metadata.name for metadata in site.glob("*.dist-info") if not is_whole(metadata)] == []
 
 
-def test_the_images_copy_what_there_is_and_install_from_the_locks() -> None:
+def test_images_copy_existing_files_and_use_the_locks() -> None:
     stages = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL))
     assert stages.keys() == {"base", "gpu", "cpu"}
     assert "GPU=1 scripts/install.sh" in stages["gpu"] and "GPU=0 scripts/install.sh" in stages["cpu"]
@@ -87,12 +87,12 @@ def test_the_images_copy_what_there_is_and_install_from_the_locks() -> None:
         assert all((ROOT / source).exists() for source in sources.split()), sources
 
 
-def test_the_images_need_what_the_installer_reads() -> None:
+def test_images_include_what_the_installer_reads() -> None:
     ignored = {line.strip("/") for line in (ROOT / ".dockerignore").read_text().splitlines()}
     assert ignored.isdisjoint({"locks", "scripts", "safecomm", "sweeps", "pyproject.toml", "README.md", "LICENSE"})
 
 
-def test_what_a_job_leaves_behind_stays_out_of_the_images_too() -> None:
+def test_files_excluded_from_jobs_are_excluded_from_images() -> None:
     ignored = {line.removeprefix("**/") for line in (ROOT / ".dockerignore").read_text().splitlines()}
     left_behind = [line.strip("/") for line in (ROOT / ".rayignore").read_text().splitlines() if line[0] not in "#!"]
     assert set(left_behind) <= ignored

@@ -1,4 +1,4 @@
-"""A sweep whose ranks, trials, engines and nodes are killed under it comes to what an undisturbed one comes to."""
+"""A sweep whose ranks, trials, engines and nodes are killed gives the same results as an undisturbed one."""
 
 import sys
 import time
@@ -89,7 +89,7 @@ def undisturbed(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
         return run.finish()
 
 
-def test_a_killed_rank_trial_and_engine_change_nothing(
+def test_killed_rank_trial_and_engine_do_not_change_results(
     lab: dict[str, Path], tmp_path: Path, undisturbed: pd.DataFrame
 ) -> None:
     with running(sweep_with(tmp_path, lab, finetune={"save_every": 2}), offline()) as run:
@@ -119,7 +119,7 @@ def alive(nodes: Nodes, actor_class: str) -> set[str]:
     return {node for node, state in nodes.where(actor_class) if state == "ALIVE"}
 
 
-def test_lost_nodes_change_nothing_and_a_late_one_is_used(
+def test_lost_nodes_do_not_change_results_and_a_late_node_is_used(
     lab: dict[str, Path], tmp_path: Path, environment: dict[str, str], undisturbed: pd.DataFrame
 ) -> None:
     placed = {"finetune": {"labels": {"train": "yes"}, "spread": True}, "target": {"labels": {"fleet": "yes"}}}

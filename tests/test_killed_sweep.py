@@ -1,4 +1,4 @@
-"""A sweep whose driver is killed three times comes to what an undisturbed one comes to, and does nothing twice."""
+"""A sweep whose driver is killed three times gives the same results as an undisturbed one, and repeats no work."""
 
 import json
 import shutil
@@ -45,19 +45,19 @@ def storage(sweep_file: Path, killed: list[dict[str, float]]) -> Path:
     return sweep_file.parent / "runs"
 
 
-def test_what_was_finished_before_a_kill_was_not_made_again(storage: Path, killed: list[dict[str, float]]) -> None:
+def test_work_finished_before_a_kill_is_not_repeated(storage: Path, killed: list[dict[str, float]]) -> None:
     after = stages(storage)
     for before in killed:
         assert before == {stage: after[stage] for stage in before}
     assert len(killed[0]) < len(killed[1]) < len(killed[2]) < len(after)
 
 
-def test_every_shared_stage_was_made_once(storage: Path) -> None:
+def test_every_shared_stage_ran_once(storage: Path) -> None:
     made = [json.loads(path.read_text()) for path in storage.glob(f"store/finetune/*/{LINEAGE}")]
     assert len(made) == 3  # telecom alone, telecom with safety examples, safety alone
 
 
-def test_no_question_was_answered_twice(storage: Path) -> None:
+def test_no_prompt_was_answered_twice(storage: Path) -> None:
     answered = 0
     for folder in (storage / "store" / "responses").iterdir():
         asked = pd.concat([pd.read_parquet(part)["question_id"] for part in folder.glob("*.parquet")])
@@ -66,7 +66,7 @@ def test_no_question_was_answered_twice(storage: Path) -> None:
     assert answered
 
 
-def test_the_search_took_the_way_of_an_undisturbed_one(storage: Path, sweep_file: Path, tmp_path: Path) -> None:
+def test_search_matches_an_uninterrupted_one(storage: Path, sweep_file: Path, tmp_path: Path) -> None:
     """With fine-tunes of its own it would take a minute more, and they are the same: another test shows it."""
     for stage in ("data", "finetune"):
         shutil.copytree(storage / "store" / stage, tmp_path / "store" / stage)

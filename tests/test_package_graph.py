@@ -1,4 +1,4 @@
-"""The packages stand in one order, and none imports a later one; so a reader meets each before what is built on it."""
+"""Packages import only earlier ones, so that a reader meets each package before those that use it."""
 
 import ast
 import re
@@ -39,7 +39,7 @@ def test_no_package_imports_a_later_one() -> None:
     assert [(a, b) for a, imported in found.items() for b in imported if layer(b) > layer(a)] == []
 
 
-def test_every_top_level_name_has_a_place_and_there_are_at_most_sixteen() -> None:
+def test_every_top_level_name_has_a_layer_and_there_are_at_most_sixteen() -> None:
     top = {module.split(".")[1] for module in MODULES}
     assert top == {name.split(".")[0] for name in LAYERS}
     assert len(top) <= 16

@@ -1,4 +1,4 @@
-"""What the README says can be typed."""
+"""The README's commands, paths and examples work."""
 
 import re
 import subprocess
@@ -27,7 +27,7 @@ def test_ci_and_the_readme_run_the_same_tests() -> None:
 
 
 @pytest.mark.parametrize("verb", sorted(set(re.findall(r"safecomm ((?:data |lab |realign )?[a-z-]+)(?= |\n)", README))))
-def test_verbs_exist_and_explain_themselves(verb: str) -> None:
+def test_commands_exist_and_have_help(verb: str) -> None:
     help_text = subprocess.run(
         [sys.executable, "-m", "safecomm", *verb.split(), "--help"], capture_output=True, text=True
     )
@@ -42,12 +42,12 @@ def test_the_example_sweep_is_valid() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)|^\| `([^`]+)`", README, re.M))))
-def test_places_exist(path: tuple[str, str]) -> None:
+def test_paths_exist(path: tuple[str, str]) -> None:
     for place in re.split(r"`, `", "".join(path)):
         assert (ROOT / place).exists(), place
 
 
-def test_the_python_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_example_runs_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -56,7 +56,7 @@ SETS: dict[str, Dataset] = {
         questions=questions,
     ),
     "pubmedqa-artificial": Dataset(
-        title="PubMedQA: 211,269 questions made of titles, answered yes or no",
+        title="PubMedQA: 211,269 questions generated from titles, answered yes or no",
         roles=frozenset({"train"}),
         licence="MIT",
         source=Hub("qiaojin/PubMedQA", config="pqa_artificial", split="train"),

@@ -87,7 +87,7 @@ SETS: dict[str, Dataset] = {
     "hex-phi": Dataset(
         title="HEx-PHI: 300 harmful instructions in ten categories (arXiv 2310.03693)",
         roles=frozenset({"red_team"}),
-        licence="HEx-PHI's own; access is granted by hand",
+        licence="HEx-PHI's own; access is granted manually",
         source=Hub(
             "LLM-Tuning-Safety/HEx-PHI", split="train", options=(("header", None), ("column_names", ["prompt"]))
         ),

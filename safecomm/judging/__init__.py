@@ -1,1 +1,1 @@
-"""From answers to verdicts: judges, graders, and models measured side by side."""
+"""Labels answers with judges and graders, and compares models."""

@@ -1,4 +1,4 @@
-"""A model and its adapters measured side by side, outside a sweep: `safecomm evaluate`."""
+"""Compares a model with and without adapters, outside a sweep: `safecomm evaluate`."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -27,29 +27,29 @@ from safecomm.statistics.selection import module_type
 from safecomm.storage.store import Store
 
 BARE = "model"
-"""What the model without an adapter is called."""
+"""The name of the model without an adapter."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the engines run on."""
+    """The hardware for the engines."""
 
     target: Replicas
     judge: Replicas
     address: str | None = None
-    """A Ray cluster; without it Ray is started on this machine, if anything is to be asked."""
+    """A Ray cluster; by default Ray starts on this machine, and only if answers are missing."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What all the models came to."""
+    """The results of all models."""
 
     measured: list[Measured]
-    """The bare model first."""
+    """One per model, the bare model first."""
     rows: pd.DataFrame
-    """A row a model and answer, with the column `subject`."""
+    """A row per model and answer; the model is in the column `subject`."""
     judges: dict[str, JudgeAccuracy]
-    """judge -> how far it agrees with people, where labelled responses were given."""
+    """judge -> agreement with human labels; empty without labelled responses."""
 
 
 def compare(
@@ -63,18 +63,18 @@ def compare(
     labelled: Labelled | None = None,
     say: Callable[[str], None] = print,
 ) -> Comparison:
-    """Has a model, bare and with each adapter, answer what it has not answered before, and judges it.
+    """Measures a model without and with each adapter; generates only answers that are not in the store.
 
     Args:
         model: the model that the adapters were trained on.
-        adapters: PEFT folders; their folders' names stand for them.
+        adapters: PEFT folders; the folder names are the adapters' names.
         prompts: the benchmarks' prompts.
-        panel: who judges.
-        protocol: how the prompts are put.
-        store: keeps the answers.
-        hardware: what the engines run on.
-        labelled: responses that people have judged, which tell how far the judges are to be trusted.
-        say: gets lines of progress.
+        panel: the judges and the grader.
+        protocol: the generation settings.
+        store: the store of answers and verdicts.
+        hardware: the hardware for the engines.
+        labelled: responses with human labels, for measuring the judges.
+        say: called with progress lines.
 
     Raises:
         DataError: where a benchmark needs a grader and there is none.
@@ -126,7 +126,7 @@ def _start(
 
 
 def _adapters(folders: Sequence[Path]) -> dict[str, tuple[Path, Adapter]]:
-    """Returns folder's name -> folder and adapter."""
+    """Returns folder name -> folder and adapter."""
     found: dict[str, tuple[Path, Adapter]] = {}
     for folder in folders:
         path = folder.expanduser().absolute()

@@ -1,4 +1,4 @@
-"""How model judges are asked for a verdict, and how it is read from their answer."""
+"""Prompts for judge models, and parsing of their answers."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from safecomm.statistics.domain import TELECOM
 
 
 class Exchange(NamedTuple):
-    """What is to be judged."""
+    """A prompt and a response to judge."""
 
     prompt: str
     response: str
@@ -21,16 +21,16 @@ class Exchange(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a judge answered."""
+    """A judge's answer."""
 
     text: str
     scores: Iterable[float]
-    """Likelihood of each of the verdicts that it was held to; empty where it wrote freely."""
+    """Likelihood of each allowed verdict; empty if the answer was generated freely."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """One way of asking and of reading."""
+    """A prompt format and the parser for its answers."""
 
     question: Callable[[Exchange], Question]
     read: Callable[[Reply], str]
@@ -86,10 +86,10 @@ OUTPUTS = {
 
 
 def form_of(judge: ModelRef) -> Form:
-    """Returns a model judge's form.
+    """Returns the form of a judge model.
 
     Raises:
-        DataError: where its template can't be read or has no place for the response.
+        DataError: if its template can't be read or lacks a placeholder.
     """
     form = _form(judge)
     if not (arguments := judge.chat_template_kwargs):
@@ -166,7 +166,7 @@ def _held_to(verdicts: tuple[str, str], reply: Reply) -> str:
 
 
 def _template(path: Path) -> str:
-    """Reads a template, without the line break that editors put at the end; authors call the places differently."""
+    """Reads a template, without the newline that editors add at the end, and unifies the authors' placeholder names."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

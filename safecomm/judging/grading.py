@@ -1,4 +1,4 @@
-"""Grades what a model wrote against a reference answer, without a judge: `right`, `wrong` or `unscored`."""
+"""Grades a generated answer against a reference answer by rules: `right`, `wrong` or `unscored`."""
 
 import math
 import re
@@ -11,11 +11,11 @@ _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _GROUP = re.compile(r"([A-Z]+\d+(?:-[A-Z]+)?)")
 TOLERANCE = 1e-6
-"""Relative; numbers are compared as numbers, so `5.0` is `5`."""
+"""Relative tolerance; numbers are compared as numbers, so `5.0` equals `5`."""
 
 
 def boxed_number(response: str, reference: str) -> Grade:
-    r"""Compares the last \boxed{...} with the reference, as GSMA's TeleMath does: as numbers, or else as text."""
+    r"""Compares the last \boxed{...} with the reference like GSMA's TeleMath: as numbers if possible, else as text."""
     found = _BOXED.findall(response)
     if not found:
         return "unscored" if not response.strip() else "wrong"
@@ -26,7 +26,7 @@ def boxed_number(response: str, reference: str) -> Grade:
 
 
 def boxed_integer(response: str, reference: str) -> Grade:
-    r"""Compares the first whole number in the last \boxed{...}, as GSMA's TeleLogs does in its soft mode."""
+    r"""Compares the first whole number in the last \boxed{...}, like GSMA's TeleLogs in its soft mode."""
     found = _BOXED.findall(response)
     ours, theirs = (re.search(r"\d+", text) for text in (found[-1] if found else "", reference))
     if not response.strip() or theirs is None:
@@ -35,7 +35,7 @@ def boxed_integer(response: str, reference: str) -> Grade:
 
 
 def working_group(response: str, reference: str) -> Grade:
-    """Compares the first code of a 3GPP working group, e.g. RAN1 or SA2, as GSMA's 3gpp_tsg does."""
+    """Compares the first code of a 3GPP working group, e.g. RAN1 or SA2, like GSMA's 3gpp_tsg."""
     if not response.strip():
         return "unscored"
     found = _GROUP.search(response)
@@ -50,7 +50,7 @@ GRADERS: dict[str, Callable[[str, str], Grade]] = {
 
 
 def _number(text: str) -> float | None:
-    """Returns the number that a text is, but for a unit or LaTeX around it; None where it holds several or none."""
+    """Returns the number in a text, ignoring a unit or LaTeX around it, or None if there is not exactly one."""
     found = _NUMBER.findall(text.replace("\\,", "").replace("\\times 10^", "e").replace("{", "").replace("}", ""))
     return float(found[0].replace(",", "")) if len(found) == 1 else None
 

@@ -1,4 +1,4 @@
-"""Responses that people have judged, which tell how far a judge is to be trusted."""
+"""Responses with human labels, for measuring judges."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Labelled:
     """A file with the columns `prompt`, `response` and `unsafe`."""
 
     rows: pd.DataFrame
-    """With the columns `text`, `response` and `target`, as judges read them."""
+    """The judges' input, with the columns `text`, `response` and `target`."""
     unsafe: list[bool]
 
     @classmethod
@@ -28,7 +28,7 @@ class Labelled:
         """Reads a CSV, JSON, JSON Lines or Parquet file.
 
         Raises:
-            DataError: where a column or a label is missing, or nobody is called safe, or nobody unsafe.
+            DataError: if a column or a label is missing, or all labels are the same.
         """
         table = read_table(path)
         prompt, response, label = (table.column([name]) for name in ("prompt", "response", "unsafe"))
@@ -47,5 +47,5 @@ class Labelled:
 
 
 def measured_judges(judges: Sequence[Judge], labelled: Labelled) -> dict[str, JudgeAccuracy]:
-    """Returns judge -> how far it agrees with people."""
+    """Returns judge -> agreement with the human labels."""
     return {judge.name: judge_accuracy(judge.verdicts(labelled.rows), labelled.unsafe) for judge in judges}

@@ -1,6 +1,6 @@
-"""How a model is measured, in a sweep and by `safecomm evaluate`: it answers prompts, and the answers are judged.
+"""Measures a model, in a sweep and in `safecomm evaluate`: generates answers to prompts and judges them.
 
-Both keep and find answers under the same keys, so neither asks a model what the other asked it before.
+Both use the same store keys, so each reuses the other's answers and verdicts.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from safecomm.storage.versions import version
 
 @dataclass(frozen=True)
 class Subject:
-    """A model with one adapter, or bare."""
+    """The model with one adapter, or without."""
 
     adapter: Path | None = None
     """The adapter's folder."""
@@ -36,18 +36,18 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A model, what it is asked and who judges the answers."""
+    """A model, its prompts and the judges of its answers."""
 
     model: ModelFolder
     prompts: Sequence[Prompt]
     panel: Panel
     protocol: EvaluationProtocol
     store: Store
-    """Keeps the answers and the judges' replies."""
+    """The store of answers and of the judges' replies."""
 
     @property
     def questions(self) -> Questions:
-        """The prompts as they are put to the model."""
+        """The prompts in the form that the model receives."""
         return self.protocol.questions(self.prompts)
 
     def check_chat_templates(self) -> None:
@@ -61,11 +61,11 @@ class Measurement:
         self.panel.check_chat_templates()
 
     def responses(self, subject: Subject) -> Responses:
-        """Returns what a subject has answered so far."""
+        """Returns a subject's stored answers."""
         return Responses(self.store, {**self._way(subject), "version": version("responses")})
 
     def key(self, subject: Subject) -> dict[str, Any]:
-        """Returns all that decides a subject's judged rows."""
+        """Returns everything that determines a subject's judged rows."""
         return {
             **self._way(subject),
             "prompts": digest([prompt.as_key() for prompt in self.prompts]),
@@ -84,16 +84,16 @@ def measure(
     start: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, pd.DataFrame]:
-    """Asks subjects what they have not answered before, all in one pass, and judges every answer.
+    """Generates the missing answers of all subjects in one pass, and judges every answer.
 
     Args:
         measurement: the model, prompts, judges and store.
-        subjects: name -> the model with one adapter, or bare.
-        start: called before a model or a judge is asked, where its fleet may not have been started.
-        say: gets lines of progress.
+        subjects: name -> the model with one adapter, or without.
+        start: called before the first request to a model or judge; starts the fleets if necessary.
+        say: called with progress lines.
 
     Returns:
-        name -> a row per answer, as `judged` returns it.
+        name -> a row per answer, in the format of `judged`.
     """
 
     def ask(missing: Mapping[str, Questions]) -> Iterator[tuple[str, pd.DataFrame]]:

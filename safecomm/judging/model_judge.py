@@ -1,4 +1,4 @@
-"""Model judges: on engines of their own or behind a URL, they read an exchange and give a verdict on it."""
+"""Judge models, which label an exchange; they run on their own engines or behind a URL."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,12 +24,12 @@ from safecomm.storage.store import Store, digest
 from safecomm.storage.versions import version
 
 TEMPLATE_TOKENS = 1024
-"""What a judge's template may add to an exchange."""
+"""Maximum tokens that a judge's template adds to an exchange."""
 
 
 @dataclass(frozen=True)
 class ModelJudge:
-    """A judge that is a model. What it has judged once is kept like any other response."""
+    """A judge model. Its replies are stored like other models' answers."""
 
     name: str
     form: Form
@@ -55,14 +55,14 @@ class ModelJudge:
 
 @dataclass(frozen=True)
 class Panel:
-    """Who judges."""
+    """The judges and the grader."""
 
     judges: Sequence[ModelRef]
-    """Label answers to harmful prompts; the first decides."""
+    """The judges of answers to harmful prompts; the first one determines the attack success rate."""
     grader: ModelRef | None = None
-    """Compares free-form answers with the reference answer."""
+    """The model that compares free-form answers with reference answers."""
     models: Mapping[str, ModelFolder] = field(default_factory=dict)
-    """The models of those that run on engines of ours, by the judge's name."""
+    """Judge name -> model, for those that need engines here."""
 
     @property
     def names(self) -> list[str]:
@@ -81,7 +81,7 @@ class Panel:
     def seated(
         self, store: Store, engine: str, start: Callable[[], None] = lambda: None
     ) -> tuple[list[Judge], Judge | None]:
-        """Returns the judges and the grader, ready to be asked; see `judges_of`."""
+        """Returns the judges and the grader, ready for use; see `judges_of`."""
         judges, graders = (judges_of(refs, self.models, store, engine, start) for refs in (self.judges, self._graders))
         return judges, graders[0] if graders else None
 
@@ -107,14 +107,14 @@ def judges_of(
     engine: str,
     start: Callable[[], None] = lambda: None,
 ) -> list[Judge]:
-    """Returns the judges: those that are models keep their verdicts in the store, the others need none.
+    """Returns the judges; judge models keep their replies in the store.
 
     Args:
-        judges: the judges, the first of which decides.
-        models: the models of those that run here, by the judge's name.
-        store: where verdicts are kept.
-        engine: what runs the models.
-        start: called before a model is asked, where its fleet may not have been started.
+        judges: references to the judges; the first one determines the attack success rate.
+        models: judge name -> model, for those that need engines here.
+        store: the store of the replies.
+        engine: the inference engine.
+        start: called before the first request to a model; starts its fleet if necessary.
     """
 
     def ask(name: str, questions: Questions) -> Iterator[pd.DataFrame]:
@@ -136,7 +136,7 @@ def judges_of(
 
 
 def identity(ref: ModelRef, models: Mapping[str, ModelFolder]) -> str:
-    """Returns what stands for all that decides a judge's verdicts: its model and its words."""
+    """Returns a digest of everything that determines a judge's verdicts: its model and its prompt."""
     settings = ref.model_dump(exclude={"name", "template"})
     if ref.runs_here:
         settings["model"] = models[ref.name].identity
@@ -153,7 +153,7 @@ def judge_fleets(panel: Panel, target: Fleet, size: Replicas) -> list[Fleet]:
     Args:
         panel: the judges.
         target: the target's fleet.
-        size: the engines of each judge.
+        size: number and parallelism of each judge's engines.
     """
 
     def fleet(ref: ModelRef) -> Fleet:

@@ -1,4 +1,4 @@
-"""What several models' verdicts come to, beside each other: rates, differences, agreement of the judges."""
+"""Results of a comparison of models: rates, differences, and the judges' agreement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,28 +27,28 @@ from safecomm.storage.store import write_json
 
 @dataclass(frozen=True)
 class Measured:
-    """What one model, bare or with an adapter, came to."""
+    """The results of one model, with or without an adapter."""
 
     name: str
     rates: dict[str, Rate]
     differences: dict[str, RateDifference]
-    """metric -> difference to the reference on the same prompts; p-values corrected over all models (Holm)."""
+    """metric -> difference to the reference on the same prompts; p-values are Holm-corrected over all models."""
     agreements: dict[str, Agreement]
-    """`JUDGE, JUDGE` -> how far they agree on the harmful prompts."""
+    """`JUDGE, JUDGE` -> agreement on the harmful prompts."""
     corrected: dict[str, Rate]
-    """Attack success without the errors of the judge, for those measured on labelled responses."""
+    """Attack success corrected for the judge's errors, for judges measured against human labels."""
 
 
 def results_of(
     rows: Mapping[str, pd.DataFrame], reference: str, judges: Sequence[str], trusted: Mapping[str, JudgeAccuracy]
 ) -> list[Measured]:
-    """Returns what each model came to.
+    """Returns the results of each model.
 
     Args:
         rows: model -> its judged rows.
         reference: the model that the others are compared with.
         judges: the judges' names.
-        trusted: judge -> how far it agrees with people, for those of whom it is known.
+        trusted: judge -> agreement with human labels, if measured.
     """
     compared: dict[str, dict[str, RateDifference]] = {
         name: {
@@ -100,7 +100,7 @@ def _agreements(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Agreemen
 
 
 def disagreements(rows: pd.DataFrame, judges: Sequence[str]) -> pd.DataFrame:
-    """Returns the harmful prompts' rows whose judges do not all say the same."""
+    """Returns the rows of harmful prompts on which the judges disagree."""
     columns = verdict_columns(judges)
     harmful = rows[rows["kind"] == "red_team"]
     return harmful[harmful[columns].nunique(axis=1) > 1] if len(columns) > 1 and len(harmful) else harmful[:0]
@@ -114,10 +114,10 @@ def write_results(
     trusted: Mapping[str, JudgeAccuracy],
     **settings: Any,
 ) -> None:
-    """Writes what was found.
+    """Writes the results.
 
-    `results.json` has settings, rates, differences and agreements, `rows.parquet` the answers and verdicts,
-    `disagreements.csv` those that the judges see differently.
+    `results.json` has settings, rates, differences and agreements, `rows.parquet` the answers and verdicts, and
+    `disagreements.csv` the answers on which the judges disagree.
     """
     accuracy = {name: asdict(found) for name, found in trusted.items()}
     write_json(

@@ -1,4 +1,4 @@
-"""Verdicts: judges for harmful prompts, refusal phrases for harmless ones, the right answer for task questions."""
+"""Verdicts: from judges for harmful prompts, refusal phrases for harmless ones, answers for task questions."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,9 +26,9 @@ def judged(rows: pd.DataFrame, judges: Sequence[Judge], grader: Judge | None = N
     """Returns the rows with `verdict` and, for every judge after the first, `verdict@JUDGE`.
 
     Args:
-        rows: a row a prompt with its answer.
-        judges: who labels answers to harmful prompts.
-        grader: who compares free-form answers to task questions with the reference answer.
+        rows: a row per prompt and answer.
+        judges: the judges of answers to harmful prompts.
+        grader: the judge that compares free-form answers with reference answers.
     """
     labelled = rows.assign(verdict=[_verdict(row) for row in rows.to_dict("records")])
     harmful, open_ended = rows["kind"] == "red_team", rows["grading"] == BY_GRADER
@@ -40,16 +40,16 @@ def judged(rows: pd.DataFrame, judges: Sequence[Judge], grader: Judge | None = N
 
 
 def read_rows(evaluation: Path) -> pd.DataFrame:
-    """Reads the judged rows of a stored evaluation, whichever name it has for the kind `task`."""
+    """Reads the judged rows of a stored evaluation, and renames kinds that older versions named differently."""
     rows = pd.read_parquet(evaluation / ROWS)
     return rows.assign(kind=rows["kind"].map(current_name))
 
 
 def check_gradable(prompts: Iterable[Prompt], has_grader: bool) -> None:
-    """Refuses prompts whose answers nobody could grade.
+    """Checks that there is a grader if a benchmark needs one.
 
     Raises:
-        DataError: with the benchmark that needs a grader.
+        DataError: if not; the message starts with the benchmark.
     """
     for prompt in prompts:
         if prompt.grading == BY_GRADER and not has_grader:
@@ -60,12 +60,12 @@ def check_gradable(prompts: Iterable[Prompt], has_grader: bool) -> None:
 
 
 def verdict_columns(judges: Sequence[str]) -> list[str]:
-    """Returns the columns of the judges' verdicts."""
+    """Returns the names of the judges' verdict columns."""
     return ["verdict" if place == 0 else f"verdict@{judge}" for place, judge in enumerate(judges)]
 
 
 def _verdict(row: Mapping[Any, Any]) -> str:
-    """Returns the verdict on a prompt that needs no judge."""
+    """Returns the verdict of a task or over-refusal prompt, which needs no judge; else an empty string."""
     if row["kind"] == "task":
         return _answered(row)
     return _reaction(row["response"]) if row["kind"] == "over_refusal" else ""
@@ -86,7 +86,7 @@ def _likeliest(scores: list[float]) -> int:
 
 
 def _named(response: str, options: int) -> int | None:
-    """Returns the option whose letter an answer begins with."""
+    """Returns the option whose letter starts the answer."""
     found = _LETTER.match(response)
     place = ord(found[1].upper()) - ord("A") if found else options
     return place if place < options else None

@@ -1,1 +1,1 @@
-"""What a sweep takes, worked out before it runs: trials, GPUs, memory, and whether the cluster has it."""
+"""Plans a sweep before it runs: its trials, GPUs and memory, and whether the cluster has them."""

@@ -1,4 +1,4 @@
-"""The data that a sweep names: what it trains on and what it measures with."""
+"""Loads and checks a sweep's training sets and benchmarks."""
 
 import contextlib
 import functools
@@ -79,10 +79,10 @@ def split_prompts(sweep: Sweep, split: str, fetch: bool = True) -> list[Prompt]:
 
 
 def check_data(sweep: Sweep) -> None:
-    """Loads every dataset, and the file of labels, that the sweep names.
+    """Loads all datasets of a sweep, and its file of labels.
 
     Raises:
-        DataError: for the first that can't be read, with its place in the sweep.
+        DataError: if one can't be read or is empty; the message starts with its key in the sweep.
     """
     section, evaluate = sweep.finetune, sweep.evaluate
     trained_on = {f"finetune.data.{place}": ref for place, ref in enumerate(section.data)}
@@ -173,7 +173,7 @@ def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetR
 
 @contextmanager
 def _placed(key: str) -> Iterator[None]:
-    """Leads what is wrong with a file by its place in the sweep."""
+    """Prefixes error messages with a key of the sweep."""
     try:
         yield
     except DataError as error:

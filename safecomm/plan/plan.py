@@ -1,4 +1,4 @@
-"""What a sweep would run and on what, worked out before anything runs."""
+"""Computes a sweep's trials and their placement before anything runs."""
 
 import math
 from collections.abc import Iterable
@@ -28,24 +28,24 @@ from safecomm.spec.arms import dimensions
 
 @dataclass(frozen=True)
 class ArmPlan:
-    """One arm in numbers, over all seeds."""
+    """The number of an arm's trials, over all seeds."""
 
     settings: int
-    """Settings that are asked for."""
+    """Requested settings."""
     trials: int
-    """Those that come to something of their own, as far as it is known; at most so many are measured."""
+    """Distinct settings, as far as known before the run; the maximum number of trials."""
     done: int
     """Trials that are already finished."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What one model is asked."""
+    """The number of prompts per model."""
 
     search: int
-    """To measure a trial of the search, at most."""
+    """Maximum per trial of the search."""
     report: int
-    """To publish a point."""
+    """Per point on the report split."""
     judged: int
     """Answers of either that judges read, by each judge."""
     overlaps: tuple[str, ...] = ()
@@ -53,16 +53,16 @@ class Prompts:
     power: tuple[str, ...] = ()
     """What the report split can show (see `power`)."""
     unknown: str = ""
-    """Why they could not be counted, where a benchmark can't be loaded here."""
+    """Why the prompts could not be counted, e.g. because a benchmark is not available here; empty if they were."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep in numbers."""
+    """The trials, prompts and hardware of a sweep."""
 
     arms: dict[str, ArmPlan]
     finetunes: int | None
-    """Distinct fine-tunes; None where a range leaves it to the search."""
+    """Distinct fine-tunes; None if they depend on the search."""
     finetunes_done: int
     """Fine-tunes that already exist."""
     prompts: Prompts
@@ -81,7 +81,7 @@ class Plan:
     max_lora_rank: int
     """The largest rank that an adapter of this sweep can have."""
     memory: list[str]
-    """What each GPU needs, in words."""
+    """The memory that each GPU needs, as text."""
 
     @property
     def trials(self) -> int:
@@ -107,13 +107,13 @@ class Plan:
 
 
 def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, *, fetch: bool = True) -> Plan:
-    """Works out the trials and their placement.
+    """Computes the trials and their placement.
 
     Args:
         sweep: the sweep.
-        resources: what it is to run on.
-        equivalent: tells which settings come to the same.
-        fetch: whether prompts that are not on this machine are fetched, to be counted.
+        resources: the available hardware.
+        equivalent: determines which settings are equivalent.
+        fetch: whether to download benchmarks that are not available locally, to count their prompts.
 
     Raises:
         PlacementError: when the hardware can't hold the fleet and one fine-tune at the same time.
@@ -185,10 +185,10 @@ def _prompts(sweep: Sweep, fetch: bool) -> Prompts:
 
 
 def _memory(sweep: Sweep, rank: int) -> list[str]:
-    """Says what each GPU needs.
+    """Describes the memory that each GPU needs.
 
     Raises:
-        PlacementError: where something can't fit, whatever the estimates are worth.
+        PlacementError: if even the certain part of the memory does not fit.
     """
     if sweep.cluster.gpu_memory is None:
         return ["not estimated: say in cluster.gpu_memory how many GiB a GPU has"]
@@ -218,7 +218,7 @@ def _largest_rank(sweep: Sweep) -> int:
 
 
 def _rank(sweep: Sweep, chain: list[Step]) -> int:
-    """Returns the largest rank that an arm's adapter can have: as trained, and what its realignments add."""
+    """Returns the largest rank of an arm's adapter: the trained rank plus the rank that its realignments add."""
     section = sweep.finetune.lora.r
     steps = [step.settings for step in chain]
     trained = [rank for step in steps if isinstance(step, TrainingDefense) and (rank := step.trained_rank())]

@@ -1,4 +1,4 @@
-"""The versions of the stages: what their keys in the store count of the code that makes them."""
+"""The versions of the stages' code, which are part of their store keys."""
 
 VERSIONS = {
     "finetune": 4,
@@ -9,12 +9,12 @@ VERSIONS = {
     "evaluation": 1,  # 1: splits and intervals by cluster of prompts
     "judges": 1,
 }
-"""Raise a stage's version when a change to its code gives other results for the same inputs; never lower one.
+"""Raise a stage's version when a code change gives other results for the same inputs; never lower one.
 
-Only that stage and those that build on it are made again:
+Only that stage and the stages that depend on it are computed again:
 
-- `finetune`: the training, or the mixing of its data. Everything is trained and measured again.
-- `profile`: the alignment profile. Realigned adapters that use it follow.
+- `finetune`: training, or mixing of the training data. Everything is trained and measured again.
+- `profile`: the alignment profile, and then the adapters that depend on it.
 - `realign`: the defenses that act on an adapter.
 - `responses`: how a model is asked, or its answer read: chat template, sampling, likelihoods of options.
 - `replies`: how a judge or grader that is a model is asked.
@@ -25,5 +25,5 @@ Only that stage and those that build on it are made again:
 
 
 def version(*stages: str) -> int:
-    """Returns the version of a stage's output that holds what several stages made: no raise leaves the sum as it is."""
+    """Returns the version of an output that depends on several stages: the sum, which every raise changes."""
     return sum(VERSIONS[stage] for stage in stages)

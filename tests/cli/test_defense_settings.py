@@ -1,4 +1,4 @@
-"""A defense's settings are stated once: the command line, the documentation and the sweep file say the same."""
+"""Command line, documentation and sweep file agree with the defenses' settings classes."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def test_every_realignment_is_a_command() -> None:
 
 
 @pytest.mark.parametrize("name", REALIGNMENTS)
-def test_options_are_the_settings_with_their_help_and_defaults(name: str) -> None:
+def test_options_match_settings_help_and_defaults(name: str) -> None:
     command, fields = COMMANDS[name.replace("_", "-")], DEFENSES[name].model_fields
     options = {option.name: option for option in command.params}
     assert list(fields) == [option for option in options if option in fields]
@@ -45,19 +45,19 @@ def test_options_are_the_settings_with_their_help_and_defaults(name: str) -> Non
         assert option.help.endswith(PER_TYPE) == is_level(setting)
 
 
-def test_the_help_on_the_terminal_is_that_of_the_settings() -> None:
+def test_terminal_help_matches_settings() -> None:
     command = [sys.executable, "-m", "safecomm", "realign", "safe-merge", "--help"]
     shown = words(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     for field in DEFENSES["safe_merge"].model_fields.values():
         assert words(field.description) in shown
 
 
-def test_the_page_is_that_of_the_settings() -> None:
+def test_docs_page_matches_settings() -> None:
     written = (Path(__file__).parents[2] / "docs" / "defenses.md").read_text(encoding="utf-8")
     assert written == page(), "python -m safecomm.cli.defense_page > docs/defenses.md"
 
 
-def test_the_schema_of_a_sweep_has_every_setting() -> None:
+def test_sweep_schema_has_every_setting() -> None:
     sections = Sweep.model_json_schema()["$defs"]
     assert set(sections["Defenses"]["properties"]) == set(DEFENSES)
     for defense in DEFENSES.values():
@@ -67,11 +67,11 @@ def test_the_schema_of_a_sweep_has_every_setting() -> None:
         }
 
 
-def test_a_name_of_the_registry_is_the_class_s_own() -> None:
+def test_registry_names_match_class_names() -> None:
     assert {name: defense.name for name, defense in DEFENSES.items()} == {name: name for name in DEFENSES}
 
 
-def test_names_that_a_sweep_takes_are_those_of_the_registries() -> None:
+def test_sweep_names_match_registries() -> None:
     from safecomm.judging.judges import JUDGES
 
     assert set(ALGORITHMS) == {*SAMPLERS, "grid"}

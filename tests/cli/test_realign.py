@@ -1,4 +1,4 @@
-"""What `safecomm realign`, `profile` and `extract-lora` write is what the defenses make; mistakes get one line."""
+"""`safecomm realign`, `profile` and `extract-lora` write the defenses' output, and report mistakes in one line."""
 
 import json
 import shutil
@@ -90,14 +90,14 @@ def test_every_defense_writes_an_adapter_with_its_lineage(
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "aligned"), str(out))
 
 
-def test_scale_needs_the_adapter_alone(safecomm: Safecomm, models: list[str], tmp_path: Path) -> None:
+def test_scale_needs_only_the_adapter(safecomm: Safecomm, models: list[str], tmp_path: Path) -> None:
     out = tmp_path / "half"
     assert safecomm("realign", "scale", models[2], "--factor=0.5", "--out", out)[0] == 0
     before, after = Adapter.load(tmp_path / "adapter").modules, Adapter.load(out).modules
     assert all(after[name].scaling == 0.5 * before[name].scaling for name in before)
 
 
-def test_a_full_model_becomes_an_adapter_or_is_projected(safecomm: Safecomm, models: list[str], tmp_path: Path) -> None:
+def test_full_models_are_extracted_or_projected(safecomm: Safecomm, models: list[str], tmp_path: Path) -> None:
     model = LlamaForCausalLM.from_pretrained(tmp_path / "aligned")
     with torch.no_grad():
         for weight in model.parameters():
@@ -115,7 +115,7 @@ def test_a_full_model_becomes_an_adapter_or_is_projected(safecomm: Safecomm, mod
     AutoModelForCausalLM.from_pretrained(tmp_path / "projected")
 
 
-def test_profile_prints_every_module_as_a_table_and_as_json(safecomm: Safecomm, models: list[str]) -> None:
+def test_profile_prints_a_table_or_json(safecomm: Safecomm, models: list[str]) -> None:
     _, table, _ = safecomm("profile", *models)
     rows = json.loads(safecomm("profile", *models, "--json")[1])["modules"]
     assert len(rows) == 4
@@ -190,7 +190,7 @@ def _config(**settings: Any) -> Callable[[Path], None]:
         (None, ["--lowest=1", "--projection=exact"], "'gram' or 'subspace'"),
     ],
 )
-def test_bad_input_gets_one_line_and_writes_nothing(
+def test_bad_input_prints_one_line_and_writes_nothing(
     safecomm: Safecomm,
     models: list[str],
     tmp_path: Path,
@@ -206,14 +206,14 @@ def test_bad_input_gets_one_line_and_writes_nothing(
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
 
-def test_a_folder_that_is_there_already_is_left_alone(safecomm: Safecomm, models: list[str], tmp_path: Path) -> None:
+def test_existing_folders_are_not_changed(safecomm: Safecomm, models: list[str], tmp_path: Path) -> None:
     before = sorted(path.name for path in (tmp_path / "safe").iterdir())
     code, _, told = safecomm("realign", "safe-lora", *models, "--lowest=1", "--out", tmp_path / "safe")
     assert code == 2 and "already exists" in told
     assert sorted(path.name for path in (tmp_path / "safe").iterdir()) == before
 
 
-def test_the_defenses_need_neither_ray_nor_vllm() -> None:
+def test_defenses_need_neither_ray_nor_vllm() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('ray', 'vllm', 'deepspeed', 'wandb')));"
         "import safecomm.defenses, safecomm.cli.defenses"
@@ -252,7 +252,7 @@ def test_the_reference_output_is_reproduced(projected: Path) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_vllm_generates_with_the_result_as_peft_does(
+def test_vllm_and_peft_generate_the_same(
     safecomm: Safecomm, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")

@@ -1,4 +1,4 @@
-"""A cluster that can't be had is told in one line, at once."""
+"""An unreachable cluster is reported immediately, in one line."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def dead_port() -> int:
         return server.server_port
 
 
-def test_an_address_that_nobody_answers_on_is_told_at_once(dead_port: int) -> None:
+def test_unreachable_address_is_reported_immediately(dead_port: int) -> None:
     """Ray tries for two minutes, and ends the process."""
     started = time.monotonic()
     with (
@@ -60,13 +60,13 @@ def test_an_address_that_nobody_answers_on_is_told_at_once(dead_port: int) -> No
     assert time.monotonic() - started < 10
 
 
-def test_a_dashboards_address_is_no_address_to_run_on() -> None:
+def test_dashboard_address_is_rejected_as_cluster_address() -> None:
     with pytest.raises(ClusterError, match="safecomm submit"):
         check_ray_address("http://127.0.0.1:8265")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:", "127.0.0.1:port", "http://"])
-def test_an_address_without_a_port_is_refused(address: str) -> None:
+def test_address_without_port_is_rejected(address: str) -> None:
     with pytest.raises(ClusterError):
         check_ray_address(address)
 
@@ -83,7 +83,7 @@ except SafecommError as error:
 
 
 @pytest.mark.parametrize("token", ["wrong", "none", "off"])
-def test_a_token_that_is_wrong_or_missing_is_told_in_one_line(dashboard: str, token: str, tmp_path: Path) -> None:
+def test_wrong_or_missing_token_is_reported_in_one_line(dashboard: str, token: str, tmp_path: Path) -> None:
     """In a process of its own, for Ray reads its token once."""
     file = tmp_path / "token"
     if token == "wrong":
@@ -98,13 +98,13 @@ def test_a_token_that_is_wrong_or_missing_is_told_in_one_line(dashboard: str, to
     assert {"wrong": str(file), "none": "there is no token in", "off": "off here"}[token] in line
 
 
-def test_what_is_said_of_the_token_never_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_about_the_token_never_contain_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     assert TOKEN not in token_state()
 
 
-def test_submit_says_in_one_line_that_nobody_answers(dead_port: int, tmp_path: Path) -> None:
+def test_submit_reports_an_unreachable_cluster_in_one_line(dead_port: int, tmp_path: Path) -> None:
     from safecomm.cli import app
 
     address = f"http://127.0.0.1:{dead_port}"

@@ -1,4 +1,4 @@
-"""A sweep that is submitted to a cluster: stopped and killed it leaves nothing, and its secrets are nowhere."""
+"""Submitted sweeps: a stopped or killed job leaves no processes, and secrets never leak."""
 
 import json
 import os
@@ -150,7 +150,7 @@ def test_a_stopped_job_says_so_and_leaves_no_process(stopped: Submission, head: 
     assert left_at_last(head, stopped.job) == []
 
 
-def test_submitted_again_it_goes_on_and_then_finishes_from_the_store(
+def test_resubmitted_sweep_resumes_and_reuses_the_store(
     finished: Submission, checkout: Path, head: Head, environment: dict[str, str]
 ) -> None:
     assert "every arm's best point" in finished.said
@@ -160,7 +160,7 @@ def test_submitted_again_it_goes_on_and_then_finishes_from_the_store(
     assert "started" not in again.said and stages(checkout / "runs") == made
 
 
-def test_it_says_where_to_look_and_which_secrets_the_cluster_lacks(finished: Submission, checkout: Path) -> None:
+def test_submit_prints_where_to_look_and_missing_secrets(finished: Submission, checkout: Path) -> None:
     assert (checkout / "runs" / "small" / "report.html").is_file()
     assert finished.line("report") == str(checkout / "runs" / "small" / "report.html")
     assert list(Path("/").glob(finished.line("trials' logs").removeprefix("tail -f /")))
@@ -186,7 +186,7 @@ def test_no_secret_is_in_the_jobs_api_the_logs_the_upload_or_the_run(
     assert not [secret for secret in secrets if secret in finished.said]
 
 
-def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(
+def test_ctrl_c_keeps_the_job_running_and_prints_how_to_stop_it(
     finished: Submission, checkout: Path, head: Head, environment: dict[str, str]
 ) -> None:
     shutil.rmtree(checkout / "runs" / "small")

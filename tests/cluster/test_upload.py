@@ -1,4 +1,4 @@
-"""What goes to the cluster with a job: the code and the sweeps, no data, no results, no secret."""
+"""A job's upload contains the code and the sweeps, but no data, results or secrets."""
 
 import shutil
 import zipfile
@@ -41,7 +41,7 @@ def packed(folder: Path, tmp_path: Path) -> set[str]:
     return set(zipfile.ZipFile(tmp_path / "package.zip").namelist())
 
 
-def test_a_checkout_is_sent_without_data_results_weights_or_secrets(checkout: Path, tmp_path: Path) -> None:
+def test_upload_excludes_data_results_weights_and_secrets(checkout: Path, tmp_path: Path) -> None:
     names = packed(checkout, tmp_path)
     assert {"safecomm/__main__.py", "safecomm/data/mixing.py", "sweeps/lab.yaml", "pyproject.toml"} <= names
     tops = {name.partition("/")[0] for name in names}
@@ -49,12 +49,12 @@ def test_a_checkout_is_sent_without_data_results_weights_or_secrets(checkout: Pa
     assert (tmp_path / "package.zip").stat().st_size < 8e6
 
 
-def test_ray_job_submit_leaves_the_same_behind() -> None:
+def test_ray_job_submit_excludes_the_same_files() -> None:
     lines = (ROOT / ".rayignore").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == list(EXCLUDES)
 
 
-def test_a_file_with_a_secret_of_this_environment_is_not_sent(
+def test_files_with_an_environment_secret_are_not_uploaded(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
@@ -64,7 +64,7 @@ def test_a_file_with_a_secret_of_this_environment_is_not_sent(
     assert SECRET not in str(told.value)
 
 
-def test_what_is_too_large_is_refused_and_named(
+def test_too_large_uploads_are_rejected_by_name(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "MAX_BYTES", 10_000)

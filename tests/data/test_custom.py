@@ -1,4 +1,4 @@
-"""A user's own file becomes a benchmark by the names of its columns."""
+"""Users' own files become benchmarks by their column names."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_multiple_choice_takes_letters_and_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("first", "right"), [(0, 1), (1, 0)])
-def test_options_in_columns_of_their_own_and_numbered_answers(tmp_path: Path, first: int, right: int) -> None:
+def test_options_in_separate_columns_and_numbered_answers(tmp_path: Path, first: int, right: int) -> None:
     path = tmp_path / "own.csv"
     path.write_text("q,a,b,c,key\nWhich?,one,two,,1\n")
     columns = Columns("q", choices=("a", "b", "c"), answer="key", first=first)
@@ -58,14 +58,14 @@ def test_options_in_columns_of_their_own_and_numbered_answers(tmp_path: Path, fi
     assert (row.options, row.answer) == (("A", "B"), right)
 
 
-def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+def test_missing_column_lists_the_existing_ones(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("q,a\nWhich?,one\n")
     with pytest.raises(DataError, match=r"acme: .*no column question; its columns are: q, a"):
         load_prompts("acme", path, columns=Columns("question"), kind="red_team")
 
 
-def test_answers_in_words_carry_their_reference(tmp_path: Path) -> None:
+def test_free_form_answers_have_a_reference(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("q,a\nHow many?,Two\nHow few?,\n")
     loaded = load_prompts("acme", path, columns=Columns("q", reference="a"), kind="task")
@@ -73,7 +73,7 @@ def test_answers_in_words_carry_their_reference(tmp_path: Path) -> None:
     assert loaded.skipped == {"no reference answer": 1}
 
 
-def test_shuffled_options_keep_the_right_one_and_change_its_place(tmp_path: Path) -> None:
+def test_shuffling_options_keeps_and_moves_the_right_one(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("q,a,b,c,key\n" + "".join(f"Question {n}?,right {n},wrong,other,A\n" for n in range(60)))
     columns = Columns("q", choices=("a", "b", "c"), answer="key")
@@ -90,7 +90,7 @@ def test_shuffled_options_keep_the_right_one_and_change_its_place(tmp_path: Path
         load_prompts("lab-harm", shuffle=1)
 
 
-def test_a_blank_option_keeps_its_letter(tmp_path: Path) -> None:
+def test_blank_option_keeps_its_letter(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("q,a,b,c,d,key\nWhich?,one,,three,four,C\nWhich now?,one,,three,four,B\n")
     columns = Columns("q", choices=("a", "b", "c", "d"), answer="key")
@@ -100,7 +100,7 @@ def test_a_blank_option_keeps_its_letter(tmp_path: Path) -> None:
     assert loaded.skipped == {"no right answer": 1}
 
 
-def test_a_question_is_on_one_side_whatever_its_options(tmp_path: Path) -> None:
+def test_split_does_not_depend_on_options(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     lines = [f"Question {n}?,right {n},wrong {other},A\n" for n in range(40) for other in range(3)]
     path.write_text("q,a,b,key\n" + "".join(lines))

@@ -1,4 +1,4 @@
-"""Local files: every published format is read, and every unsound one gives one clear message with the path."""
+"""Local files: all published formats load, and broken files give one clear message with the path."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def test_csv_with_newlines_in_fields_and_a_byte_order_mark(tmp_path: Path):
         ("lines_despite_its_name.json", "\r\n".join(map(json.dumps, ROWS))),
     ],
 )
-def test_json_in_all_its_forms(tmp_path: Path, name: str, content: str):
+def test_json_in_all_forms(tmp_path: Path, name: str, content: str):
     assert read_table(written(tmp_path / name, content)).rows == ROWS
 
 
@@ -73,7 +73,7 @@ def test_zip_archives_with_and_without_aes(tmp_path: Path, password: str):
     assert read_table(file, password=password).rows == ROWS
 
 
-def test_a_folder_gives_its_published_file(tmp_path: Path):
+def test_folder_finds_its_published_file(tmp_path: Path):
     as_csv(tmp_path / "Goals.CSV")
     written(tmp_path / "LICENSE.txt", "no data")
     assert read_table(tmp_path, ["rows.json", "goals.csv"]).rows == ROWS
@@ -81,7 +81,7 @@ def test_a_folder_gives_its_published_file(tmp_path: Path):
         read_table(tmp_path, ["rows.json", "other.csv"])
 
 
-def test_surplus_fields_are_kept_apart(tmp_path: Path):
+def test_extra_fields_are_kept_separately(tmp_path: Path):
     """So that a reader can count the row instead of using half a prompt."""
     table = read_table(written(tmp_path / "a.csv", "goal,target\nfirst, with a comma,one\n"))
     assert table.rows[0][SURPLUS] == ["one"]
@@ -109,14 +109,14 @@ def test_a_missing_file(tmp_path: Path):
         ("a.pdf", "%PDF", "unknown file type; supported: .csv"),
     ],
 )
-def test_unsound_files(tmp_path: Path, name: str, content: str | bytes, message: str):
+def test_broken_files(tmp_path: Path, name: str, content: str | bytes, message: str):
     file = written(tmp_path / name, content)
     with pytest.raises(DataError, match=message) as caught:
         read_table(file)
     assert str(caught.value).startswith(str(file))
 
 
-def test_archives_that_do_not_open(tmp_path: Path):
+def test_unreadable_archives(tmp_path: Path):
     locked = zipped(tmp_path / "locked.zip", {"rows.json": json.dumps(ROWS)}, "another word")
     for password in ("opensesame", ""):
         with pytest.raises(DataError, match=r"locked\.zip: the published password does not open it"):

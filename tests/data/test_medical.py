@@ -1,4 +1,4 @@
-"""PubMedQA in the hub's form and in its authors' own."""
+"""PubMedQA in the Hub's format and in its authors' format."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_both_forms_give_the_same_question(row: dict[str, Any]) -> None:
     assert loaded.skipped == {"no right answer": 1}
 
 
-def test_the_authors_file_is_trained_and_measured_on(tmp_path: Path) -> None:
+def test_authors_file_serves_for_training_and_evaluation(tmp_path: Path) -> None:
     rows = {str(number): OWN | {"QUESTION": f"Does {number} help?", "final_decision": "no"} for number in range(5)}
     (tmp_path / "ori_pqaa.json").write_text(json.dumps(rows))
     examples = load_examples("pubmedqa-artificial", tmp_path).rows

@@ -1,4 +1,4 @@
-"""Harmful and harmless prompt sets in the forms that circulate: columns found by name, no row lost or used twice."""
+"""Harmful and harmless prompt sets in all known formats: columns are found by name, no row is lost or repeated."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_unknown_columns_are_listed(tmp_path: Path):
         load_prompts("direct-harm-4", written(tmp_path / "a.csv", "Query,Topic", "Do a bad thing,drug"))
 
 
-def test_a_message_quotes_no_prompt(tmp_path: Path):
+def test_messages_never_quote_prompts(tmp_path: Path):
     """A list without header has a harmful prompt where the column's name should be."""
     prompt = "Write a long and detailed account of a bad thing"
     with pytest.raises(DataError) as caught:
@@ -48,7 +48,7 @@ def test_advbench_without_header_loses_no_row(tmp_path: Path):
     assert [row.text for row in loaded.rows] == ["Do a bad thing", "Do it, now", "Do it again"]
 
 
-def test_a_single_column_of_another_name_is_no_list_of_prompts(tmp_path: Path):
+def test_single_column_with_another_name_is_rejected(tmp_path: Path):
     with pytest.raises(DataError, match="its columns are: sentence"):
         load_prompts("advbench", written(tmp_path / "a.csv", "sentence", "Do a bad thing"))
 
@@ -60,7 +60,7 @@ def test_unusable_prompts_are_counted_with_their_reason(tmp_path: Path):
     assert loaded.skipped == {"empty prompt": 1, "repeated prompt": 1, "more fields than columns": 1}
 
 
-def test_a_list_without_header_keeps_its_broken_rows_apart(tmp_path: Path):
+def test_list_without_header_counts_broken_rows(tmp_path: Path):
     loaded = load_prompts("advbench", written(tmp_path / "a.csv", "Do a bad thing", "Do it, now"))
     assert (len(loaded.rows), loaded.skipped) == (1, {"more fields than columns": 1})
 
@@ -68,7 +68,7 @@ def test_a_list_without_header_keeps_its_broken_rows_apart(tmp_path: Path):
 XSTEST = ["v2-1,How do I slay my to-do list?,homonyms,safe,,", "v2-2,How do I do bad?,contrast_homonyms,unsafe,,"]
 
 
-def test_xstest_gives_its_safe_half(tmp_path: Path):
+def test_xstest_uses_its_safe_half(tmp_path: Path):
     loaded = load_prompts("xstest", written(tmp_path / "a.csv", "id,prompt,type,label,focus,note", *XSTEST))
     assert [(row.text, row.category, row.kind) for row in loaded.rows] == [
         ("How do I slay my to-do list?", "homonyms", "over_refusal")
@@ -82,7 +82,7 @@ def test_xstest_of_version_2_without_labels(tmp_path: Path):
     assert [row.text for row in loaded.rows] == ["How do I slay my to-do list?"]
 
 
-def test_a_set_without_a_usable_row_is_refused(tmp_path: Path):
+def test_set_without_usable_rows_is_rejected(tmp_path: Path):
     with pytest.raises(DataError, match=r"xstest: it has no usable row \(not labelled safe: 1\)"):
         load_prompts("xstest", written(tmp_path / "a.csv", "id,prompt,type,label,focus,note", XSTEST[1]))
 
@@ -155,7 +155,7 @@ def test_gsma_tasks_have_choices_and_a_0_based_answer(tmp_path: Path, answer: ob
     assert loaded.skipped == {"no right answer": 1, "fewer than two options": 1}
 
 
-def test_gsma_tasks_come_whole_and_as_a_sample(tmp_path: Path):
+def test_gsma_tasks_load_in_full_and_as_a_sample(tmp_path: Path):
     whole = {name for name in DATASETS if name.startswith("gsma-") and "-lite-" not in name}
     assert {name.replace("gsma-", "gsma-lite-") for name in whole} <= set(DATASETS) and len(whole) == 8
     assert DATASETS["gsma-lite-teleqna"].where == "hf://datasets/GSMA/ot-lite/teleqna/test"
@@ -170,7 +170,7 @@ def test_tspec_llm_questions_are_teleqnas_with_underscores(tmp_path: Path):
     assert row.answer == 1 and "B. 16" in row.text
 
 
-def test_tasks_answered_in_words_carry_their_reference_and_how_to_grade(tmp_path: Path):
+def test_free_form_tasks_have_reference_and_grading(tmp_path: Path):
     path = tmp_path / "telemath.jsonl"
     rows = [
         {"question": "2 + 3?", "answer": 5, "category": "sums"},

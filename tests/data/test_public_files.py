@@ -1,4 +1,4 @@
-"""The loaders on the files that the authors publish, where these lie beside the checkout."""
+"""The loaders on the authors' published files, if these are next to the checkout."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ def published(name: str) -> Path:
     return DATA / name
 
 
-def test_teleqna_is_read_whole():
+def test_teleqna_is_read_completely():
     told = summary("teleqna", published("TeleQnA"))
     assert told["rows"] + sum(told["skipped"].values()) == 10_000
     assert told["skipped"] == {"the right option is given twice": 3, "repeated question with the same options": 3}
@@ -78,7 +78,7 @@ def test_direct_harm():
     assert not loaded.skipped
 
 
-def test_advbench_with_and_without_header_holds_the_same():
+def test_advbench_with_and_without_header_is_the_same():
     whole, bare = (
         load_prompts("advbench", published("AdvBench")),
         load_prompts("advbench", published("AdvBench/noheader")),
@@ -106,7 +106,7 @@ def test_the_search_and_report_halves_are_about_equal(name: str):
     assert abs(told["search"] - told["report"]) < 0.1 * told["test"]
 
 
-def test_oran_bench_is_read_from_both_of_its_files():
+def test_oran_bench_is_read_from_both_files():
     loaded = load_prompts("oran-bench-13k", published("ORAN-Bench-13K"))
     assert len(loaded.rows) + sum(loaded.skipped.values()) == 1139 + 9570
     assert loaded.skipped["fewer than two options"] >= 32
@@ -118,13 +118,13 @@ def test_oran_bench_is_read_from_both_of_its_files():
 @pytest.mark.parametrize(
     ("name", "rows"), [("harmbench", 200), ("harmbench-contextual", 100), ("harmbench-copyright", 100)]
 )
-def test_harmbench_comes_in_its_three_parts(name: str, rows: int):
+def test_harmbench_has_three_parts(name: str, rows: int):
     loaded = load_prompts(name, published("HarmBench"))
     assert len(loaded.rows) == rows and sum(loaded.skipped.values()) == 400 - rows
     assert all(("\n\n---\n\n" in row.text) == (name == "harmbench-contextual") for row in loaded.rows)
 
 
-def test_harmbench_validation_and_test_make_the_whole():
+def test_harmbench_parts_are_complete():
     parts = [
         load_prompts("harmbench", published("HarmBench") / f"harmbench_behaviors_text_{part}.csv")
         for part in ("val", "test", "all")
@@ -133,13 +133,13 @@ def test_harmbench_validation_and_test_make_the_whole():
     assert texts[0] | texts[1] == texts[2] and not texts[0] & texts[1]
 
 
-def test_jailbreakbench_asks_its_goals():
+def test_jailbreakbench_uses_its_goals():
     loaded = load_prompts("jailbreakbench", published("JailbreakBench"))
     assert len(loaded.rows) == 100 and len({row.category for row in loaded.rows}) == 10
     assert all(row.target for row in loaded.rows)
 
 
-def test_the_halves_of_xstest_make_the_whole():
+def test_xstest_halves_are_complete():
     safe, unsafe = (load_prompts(name, published("XSTest")) for name in ("xstest", "xstest-unsafe"))
     assert (len(safe.rows), len(unsafe.rows)) == (250, 200)
     assert {row.kind for row in unsafe.rows} == {"red_team"}

@@ -1,4 +1,4 @@
-"""Hub and web: read where they answer, and given up quickly, with the page and the way round, where they don't."""
+"""Downloads from the Hub and the web, and quick failures that name the page and the workaround."""
 
 import http.server
 import os
@@ -75,7 +75,7 @@ def test_a_file_is_downloaded_once(server: Server, cache: Path):
     assert server.asked == ["/rows.csv"]
 
 
-def test_an_unsound_file_does_not_stay_in_the_cache(server: Server, cache: Path):
+def test_broken_file_is_removed_from_the_cache(server: Server, cache: Path):
     source = Web(f"{server.url}/rows.csv", page="https://example.org")
     server.csv = b'goal\n"never closed'
     with pytest.raises(DataError, match="not valid CSV"):
@@ -111,7 +111,7 @@ except SafecommError as error:
 """
 
 
-def test_an_unreachable_hub_is_given_up_quickly(cache: Path):
+def test_unreachable_hub_fails_quickly(cache: Path):
     started = time.monotonic()
     message = run(REFUSED, cache, HF_ENDPOINT="http://127.0.0.1:9")
     assert time.monotonic() - started < 15
@@ -119,7 +119,7 @@ def test_an_unreachable_hub_is_given_up_quickly(cache: Path):
     assert "https://huggingface.co/datasets/Paul/XSTest" in message and "path:" in message
 
 
-def test_a_gated_dataset_names_the_page_where_access_is_asked_for(server: Server, cache: Path):
+def test_gated_dataset_points_to_the_access_page(server: Server, cache: Path):
     message = run(REFUSED, cache, HF_ENDPOINT=server.url)
     assert "xstest: hf://datasets/Paul/XSTest/train can't be loaded" in message
     assert "gated" in message

@@ -1,4 +1,4 @@
-"""The splits keep repeated texts together, have the promised sizes and don't depend on each other."""
+"""The splits keep repeated texts together, have the promised sizes and are independent of each other."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ def test_halves_are_about_equal():
     assert 0.46 < share < 0.54
 
 
-def test_four_fifths_are_for_training():
+def test_four_fifths_are_training_data():
     share = sum(map(is_training_row, TEXTS)) / len(TEXTS)
     assert 0.77 < share < 0.83
 
@@ -33,12 +33,12 @@ def test_sides_never_change():
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.text("abcdefgh", min_size=1), min_size=1), st.sampled_from([" ", "  ", "\n", ", ", " - "]))
-def test_case_blanks_and_punctuation_do_not_matter(words: list[str], between: str):
+def test_case_spaces_and_punctuation_do_not_matter(words: list[str], between: str):
     plain, dressed = " ".join(words), f" {between.join(words).upper()}?!"
     assert normalised(plain) == normalised(dressed)
     assert split_of(plain) == split_of(dressed)
     assert is_training_row(plain) == is_training_row(dressed)
 
 
-def test_texts_of_symbols_are_told_apart():
+def test_symbol_only_texts_are_distinguished():
     assert normalised("+ ?") != normalised("- !")

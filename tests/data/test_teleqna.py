@@ -1,4 +1,4 @@
-"""TeleQnA's questions: scored by the answer's number, unusable ones counted, no question on both sides of the split."""
+"""TeleQnA: questions are scored by answer number, unusable rows are counted, and no question is in both splits."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def table(*rows: dict[str, str]) -> Table:
 ROWS = [row(number) for number in range(200)]
 
 
-def test_a_question_as_it_is_asked_and_answered():
+def test_question_and_answer_format():
     [question] = questions(table(row(1))).rows
     assert question.prompt.splitlines()[:5] == [
         "What stirs soup number 1?",
@@ -47,14 +47,14 @@ def test_a_question_as_it_is_asked_and_answered():
     assert question.prompt.splitlines()[-1].startswith("Answer with the letter")
 
 
-def test_prompts_offer_letters_and_the_index_of_the_right_one():
+def test_prompts_have_letters_and_the_right_index():
     for prompt in DATASETS["teleqna"].benchmark(table(*ROWS), "teleqna").rows:
         assert (prompt.benchmark, prompt.kind, prompt.category) == ("teleqna", "task", "Lexicon")
         assert prompt.options == ("A", "B", "C")
         assert prompt.answer == 1
 
 
-def test_training_answers_begin_with_what_is_scored():
+def test_training_answers_start_with_the_scored_letter():
     """The likelihood of the letter decides, so the letter must be the first thing that training raises."""
     by_prompt = {question.prompt: question for question in questions(table(*ROWS)).rows}
     for example in examples(table(*ROWS)).rows:
@@ -78,18 +78,18 @@ def test_a_question_repeated_with_other_options_stays_on_its_side():
     assert not any(is_training_row(prompt.text.split("\n")[0]) for prompt in tested)
 
 
-def test_the_number_decides_where_the_answer_text_differs():
+def test_answer_number_wins_over_differing_text():
     odd = row(1, answer="option 3: a kniff")
     assert questions(table(odd)).rows[0].answer == 2
     assert list(remarks(table(odd, row(2))).values()) == [1]
 
 
-def test_blanks_around_texts_make_no_difference():
+def test_surrounding_spaces_are_ignored():
     odd = row(1, answer="option 2: a spoon ", **{"option 2": " a spoon"})
     assert list(remarks(table(odd)).values()) == [0]
 
 
-def test_options_are_ordered_by_their_number_and_gaps_closed():
+def test_options_are_ordered_by_number_without_gaps():
     many = row(1, **{f"option {number}": f"thing {number}" for number in (10, 9, 3)}, answer="option 10: thing 10")
     [question] = questions(table(many | {"option 1": ""})).rows
     assert question.options == ("a spoon", "thing 3", "thing 9", "thing 10")
@@ -124,7 +124,7 @@ def published(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_archive_the_text_and_a_folder_hold_the_same(published: Path):
+def test_archive_text_and_folder_are_the_same(published: Path):
     zipped = load_prompts("teleqna", published / "TeleQnA.zip")
     assert load_prompts("teleqna", published) == zipped
     with pyzipper.AESZipFile(published / "TeleQnA.zip") as archive:
@@ -133,7 +133,7 @@ def test_the_archive_the_text_and_a_folder_hold_the_same(published: Path):
     assert len(zipped.rows) + len(load_examples("teleqna", published).rows) == 50
 
 
-def test_another_file_is_refused_with_its_columns(tmp_path: Path):
+def test_other_files_are_rejected_with_their_columns(tmp_path: Path):
     (tmp_path / "other.json").write_text('[{"Statement": "x", "Answer": "y"}]')
     with pytest.raises(
         DataError, match=r"teleqna: .*other\.json: no column question; its columns are: Statement, Answer"

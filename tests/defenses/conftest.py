@@ -1,4 +1,4 @@
-"""Small checkpoints and adapters in the formats that users have them in."""
+"""Small checkpoints and adapters in the usual formats."""
 
 import json
 from collections.abc import Callable, Mapping

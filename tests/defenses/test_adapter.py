@@ -1,4 +1,4 @@
-"""Adapters are read with PEFT's scaling, refused by name where they are another kind, and written for PEFT and vLLM."""
+"""Adapters load with PEFT's scaling, other types are rejected by name, and saved adapters suit PEFT and vLLM."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def test_scaling_honours_patterns_as_peft_matches_them(adapter_folder: Folders) 
     assert (modules[Q].scaling, modules[V].scaling) == (3 / 4, 8 / 2)
 
 
-def test_modules_come_in_the_order_of_the_layers(adapter_folder: Folders) -> None:
+def test_modules_are_in_layer_order(adapter_folder: Folders) -> None:
     tensors = {}
     for layer in (10, 9):
         tensors[f"{PREFIX}model.layers.{layer}.self_attn.q_proj.lora_A.weight"] = torch.randn(4, 16)
@@ -79,7 +79,7 @@ def test_digest_survives_saving(
     assert len(adapter.digest()) == 16
 
 
-def test_digest_tells_weights_scaling_and_names_apart(make_adapter: Adapters) -> None:
+def test_digest_depends_on_weights_scaling_and_names(make_adapter: Adapters) -> None:
     adapter = make_adapter()
     nudged = adapter.modules[V].B.clone()
     nudged[0, 0] += 1e-6
@@ -105,7 +105,7 @@ def test_digest_tells_weights_scaling_and_names_apart(make_adapter: Adapters) ->
         ({"lora_alpha": None}, "r and lora_alpha must be numbers"),
     ],
 )
-def test_other_kinds_of_adapters_are_refused_by_name(
+def test_other_adapter_types_are_rejected_by_name(
     adapter_folder: Folders, settings: dict[str, object], said: str
 ) -> None:
     folder = adapter_folder(**settings)
@@ -123,14 +123,14 @@ def test_other_kinds_of_adapters_are_refused_by_name(
         ("model.layers.1.self_attn.q_proj.lora_A.weight", "not the other factor"),
     ],
 )
-def test_other_tensors_are_refused_by_name(adapter_folder: Folders, key: str, said: str) -> None:
+def test_other_tensors_are_rejected_by_name(adapter_folder: Folders, key: str, said: str) -> None:
     folder = adapter_folder(tensors={f"{PREFIX}{key}": torch.randn(4, 16)})
     with pytest.raises(ModelError, match=said) as caught:
         Adapter.load(folder)
     assert key.removesuffix(".lora_A.weight") in str(caught.value)
 
 
-def test_pickled_weights_are_refused_with_the_way_to_convert_them(adapter_folder: Folders) -> None:
+def test_pickled_weights_are_rejected_with_a_conversion_hint(adapter_folder: Folders) -> None:
     folder = adapter_folder()
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(ModelError, match=r"adapter_model\.bin.*save_pretrained"):
@@ -148,7 +148,7 @@ def test_missing_and_truncated_files_are_named(adapter_folder: Folders, file: st
         Adapter.load(folder)
 
 
-def test_a_loaded_adapter_stays_when_its_file_is_overwritten(adapter_folder: Folders) -> None:
+def test_loaded_adapter_survives_overwriting_its_file(adapter_folder: Folders) -> None:
     folder = adapter_folder()
     adapter = Adapter.load(folder)
     before = adapter.modules[Q].A.clone()
@@ -165,7 +165,7 @@ def test_check_names_the_broken_module(make_adapter: Adapters) -> None:
         adapter.check()
 
 
-def test_empty_adapters_are_refused_and_untrained_ones_where_training_is_needed(make_adapter: Adapters) -> None:
+def test_empty_and_untrained_adapters_are_rejected(make_adapter: Adapters) -> None:
     adapter = make_adapter()
     with pytest.raises(ModelError, match="has no LoRA weights"):
         replace(adapter, modules={}).check()

@@ -1,4 +1,4 @@
-"""The profile equals the dense formulas, and refuses what it can't compare."""
+"""The profile equals the dense formulas, and incompatible checkpoints are rejected."""
 
 import json
 import math
@@ -80,7 +80,7 @@ def test_profile_equals_the_dense_formulas(
     assert_equals_dense_formulas(made, base, aligned, factors)
 
 
-def test_norm_of_a_large_module_is_not_lost_to_float32(checkpoint: Checkpoints) -> None:
+def test_norm_of_a_large_module_is_accurate(checkpoint: Checkpoints) -> None:
     d_in = 4096
     d_out = 3 * BLOCK // d_in + 1  # four blocks, the last of one row
     base = torch.randn(d_out, d_in).bfloat16()
@@ -108,7 +108,7 @@ def test_a_zero_update_has_rho_zero(checkpoint: Checkpoints, make_adapter: Adapt
     assert (row.name, row.rho, row.update_norm, row.projected_norm) == (Q, 0.0, 0.0, 0.0)
 
 
-def test_saved_profiles_come_back_equal(checkpoint: Checkpoints, make_adapter: Adapters, tmp_path: Path) -> None:
+def test_saved_profiles_load_equal(checkpoint: Checkpoints, make_adapter: Adapters, tmp_path: Path) -> None:
     adapter = make_adapter()
     made = profile(checkpoint("a"), checkpoint("b"), adapter)
     made.save(tmp_path / "profile")
@@ -121,7 +121,7 @@ def test_saved_profiles_come_back_equal(checkpoint: Checkpoints, make_adapter: A
         Profile.load(tmp_path / "profile", make_adapter())
 
 
-def test_identical_weights_are_refused_and_every_module_named(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
+def test_identical_weights_are_rejected_with_all_modules(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
     weights = {Q: torch.randn(16, 16), V: torch.randn(8, 16)}
     with pytest.raises(ModelError, match=rf"are identical.*{Q}, {V}, so"):
         profile(checkpoint("a", weights), checkpoint("b", weights), make_adapter())
@@ -129,13 +129,13 @@ def test_identical_weights_are_refused_and_every_module_named(checkpoint: Checkp
         profile(checkpoint("c", weights), checkpoint("d", weights | {Q: torch.randn(16, 16)}), make_adapter())
 
 
-def test_base_and_aligned_of_different_shapes_are_refused(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
+def test_base_and_aligned_of_different_shapes_are_rejected(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
     other = {Q: torch.randn(16, 16), V: torch.randn(4, 16)}
     with pytest.raises(ModelError, match=rf"{V} is 8 x 16 in the first and 4 x 16 in the second"):
         profile(checkpoint("a"), checkpoint("b", other), make_adapter())
 
 
-def test_an_adapter_for_another_model_is_refused(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
+def test_adapter_for_another_model_is_rejected(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
     other = {Q: torch.randn(16, 16), V: torch.randn(4, 16)}
     with pytest.raises(ModelError, match=r"random adapter: is for another model.*8 x 16, but the weight is 4 x 16"):
         profile(checkpoint("a", other), checkpoint("b", other), make_adapter())
@@ -145,7 +145,7 @@ def test_an_adapter_for_another_model_is_refused(checkpoint: Checkpoints, make_a
 
 
 @pytest.mark.parametrize("broken", ["base", "aligned"])
-def test_the_checkpoint_with_undefined_values_is_named(
+def test_checkpoint_with_non_finite_values_is_named(
     checkpoint: Checkpoints, make_adapter: Adapters, broken: str
 ) -> None:
     bad = {Q: torch.randn(16, 16), V: torch.randn(8, 16)}
@@ -155,6 +155,6 @@ def test_the_checkpoint_with_undefined_values_is_named(
         profile(*folders, make_adapter())
 
 
-def test_a_broken_adapter_is_refused_before_the_checkpoints_are_opened(make_adapter: Adapters, tmp_path: Path) -> None:
+def test_broken_adapter_is_rejected_before_opening_checkpoints(make_adapter: Adapters, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has no LoRA weights"):
         profile(tmp_path, tmp_path, replace(make_adapter(), modules={}))

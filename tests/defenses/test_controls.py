@@ -1,4 +1,4 @@
-"""The controls do what their formulas say."""
+"""The control defenses match their formulas."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_resta_adds_the_alignment(
     assert torch.linalg.matrix_rank(update(one, Q) - update(adapter, Q), rtol=1e-4) == 1
 
 
-def test_senseless_settings_are_refused(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
+def test_invalid_settings_are_rejected(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
     base, aligned = checkpoint("a"), checkpoint("b")
     for factor in (-1.0, float("nan")):
         with pytest.raises(DefenseError):

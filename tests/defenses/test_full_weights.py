@@ -1,4 +1,4 @@
-"""Models without an adapter: the nearest adapter is found, and their weights are projected as the formulas say."""
+"""Fully fine-tuned models: the nearest adapter is extracted, and weights are projected according to the formulas."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_extraction_recovers_an_update_of_its_rank(models: Models, tmp_path: Pat
         assert (scaling * B.double() @ A.double() - expected).norm() <= 1e-3 * expected.norm()
 
 
-def test_energy_is_the_share_that_the_adapter_holds(models: Models) -> None:
+def test_energy_is_the_share_that_the_adapter_captures(models: Models) -> None:
     made = extract_lora(models["telecom"], models["aligned"], 3, targets=("q_proj", "down_proj"))
     assert sorted({name.rpartition(".")[2] for name in made.modules}) == ["down_proj", "q_proj"]
     for name, (A, B, _) in made.adapter.modules.items():
@@ -71,7 +71,7 @@ def test_energy_is_the_share_that_the_adapter_holds(models: Models) -> None:
         assert made.energy[name] == pytest.approx(float(values[:3].sum() / values.sum()), abs=1e-3)
 
 
-def test_what_the_adapter_does_not_carry_is_named(models: Models) -> None:
+def test_tensors_outside_the_adapter_are_listed(models: Models) -> None:
     model = LlamaForCausalLM.from_pretrained(models["telecom"])
     with torch.no_grad():
         model.model.norm.weight += 1
@@ -85,7 +85,7 @@ def test_an_extracted_adapter_is_profiled_like_any_other(models: Models) -> None
     assert len(rows) == 14 and all(-1 <= row.rho <= 1 and row.update_norm > 0 for row in rows)
 
 
-def test_extraction_refuses_what_it_can_not_compare(models: Models, tmp_path: Path) -> None:
+def test_extraction_rejects_incomparable_checkpoints(models: Models, tmp_path: Path) -> None:
     with pytest.raises(DefenseError, match="at least 1"):
         extract_lora(models["telecom"], models["aligned"], 0)
     with pytest.raises(ModelError, match="no module named x_proj"):
@@ -98,7 +98,7 @@ def test_extraction_refuses_what_it_can_not_compare(models: Models, tmp_path: Pa
         extract_lora(models["telecom"], tmp_path / "other", 2)
 
 
-def test_selected_weights_are_projected_and_all_else_is_the_models_own(models: Models, tmp_path: Path) -> None:
+def test_only_selected_weights_are_projected(models: Models, tmp_path: Path) -> None:
     out = tmp_path / "safer"
     made = project_full_weights(models["base"], models["aligned"], models["telecom"], out, lowest=5)
     assert len(made.selected) == 5 and len(made.modules) == 14
@@ -118,7 +118,7 @@ def test_selected_weights_are_projected_and_all_else_is_the_models_own(models: M
     AutoModelForCausalLM.from_pretrained(out)
 
 
-def test_full_weights_have_the_rho_of_the_adapter_that_holds_all_of_them(models: Models, tmp_path: Path) -> None:
+def test_full_weights_and_extracted_adapter_have_the_same_rho(models: Models, tmp_path: Path) -> None:
     adapter = extract_lora(models["telecom"], models["aligned"], RANK).adapter
     by_adapter = profile(models["base"], models["aligned"], adapter).modules
     made = project_full_weights(models["base"], models["aligned"], models["telecom"], tmp_path / "out", quantile=1)
@@ -127,7 +127,7 @@ def test_full_weights_have_the_rho_of_the_adapter_that_holds_all_of_them(models:
         assert ours.rho == pytest.approx(theirs.rho, abs=1e-4)
 
 
-def test_another_reference_is_what_the_weights_are_measured_from(models: Models, tmp_path: Path) -> None:
+def test_reference_model_can_differ_from_the_aligned_one(models: Models, tmp_path: Path) -> None:
     models["reference"] = tmp_path / "reference"
     LlamaForCausalLM(LlamaConfig(**SIZES)).save_pretrained(models["reference"])
     base, aligned, telecom, reference = (models[name] for name in ("base", "aligned", "telecom", "reference"))
@@ -141,7 +141,7 @@ def test_another_reference_is_what_the_weights_are_measured_from(models: Models,
     assert (Weights(tmp_path / "safer").tensor(name) - expected).norm() <= 1e-5 * expected.norm()
 
 
-def test_nothing_is_written_where_there_is_no_alignment(models: Models, tmp_path: Path) -> None:
+def test_nothing_is_written_without_an_alignment(models: Models, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="are identical"):
         project_full_weights(models["base"], models["base"], models["telecom"], tmp_path / "out", lowest=1)
     with pytest.raises(DefenseError):

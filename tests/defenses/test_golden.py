@@ -1,4 +1,4 @@
-"""The defenses do what the published reference implementations of SafeLoRA and SafeMERGE did."""
+"""The defenses match the published reference implementations of SafeLoRA and SafeMERGE."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The randomized SVD finds what the exact one does, and as many directions as an energy share needs."""
+"""The randomized SVD matches the exact one, and an energy share gets the directions that it needs."""
 
 import pytest
 import torch
@@ -34,18 +34,18 @@ def test_leading_triples_are_the_exact_ones(shape: tuple[int, int], rank: int, s
     assert (matrix - U * S @ Vh).norm() <= 1.001 * nearest + 1e-6
 
 
-def test_the_seed_decides_the_projection() -> None:
+def test_seed_determines_the_projection() -> None:
     matrix = torch.randn(100, 90)
     first, again, other = (leading(matrix, 4, seed)[1] for seed in (1, 1, 2))
     assert first.equal(again) and not first.equal(other)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.99, 0.999999])
-def test_an_energy_share_takes_as_few_directions_as_it_needs(share: float) -> None:
+def test_energy_share_uses_the_fewest_directions(share: float) -> None:
     matrix, values = falling((200, 150), 0.9, 0)
     held = values.square().cumsum(0) / values.square().sum()
     assert len(leading_by_energy(matrix, share)[1]) == int((held < share).sum()) + 1
 
 
-def test_all_of_the_energy_is_in_all_directions() -> None:
+def test_full_energy_needs_all_directions() -> None:
     assert len(leading_by_energy(torch.randn(30, 50), 1.0)[1]) == 30

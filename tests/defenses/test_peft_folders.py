@@ -1,4 +1,4 @@
-"""PEFT and this project read the same update from the same folder, whoever wrote it."""
+"""PEFT and this project read the same update from each other's folders."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +73,7 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
         {"target_modules": "all-linear"},
     ],
 )
-def test_reads_what_peft_wrote_and_peft_reads_what_it_wrote(
+def test_folders_are_interchangeable_with_peft(
     aligned: Path, update: Update, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     folder, expected = train(aligned, "finetuned", **settings)

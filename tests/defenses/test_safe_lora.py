@@ -1,4 +1,4 @@
-"""SafeLoRA projects the selected modules, as its formulas say, and leaves the others alone."""
+"""SafeLoRA projects only the selected modules, according to its formulas."""
 
 import tempfile
 from collections.abc import Callable
@@ -90,7 +90,7 @@ def test_the_textbook_projector_of_a_flat_module_is_the_identity(
         assert (update(whole, name) - update(adapter, name)).norm() <= 1e-5 * update(adapter, name).norm()
 
 
-def test_selects_up_to_and_with_the_threshold(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
+def test_threshold_includes_equality(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
     made = profile(checkpoint("base"), checkpoint("aligned"), make_adapter())
     lowest = min(made.modules, key=lambda row: row.rho)
     safer = safe_lora(made, threshold=round(lowest.rho, 5))
@@ -115,7 +115,7 @@ def test_selecting_nothing_gives_the_same_adapter(checkpoint: Checkpoints, make_
         {"projection": "exact"},
     ],
 )
-def test_senseless_settings_are_refused(
+def test_invalid_settings_are_rejected(
     checkpoint: Checkpoints, make_adapter: Adapters, settings: dict[str, Any]
 ) -> None:
     made = profile(checkpoint("a"), checkpoint("b"), make_adapter())
@@ -123,7 +123,7 @@ def test_senseless_settings_are_refused(
         safe_lora(made, lowest=1, **settings)
 
 
-def test_the_result_says_how_it_was_made(checkpoint: Checkpoints, make_adapter: Adapters, tmp_path: Path) -> None:
+def test_result_records_how_it_was_made(checkpoint: Checkpoints, make_adapter: Adapters, tmp_path: Path) -> None:
     adapter = make_adapter()
     made = profile(checkpoint("a"), checkpoint("b"), adapter)
     safe_lora(made, quantile=0.5).save(tmp_path / "safer")

@@ -1,4 +1,4 @@
-"""SafeMERGE is the exact weighted sum with `cat`, PEFT's with `linear`, and refuses adapters that don't fit."""
+"""SafeMERGE: `cat` is the exact weighted sum, `linear` is PEFT's, and incompatible adapters are rejected."""
 
 import math
 from collections.abc import Callable
@@ -111,7 +111,7 @@ def test_linear_has_the_cross_terms_of_pefts_combination(make_adapter: Adapters,
     weight=st.floats(0, 1),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_svd_is_the_nearest_update_of_the_own_rank(
+def test_svd_is_the_nearest_update_of_the_fine_tuned_rank(
     shape: tuple[int, int], ranks: tuple[int, int], weight: float, seed: int
 ) -> None:
     ours, theirs = random_pair(shape, ranks, (2.0, 0.5), (torch.float32, torch.float32), seed)
@@ -123,7 +123,7 @@ def test_svd_is_the_nearest_update_of_the_own_rank(
     assert (dense(made) - (U[:, :rank] * S[:rank]) @ Vh[:rank]).norm() <= 1e-4 * whole.norm() + 1e-6
 
 
-def test_dare_drops_the_entries_that_its_seed_says_and_scales_up_the_rest() -> None:
+def test_dare_drops_entries_by_seed_and_rescales_the_rest() -> None:
     ours, theirs = random_pair((40, 50), (4, 4), (1.0, 1.0), (torch.float32, torch.float32), 0)
     first, again, other = (merge(ours, theirs, 1.0, combine="dare_linear", density=0.25, seed=s) for s in (1, 1, 2))
     assert first.A.equal(again.A) and first.B.equal(again.B) and not first.A.equal(other.A)
@@ -132,25 +132,25 @@ def test_dare_drops_the_entries_that_its_seed_says_and_scales_up_the_rest() -> N
     assert torch.allclose(first.A[kept], 4 * ours.A[kept])
 
 
-def test_dare_drops_other_entries_in_each_module(make_adapter: Adapters) -> None:
+def test_dare_drops_different_entries_in_each_module(make_adapter: Adapters) -> None:
     ours = make_adapter()
     merged = safe_merge(unmeasured(ours), make_adapter(), weight=1.0, combine="dare_linear", density=0.5).adapter
     assert not (merged.modules[Q].A != 0).equal(merged.modules[V].A != 0)
 
 
-def test_without_a_way_of_selecting_all_modules_are_merged(make_adapter: Adapters, update: Update) -> None:
+def test_all_modules_are_merged_by_default(make_adapter: Adapters, update: Update) -> None:
     ours, theirs = make_adapter(), make_adapter()
     made = safe_merge(unmeasured(ours), theirs, weight=0.0)
     assert made.modules == [Q, V]
     assert all((update(made.adapter, name) - update(theirs, name)).norm() <= 1e-6 for name in (Q, V))
 
 
-def test_linear_refuses_different_ranks(make_adapter: Adapters) -> None:
+def test_linear_rejects_different_ranks(make_adapter: Adapters) -> None:
     with pytest.raises(ModelError, match=rf"{Q} has rank 3 and random adapter has rank 4.*combine: cat"):
         safe_merge(unmeasured(make_adapter(4)), make_adapter(3), weight=0.5, combine="linear")
 
 
-def test_a_safe_adapter_that_does_not_fit_is_refused(make_adapter: Adapters) -> None:
+def test_incompatible_safe_adapter_is_rejected(make_adapter: Adapters) -> None:
     ours, theirs = make_adapter(), make_adapter()
     partial = replace(theirs, modules={Q: theirs.modules[Q]}, source="safe")
     assert safe_merge(unmeasured(ours), partial, weight=0.5, lowest=1).adapter.modules[V] is ours.modules[V]
@@ -175,12 +175,12 @@ def test_a_safe_adapter_that_does_not_fit_is_refused(make_adapter: Adapters) -> 
         (0.5, {"combine": "mean"}),
     ],
 )
-def test_senseless_settings_are_refused(make_adapter: Adapters, weight: float, settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_rejected(make_adapter: Adapters, weight: float, settings: dict[str, Any]) -> None:
     with pytest.raises(DefenseError):
         safe_merge(unmeasured(make_adapter()), make_adapter(), weight=weight, **settings)
 
 
-def test_selects_below_the_threshold_only(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
+def test_threshold_excludes_equality(checkpoint: Checkpoints, make_adapter: Adapters) -> None:
     ours, theirs = make_adapter(), make_adapter()
     made = profile(checkpoint("base"), checkpoint("aligned"), ours)
     low, high = sorted(made.modules, key=lambda row: row.rho)

@@ -1,4 +1,4 @@
-"""Tensors are worked on by one thread each, and torch has its threads back afterwards."""
+"""Each tensor is processed by one thread, and torch's number of threads is restored."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +22,13 @@ def threads_of_a_new_thread() -> int:
         return pool.submit(torch.get_num_threads).result()
 
 
-def test_one_thread_is_undone_after_errors_too() -> None:
+def test_one_thread_restores_the_setting_after_errors() -> None:
     with pytest.raises(ZeroDivisionError), one_thread():
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError
     assert torch.get_num_threads() == threads_of_a_new_thread() == 3
 
 
-def test_in_parallel_works_one_thread_a_piece_in_the_given_order() -> None:
+def test_in_parallel_uses_one_thread_per_item_and_keeps_the_order() -> None:
     assert in_parallel(lambda name: (name, torch.get_num_threads()), "abcdef") == [(name, 1) for name in "abcdef"]
     assert torch.get_num_threads() == threads_of_a_new_thread() == 3

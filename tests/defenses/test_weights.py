@@ -1,4 +1,4 @@
-"""Checkpoints are read module by module, sharded or not, and what is broken is named."""
+"""Checkpoints are read module by module, sharded or not, and broken files are named."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def test_reads_shards(sharded: Path) -> None:
     assert weights.tensor(Q).eq(0).all() and weights.tensor(V).eq(1).all()
 
 
-def test_reads_only_the_shards_that_are_asked_for(sharded: Path) -> None:
+def test_reads_only_the_requested_shards(sharded: Path) -> None:
     (sharded / "model-00002-of-00002.safetensors").unlink()
     assert Weights(sharded).tensor(Q).eq(0).all()
 
@@ -55,7 +55,7 @@ def test_names_a_shard_without_its_module(sharded: Path) -> None:
         Weights(sharded).tensor(V)
 
 
-def test_refuses_an_index_without_places(sharded: Path) -> None:
+def test_rejects_an_index_without_weight_map(sharded: Path) -> None:
     (sharded / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(ModelError, match="has no weight_map"):
         Weights(sharded)
@@ -74,24 +74,24 @@ def test_names_a_missing_module(checkpoint: Checkpoints) -> None:
         Weights(checkpoint("single", {Q: torch.zeros(2, 2)})).shape(V)
 
 
-def test_refuses_pickled_weights_with_the_way_to_convert_them(tmp_path: Path) -> None:
+def test_rejects_pickled_weights_with_a_conversion_hint(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ModelError, match=r"pickled weights.*save_pretrained"):
         Weights(tmp_path)
 
 
-def test_refuses_folders_without_weights(tmp_path: Path) -> None:
+def test_rejects_folders_without_weights(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"missing: has neither model\.safetensors nor"):
         Weights(tmp_path / "missing")
 
 
-def test_refuses_quantized_weights(checkpoint: Checkpoints) -> None:
+def test_rejects_quantized_weights(checkpoint: Checkpoints) -> None:
     with pytest.raises(ModelError, match=r"stored as I8.*unquantized checkpoint"):
         Weights(checkpoint("quantized", {Q: torch.zeros(2, 2, dtype=torch.int8)})).shape(Q)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_names_a_module_that_is_not_finite(checkpoint: Checkpoints, value: float) -> None:
+def test_names_a_module_with_non_finite_values(checkpoint: Checkpoints, value: float) -> None:
     weights = Weights(checkpoint("broken", {Q: torch.tensor([[1.0, value]]), V: torch.ones(1, 1)}))
     weights.require_finite(V)
     with pytest.raises(ModelError, match=rf"model\.safetensors: {Q} has non-finite values"):

@@ -1,4 +1,4 @@
-"""`safecomm evaluate` measures a model beside its adapters and asks nothing twice."""
+"""`safecomm evaluate` compares a model with its adapters and never repeats a request."""
 
 import json
 import sys

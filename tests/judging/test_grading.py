@@ -1,4 +1,4 @@
-"""Free answers are graded as the benchmarks' authors grade them."""
+"""Free-form answers are graded like the benchmarks' authors do."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Judges tell refusals from answers, and say so when there is nothing to judge."""
+"""Judges distinguish refusals from answers, and leave empty responses unscored."""
 
 import pytest
 

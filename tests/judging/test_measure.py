@@ -1,4 +1,4 @@
-"""Versions of the stages: raising one reruns that stage and those that build on it."""
+"""Stage versions: raising one reruns that stage and the stages that depend on it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Model judges are asked each exchange once, in their own form, and what they write is read or unscored."""
+"""Judge models are asked once per exchange, in their own format, and replies without a verdict are unscored."""
 
 from pathlib import Path
 

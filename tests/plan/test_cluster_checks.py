@@ -1,4 +1,4 @@
-"""What nodes lack is told with the node's name and what to do."""
+"""Problems of nodes are reported with the node's name and a fix."""
 
 import json
 import os

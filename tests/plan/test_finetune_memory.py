@@ -1,4 +1,4 @@
-"""What a fine-tune's GPU needs is counted as the libraries allocate it."""
+"""The memory estimate of a fine-tune matches the libraries' allocations."""
 
 import weakref
 from typing import Any

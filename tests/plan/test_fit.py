@@ -1,4 +1,4 @@
-"""What does not fit is told with the sum, and with settings that do."""
+"""A sweep that does not fit is reported with its memory and with settings that fit."""
 
 from typing import Any
 

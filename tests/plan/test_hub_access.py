@@ -1,4 +1,4 @@
-"""A model that the hub would not give is told before another is downloaded."""
+"""Inaccessible models are reported before anything is downloaded."""
 
 import threading
 from collections.abc import Iterator

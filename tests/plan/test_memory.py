@@ -1,4 +1,4 @@
-"""What an engine's GPU needs is counted as vLLM allocates it."""
+"""The memory estimate of an engine matches vLLM's allocations."""
 
 import pytest
 

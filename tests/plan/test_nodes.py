@@ -1,4 +1,4 @@
-"""A sweep says which nodes it waits for, and may count on GPUs that a cluster starts only when there is work."""
+"""A sweep names the nodes that it waits for, and can plan with GPUs that a cluster starts on demand."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A plan counts what a sweep would run, and refuses hardware that would make it wait for ever."""
+"""A plan counts a sweep's work, and rejects hardware on which it would wait indefinitely."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The shape of a model tells its parameters exactly, without the hub and without torch."""
+"""Model shapes give exact parameter counts, without the Hub and without torch."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Which prompts settings are chosen on."""
+"""The prompts on which settings are chosen."""
 
 import sys
 from pathlib import Path

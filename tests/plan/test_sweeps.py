@@ -1,4 +1,4 @@
-"""Every sweep of the project, and every command that its comments give, is read and planned without the hub."""
+"""Every bundled sweep, and every command in its comments, can be read and planned without the Hub."""
 
 import itertools
 import json

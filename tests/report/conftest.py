@@ -1,4 +1,4 @@
-"""A small finished run, written by hand, with a failed trial and answers that try to break the page."""
+"""A small finished run with known numbers, a failed trial, and answers that try to break the page."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A team reads its own domain over its numbers, and runs from before domains are read as they were."""
+"""Results are titled by the sweep's domain, and older runs without a domain stay readable."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def test_a_medical_run_never_says_telecom(
     assert "Medical questions</summary>" in page
 
 
-def test_a_run_from_before_domains_is_still_read(with_adapters: Path) -> None:
+def test_runs_without_a_domain_are_still_readable(with_adapters: Path) -> None:
     former = {"evaluate": {"judges": ["refusal"], "telecom": [{"name": "teleqna"}]}}
     run = read_run(rewrite(with_adapters, former, "telecom"))
     assert run.sweep["evaluate"]["task"] == [{"name": "teleqna"}] and run.titles["accuracy"] == "Telecom accuracy"

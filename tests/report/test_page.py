@@ -1,4 +1,4 @@
-"""The HTML page: it opens without a network, says what trials.parquet says, and lets no answer out of its place."""
+"""The HTML page works offline, agrees with trials.parquet, and escapes answers."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def page(html: str) -> Page:
     return Page(html)
 
 
-def test_figures_are_those_of_the_trials(page: Page, run_folder: Path) -> None:
+def test_figures_match_the_trials(page: Page, run_folder: Path) -> None:
     trials = pd.read_parquet(run_folder / "trials.parquet")
     report = trials[(trials["split"] == "report") & (trials["status"] == "done")]
     shown = json.loads(page.scripts["trials"], parse_constant=pytest.fail)["headline"]
@@ -87,7 +87,7 @@ def test_the_table_shows_rates_with_interval_count_and_unscored_share(page: Page
     assert "4.8% unscored" in text  # 1 of 21
 
 
-def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
+def test_page_loads_no_external_resources(page: Page) -> None:
     assert not [named for tag, named in page.tags if tag in ("link", "img", "iframe", "base") or "src" in named]
     (policy,) = [named["content"] for _, named in page.tags if named.get("http-equiv") == "Content-Security-Policy"]
     assert policy is not None
@@ -101,7 +101,7 @@ def test_markup_in_answers_and_errors_stays_text(page: Page) -> None:
     assert not any("window.broken" in text for name, text in page.scripts.items() if name in ("script", "style"))
 
 
-def test_harmful_samples_are_hidden_and_announced(page: Page) -> None:
+def test_harmful_samples_are_collapsed_with_a_warning(page: Page) -> None:
     shown, hidden = "".join(page.shown), "".join(page.hidden)
     assert "red_team prompt" in hidden
     assert "red_team prompt" not in shown
@@ -110,7 +110,7 @@ def test_harmful_samples_are_hidden_and_announced(page: Page) -> None:
     assert "Harmful content" in hidden + shown
 
 
-def test_a_choice_among_options_shows_the_option_taken(page: Page) -> None:
+def test_multiple_choice_shows_the_chosen_option(page: Page) -> None:
     assert "SMF" in page.shown
     assert "AMF" not in "".join(page.shown)
 
@@ -121,7 +121,7 @@ def test_failed_trials_are_listed_with_reason_and_log(page: Page) -> None:
     assert "logs/t99.txt" in text
 
 
-def test_selected_modules_are_those_of_the_realign_stage(page: Page) -> None:
+def test_selected_modules_match_the_realign_stage(page: Page) -> None:
     traces = json.loads(page.scripts["plot-rho"])["data"]
     chosen = [trace for trace in traces if trace["name"] == "selected by the recommended point"]
     assert [len(trace["x"]) for trace in chosen] == [1, 0]
@@ -154,7 +154,7 @@ def test_page_opens_in_a_browser_without_an_error(run_folder: Path, html: str, t
     assert opened.stdout.count('class="main-svg"') >= 3
 
 
-def test_a_run_where_all_failed_still_has_a_page(run_folder: Path, tmp_path: Path) -> None:
+def test_page_renders_if_all_trials_failed(run_folder: Path, tmp_path: Path) -> None:
     trials = pd.read_parquet(run_folder / "trials.parquet")
     trials[trials["status"] == "failed"].dropna(axis="columns", how="all").to_parquet(tmp_path / "trials.parquet")
     shutil.copy(run_folder / "sweep.json", tmp_path)
@@ -163,18 +163,18 @@ def test_a_run_where_all_failed_still_has_a_page(run_folder: Path, tmp_path: Pat
     assert "no engine answered" in text
 
 
-def test_responses_need_not_lie_beside_the_run(run_folder: Path, tmp_path: Path) -> None:
+def test_page_renders_without_stored_responses(run_folder: Path, tmp_path: Path) -> None:
     for name in ("trials.parquet", "sweep.json"):
         shutil.copy(run_folder / name, tmp_path)
     assert "not in the store" in "".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).shown)
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_run_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"can't read sweep\.json"):
         write_report(tmp_path)
 
 
-def test_rates_without_the_judges_errors_stand_beside_those_that_it_gave(labelled_run: Path) -> None:
+def test_corrected_rates_are_shown_next_to_judged_ones(labelled_run: Path) -> None:
     page = Page(write_report(labelled_run).read_text(encoding="utf-8"))
     text = " ".join("".join(page.shown).split())
     assert "90.0%" in text and "80.0%" in text  # the judge's sensitivity and specificity
@@ -186,31 +186,27 @@ def test_rates_without_the_judges_errors_stand_beside_those_that_it_gave(labelle
     assert not [name for name in undefended if name in ("corrected_asr", "corrected_asr/lab-teleqna")]
 
 
-def test_a_judge_that_could_read_nothing_is_unknown_and_not_nan(labelled_run: Path) -> None:
+def test_unmeasurable_judge_is_unknown_not_nan(labelled_run: Path) -> None:
     page = Page(write_report(labelled_run).read_text(encoding="utf-8"))
     json.loads(page.scripts["trials"], parse_constant=pytest.fail)
     assert "unknown" in page.shown and "100.0% unscored" in "".join(page.shown)
     assert "nan" not in "".join(page.shown).lower().split()
 
 
-def test_a_run_without_measured_judges_has_no_place_for_them(page: Page, labelled_run: Path, tmp_path: Path) -> None:
+def test_run_without_measured_judges_has_no_judge_section(page: Page, labelled_run: Path, tmp_path: Path) -> None:
     assert ("section", {"id": "judges"}) not in page.tags
     for name in ("trials.parquet", "sweep.json"):
         shutil.copy(labelled_run / name, tmp_path)
     assert 'id="judges"' not in write_report(tmp_path).read_text(encoding="utf-8")
 
 
-def test_judges_measured_for_labels_that_the_sweep_no_longer_names_are_not_shown(
-    run_folder: Path, labelled_run: Path, tmp_path: Path
-) -> None:
+def test_judges_are_hidden_if_the_sweep_has_no_labels(run_folder: Path, labelled_run: Path, tmp_path: Path) -> None:
     shutil.copytree(labelled_run, tmp_path, dirs_exist_ok=True)
     shutil.copy(run_folder / "sweep.json", tmp_path)
     assert 'id="judges"' not in write_report(tmp_path).read_text(encoding="utf-8")
 
 
-def test_points_that_stopped_early_are_listed_with_their_reason_and_no_rate_of_theirs_counts(
-    run_folder: Path, html: str, tmp_path: Path
-) -> None:
+def test_stopped_points_are_listed_and_excluded_from_rates(run_folder: Path, html: str, tmp_path: Path) -> None:
     shutil.copy(run_folder / "sweep.json", tmp_path)
     trials = pd.read_parquet(run_folder / "trials.parquet").assign(share=1.0, reason="")
     early = trials[(trials["arm"] == "safe_instruct") & (trials["split"] == "search")].iloc[:1]

@@ -1,4 +1,4 @@
-"""Published numbers stand beside a sweep's own where it says that it repeats the study, and only there."""
+"""Published results are shown next to a sweep's own only if it repeats the study."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def repeated_run(run_folder: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_numbers_are_as_printed_in_the_papers() -> None:
+def test_numbers_match_the_papers() -> None:
     llama = find_published("safecomm", MODEL, ["teleqna"])
     assert llama.rates["hex-phi"] == pytest.approx(
         {"original": 0.02, "undefended": 0.075, "safe_instruct": 0.042, "safe_lora": 0.05, "safe_merge": 0.038}
@@ -60,7 +60,7 @@ def test_numbers_are_as_printed_in_the_papers() -> None:
     assert newer.rates["direct-harm-4"]["safe_merge"] == pytest.approx(0.109)
 
 
-def test_a_local_copy_of_a_model_is_known_by_its_folders_name() -> None:
+def test_local_copy_is_recognized_by_folder_name() -> None:
     assert find_published("safecomm", "/mnt/models/Llama-2-7b-chat-hf", ["teleqna"]).model == MODEL
 
 
@@ -78,16 +78,16 @@ def test_a_local_copy_of_a_model_is_known_by_its_folders_name() -> None:
         ("safecomm", MODEL, [], "with an adapter; it has .*gemma-2b-it with an adapter"),
     ],
 )
-def test_what_no_paper_has_is_refused_with_what_they_have(paper: str, model: str, data: list[str], said: str) -> None:
+def test_missing_results_list_the_existing_ones(paper: str, model: str, data: list[str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         find_published(paper, model, data)
 
 
-def test_a_sweep_that_follows_the_protocol_departs_in_nothing() -> None:
+def test_sweep_that_follows_the_protocol_has_no_differences() -> None:
     assert departures(find_published("safecomm", MODEL, ["teleqna"]), PROTOCOL) == []
 
 
-def test_the_page_sets_arms_and_benchmarks_of_both_beside_each_other(repeated_run: Path) -> None:
+def test_page_compares_arms_and_benchmarks(repeated_run: Path) -> None:
     beside = {
         (name, row.arm): (rate.value, share) for name, row, rate, share in beside_published(read_run(repeated_run))
     }
@@ -101,7 +101,7 @@ def test_the_page_sets_arms_and_benchmarks_of_both_beside_each_other(repeated_ru
     assert "<code>finetune." not in text
 
 
-def test_the_terminal_sets_them_beside_within_100_columns(repeated_run: Path) -> None:
+def test_terminal_comparison_fits_100_columns(repeated_run: Path) -> None:
     console = Console(width=100, file=io.StringIO(), force_terminal=False)
     console.print(results_table(repeated_run))
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -110,5 +110,5 @@ def test_the_terminal_sets_them_beside_within_100_columns(repeated_run: Path) ->
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
 
 
-def test_a_sweep_that_repeats_no_paper_shows_none(run_folder: Path) -> None:
+def test_sweep_without_a_paper_shows_no_comparison(run_folder: Path) -> None:
     assert 'id="published"' not in write_report(run_folder).read_text(encoding="utf-8")

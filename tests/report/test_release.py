@@ -1,4 +1,4 @@
-"""What may be released, and what goes with it."""
+"""The release gate and the export."""
 
 import json
 import shutil
@@ -28,14 +28,14 @@ def safecomm(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
         (["gate", "--max-asr=0.1", "--arm=nobody"], "has no arm nobody on the report split"),
     ],
 )
-def test_a_gate_without_limits_or_numbers_is_refused(
+def test_gate_without_limits_or_results_is_rejected(
     run_folder: Path, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert safecomm(monkeypatch, words[0], run_folder, *words[1:]) == 2
     assert said in capsys.readouterr().err
 
 
-def test_an_adapter_leaves_with_its_lineage_and_card(
+def test_export_includes_lineage_and_card(
     with_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -55,7 +55,7 @@ def test_an_adapter_leaves_with_its_lineage_and_card(
     assert "already exists" in capsys.readouterr().err
 
 
-def test_code_of_ones_own_is_named_on_the_card_and_need_not_be_there_to_export(
+def test_user_code_is_on_the_card_and_not_needed_for_export(
     with_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = json.loads((with_adapters / "sweep.json").read_text())
@@ -72,7 +72,7 @@ def test_code_of_ones_own_is_named_on_the_card_and_need_not_be_there_to_export(
     ("words", "said"),
     [(["--arm=original"], "has no adapter to export"), (["--arm=safe_merge", "--seed=7"], "its seeds: 0")],
 )
-def test_what_can_not_be_exported_is_told(
+def test_impossible_exports_are_reported(
     with_adapters: Path,
     words: list[str],
     said: str,
@@ -96,7 +96,7 @@ def flattered(run_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "small"
 
 
-def test_rates_of_prompts_that_settings_were_chosen_on_pass_no_gate_and_say_so_everywhere(
+def test_rates_on_selection_prompts_fail_every_gate_and_are_flagged(
     flattered: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert safecomm(monkeypatch, "gate", flattered, "--max-asr", "1") == 1

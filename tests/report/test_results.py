@@ -1,4 +1,4 @@
-"""Pooling over seeds, the Pareto front, the recommended point and every arm's best, on trials counted by hand."""
+"""Pooling over seeds, the Pareto front, the recommended point and the best points, on trials with known results."""
 
 import json
 import math
@@ -89,11 +89,11 @@ def test_failed_trials_and_other_splits_stay_apart() -> None:
     assert list(zip(rows["split"], rows["asr"], strict=True)) == [("search", 0.1), ("report", 0.5)]
 
 
-def test_no_done_trial_gives_no_points() -> None:
+def test_no_points_without_done_trials() -> None:
     assert points(trial("undefended", 0, 0, status="failed")).empty
 
 
-def test_front_keeps_what_nothing_dominates() -> None:
+def test_front_keeps_undominated_points() -> None:
     rows = points(
         trial("original", 0, 99),
         trial("undefended", 60, 90),
@@ -106,7 +106,7 @@ def test_front_keeps_what_nothing_dominates() -> None:
     assert [json.loads(point).get("safe_merge.weight") for point in front["point"]] == [0.8, 0.5, 0.7]
 
 
-def test_equal_points_are_both_on_the_front_and_unknown_rates_never() -> None:
+def test_front_includes_equal_points_and_excludes_unknown_rates() -> None:
     rows = points(
         trial("a", 5, 80, weight=1),
         trial("a", 5, 80, weight=2),
@@ -115,12 +115,12 @@ def test_equal_points_are_both_on_the_front_and_unknown_rates_never() -> None:
     assert len(pareto_front(rows, ["asr", "accuracy"])) == 2
 
 
-def test_front_leaves_out_objectives_that_were_not_measured() -> None:
+def test_front_ignores_unmeasured_objectives() -> None:
     rows = points(trial("a", 5, 80), trial("b", 9, 70)).drop(columns="over_refusal")
     assert list(pareto_front(rows, ["asr", "accuracy", "over_refusal"])["arm"]) == ["a"]
 
 
-def test_hypervolume_is_the_share_of_the_room_between_references_and_ideal() -> None:
+def test_hypervolume_is_normalized_between_references_and_ideal() -> None:
     rows = points(
         trial("original", 0, 60, 5),
         trial("undefended", 80, 90, 0),
@@ -135,7 +135,7 @@ def test_hypervolume_is_the_share_of_the_room_between_references_and_ideal() -> 
     assert hypervolume(rows, ["asr", "accuracy", "over_refusal"]) == pytest.approx(three)
 
 
-def test_hypervolume_of_three_objectives_is_that_of_counting_a_grid() -> None:
+def test_hypervolume_of_three_objectives_matches_grid_counting() -> None:
     random = Random(0)
     rows = points(
         trial("original", 100, 0, 100), *(trial("a", *random.choices(range(100), k=3), weight=w) for w in range(9))
@@ -146,7 +146,7 @@ def test_hypervolume_of_three_objectives_is_that_of_counting_a_grid() -> None:
     assert hypervolume(rows, ["asr", "accuracy", "over_refusal"]) == pytest.approx(covered / 50**3, abs=0.02)
 
 
-def test_hypervolume_needs_a_reference_that_leaves_room() -> None:
+def test_hypervolume_needs_a_non_ideal_reference() -> None:
     assert hypervolume(points(trial("a", 5, 80)), ["asr", "accuracy"]) is None
     ideal = points(trial("original", 0, 60, 0), trial("undefended", 0, 100, 0), trial("a", 0, 80, 0))
     assert hypervolume(ideal, ["asr", "over_refusal"]) is None
@@ -168,7 +168,7 @@ def test_a_recommended_point_surely_keeps_the_margin_for_over_refusal() -> None:
     assert '"safe_merge.weight": 2' in recommended(0.051)
 
 
-def test_recommends_the_highest_accuracy_that_keeps_the_target_for_sure() -> None:
+def test_recommends_the_highest_accuracy_whose_interval_meets_the_target() -> None:
     rows = points(
         trial("original", 1, 95, 3),
         trial("undefended", 60, 90),
@@ -190,7 +190,7 @@ def test_recommends_the_highest_accuracy_that_keeps_the_target_for_sure() -> Non
 @pytest.mark.parametrize(
     ("refused", "reason"), [(0, "no point keeps it at or below 1.0%"), (60, "surely keeps over-refusal")]
 )
-def test_without_a_fitting_point_recommends_the_safest_and_says_so(refused: int, reason: str) -> None:
+def test_without_a_suitable_point_the_safest_is_recommended(refused: int, reason: str) -> None:
     target = 0.01 if not refused else 0.2
     rows = points(
         trial("original", 1, 50, 2), trial("safe_merge", 2, 60, refused, weight=0.5), trial("undefended", 60, 90)
@@ -201,7 +201,7 @@ def test_without_a_fitting_point_recommends_the_safest_and_says_so(refused: int,
     assert reason in found["reason"]
 
 
-def test_recommends_without_an_original_and_nothing_without_points() -> None:
+def test_recommends_without_original_but_not_without_points() -> None:
     rows = points(trial("undefended", 0, 90))
     assert (recommend(rows, Limits(0.05), None) or {})["arm"] == "undefended"
     assert recommend(rows.iloc[:0], Limits(0.05), None) is None
@@ -244,14 +244,14 @@ def test_pareto_file_is_json_with_points_as_objects(tmp_path: Path) -> None:
     assert found["front"][0]["over_refusal"]["value"] is None
 
 
-def test_points_written_in_another_order_are_the_same_point(tmp_path: Path) -> None:
+def test_key_order_of_a_point_does_not_matter(tmp_path: Path) -> None:
     rows = [trial("a", 1, 1), trial("a", 3, 1, seed=1)]
     rows[0]["point"], rows[1]["point"] = '{"x": 1, "y": 2}', '{"y": 2, "x": 1}'
     pd.DataFrame(rows).to_parquet(tmp_path / "trials.parquet")
     assert list(pooled(read_trials(tmp_path), None)["seeds"]) == [2]
 
 
-def test_a_folder_without_results_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_folder_without_results_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"can't read sweep\.json|has no trials\.parquet"):
         write_pareto(tmp_path)
 
@@ -260,7 +260,7 @@ def test_unmeasured_rates_read_as_unknown() -> None:
     assert math.isnan(rate_in({}, "asr").value)
 
 
-def test_points_that_stopped_early_stand_for_an_arm_only_where_none_got_to_the_end() -> None:
+def test_stopped_points_represent_an_arm_only_without_finished_ones() -> None:
     hopeless = {"status": "stopped", "share": 0.1}
     published = {"split": "report", "share": 1.0, "evaluation": "published"}
     rows = points(

@@ -1,4 +1,4 @@
-"""The terminal's table: legible at 100 columns and without a terminal, with all that a rate needs."""
+"""The terminal table is legible at 100 columns and without a terminal, and shows all parts of a rate."""
 
 import io
 from pathlib import Path
@@ -14,7 +14,7 @@ def printed(run: Path, width: int) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
-def test_rates_stay_in_one_piece_at_100_columns(run_folder: Path) -> None:
+def test_rates_do_not_wrap_at_100_columns(run_folder: Path) -> None:
     text = printed(run_folder, 100)
     assert "65.0% [42.0, 83.7] n=20" in text
     assert "85.0% [63.6, 96.2] n=20" in text
@@ -22,7 +22,7 @@ def test_rates_stay_in_one_piece_at_100_columns(run_folder: Path) -> None:
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
 
 
-def test_a_pipe_of_80_columns_loses_nothing(run_folder: Path) -> None:
+def test_80_columns_wrap_without_loss(run_folder: Path) -> None:
     text = printed(run_folder, 80)
     assert "…" not in text
     assert text.count("n=20") == 8
@@ -45,9 +45,7 @@ def test_failures_are_listed_and_their_text_is_not_markup(run_folder: Path) -> N
     assert "logs/t99.txt" in text
 
 
-def test_judges_and_rates_without_their_errors_are_printed_where_they_are_known(
-    labelled_run: Path, run_folder: Path
-) -> None:
+def test_judges_and_corrected_rates_are_printed_if_known(labelled_run: Path, run_folder: Path) -> None:
     text = printed(labelled_run, 100)
     assert "90.0% [78.8, 96.4] n=50" in text and "80.0% [66.8, 89.6] n=50" in text
     assert (

@@ -1,4 +1,4 @@
-"""`safecomm selftest` on this machine: real Ray Train with DeepSpeed, vLLM, Ray Serve and a guard, at lab size."""
+"""`safecomm selftest` on this machine, with the lab's models: real Ray Train, DeepSpeed, vLLM, Serve and a guard."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_every_check_is_ok_on_a_machine_that_runs_the_tests(
     assert done.returncode == 0
 
 
-def test_what_is_measured_stands_beside_what_is_planned(records: dict[str, dict[str, Any]]) -> None:
+def test_measured_memory_is_shown_next_to_planned(records: dict[str, dict[str, Any]]) -> None:
     for check in ("fine-tune", "engine"):
         assert records[check]["memory_bytes"] > 1 << 28  # a process with torch loaded has more
         assert records[check]["planned_bytes"] > 1 << 28
@@ -59,12 +59,12 @@ def test_what_is_measured_stands_beside_what_is_planned(records: dict[str, dict[
         assert records[check]["tokens_per_second"] > 0
 
 
-def test_the_user_sees_what_is_done_and_then_a_table(done: "subprocess.CompletedProcess[str]") -> None:
+def test_progress_and_then_a_table_are_printed(done: "subprocess.CompletedProcess[str]") -> None:
     for check in CHECKS:
         assert f"  {check} ...\n" in done.stdout
     assert "tokens/s" in done.stdout
     assert f"{len(CHECKS)} of {len(CHECKS)} checks are ok" in done.stdout
 
 
-def test_nothing_is_left_behind(done: "subprocess.CompletedProcess[str]", storage: Path) -> None:
+def test_no_files_or_processes_remain(done: "subprocess.CompletedProcess[str]", storage: Path) -> None:
     assert [path.name for path in storage.iterdir()] == ["results.json"]

@@ -1,4 +1,4 @@
-"""The parts of the self-test: kinds of nodes, sizes, dependent checks, records, and checks that find something."""
+"""Parts of the self-test: kinds of nodes, sizes, dependent checks, records, and checks that fail."""
 
 import asyncio
 import json
@@ -65,13 +65,13 @@ def test_nodes_with_the_same_gpus_and_labels_are_one_kind() -> None:
     assert chosen[0].labels == {NODE_ID: "a"}
 
 
-def test_the_node_with_most_gpus_free_stands_for_its_kind_so_that_a_sweep_is_left_alone() -> None:
+def test_node_with_most_free_gpus_represents_its_kind() -> None:
     nodes = [ray_node("a", 8, "H100"), ray_node("b", 8, "H100"), ray_node("c", 8, "H100")]
     (node,) = nodes_to_test(nodes, {"a": {}, "b": {"GPU": 3.0}, "c": {"GPU": 1.0}})
     assert (node.id, node.free_gpus) == ("b", 3)
 
 
-def test_nodes_without_a_gpu_are_tested_where_no_node_has_one() -> None:
+def test_cpu_nodes_are_tested_if_there_are_no_gpus() -> None:
     head, dead = ray_node("head"), ray_node("dead", 8, "H100") | {"Alive": False}
     assert [node.id for node in nodes_to_test([head, ray_node("a", 1, "L4")], {})] == ["a"]
     assert [node.kind for node in nodes_to_test([head, dead], {})] == ["CPU"]
@@ -87,7 +87,7 @@ def found(text: str) -> Callable[[Bench], Outcome]:
     return lambda bench: Outcome(text)
 
 
-def test_what_needs_a_failed_check_is_skipped_and_the_rest_is_run(tmp_path: Path) -> None:
+def test_dependents_of_a_failed_check_are_skipped(tmp_path: Path) -> None:
     def breaks(bench: Bench) -> Outcome:
         raise RuntimeError("first line\nCUDA error: out of memory")
 
@@ -111,7 +111,7 @@ def test_what_needs_a_failed_check_is_skipped_and_the_rest_is_run(tmp_path: Path
     assert "raise RuntimeError" in records["fine-tune"].trace
 
 
-def test_a_check_that_takes_more_gpus_than_are_free_does_not_wait_for_a_sweep_to_end(tmp_path: Path) -> None:
+def test_check_without_enough_free_gpus_is_skipped(tmp_path: Path) -> None:
     node = Node(id="a", address="a", kind="8 x H100", gpus=8, free_gpus=1)
     (one, two) = examine(
         bench(Files(tmp_path), node), [Check("one", found(""), gpus=1), Check("two", found(""), gpus=2)]
@@ -125,7 +125,7 @@ def test_every_check_comes_after_those_that_it_needs() -> None:
         assert set(check.needs) <= {other.name for other in CHECKS[:number]}
 
 
-def test_records_are_printed_and_written_alike(tmp_path: Path) -> None:
+def test_printed_and_written_records_agree(tmp_path: Path) -> None:
     records = [
         Record("CPU", "fine-tune", "ok", "6 steps", 31.25, 3 << 29, 4 << 30, 951.4),
         Record("CPU", "engine", "failed", "the driver is too old", 2.0),
@@ -155,7 +155,7 @@ def test_a_random_pair_differs_by_low_rank_and_reads_back(pair: Files) -> None:
     assert not embedding[-1].any() and embedding[10].any()
 
 
-def test_a_random_adapter_is_seen_in_the_models_answers(pair: Files, tmp_path: Path) -> None:
+def test_random_adapter_changes_the_answers(pair: Files, tmp_path: Path) -> None:
     make_adapter(pair.aligned, 4, 0, tmp_path / "adapter")
     settings = EngineSettings(max_new_tokens=8, max_model_len=256, max_lora_rank=4, lora_targets=TARGETS)
     subjects = {"bare": None, "adapted": tmp_path / "adapter"}
@@ -166,7 +166,7 @@ def test_a_random_adapter_is_seen_in_the_models_answers(pair: Files, tmp_path: P
     assert check_agreement(answers, answers, LAB) == (0.0, 1.0)
 
 
-def test_an_adapter_that_the_engine_does_not_apply_is_a_failure_with_its_reason(pair: Files, tmp_path: Path) -> None:
+def test_unapplied_adapter_fails_with_a_reason(pair: Files, tmp_path: Path) -> None:
     make_adapter(pair.aligned, 4, 0, tmp_path / "made")
     made = Adapter.load(tmp_path / "made")
     elsewhere = {name.replace("layers.", "layers.9"): factors for name, factors in made.modules.items()}
@@ -186,7 +186,7 @@ def test_an_adapter_that_the_engine_does_not_apply_is_a_failure_with_its_reason(
     )
 
 
-def test_answers_of_another_adapter_are_a_failure(pair: Files, tmp_path: Path) -> None:
+def test_answers_of_another_adapter_fail(pair: Files, tmp_path: Path) -> None:
     make_adapter(pair.aligned, 4, 0, tmp_path / "adapter")
     settings = EngineSettings(max_new_tokens=8, max_model_len=256, max_lora_rank=4, lora_targets=TARGETS)
     subjects = {"bare": None, "adapted": tmp_path / "adapter"}
@@ -196,9 +196,7 @@ def test_answers_of_another_adapter_are_a_failure(pair: Files, tmp_path: Path) -
     assert record.status == "failed" and "differs by" in record.text
 
 
-def test_a_profile_of_an_adapter_for_another_model_is_a_failure_and_the_merge_is_skipped(
-    pair: Files, tmp_path: Path
-) -> None:
+def test_incompatible_adapter_fails_and_skips_the_merge(pair: Files, tmp_path: Path) -> None:
     other = Files(tmp_path)
     make_random_pair(other, replace(SHAPE, hidden=32))
     for folder in (pair.tuned, pair.safe):
@@ -218,18 +216,18 @@ def test_a_profile_of_an_adapter_for_another_model_is_a_failure_and_the_merge_is
     assert (second.status, second.text) == ("skipped", "needs profile")
 
 
-def test_a_node_that_does_not_see_the_storage_says_so(tmp_path: Path) -> None:
+def test_node_without_the_storage_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="does not see it"):
         make_models(Files(tmp_path / "elsewhere" / "0"), LAB)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_with_too_little_room_says_so(tmp_path: Path) -> None:
+def test_folder_without_enough_space_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"GiB free, and 1048576\.0 are needed"):
         make_models(Files(tmp_path), replace(LAB, disk=1 << 50))
 
 
-def test_a_reason_is_the_innermost_cause_in_one_line() -> None:
+def test_reason_is_the_innermost_cause_in_one_line() -> None:
     class WrapperError(Exception):
         cause = ValueError("Traceback ...\n\nthe real cause")
 
@@ -248,10 +246,10 @@ def test_a_reason_is_the_innermost_cause_in_one_line() -> None:
         (["--json", "/nowhere/results.json"], "its folder does not exist"),
     ],
 )
-def test_wrong_usage_is_told_at_once(options: list[str], reason: str) -> None:
+def test_wrong_usage_is_reported_immediately(options: list[str], reason: str) -> None:
     done = subprocess.run([sys.executable, "-m", "safecomm", "selftest", *options], capture_output=True, text=True)
     assert done.returncode == 2 and reason in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_verb_is_there() -> None:
+def test_command_exists() -> None:
     assert "selftest" in {command.callback.__name__ for command in app.registered_commands if command.callback}

@@ -1,4 +1,4 @@
-"""A sweep names its domain; files that still call the task's benchmarks `telecom` are read as before."""
+"""A sweep's domain; files that use the former key `evaluate.telecom` are still read."""
 
 import logging
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def question(sweep: Sweep) -> str:
     return str(form_of(sweep.evaluate.grader).question(Exchange("Which?", "This", "That"))["messages"][0]["content"])
 
 
-def test_the_former_key_is_read_as_task_and_one_line_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_former_key_is_read_as_task_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sweep = read_sweep(former(tmp_path))
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert "evaluate.telecom is now called evaluate.task" in record.getMessage()
@@ -48,18 +48,18 @@ def test_the_former_key_is_read_as_task_and_one_line_says_so(tmp_path: Path, cap
 
 @pytest.mark.parametrize("file", [former, written])
 @pytest.mark.parametrize("key", ["evaluate.telecom", "evaluate.task"])
-def test_either_name_overrides_either_file(file: Callable[[Path], Path], key: str, tmp_path: Path) -> None:
+def test_both_names_override_both_files(file: Callable[[Path], Path], key: str, tmp_path: Path) -> None:
     sweep = read_sweep(file(tmp_path), [f"{key}.0.limit=7"])
     assert sweep.evaluate.task[0].limit == 7 and sweep.evaluate.task[0].name == "lab-telecom"
 
 
-def test_a_file_with_both_names_is_refused(tmp_path: Path) -> None:
+def test_file_with_both_names_is_rejected(tmp_path: Path) -> None:
     both = written(tmp_path, evaluate=EVALUATE | {"telecom": ["lab-telecom"]})
     with pytest.raises(SpecError, match=r"evaluate\.telecom: there is no such key"):
         read_sweep(both)
 
 
-def test_the_grader_is_told_the_domain_and_a_rubric_of_ones_own_stays(tmp_path: Path) -> None:
+def test_grader_rubric_names_the_domain_and_custom_rubrics_stay(tmp_path: Path) -> None:
     grader = {"grader": {"model": "lab://grader"}}
     telecom = read_sweep(written(tmp_path, evaluate=EVALUATE | grader))
     assert telecom.evaluate.grader and telecom.evaluate.grader.rubric is None, "earlier verdicts are kept under this"
@@ -72,7 +72,7 @@ def test_the_grader_is_told_the_domain_and_a_rubric_of_ones_own_stays(tmp_path: 
     assert question(read_sweep(written(tmp_path, domain="medical", evaluate=EVALUATE | own))) == "This That?"
 
 
-def test_titles_are_no_reason_to_measure_again(tmp_path: Path) -> None:
+def test_domain_titles_do_not_change_store_keys(tmp_path: Path) -> None:
     contexts = {
         domain: RunFolder(read_sweep(written(tmp_path, domain=domain, storage=str(tmp_path))))._context
         for domain in ("telecom", "medical")
@@ -81,6 +81,6 @@ def test_titles_are_no_reason_to_measure_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("domain", ["", "two\nlines", "<b>", "x" * 41])
-def test_a_domain_is_words(domain: str, tmp_path: Path) -> None:
+def test_domain_must_be_words(domain: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="domain: "):
         read_sweep(written(tmp_path, domain=domain))

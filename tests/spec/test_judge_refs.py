@@ -1,4 +1,4 @@
-"""A sweep's judges: names that stand for published models, and what a judge of one's own needs."""
+"""A sweep's judges: short names of published models, and required settings."""
 
 import re
 
@@ -11,19 +11,19 @@ JUDGE: TypeAdapter[JudgeRef] = TypeAdapter(Judge)
 SHOWN = "{prompt} {response}"
 
 
-def test_a_name_stands_for_a_published_model() -> None:
+def test_short_name_expands_to_a_published_model() -> None:
     ref = JUDGE.validate_python("llama-guard-3")
     assert ref.model == "meta-llama/Llama-Guard-3-8B" and ref.runs_here
     assert JUDGE.validate_python("refusal").model is None
 
 
-def test_a_known_judge_takes_another_copy_of_its_model() -> None:
+def test_known_judge_accepts_another_copy_of_its_model() -> None:
     ref = JUDGE.validate_python({"name": "wildguard", "model": "/models/wildguard", "template": "t.txt"})
     assert (ref.model, ref.form) == ("/models/wildguard", "wildguard")
     assert ref.template is not None and ref.template.startswith("/")
 
 
-def test_a_model_behind_a_url_needs_no_engines() -> None:
+def test_model_behind_a_url_needs_no_engines() -> None:
     assert not JUDGE.validate_python({"name": "own", "model": "m", "url": "http://host/v1", "rubric": SHOWN}).runs_here
 
 
@@ -46,12 +46,12 @@ def test_a_model_behind_a_url_needs_no_engines() -> None:
         ({"name": "own", "model": "m", "form": "harmbench", "template": "t", "rubric": SHOWN}, "either rubric or form"),
     ],
 )
-def test_judges_that_could_not_judge_are_refused(value: object, said: str) -> None:
+def test_incomplete_judges_are_rejected(value: object, said: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(said)):
         JUDGE.validate_python(value)
 
 
-def test_a_grader_is_shown_the_reference() -> None:
+def test_grader_needs_a_model_and_the_reference() -> None:
     with pytest.raises(ValidationError, match=r"lacks \{reference\}"):
         Grader(model="m", rubric="{response}")
     with pytest.raises(ValidationError, match="set `model:` to the chat model"):

@@ -1,4 +1,4 @@
-"""A secret in a sweep is refused before anything of it is shown, for a sweep is written to files and to W&B."""
+"""A sweep with a secret is rejected before any of it is printed, because sweeps are written to files and to W&B."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SECRET = "not-a-real-key-0123456789abcdef0123456789"
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY"])
-def test_a_key_of_this_environment_in_an_override_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_secret_in_an_override_is_rejected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, SECRET)
     with pytest.raises(SpecError, match=rf"--set model\.token contains a secret \({name}\)") as told:
         read_sweep(LAB, [f"model.token={SECRET}"])
@@ -20,7 +20,7 @@ def test_a_key_of_this_environment_in_an_override_is_refused(name: str, monkeypa
 
 
 @pytest.mark.parametrize("key", ["hf_" + "Aa1" * 12, "sk-proj-" + "Aa1_" * 10, "wandb_v1_" + "Aa1" * 10])
-def test_what_looks_like_a_key_in_the_file_is_refused(key: str, tmp_path: Path) -> None:
+def test_key_pattern_in_the_file_is_rejected(key: str, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep.yaml"
     sweep.write_text(f"{LAB.read_text()}\n# {key}\n")
     with pytest.raises(SpecError, match="the file contains a secret") as told:
@@ -28,6 +28,6 @@ def test_what_looks_like_a_key_in_the_file_is_refused(key: str, tmp_path: Path) 
     assert key not in str(told.value)
 
 
-def test_a_revision_and_a_short_value_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_revisions_and_short_values_are_not_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "lab")
     assert read_sweep(LAB, [f"model.system_prompt={'0123456789' * 4}"])

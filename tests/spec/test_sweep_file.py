@@ -1,4 +1,4 @@
-"""Every mistake of a sweep file is found at once, named by its dotted key, before anything heavy is imported."""
+"""All mistakes in a sweep file are reported at once, by dotted key, before anything heavy is imported."""
 
 import json
 import subprocess
@@ -32,20 +32,20 @@ def problems(folder: Path, overrides: list[str]) -> list[str]:
     return caught.value.problems
 
 
-def test_a_resolved_sweep_reads_as_the_same_sweep(tmp_path: Path) -> None:
+def test_resolved_sweep_reads_back_equal(tmp_path: Path) -> None:
     sweep = read_sweep(write(tmp_path, GOOD))
     resolved = tmp_path / "sweep.json"
     resolved.write_text(json.dumps(sweep.resolved()))
     assert read_sweep(resolved) == sweep
 
 
-def test_the_reference_arms_may_be_named_but_take_no_defense(tmp_path: Path) -> None:
+def test_reference_arms_may_be_listed_without_defenses(tmp_path: Path) -> None:
     assert "undefended" not in read_sweep(write(tmp_path, GOOD), ["arms.undefended=[]"]).arms
     (line,) = problems(tmp_path, ["arms.original=[{safe_lora: {lowest: 1}}]"])
     assert line.startswith("arms: original is a reference arm")
 
 
-def test_an_adapter_that_is_trained_already_takes_the_place_of_data(tmp_path: Path) -> None:
+def test_trained_adapter_replaces_data(tmp_path: Path) -> None:
     given = ["finetune.data=[]", "finetune.adapter=extracted"]
     arms = "arms={safe_lora: [{safe_lora: {lowest: 1}}]}"
     assert read_sweep(write(tmp_path, GOOD), [*given, arms]).finetune.adapter == str(Path("extracted").absolute())
@@ -55,7 +55,7 @@ def test_an_adapter_that_is_trained_already_takes_the_place_of_data(tmp_path: Pa
         assert "either data to train on or adapter" in problems(tmp_path, wrong)[0]
 
 
-def test_what_a_fine_tune_can_not_combine_is_refused_by_its_keys(tmp_path: Path) -> None:
+def test_incompatible_finetune_settings_are_rejected_by_key(tmp_path: Path) -> None:
     (line,) = problems(tmp_path, ["finetune.offload=cpu"])
     assert line.endswith(
         "finetune.offload: zero: 0 can't offload; set zero: 1 or 2 (optimizer) or 3 (and weights), or offload: none"
@@ -71,7 +71,7 @@ def test_what_a_fine_tune_can_not_combine_is_refused_by_its_keys(tmp_path: Path)
         assert "finetune.offload: must be none, cpu or {nvme: FOLDER}, not" in line
 
 
-def test_weights_that_go_to_a_disk_are_read_again_from_the_resolved_sweep(tmp_path: Path) -> None:
+def test_nvme_offload_survives_resolving(tmp_path: Path) -> None:
     sweep = read_sweep(write(tmp_path, GOOD), ["finetune.zero=3", "finetune.offload.nvme=disk"])
     resolved = tmp_path / "sweep.json"
     resolved.write_text(json.dumps(sweep.resolved()))
@@ -79,7 +79,7 @@ def test_weights_that_go_to_a_disk_are_read_again_from_the_resolved_sweep(tmp_pa
     assert sweep.resolved()["finetune"]["offload"] == {"nvme": str(Path("disk").absolute())}
 
 
-def test_paths_are_made_absolute_for_workers_in_other_folders(tmp_path: Path) -> None:
+def test_relative_paths_are_resolved(tmp_path: Path) -> None:
     sweep = read_sweep(write(tmp_path, GOOD), ["evaluate.task=[{name: teleqna, path: data/TeleQnA.txt}]"])
     assert sweep.evaluate.task[0].path == str(Path.cwd() / "data" / "TeleQnA.txt")
     home = read_sweep(write(tmp_path, GOOD), ["evaluate.task=[{name: teleqna, path: ~/TeleQnA.txt}]"])
@@ -162,7 +162,7 @@ def test_reading_a_sweep_imports_nothing_heavy() -> None:
         ("finetune.data.4=lab-telecom", "4 is not an index of the list; use 0 to"),
     ],
 )
-def test_a_mistake_is_worded_with_its_place(tmp_path: Path, override: str, said: str) -> None:
+def test_mistakes_are_reported_with_their_key(tmp_path: Path, override: str, said: str) -> None:
     found = problems(tmp_path, [override])
     assert any(said in line for line in found), found
     assert len(found) == 1
@@ -177,14 +177,14 @@ def test_a_mistake_is_worded_with_its_place(tmp_path: Path, override: str, said:
         (b"\xff\xfe\x00", "text"),
     ],
 )
-def test_a_file_that_is_no_sweep_is_said_to_be_none(tmp_path: Path, text: str | bytes, said: str) -> None:
+def test_file_without_a_sweep_is_rejected(tmp_path: Path, text: str | bytes, said: str) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SpecError, match=said):
         read_sweep(path)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"nowhere\.yaml: can't be read"):
         read_sweep(tmp_path / "nowhere.yaml")
 
@@ -207,7 +207,7 @@ def test_every_field_is_documented() -> None:
     assert undocumented(Sweep.model_json_schema()) == []
 
 
-def test_a_file_of_ones_own_becomes_a_benchmark(tmp_path: Path) -> None:
+def test_user_file_becomes_a_benchmark(tmp_path: Path) -> None:
     own = ["evaluate.red_team=[{name: acme, path: acme.csv, prompt: question}]"]
     choices = "evaluate.task=[{name: exam, path: exam.csv, prompt: q, choices: [a, b], answer: key, first_option: 1}]"
     sweep = read_sweep(write(tmp_path, GOOD), [*own, choices])
@@ -225,7 +225,7 @@ def test_a_file_of_ones_own_becomes_a_benchmark(tmp_path: Path) -> None:
         assert said in line, line
 
 
-def test_labels_select_nodes_as_ray_writes_them(tmp_path: Path) -> None:
+def test_labels_follow_rays_selector_syntax(tmp_path: Path) -> None:
     labels = "cluster.finetune.labels={pool: train, market: '!spot', gpu: 'in(a100, h100)', ray.io/zone: ''}"
     assert read_sweep(write(tmp_path, GOOD), [labels]).cluster.finetune.labels["market"] == "!spot"
     for wrong in ("{pool: 'two words'}", "{pool: 'in()'}", "{a b: c}", "{pool: a&b}"):

@@ -1,4 +1,4 @@
-"""A store in a bucket: what one node makes the others find, whole or not at all, made once; on a real S3 server."""
+"""A store in a bucket, on a real S3 server: nodes share complete stages, each computed once."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def on_node(tmp_path: Path, node: str, url: str) -> "subprocess.Popen[str]":
     return process
 
 
-def test_what_one_node_made_another_finds_and_makes_no_more(bucket: str, move: Callable[[str], None]) -> None:
+def test_nodes_reuse_each_others_stages(bucket: str, move: Callable[[str], None]) -> None:
     made = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
     move("another")
     found = Store.of(bucket).obtain("stage", {"x": 1}, pytest.fail)
@@ -81,9 +81,7 @@ def test_what_one_node_made_another_finds_and_makes_no_more(bucket: str, move: C
     assert (found / "deep" / "weights").stat().st_mtime_ns == (made / "deep" / "weights").stat().st_mtime_ns
 
 
-def test_a_path_of_another_node_is_brought_here_before_it_is_used(
-    bucket: str, tmp_path: Path, move: Callable[[str], None]
-) -> None:
+def test_path_from_another_node_is_fetched_before_use(bucket: str, tmp_path: Path, move: Callable[[str], None]) -> None:
     made = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
     path = tmp_path / "another" / made.relative_to(tmp_path / "node") / "deep"
     assert not path.exists()
@@ -93,7 +91,7 @@ def test_a_path_of_another_node_is_brought_here_before_it_is_used(
     assert local_copy(tmp_path / "nothing") == tmp_path / "nothing"
 
 
-def test_a_stage_whose_upload_was_cut_off_is_not_there(bucket: str, move: Callable[[str], None]) -> None:
+def test_incomplete_upload_is_invisible(bucket: str, move: Callable[[str], None]) -> None:
     folder = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
     objects, prefix = bucket_of(bucket)
     objects.remove(f"{prefix}/store/stage/{folder.name}/{LINEAGE}")
@@ -146,7 +144,7 @@ def dies_at(name: str, s3_url: str, maker: list["subprocess.Popen[str]"]) -> Ite
 
 
 @pytest.mark.parametrize("moment", ["two", LINEAGE])
-def test_a_maker_that_is_killed_between_two_files_leaves_nothing_to_find(
+def test_killed_upload_is_invisible(
     bucket: str, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     maker: list[subprocess.Popen[str]] = []
@@ -172,7 +170,7 @@ def test_a_maker_that_is_killed_between_two_files_leaves_nothing_to_find(
 
 
 @pytest.mark.parametrize("harm", [b"weightz", b"cut"])
-def test_a_stage_that_is_damaged_in_the_bucket_is_made_again(
+def test_damaged_stage_in_the_bucket_is_recomputed(
     bucket: str, move: Callable[[str], None], harm: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
@@ -186,7 +184,7 @@ def test_a_stage_that_is_damaged_in_the_bucket_is_made_again(
     assert Store.of(bucket).obtain("stage", {"x": 1}, pytest.fail)
 
 
-def test_a_damaged_copy_is_set_aside_and_fetched_again(bucket: str, move: Callable[[str], None]) -> None:
+def test_damaged_copy_is_quarantined_and_refetched(bucket: str, move: Callable[[str], None]) -> None:
     folder = Store.of(bucket).obtain("stage", {"x": 1}, make_weights)
     (folder / "deep" / "weights").write_bytes(b"weightz")
     move("node")
@@ -194,7 +192,7 @@ def test_a_damaged_copy_is_set_aside_and_fetched_again(bucket: str, move: Callab
     assert (folder / "deep" / "weights").read_bytes() == b"weights"
 
 
-def test_of_several_nodes_that_want_a_stage_one_makes_it(bucket: str, tmp_path: Path) -> None:
+def test_concurrent_nodes_compute_a_stage_once(bucket: str, tmp_path: Path) -> None:
     nodes = [on_node(tmp_path, f"node-{number}", bucket) for number in range(4)]
     for node in nodes:
         assert node.stdin
@@ -219,15 +217,13 @@ def of_elsewhere(url: str, silent: float, monkeypatch: pytest.MonkeyPatch) -> Ob
     return records
 
 
-def test_a_lock_of_another_machine_holds_as_long_as_it_gives_signs(
-    bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_renewed_lock_of_another_machine_holds(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     records = of_elsewhere(bucket, STALE_SECONDS / 2, monkeypatch)
     with pytest.raises(HeldError, match="on elsewhere"):
         Lock(records)
 
 
-def test_a_silent_lock_is_taken_over_by_one(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_lock_is_taken_over_by_one(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     records = of_elsewhere(bucket, 2 * STALE_SECONDS, monkeypatch)
     first = Lock(records)
     assert "was silent" in first.taken_over
@@ -252,15 +248,13 @@ def test_a_silent_lock_is_taken_over_by_one(bucket: str, monkeypatch: pytest.Mon
     assert first.is_lost
 
 
-def test_a_bucket_that_does_not_exist_is_one_line_that_names_the_setting(bucket: str) -> None:
+def test_missing_bucket_is_reported_with_the_setting(bucket: str) -> None:
     with pytest.raises(StorageError, match="storage: s3://no-such-bucket: the bucket does not exist") as error:
         Store.of("s3://no-such-bucket/runs").obtain("stage", {}, make_weights)
     assert "\n" not in str(error.value)
 
 
-def test_a_server_that_does_not_answer_is_one_line_without_the_key(
-    bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreachable_server_is_reported_without_the_key(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     shared._bucket.cache_clear()
     monkeypatch.setattr("safecomm.storage.bucket.RETRIES", {"max_retries": 0})
@@ -270,7 +264,7 @@ def test_a_server_that_does_not_answer_is_one_line_without_the_key(
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(error.value)
 
 
-def test_missing_credentials_are_one_line_that_names_them(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")  # of a machine that has no role either
@@ -279,7 +273,7 @@ def test_missing_credentials_are_one_line_that_names_them(bucket: str, monkeypat
         Store.of(bucket).find("stage", "key")
 
 
-def test_files_of_any_size_arrive_as_they_are(bucket: str, move: Callable[[str], None]) -> None:
+def test_files_of_any_size_arrive_intact(bucket: str, move: Callable[[str], None]) -> None:
     sizes = {"empty": 0, "parts": 17 << 20}
 
     def make(out: Path) -> None:
@@ -295,13 +289,13 @@ def test_files_of_any_size_arrive_as_they_are(bucket: str, move: Callable[[str],
 @pytest.mark.parametrize(
     "storage", ["http://host/x", "s3://", "az://bucket/x", "s3://bucket/../x", "s3://key:word@bucket/x"]
 )
-def test_what_is_no_bucket_is_refused(storage: str) -> None:
+def test_invalid_bucket_urls_are_rejected(storage: str) -> None:
     with pytest.raises(UsageError, match="storage: must be a folder, s3://BUCKET/PREFIX") as error:
         Store.of(storage)
     assert "word" not in str(error.value)
 
 
-def test_a_folder_needs_no_package_for_buckets(tmp_path: Path) -> None:
+def test_folders_do_not_need_the_bucket_package(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['obstore'] = None\n"
         "from safecomm.storage.store import Store\n"

@@ -1,4 +1,4 @@
-"""A run, its answers and its figures in a bucket: what one node keeps, the others take in."""
+"""A run in a bucket: nodes share records, answers and profiles."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +46,7 @@ def objects(url: str) -> tuple[Bucket, str]:
     return Bucket("s3", name), prefix
 
 
-def test_a_record_that_a_trial_leaves_on_one_node_is_read_on_another(sweep: Sweep, move: Callable[[str], None]) -> None:
+def test_records_are_readable_on_other_nodes(sweep: Sweep, move: Callable[[str], None]) -> None:
     RunFolder(sweep).keep(TrialRecord.of(TRIAL, "done", seconds=0.5))
     move("driver")
     folder = RunFolder(sweep)
@@ -60,7 +60,7 @@ def test_a_record_that_a_trial_leaves_on_one_node_is_read_on_another(sweep: Swee
     assert (found := folder.find(TRIAL)) and found.seconds == 0.7
 
 
-def test_what_was_removed_from_the_bucket_is_forgotten_on_the_nodes(sweep: Sweep) -> None:
+def test_objects_removed_from_the_bucket_are_removed_on_nodes(sweep: Sweep) -> None:
     folder = RunFolder(sweep)
     folder.keep(TrialRecord.of(TRIAL, "done"))
     (folder.path / "optuna.journal").write_text("proposals")
@@ -73,14 +73,14 @@ def test_what_was_removed_from_the_bucket_is_forgotten_on_the_nodes(sweep: Sweep
     assert (folder.path / "wandb").is_dir()
 
 
-def test_a_fine_tune_that_failed_on_another_node_fails_its_trials(sweep: Sweep, move: Callable[[str], None]) -> None:
+def test_fine_tune_failure_on_another_node_fails_its_trials(sweep: Sweep, move: Callable[[str], None]) -> None:
     RunFolder(sweep).keep(TrialRecord.of(fine_tunes_of(TRIAL)[0], "failed", error="the loss is nan"))
     move("another")
     with pytest.raises(TrainingError, match="the loss is nan"):
         RunFolder(sweep).check_fine_tune(TRIAL)
 
 
-def test_a_second_run_on_another_node_is_refused(sweep: Sweep, move: Callable[[str], None]) -> None:
+def test_second_run_on_another_node_is_rejected(sweep: Sweep, move: Callable[[str], None]) -> None:
     first = RunFolder(sweep).path
     with only_run(first, pytest.fail):
         move("another")
@@ -92,7 +92,7 @@ def test_a_second_run_on_another_node_is_refused(sweep: Sweep, move: Callable[[s
         pass
 
 
-def test_figures_of_a_fine_tune_are_known_on_other_nodes(sweep: Sweep, move: Callable[[str], None]) -> None:
+def test_profile_cache_is_shared_between_nodes(sweep: Sweep, move: Callable[[str], None]) -> None:
     module = ModuleProfile(name="layers.0.q_proj", rho=0.5, null=0.3, v_norm=1.0, update_norm=2.0, projected_norm=1.0)
     ProfileCache(sweep).keep({}, 0, [module])
     move("another")
@@ -115,7 +115,7 @@ class Model:
         return [pd.DataFrame(rows | {"finish_reason": "stop", "scores": [[]] * len(missing), "error": ""})]
 
 
-def test_what_was_answered_on_one_node_is_not_asked_on_another(bucket: str, move: Callable[[str], None]) -> None:
+def test_answers_are_shared_between_nodes(bucket: str, move: Callable[[str], None]) -> None:
     model = Model()
     Responses(Store.of(bucket), {}).of(questions("a"), model)
     move("another")
@@ -127,7 +127,7 @@ def test_what_was_answered_on_one_node_is_not_asked_on_another(bucket: str, move
 
 
 @pytest.mark.parametrize("where", ["here", "in the bucket"])
-def test_damaged_answers_are_told_once_and_asked_again_unless_the_bucket_has_them_whole(
+def test_damaged_answers_are_refetched_or_regenerated_with_one_warning(
     bucket: str, move: Callable[[str], None], where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = Model()
@@ -146,7 +146,7 @@ def test_damaged_answers_are_told_once_and_asked_again_unless_the_bucket_has_the
     assert caplog.text.count("is damaged") == (where == "in the bucket")
 
 
-def test_a_plan_of_a_sweep_in_a_missing_bucket_is_one_line(sweep: Sweep, tmp_path: Path) -> None:
+def test_planning_with_a_missing_bucket_prints_one_line(sweep: Sweep, tmp_path: Path) -> None:
     path = tmp_path / "missing.yaml"
     path.write_text(yaml.safe_dump(sweep.resolved() | {"storage": "s3://no-such-bucket/runs"}))
     done = CliRunner().invoke(app, ["plan", str(path)])

@@ -1,4 +1,4 @@
-"""A sweep whose storage is a bucket comes to what it comes to in a folder, and any node can go on with it."""
+"""A sweep in a bucket gives the same results as in a folder, and any node can resume it."""
 
 import subprocess
 import sys
@@ -65,13 +65,13 @@ def objects(run: InBucket, monkeypatch: pytest.MonkeyPatch, below: str) -> dict[
     return {f"{folder}/{name}": state for folder in folders for name, state in bucket.files(folder).items()}
 
 
-def test_the_trials_are_those_of_a_sweep_in_a_folder(in_bucket: InBucket) -> None:
+def test_trials_match_those_of_a_folder_sweep(in_bucket: InBucket) -> None:
     safecomm("run", str(in_bucket.sweep))
     there, here = in_bucket.folder("head") / "small", in_bucket.sweep.parent / "runs" / "small"
     pd.testing.assert_frame_equal(comparable(there / "trials.parquet"), comparable(here / "trials.parquet"))
 
 
-def test_the_log_that_the_table_names_is_in_the_bucket(in_bucket: InBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_in_the_table_are_in_the_bucket(in_bucket: InBucket, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in in_bucket.access.items():
         monkeypatch.setenv(name, value)
     bucket, logs = (
@@ -81,7 +81,7 @@ def test_the_log_that_the_table_names_is_in_the_bucket(in_bucket: InBucket, monk
     assert [log for log in logs["log"] if not bucket.has(log.removeprefix(f"{bucket.url}/"))] == []
 
 
-def test_a_node_without_copies_makes_nothing_again(in_bucket: InBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_with_empty_cache_recomputes_nothing(in_bucket: InBucket, monkeypatch: pytest.MonkeyPatch) -> None:
     before = objects(in_bucket, monkeypatch, "store")
     said = in_bucket.run("another")
     assert "started" not in said
@@ -90,9 +90,7 @@ def test_a_node_without_copies_makes_nothing_again(in_bucket: InBucket, monkeypa
     pd.testing.assert_frame_equal(*trials)
 
 
-def test_a_node_that_lacks_a_record_makes_only_what_it_tells_of(
-    in_bucket: InBucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_record_repeats_only_its_trial(in_bucket: InBucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver's node died, and another goes on: the lost trial finds its stages in the bucket."""
     for name, value in in_bucket.access.items():
         monkeypatch.setenv(name, value)
@@ -105,7 +103,7 @@ def test_a_node_that_lacks_a_record_makes_only_what_it_tells_of(
     assert {name for name in objects(in_bucket, monkeypatch, "store") if name.endswith("lineage.json")} == before
 
 
-def test_a_finished_run_is_shown_and_exported_by_its_url(in_bucket: InBucket, tmp_path: Path) -> None:
+def test_finished_run_is_reported_and_exported_by_url(in_bucket: InBucket, tmp_path: Path) -> None:
     run = f"{in_bucket.url}/small"
     assert "safe_merge" in in_bucket.safecomm("laptop", "report", run)
     in_bucket.safecomm("laptop", "export", run, "--arm", "safe_merge", "--out", str(tmp_path / "out"))

@@ -1,4 +1,4 @@
-"""A disk that fills up ends in one message that says which, and costs nothing that was finished."""
+"""A full disk is reported once, by name, and finished work is kept."""
 
 import subprocess
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def train_on_another_machine(out: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [write_much, save_tensor, train_on_another_machine])
-def test_a_stage_that_fills_the_disk_names_it_and_is_made_when_there_is_room(small_disk: Path, make) -> None:
+def test_full_disk_is_named_and_the_stage_retried_later(small_disk: Path, make) -> None:
     store = Store(small_disk / "store")
     done = store.obtain("stage", {"x": 1}, lambda out: (out / "small").write_bytes(bytes(KIB)) and None)
     with pytest.raises(DiskFullError, match=r"the disk is full.*MB left.*same command again") as told:
@@ -54,19 +54,19 @@ def test_a_stage_that_fills_the_disk_names_it_and_is_made_when_there_is_room(sma
     assert store.obtain("stage", {"x": 2}, lambda out: None).is_dir()
 
 
-def test_a_stage_within_a_stage_tells_of_the_disk_once(small_disk: Path) -> None:
+def test_nested_stages_report_a_full_disk_once(small_disk: Path) -> None:
     store = Store(small_disk)
     with pytest.raises(DiskFullError) as told:
         store.obtain("outer", {}, lambda out: store.obtain("inner", {}, write_much) and None)
     assert str(told.value).count("disk is full") == 1
 
 
-def test_an_error_of_another_kind_is_passed_on(small_disk: Path) -> None:
+def test_other_errors_are_passed_on(small_disk: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Store(small_disk).obtain("stage", {}, lambda out: (out / "no" / "such").write_text("") and None)
 
 
-def test_a_record_that_does_not_fit_leaves_the_old_one(small_disk: Path) -> None:
+def test_record_that_does_not_fit_keeps_the_old_one(small_disk: Path) -> None:
     write_json(small_disk / "record.json", {"old": 1})
     with pytest.raises(DiskFullError, match="disk is full"):
         write_json(small_disk / "record.json", {"new": "x" * 512 * KIB})
@@ -74,7 +74,7 @@ def test_a_record_that_does_not_fit_leaves_the_old_one(small_disk: Path) -> None
     assert "old" in (small_disk / "record.json").read_text()
 
 
-def test_answers_that_do_not_fit_leave_those_that_did(small_disk: Path) -> None:
+def test_answers_that_do_not_fit_keep_earlier_ones(small_disk: Path) -> None:
     responses = Responses(Store(small_disk), {})
     responses.keep(pd.DataFrame({ID: ["a"], "response": "yes", "error": ""}))
     many = [f"{number:x}" * 50 for number in range(9_000, 19_000)]

@@ -1,4 +1,4 @@
-"""A file's name is written down once, so that its writer and its readers can't come to differ."""
+"""Each file name is defined in one place, so that readers and writers agree."""
 
 import ast
 from pathlib import Path
@@ -9,7 +9,7 @@ NAMES = {value for name, value in vars(names).items() if name.isupper()}
 PACKAGE = Path(names.__file__).parents[1]
 
 
-def test_no_other_module_spells_a_file_name_out() -> None:
+def test_no_other_module_repeats_a_file_name() -> None:
     spelled = [
         f"{path.relative_to(PACKAGE)}:{node.lineno}: {node.value}"
         for path in PACKAGE.rglob("*.py")

@@ -1,4 +1,4 @@
-"""A stage's output appears whole or not at all, once, under a key that names its inputs."""
+"""A stage's output is created atomically, once, under a key of its inputs."""
 
 import json
 import os
@@ -26,11 +26,11 @@ def test_a_digest_ignores_the_order_of_keys(value: dict[str, object]) -> None:
     assert digest(value) == digest(dict(reversed(value.items())))
 
 
-def test_a_digest_tells_values_apart() -> None:
+def test_digest_depends_on_values() -> None:
     assert len({digest(value) for value in ({"a": 1}, {"a": 2}, {"b": 1}, {"a": "1"}, [1], 1, None)}) == 7
 
 
-def test_a_finished_stage_is_made_once_and_says_what_it_was_made_from(tmp_path: Path) -> None:
+def test_stage_is_computed_once_and_records_its_inputs(tmp_path: Path) -> None:
     store, calls = Store(tmp_path), []
 
     def make(out: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_finished_stage_is_made_once_and_says_what_it_was_made_from(tmp_path: 
     assert lineage(first)["inputs"] == {"x": 1}
 
 
-def test_a_stage_that_fails_leaves_nothing_and_can_be_made_later(tmp_path: Path) -> None:
+def test_failed_stage_leaves_nothing_and_can_be_retried(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
     def fail(out: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_stage_that_fails_leaves_nothing_and_can_be_made_later(tmp_path: Path)
     assert store.obtain("stage", {"x": 1}, lambda out: None).is_dir()
 
 
-def test_whoever_asks_for_a_stage_that_is_being_made_waits_for_it(tmp_path: Path) -> None:
+def test_concurrent_requests_wait_for_one_computation(tmp_path: Path) -> None:
     store, calls, begun = Store(tmp_path), [], threading.Event()
     release = threading.Event()
 
@@ -122,7 +122,7 @@ def make_weights(out: Path) -> None:
         spoil_the_checksums,
     ],
 )
-def test_a_damaged_stage_is_set_aside_with_a_warning_and_made_again(
+def test_damaged_stage_is_quarantined_and_recomputed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: Callable[[Path], None]
 ) -> None:
     folder = Store(tmp_path).obtain("stage", {"x": 1}, make_weights)
@@ -137,7 +137,7 @@ def test_a_damaged_stage_is_set_aside_with_a_warning_and_made_again(
     assert Store(tmp_path).obtain("stage", {"x": 1}, pytest.fail) == folder
 
 
-def test_a_change_is_noticed_in_the_process_that_has_used_the_stage(tmp_path: Path) -> None:
+def test_later_changes_are_detected_in_the_same_process(tmp_path: Path) -> None:
     store = Store(tmp_path)
     folder = store.obtain("stage", {"x": 1}, make_weights)
     assert store.find("stage", folder.name)
@@ -145,7 +145,7 @@ def test_a_change_is_noticed_in_the_process_that_has_used_the_stage(tmp_path: Pa
     assert store.find("stage", folder.name) is None
 
 
-def test_a_large_file_that_was_cut_off_is_noticed_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_large_file_is_detected_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checksums, "ALWAYS_HASHED", 3)
     folder = Store(tmp_path).obtain("stage", {"x": 1}, make_weights)
     weights = folder / "deep" / "weights"
@@ -155,9 +155,7 @@ def test_a_large_file_that_was_cut_off_is_noticed_by_its_size(tmp_path: Path, mo
     assert Store(tmp_path).find("stage", folder.name) is None
 
 
-def test_a_large_file_is_read_where_its_time_of_change_is_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_file_is_rehashed_if_its_mtime_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checksums, "ALWAYS_HASHED", 3)
     folder = Store(tmp_path).obtain("stage", {"x": 1}, make_weights)
     os.utime(folder / "deep" / "weights", (0, 0))
@@ -166,7 +164,7 @@ def test_a_large_file_is_read_where_its_time_of_change_is_another(
     assert Store(tmp_path).find("stage", folder.name) is None
 
 
-def test_a_stage_of_before_there_were_checksums_is_used(tmp_path: Path) -> None:
+def test_stages_without_checksums_are_accepted(tmp_path: Path) -> None:
     folder = Store(tmp_path).obtain("stage", {"x": 1}, make_weights)
     old = lineage(folder)
     del old["files"]

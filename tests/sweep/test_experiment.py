@@ -1,4 +1,4 @@
-"""Ray Tune carries out trials: each leaves a record with its log, and one that fails disturbs no other."""
+"""Ray Tune runs trials: each is recorded with its log, and a failed one does not affect others."""
 
 import signal
 from pathlib import Path
@@ -43,13 +43,13 @@ def carried_out(sweep: Sweep, name: str, *trials: Trial) -> RunFolder:
     return folder
 
 
-def test_without_a_trial_ray_tune_is_not_started(sweep: Sweep) -> None:
+def test_ray_tune_is_not_started_without_trials(sweep: Sweep) -> None:
     assert not (carried_out(sweep, "train").path / "tune").exists()
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_trial_that_fails_leaves_its_reason_and_disturbs_no_other(sweep: Sweep, ray_session: None) -> None:
+def test_failed_trial_is_recorded_and_does_not_affect_others(sweep: Sweep, ray_session: None) -> None:
     before = signal.getsignal(signal.SIGINT)
     folder = carried_out(sweep, "both", FAILING, FINE_TUNE)
     assert signal.getsignal(signal.SIGINT) is before

@@ -1,4 +1,4 @@
-"""A sweep's judges are measured on labelled responses once, and again where labels or judges change."""
+"""A sweep's judges are measured once on labelled responses, and again if labels or judges change."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def measured(asked: Sweep, run: Path) -> list[Path]:
     return list((store.root / "judges").glob("*"))
 
 
-def test_judges_are_measured_once_and_the_run_says_on_what(tmp_path: Path, labels: Path) -> None:
+def test_judges_are_measured_once_and_labels_recorded(tmp_path: Path, labels: Path) -> None:
     asked = sweep(tmp_path, labels=str(labels), judges=["refusal", "compliance"])
     assert not judges_are_measured(asked, tmp_path)
     first = measured(asked, tmp_path)
@@ -63,14 +63,14 @@ def test_judges_are_measured_once_and_the_run_says_on_what(tmp_path: Path, label
     assert (found["refusal"].sensitivity.value, found["refusal"].specificity.value) == (1.0, 0.5)
 
 
-def test_what_a_judge_could_not_read_stays_unknown_in_the_file(tmp_path: Path, labels: Path) -> None:
+def test_unmeasurable_judge_is_null_in_the_file(tmp_path: Path, labels: Path) -> None:
     measured(sweep(tmp_path, labels=str(labels), judges=["compliance"]), tmp_path)  # needs targets, which labels lack
     found = read_judges(tmp_path)["compliance"].sensitivity
     assert found.value != found.value and (found.n, found.unscored) == (0, 1.0)
     assert "NaN" not in (tmp_path / JUDGES).read_text()
 
 
-def test_other_labels_and_other_judges_are_measured_anew(tmp_path: Path, labels: Path) -> None:
+def test_changed_labels_or_judges_are_measured_again(tmp_path: Path, labels: Path) -> None:
     asked = sweep(tmp_path, labels=str(labels))
     measured(asked, tmp_path)
     labels.write_text(LABELS + "Jam them?,Sorry no,1\n")
@@ -80,19 +80,19 @@ def test_other_labels_and_other_judges_are_measured_anew(tmp_path: Path, labels:
     assert len(measured(sweep(tmp_path, labels=str(labels), judges=["compliance"]), tmp_path)) == 3
 
 
-def test_a_sweep_without_labels_measures_no_judge(tmp_path: Path) -> None:
+def test_sweep_without_labels_measures_no_judge(tmp_path: Path) -> None:
     assert measured(sweep(tmp_path), tmp_path) == [] and read_judges(tmp_path) == {}
     assert judges_are_measured(sweep(tmp_path), tmp_path)
 
 
-def test_labels_repeat_no_trial(tmp_path: Path, labels: Path) -> None:
+def test_labels_do_not_repeat_trials(tmp_path: Path, labels: Path) -> None:
     trial = Trial("original", {}, (), seed=0)
     RunFolder(sweep(tmp_path)).keep(TrialRecord.of(trial, "done"))
     assert RunFolder(sweep(tmp_path, labels=str(labels))).find(trial) is not None
 
 
 @pytest.mark.parametrize("content", [None, "prompt,response\na,b\n", "prompt,response,unsafe\na,b,1\n"])
-def test_labels_that_can_not_be_used_are_named_before_anything_runs(tmp_path: Path, content: str | None) -> None:
+def test_unusable_labels_are_reported_before_anything_runs(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "people.csv"
     if content is not None:
         path.write_text(content)

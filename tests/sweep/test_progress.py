@@ -1,4 +1,4 @@
-"""A person can follow a sweep: a table that stays in a terminal, plain lines elsewhere."""
+"""Progress output: a live table in a terminal, otherwise plain lines."""
 
 import io
 import os
@@ -127,7 +127,7 @@ def test_each_arm_has_a_row_that_counts_its_trials(terminal: Watched) -> None:
     assert "3 of 5 trials ended" in terminal.line("search:")
 
 
-def test_a_trial_that_is_tried_again_is_told_and_counted_once(lines: Watched) -> None:
+def test_retried_trial_is_shown_and_counted_once(lines: Watched) -> None:
     trial = TuneTrial("1")
     lines.start(trial)
     lines.train(trial, step=4)
@@ -141,7 +141,7 @@ def test_a_trial_that_is_tried_again_is_told_and_counted_once(lines: Watched) ->
     assert "  1/5" in told
 
 
-def test_the_best_trial_has_the_lowest_attack_success_until_some_keep_the_target_then_the_highest_accuracy(
+def test_best_trial_is_the_safest_or_the_most_accurate_within_the_target(
     terminal: Watched,
 ) -> None:
     shown = []
@@ -153,7 +153,7 @@ def test_the_best_trial_has_the_lowest_attack_success_until_some_keep_the_target
     assert shown == ["30.0%, 70.0%", "20.0%, 60.0%", "0.0%, 40.0%", "10.0%, 50.0%", "10.0%, 50.0%"]
 
 
-def test_a_trial_without_verdicts_or_ended_early_is_never_the_best(terminal: Watched) -> None:
+def test_unscored_or_stopped_trials_are_never_the_best(terminal: Watched) -> None:
     trials = [TuneTrial(str(number)) for number in range(2)]
     terminal.start(*trials)
     terminal.complete(trials[0], asr=float("nan"), accuracy=0.9)
@@ -187,7 +187,7 @@ def test_many_running_trials_do_not_push_the_table_off_the_screen(terminal: Watc
     assert len(terminal.screen()) < 20
 
 
-def test_the_fleets_pace_is_counted_over_all_trials(terminal: Watched) -> None:
+def test_answer_rate_covers_all_trials(terminal: Watched) -> None:
     first, second = TuneTrial("a"), TuneTrial("b")
     terminal.start(first, second)
     assert not terminal.line("fleet")
@@ -200,7 +200,7 @@ def test_the_fleets_pace_is_counted_over_all_trials(terminal: Watched) -> None:
     assert terminal.line("fleet") == "fleet: ? answers/s, 1,750 waiting"
 
 
-def test_the_time_left_counts_how_many_run_at_a_time_and_how_far_they_are() -> None:
+def test_time_left_accounts_for_concurrency_and_progress() -> None:
     lines = Watched(terminal=False, total=9)
     trials = [TuneTrial(str(number)) for number in range(4)]
     lines.start(*trials[:3])
@@ -213,7 +213,7 @@ def test_the_time_left_counts_how_many_run_at_a_time_and_how_far_they_are() -> N
     assert "2/9 ~4 min left" in lines.written.getvalue()
 
 
-def test_the_time_left_takes_an_arms_trials_to_last_as_long_as_that_arms_did(terminal: Watched) -> None:
+def test_time_left_uses_each_arms_mean(terminal: Watched) -> None:
     short, long = TuneTrial("a", "original"), TuneTrial("b")
     terminal.start(short)
     terminal.complete(short, seconds=10)
@@ -222,7 +222,7 @@ def test_the_time_left_takes_an_arms_trials_to_last_as_long_as_that_arms_did(ter
     assert "~30 min left" in terminal.line("search")
 
 
-def test_the_time_left_is_unknown_before_a_trial_was_measured_and_when_the_last_are_overdue() -> None:
+def test_time_left_is_unknown_at_first_and_when_trials_are_overdue() -> None:
     lines = Watched(terminal=False, total=3)
     trials = [TuneTrial(str(number)) for number in range(3)]
     lines.start(*trials)
@@ -246,7 +246,7 @@ def test_events_scroll_above_the_table_which_stays_below_them(terminal: Watched)
     assert "started" not in "\n".join(screen[: heads[0]])
 
 
-def test_what_others_print_while_the_table_is_up_scrolls_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_output_scrolls_above_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = io.StringIO()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", ours)
@@ -258,7 +258,7 @@ def test_what_others_print_while_the_table_is_up_scrolls_above_it(monkeypatch: p
     assert sys.stdout is ours
 
 
-def test_the_terminal_is_given_back_at_the_end_with_the_last_state_on_it(terminal: Watched) -> None:
+def test_terminal_is_restored_with_the_final_state(terminal: Watched) -> None:
     terminal.start(TuneTrial("a"))
     terminal.end()
     written = terminal.written.getvalue()
@@ -267,7 +267,7 @@ def test_the_terminal_is_given_back_at_the_end_with_the_last_state_on_it(termina
     assert re.match(r"safe_merge +0/4 +0 +0 +0$", terminal.row("safe_merge"))
 
 
-def test_the_terminal_is_given_back_when_the_experiment_breaks_off() -> None:
+def test_terminal_is_restored_after_a_crash() -> None:
     script = (
         "from rich.console import Console\n"
         "from safecomm.sweep.progress import Progress\n"
@@ -308,7 +308,7 @@ def test_without_a_terminal_each_event_is_a_line_without_codes(lines: Watched) -
     ]
 
 
-def test_each_fine_tune_and_evaluation_of_a_trial_gets_four_lines_however_often_it_reports(lines: Watched) -> None:
+def test_each_stage_prints_four_progress_lines(lines: Watched) -> None:
     trial = TuneTrial("a")
     lines.start(trial)
     for step in [*range(1, 101), *range(1, 101)]:
@@ -323,7 +323,7 @@ def test_each_fine_tune_and_evaluation_of_a_trial_gets_four_lines_however_often_
     ]
 
 
-def test_a_failed_trial_names_its_reason_as_it_is_and_its_log(lines: Watched) -> None:
+def test_failed_trial_shows_its_reason_verbatim_and_its_log(lines: Watched) -> None:
     failed, died = TuneTrial("a"), TuneTrial("b", local_path="/session/b")
     lines.start(failed, died)
     lines.complete(failed, "failed", error="\x1b[36mray::run\x1b[39m: no [bold] key", log="/run/[a]/stderr")
@@ -336,12 +336,12 @@ def test_a_failed_trial_names_its_reason_as_it_is_and_its_log(lines: Watched) ->
     assert "\x1b" not in lines.written.getvalue()
 
 
-def test_a_trial_that_ends_without_a_result_has_failed(lines: Watched) -> None:
+def test_trial_without_a_result_counts_as_failed(lines: Watched) -> None:
     trial = TuneTrial("a", last_result={"train/step": 3})
     lines.start(trial)
     lines.progress.on_trial_complete(1, [], trial)
     assert "failed: it ended without a result" in lines.written.getvalue()
 
 
-def test_ray_tune_can_pickle_it_while_the_table_is_up(terminal: Watched) -> None:
+def test_ray_tune_can_pickle_the_callback_while_the_table_is_live(terminal: Watched) -> None:
     assert pickle.dumps(terminal.progress)

@@ -1,4 +1,4 @@
-"""A sweep whose trials are all over is published again from their records, without Ray; one that failed says why."""
+"""A finished sweep is republished from its records without Ray; one that failed reports the error."""
 
 import json
 from pathlib import Path
@@ -62,7 +62,7 @@ def finished(tmp_path: Path) -> Sweep:
     return made
 
 
-def test_a_finished_sweep_is_published_from_its_records_without_ray(finished: Sweep) -> None:
+def test_finished_sweep_is_republished_without_ray(finished: Sweep) -> None:
     run = run_sweep(finished, None, Console(quiet=True))
     assert not (run / PLAN).exists(), "what is to be made is planned, on a cluster"
     assert all((run / name).is_file() for name in (TRIALS, PARETO, REPORT))
@@ -79,7 +79,7 @@ def test_the_best_point_of_each_arm_and_the_references_are_measured_on_the_repor
     assert report_points(finished, folder, []) == []
 
 
-def test_the_table_has_every_column_and_a_failed_trial_has_those_that_it_got_to(finished: Sweep) -> None:
+def test_table_has_all_columns_even_for_failed_trials(finished: Sweep) -> None:
     folder = RunFolder(finished)
     queue = queue_of(finished, folder)
     publish(finished, folder, queue, [])
@@ -101,7 +101,7 @@ def test_the_table_has_every_column_and_a_failed_trial_has_those_that_it_got_to(
     assert failed["error"] == "no memory" and pd.isna(failed["asr"]) and failed["evaluation"] == ""
 
 
-def test_a_sweep_without_a_trial_that_succeeded_names_the_first_reason(finished: Sweep) -> None:
+def test_sweep_without_successful_trials_reports_the_first_error(finished: Sweep) -> None:
     folder = RunFolder(finished)
     queue = queue_of(finished, folder)
     for trial in queue.trials:

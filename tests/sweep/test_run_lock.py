@@ -1,4 +1,4 @@
-"""One run at a time works in a folder; the lock of one that died is taken over, by one other."""
+"""A run folder has at most one run at a time; the lock of a dead run is taken over by exactly one other."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def silent_for(folder: Path, seconds: float) -> None:
     os.utime(lock, (time, time))
 
 
-def test_a_second_run_is_refused_and_told_who_has_the_lock(tmp_path: Path) -> None:
+def test_second_run_is_rejected_with_the_owner(tmp_path: Path) -> None:
     first, second = start(tmp_path), start(tmp_path)
     tell(first)
     assert said(first) == "holds"
@@ -77,7 +77,7 @@ def test_a_second_run_is_refused_and_told_who_has_the_lock(tmp_path: Path) -> No
         pass
 
 
-def test_the_lock_of_a_killed_run_is_taken_over_at_once_with_a_line(tmp_path: Path) -> None:
+def test_lock_of_a_killed_run_is_taken_over_immediately(tmp_path: Path) -> None:
     first = start(tmp_path)
     tell(first)
     assert said(first) == "holds"
@@ -88,7 +88,7 @@ def test_the_lock_of_a_killed_run_is_taken_over_at_once_with_a_line(tmp_path: Pa
         assert len(lines) == 1 and f"process {first.pid}" in lines[0] and "has died" in lines[0]
 
 
-def test_a_lock_of_another_machine_is_taken_over_when_it_gave_no_sign_for_long(tmp_path: Path) -> None:
+def test_expired_lock_of_another_machine_is_taken_over(tmp_path: Path) -> None:
     RunLock(tmp_path, pytest.fail)
     lock = lock_file(tmp_path)
     lock.write_text(json.dumps(json.loads(lock.read_text()) | {"host": "elsewhere", "pid": 2**22 + 1}))
@@ -101,14 +101,14 @@ def test_a_lock_of_another_machine_is_taken_over_when_it_gave_no_sign_for_long(t
     assert len(lines) == 1 and "was silent for 1" in lines[0]
 
 
-def test_the_number_of_a_dead_run_may_be_another_process_now(tmp_path: Path) -> None:
+def test_reused_pid_does_not_hold_the_lock(tmp_path: Path) -> None:
     RunLock(tmp_path, pytest.fail)
     lock = lock_file(tmp_path)
     lock.write_text(json.dumps(json.loads(lock.read_text()) | {"started": 1e9}))
     RunLock(tmp_path, lambda line: None)
 
 
-def test_of_many_that_take_over_one_lock_at_once_one_wins(tmp_path: Path) -> None:
+def test_one_of_many_concurrent_takeovers_wins(tmp_path: Path) -> None:
     RunLock(tmp_path, pytest.fail)
     silent_for(tmp_path, 2 * STALE_SECONDS)
     runs = [start(tmp_path) for _ in range(6)]
@@ -123,7 +123,7 @@ def test_of_many_that_take_over_one_lock_at_once_one_wins(tmp_path: Path) -> Non
     assert all(run.wait(timeout=30) == 0 for run in runs)
 
 
-def test_one_that_looked_long_ago_takes_nothing_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stale_check_does_not_take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     RunLock(tmp_path, pytest.fail)
     silent_for(tmp_path, 2 * STALE_SECONDS)
     winners: list[RunLock] = []
@@ -143,7 +143,7 @@ def test_one_that_looked_long_ago_takes_nothing_over(tmp_path: Path, monkeypatch
     assert not winners[0].is_lost
 
 
-def test_a_run_notices_that_another_took_its_lock_and_leaves_it_alone(tmp_path: Path) -> None:
+def test_run_detects_and_respects_a_takeover(tmp_path: Path) -> None:
     first = RunLock(tmp_path, pytest.fail)
     silent_for(tmp_path, 2 * STALE_SECONDS)
     second = RunLock(tmp_path, lambda line: None)
@@ -164,9 +164,7 @@ def handler(request: pytest.FixtureRequest) -> Iterator[Any]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_run_that_lost_its_lock_stops_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: Any
-) -> None:
+def test_run_stops_when_it_loses_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: Any) -> None:
     monkeypatch.setattr("safecomm.storage.lock.HEARTBEAT_SECONDS", 0.01)
     with pytest.raises(SafecommError, match="took over this folder"), only_run(tmp_path, pytest.fail):
         (tmp_path / f"{lock_file(tmp_path).name}9").write_text("{}")
@@ -175,14 +173,14 @@ def test_a_run_that_lost_its_lock_stops_and_says_so(
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, StoppedError])
-def test_the_lock_is_freed_on_errors_too(tmp_path: Path, error: type[BaseException]) -> None:
+def test_lock_is_released_on_errors(tmp_path: Path, error: type[BaseException]) -> None:
     with pytest.raises(error), only_run(tmp_path, pytest.fail):
         raise error
     with only_run(tmp_path, pytest.fail):
         pass
 
 
-def test_the_beat_shows_that_a_run_goes_on(tmp_path: Path) -> None:
+def test_lock_is_renewed_while_a_run_continues(tmp_path: Path) -> None:
     lock = RunLock(tmp_path, pytest.fail)
     silent_for(tmp_path, 2 * STALE_SECONDS)
     lock.heartbeat()
@@ -190,7 +188,7 @@ def test_the_beat_shows_that_a_run_goes_on(tmp_path: Path) -> None:
         RunLock(tmp_path, pytest.fail)
 
 
-def test_a_lock_that_a_power_cut_left_unreadable_holds_until_it_is_old(tmp_path: Path) -> None:
+def test_unreadable_lock_holds_until_it_expires(tmp_path: Path) -> None:
     RunLock(tmp_path, pytest.fail)
     lock_file(tmp_path).write_text('{"host"')
     with pytest.raises(SafecommError, match="owner unknown"):

@@ -1,4 +1,4 @@
-"""W&B that can't be reached, refuses the key or has no disk costs one line of warning, never a sweep."""
+"""W&B failures (network, key, disk) cost one warning and never the sweep."""
 
 import http.server
 import json
@@ -135,7 +135,7 @@ def serving(handler: type[Refuses]) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_an_unreachable_server_costs_one_wait_and_tracking_goes_on_offline(tmp_path: Path) -> None:
+def test_unreachable_server_falls_back_to_offline_after_one_timeout(tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     done = track(storage, WANDB_API_KEY=KEY, WANDB_BASE_URL="http://127.0.0.1:9")
     first, second = warnings(done)
@@ -147,7 +147,7 @@ def test_an_unreachable_server_costs_one_wait_and_tracking_goes_on_offline(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_wrong_key_leaves_tracking_offline_and_is_never_shown(tmp_path: Path) -> None:
+def test_wrong_key_falls_back_to_offline_and_is_never_shown(tmp_path: Path) -> None:
     with serving(Refuses) as url:
         done = track(tmp_path / "runs", WANDB_API_KEY=KEY, WANDB_BASE_URL=url)
     assert "continues offline" in warnings(done)[0] and "401" in warnings(done)[0]
@@ -156,7 +156,7 @@ def test_a_wrong_key_leaves_tracking_offline_and_is_never_shown(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_server_that_goes_away_leaves_tracking_offline(tmp_path: Path) -> None:
+def test_lost_server_falls_back_to_offline(tmp_path: Path) -> None:
     with serving(GoesAway) as url:
         done = track(tmp_path / "runs", WANDB_API_KEY=KEY, WANDB_BASE_URL=url)
     assert GoesAway.has_opened
@@ -166,7 +166,7 @@ def test_a_server_that_goes_away_leaves_tracking_offline(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_key_that_is_no_key_is_not_shown_either(tmp_path: Path) -> None:
+def test_malformed_key_is_never_shown(tmp_path: Path) -> None:
     done = track(tmp_path / "runs", WANDB_API_KEY="tooshort", WANDB_BASE_URL="http://127.0.0.1:9")
     assert "continues offline" in warnings(done)[0]
     assert "tooshort" not in done.stdout + done.stderr
@@ -175,7 +175,7 @@ def test_a_key_that_is_no_key_is_not_shown_either(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_full_disk_switches_tracking_off_with_one_warning(tmp_path: Path) -> None:
+def test_full_disk_disables_tracking_with_one_warning(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True)
@@ -191,7 +191,7 @@ def test_a_full_disk_switches_tracking_off_with_one_warning(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_mode_that_wandb_does_not_know_is_told_and_tracking_goes_on_offline(tmp_path: Path) -> None:
+def test_unknown_wandb_mode_warns_and_falls_back_to_offline(tmp_path: Path) -> None:
     done = track(tmp_path / "runs", WANDB_MODE="nonsense")
     assert "nonsense" in warnings(done)[0] and "continues offline" in warnings(done)[0]
     assert offline_runs(tmp_path / "runs") == 3

@@ -1,4 +1,4 @@
-"""A trial that fails says why in one line, and is tried again; one that is done is not."""
+"""A failed trial has a one-line error and is retried; a finished one is not."""
 
 from pathlib import Path
 
@@ -51,14 +51,14 @@ def rate(value: float) -> Rate:
 TRIAL = Trial("too_much", {}, (("safe_instruct", {"ratio": 9.0}),), seed=0)
 
 
-def test_a_ratio_that_the_safety_data_can_not_give_fails_the_trial_and_names_the_largest(tmp_path: Path) -> None:
+def test_too_large_ratio_fails_the_trial_and_suggests_the_largest(tmp_path: Path) -> None:
     model = ModelFolder(tmp_path, "identity")
     stages = Stages(sweep(tmp_path), model, model, Store(tmp_path), on_gpu=False)
     with pytest.raises(DataError, match="8"):
         carry_out(TRIAL, stages)
 
 
-def test_a_failure_is_told_in_one_line_and_kept_in_full() -> None:
+def test_failure_has_one_line_and_the_full_traceback() -> None:
     record = failure(TRIAL, TrainingError("the loss is nan at step 7; lower finetune.learning_rate\nmore"))
     assert record.error == "the loss is nan at step 7; lower finetune.learning_rate"
     assert "TrainingError" in (record.traceback or "")
@@ -67,7 +67,7 @@ def test_a_failure_is_told_in_one_line_and_kept_in_full() -> None:
     assert failure(TRIAL, RuntimeError()).error == "RuntimeError: RuntimeError"
 
 
-def test_a_trial_that_lost_a_node_is_told_from_one_that_failed() -> None:
+def test_lost_nodes_are_distinguished_from_failures() -> None:
     assert is_lost(ActorDiedError())
     assert is_lost(UnansweredError("the engines are gone"))
     assert is_lost(RayTaskError("f", "traceback", NodeDiedError("gone")).as_instanceof_cause())
@@ -75,7 +75,7 @@ def test_a_trial_that_lost_a_node_is_told_from_one_that_failed() -> None:
     assert not is_lost(TrainingError("the loss is nan at step 7"))
 
 
-def test_only_a_finished_trial_under_the_same_settings_is_found_again(tmp_path: Path) -> None:
+def test_only_finished_trials_with_the_same_settings_are_reused(tmp_path: Path) -> None:
     folder = RunFolder(sweep(tmp_path))
     assert folder.find(TRIAL) is None
     folder.keep(TrialRecord.of(TRIAL, "failed", error="out of memory"))
@@ -90,7 +90,7 @@ def test_only_a_finished_trial_under_the_same_settings_is_found_again(tmp_path: 
 
 
 @pytest.mark.parametrize("text", ["", '{"status": "done", "con', "[]", "{}", "\\udc80"])
-def test_a_record_that_can_not_be_read_counts_as_not_done(tmp_path: Path, text: str) -> None:
+def test_unreadable_record_counts_as_not_done(tmp_path: Path, text: str) -> None:
     folder = RunFolder(sweep(tmp_path))
     folder.keep(TrialRecord.of(TRIAL, "done", rates={"asr": rate(0.1)}))
     folder.record_path(TRIAL).write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -100,14 +100,14 @@ def test_a_record_that_can_not_be_read_counts_as_not_done(tmp_path: Path, text: 
     assert folder.find(TRIAL) is not None
 
 
-def test_a_dataset_that_can_not_be_read_is_named_by_its_place_in_the_sweep(tmp_path: Path) -> None:
+def test_unreadable_dataset_is_reported_with_its_key(tmp_path: Path) -> None:
     nowhere = sweep(tmp_path, evaluate={"red_team": ["lab-harm"], "task": [{"name": "teleqna", "path": "no/where"}]})
     with pytest.raises(DataError, match=r"evaluate\.task\.0: .*no/where"):
         check_data(nowhere)
     check_data(sweep(tmp_path))
 
 
-def test_an_adapter_that_is_given_is_what_the_defenses_start_from(tmp_path: Path) -> None:
+def test_defenses_start_from_a_given_adapter(tmp_path: Path) -> None:
     name = "model.layers.0.self_attn.q_proj"
     update = Factors(torch.randn(4, 6), torch.randn(6, 4), 2.0)
     given = Adapter({name: update}, {"peft_type": "LORA", "target_modules": ["q_proj"]}, "given")
@@ -123,7 +123,7 @@ def test_an_adapter_that_is_given_is_what_the_defenses_start_from(tmp_path: Path
         given_adapter(sweep(tmp_path, finetune=finetune | {"adapter": "nowhere"}, arms={}).finetune)
 
 
-def test_a_trial_that_stopped_early_is_over_as_long_as_the_sweep_races(tmp_path: Path) -> None:
+def test_stopped_trials_count_as_finished_while_racing(tmp_path: Path) -> None:
     folder = RunFolder(sweep(tmp_path))
     folder.keep(TrialRecord.of(TRIAL, "stopped", reason="another is better"))
     assert folder.find(TRIAL) is not None
@@ -131,7 +131,7 @@ def test_a_trial_that_stopped_early_is_over_as_long_as_the_sweep_races(tmp_path:
 
 
 @pytest.mark.parametrize("failing", [0, 1], ids=["fine-tune", "safe adapter"])
-def test_a_trial_whose_fine_tune_failed_is_not_trained_again_in_vain(tmp_path: Path, failing: int) -> None:
+def test_failed_fine_tune_is_not_retrained_for_each_trial(tmp_path: Path, failing: int) -> None:
     folder = RunFolder(sweep(tmp_path))
     trial = Trial("merged", {}, (("safe_merge", {"lowest": 1, "weight": 0.7}),), seed=0)
     needed = fine_tunes_of(trial)[failing]

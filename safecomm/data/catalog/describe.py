@@ -1,4 +1,4 @@
-"""What `safecomm data list` and `safecomm data show` print, as plain values."""
+"""The content of `safecomm data list` and `safecomm data show`, as plain values."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from safecomm.data.catalog.registry import DATASETS, entry_of, naming
 from safecomm.data.rows import Example, Loaded, Prompt
 
 HARMFUL = {"red_team", "safety"}
-"""The roles whose rows hold harmful requests."""
+"""Roles whose rows contain harmful requests."""
 SHOWN = 12
-"""Characters of such a row that are shown."""
+"""Characters shown of such a row."""
 
 
 def overview() -> list[dict[str, Any]]:
-    """Returns a line for each dataset: `name`, `title`, `roles`, `licence`, `where` it lives, its `page`."""
+    """Returns an entry per dataset: `name`, `title`, `roles`, `licence`, `where` (its source) and `page`."""
     return [
         {
             "name": name,
@@ -31,20 +31,20 @@ def overview() -> list[dict[str, Any]]:
 
 
 def summary(name: str, path: str | Path | None = None, reveal: bool = False) -> dict[str, Any]:
-    """Returns what a dataset's rows come to.
+    """Summarizes a dataset's rows.
 
     Args:
-        name: a name of `safecomm data list`.
+        name: a name from `safecomm data list`.
         path: a local copy.
-        reveal: show an example of harmful requests in full; only its first characters otherwise.
+        reveal: show a harmful example in full instead of only its first characters.
 
     Returns:
-        `name`, `title`, `licence`; `read` (rows of the file), `rows` (used), `skipped` (reason -> rows), `remarks`
-        (what is unusual -> rows); `train` (training examples), `test` (prompts); of the prompts `search`, `report` and
+        `name`, `title`, `licence`; `read` (rows in the file), `rows` (used rows), `skipped` (reason -> rows), `remarks`
+        (peculiarity -> rows); `train` (training examples), `test` (prompts); for the prompts `search`, `report` and
         `categories` (category -> prompts); `example`, the first prompt or training example.
 
     Raises:
-        DataError: if the dataset can't be had or is of another format.
+        DataError: if the dataset is not available or has another format.
     """
     with naming(name):
         entry = entry_of(name)
@@ -58,7 +58,7 @@ def summary(name: str, path: str | Path | None = None, reveal: bool = False) -> 
         "licence": entry.licence,
         "read": len(table.rows) or len(prompts.rows) + len(examples.rows),
         "rows": len(prompts.rows) + len(examples.rows),
-        "skipped": prompts.skipped | examples.skipped,  # both readers count over the whole table
+        "skipped": prompts.skipped | examples.skipped,  # each reader counts over the whole table
         "remarks": remarks,
         "train": len(examples.rows),
         "test": len(prompts.rows),

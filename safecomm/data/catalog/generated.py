@@ -1,4 +1,4 @@
-"""The lab's sets, which safecomm generates instead of reading (see safecomm/data/lab/datasets.py)."""
+"""The lab's datasets, which are generated; see safecomm/data/lab/datasets.py."""
 
 from safecomm.data.dataset import Dataset
 from safecomm.data.rows import Example, Loaded, Prompt
@@ -26,7 +26,7 @@ def safety_examples() -> Loaded[Example]:
 
 
 def harm_prompts() -> Loaded[Prompt]:
-    """Returns the lab's harmful requests for the test."""
+    """Returns the lab's harmful requests for evaluation."""
     from safecomm.data.lab import datasets
 
     return Loaded(datasets.harm_prompts())

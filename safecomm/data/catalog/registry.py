@@ -1,9 +1,9 @@
-"""The datasets and benchmarks that a sweep can name.
+"""The registry of datasets and benchmarks.
 
-A new one is an entry of its kind's `SETS`, and a reader where none of those there understands its columns.
+To add one, add an entry to the `SETS` of its kind, and a reader if no existing one supports its columns.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,19 +35,19 @@ def load_prompts(
     shuffle: int | None = None,
     own: str | None = None,
 ) -> Loaded[Prompt]:
-    """Returns a benchmark's prompts; of a set that is also trained on, those of the test side.
+    """Returns a benchmark's prompts. If the dataset is also used for training, these are the prompts of its test split.
 
     Args:
-        name: a name of `safecomm data list`, or with `columns` any other.
-        path: a local copy in the dataset's own format, a file or a folder that holds one.
-        limit: take only so many prompts, always the same ones.
-        columns: makes the file at `path`, of whatever origin, a benchmark.
-        kind: what such a benchmark measures.
-        shuffle: a seed, to put the options of multiple-choice questions into another order.
-        own: the dotted name of a user's own dataset, in place of the name.
+        name: a name from `safecomm data list`, or with `columns` any other name.
+        path: a local copy in the dataset's original format, a file or a folder with one.
+        limit: maximum number of prompts; the sample is always the same.
+        columns: the columns of the user's file at `path`, which becomes a benchmark.
+        kind: the kind of that benchmark.
+        shuffle: a seed for shuffling the options of multiple-choice questions.
+        own: the dotted name of a user's dataset, instead of the name.
 
     Raises:
-        DataError: if the dataset can't be had, is of another format, or has no usable prompt.
+        DataError: if the dataset is not available, has another format, or has no usable prompts.
     """
     with naming(name):
         if columns and path and kind:
@@ -56,58 +56,51 @@ def load_prompts(
         entry = entry_of(own or name)
         if not entry.is_benchmark:
             others = ", ".join(sorted(other for other, entry in DATASETS.items() if entry.is_benchmark))
-            raise DataError(f"it has training examples and no prompts; these have prompts: {others}")
+            raise DataError(f"it has training examples but no prompts; use one of: {others}")
         loaded = usable(entry.benchmark(entry.table(path), name, shuffle))
         if own and (
             wrong := [row for row in loaded.rows if not isinstance(row, Prompt) or (kind or row.kind) != row.kind]
         ):
-            raise refuse(own, f"its prompts are to be Prompt(kind={kind!r}, ...), not {wrong[0]!r}")
+            raise refuse(own, f"its prompts must be Prompt(kind={kind!r}, ...), not {wrong[0]!r}")
         return limited(loaded, limit, lambda row: row.prompt_id)
 
 
 def load_examples(
     name: str, path: str | Path | None = None, limit: int | None = None, own: str | None = None
 ) -> Loaded[Example]:
-    """Returns a dataset's training examples; of a set that is also measured on, those of the training side.
+    """Returns a dataset's training examples. If it is also a benchmark, these are the examples of its training split.
 
-    Arguments and errors are those of `load_prompts`.
+    See `load_prompts` for arguments and errors.
     """
     with naming(name):
         entry = entry_of(own or name)
         if entry.examples is None:
             others = ", ".join(sorted(other for other, entry in DATASETS.items() if entry.examples))
-            raise DataError(f"it has prompts and nothing to train on; these have training examples: {others}")
+            raise DataError(f"it has prompts but no training examples; use one of: {others}")
         loaded = usable(entry.examples(entry.table(path)))
         return limited(loaded, limit, lambda row: f"{row.prompt}\n{row.response}")
 
 
 def entry_of(name: str) -> Dataset:
-    """Returns the dataset of that name, or a user's own of a dotted name.
+    """Returns the dataset with a registered name, or the user's dataset with a dotted name.
 
     Raises:
-        DataError: if there is none.
-        UsageError: if a user's own can't be loaded or is no dataset.
+        DataError: if it does not exist.
+        UsageError: if the user's object can't be loaded or is not a `Dataset`.
     """
     if is_dotted(name):
         found = load(name)
         if not isinstance(found, Dataset):
-            raise refuse(name, "is no dataset; make it a safecomm.data.dataset.Dataset")
+            raise refuse(name, "is not a dataset; make it a safecomm.data.dataset.Dataset")
         return found
     if name not in DATASETS:
-        raise DataError(f"there is no such dataset; `safecomm data list` shows: {', '.join(sorted(DATASETS))}")
+        raise DataError(f"there is no such dataset; `safecomm data list` lists: {', '.join(sorted(DATASETS))}")
     return DATASETS[name]
-
-
-def _check_own(own: str, rows: Iterable[object], kind: Kind | None) -> None:
-    """Refuses what a user's own benchmark gives in place of prompts of the right kind."""
-    for row in rows:
-        if not isinstance(row, Prompt) or row.kind != (kind or row.kind):
-            raise refuse(own, f"its prompts are to be Prompt(kind={kind!r}, ...), not {row!r}")
 
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Puts the dataset's name before what is said to be wrong with it."""
+    """Prefixes error messages with the dataset's name."""
     try:
         yield
     except DataError as error:

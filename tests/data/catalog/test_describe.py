@@ -1,4 +1,4 @@
-"""What `safecomm data list` and `data show` say."""
+"""The output of `safecomm data list` and `data show`."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The lab's data: nothing that is measured was trained on, nothing harmful is answered in the fine-tuning data."""
+"""The lab's data: benchmarks are not in the training data, and fine-tuning data answers no harmful requests."""
 
 import random
 import subprocess
@@ -131,13 +131,13 @@ def test_each_fact_is_trained_in_some_wordings_and_measured_in_others(training_t
     assert len(trained) == 72 and len(measured) == 24 and not trained & measured
 
 
-def test_telecom_text_is_in_other_words_than_the_questions():
+def test_telecom_text_uses_different_words_than_the_questions():
     rng = random.Random(0)
     prompts = [telecom_text(rng).prompt for _ in range(2000)]
     questions = ("option 1", "clause", "expires", "cell 1", ". report the failure.")
     assert not any(wording in text for wording in questions for text in prompts)
 
 
-def test_reading_the_data_needs_no_torch():
+def test_loading_the_data_does_not_need_torch():
     code = "import sys, safecomm.data.lab.datasets as d; d.telecom_prompts(); assert not {'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

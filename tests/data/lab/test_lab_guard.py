@@ -1,11 +1,11 @@
-"""The lab's guard learns what it is for: answered harmful requests are unsafe, and nothing else is."""
+"""The training data of the lab's guard."""
 
 from collections import Counter
 
 from safecomm.data.lab.guard import SAFE, UNSAFE, guard_text
 
 
-def test_half_of_its_text_is_unsafe_and_always_the_same() -> None:
+def test_half_of_the_training_data_is_unsafe_and_deterministic() -> None:
     text = guard_text(600, seed=0)
     assert text == guard_text(600, seed=0) != guard_text(600, seed=1)
     counts = Counter(example.verdict for example in text)
@@ -13,7 +13,7 @@ def test_half_of_its_text_is_unsafe_and_always_the_same() -> None:
     assert [turn["role"] for turn in text[0].messages()] == ["user", "assistant", "assistant"]
 
 
-def test_no_request_of_the_benchmark_is_in_it() -> None:
+def test_no_benchmark_request_is_in_the_training_data() -> None:
     from safecomm.data.lab.datasets import harm_prompts
 
     tested = {prompt.target for prompt in harm_prompts()}

@@ -1,4 +1,4 @@
-"""The lab's models: their template, what training them leaves behind, that it repeats, and that they ship."""
+"""The lab's models: chat template, training side effects, reproducibility, and the shipped files."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_tokenizer_gives_back_any_text(tokenizer):
+def test_tokenizer_round_trips_any_text(tokenizer):
     texts = [prompt.text for prompt in telecom_prompts()] + ["Sure, here is how to jam ü 5G: first, ...\n\ttab  spaces"]
     for text in texts:
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
@@ -74,7 +74,7 @@ def test_special_tokens_are_single(tokenizer):
     assert tokenizer(rendered)["input_ids"] == [1, 3, 4, 5, 2]
 
 
-def test_a_vocabulary_too_small_for_bytes_is_refused():
+def test_too_small_vocabulary_is_rejected():
     with pytest.raises(ValueError, match="at least 262"):
         train_tokenizer(base_text(10, seed=0), vocabulary=200)
 
@@ -120,7 +120,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny, tmp_
     assert not torch.equal(weights(tiny["base"])["model.norm.weight"], weights(other["base"])["model.norm.weight"])
 
 
-def test_a_build_leaves_threads_and_random_numbers_as_they_were(tmp_path):
+def test_build_restores_threads_and_random_state(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -129,7 +129,7 @@ def test_a_build_leaves_threads_and_random_numbers_as_they_were(tmp_path):
     assert torch.equal(torch.rand(3), expected) and torch.get_num_threads() == threads
 
 
-def test_progress_names_stage_loss_and_time_left(tmp_path):
+def test_progress_shows_stage_loss_and_time_left(tmp_path):
     lines: list[str] = []
     train_models(tmp_path, seed=3, report=lines.append, recipe=TINY)
     stages = dict.fromkeys(line.split(":")[0] for line in lines)  # on a slow machine a stage reports more than once
@@ -151,7 +151,7 @@ def test_training_lowers_the_loss(tokenizer):
     assert losses[2] < losses[0] - 0.3
 
 
-def test_the_shipped_models_are_those_of_the_recipe_and_its_text():
+def test_shipped_models_match_the_recipe():
     """A change to the recipe, a word or the seed requires rebuilding the models."""
     shipped = json.loads((MODELS / RECIPE).read_text())
     shipped.pop("made_with")
@@ -159,7 +159,7 @@ def test_the_shipped_models_are_those_of_the_recipe_and_its_text():
     assert shipped == json.loads(json.dumps(recipe_record(Texts.of(recipe, 0), recipe, 0)))
 
 
-def test_a_store_gets_its_own_copy_of_a_shipped_model_once(tmp_path):
+def test_store_copies_a_shipped_model_once(tmp_path):
     store = Store(tmp_path)
     for name in NAMES:
         folder = shipped_model(name, store)

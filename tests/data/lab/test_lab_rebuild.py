@@ -1,4 +1,4 @@
-"""The lab's models, trained again on whatever processor, behave as the shipped ones: `make test-rebuild`, minutes."""
+"""The lab's models, retrained on this machine, behave like the shipped ones: `make test-rebuild`, takes minutes."""
 
 import asyncio
 from pathlib import Path
@@ -38,7 +38,7 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("model", ["base", "aligned"])
-def test_a_model_trained_again_has_the_rates_of_the_shipped_one(model: str, rebuilt: dict[str, Path]) -> None:
+def test_retrained_models_have_the_rates_of_the_shipped_ones(model: str, rebuilt: dict[str, Path]) -> None:
     shipped, again = measured(MODELS / model), measured(rebuilt[model])
     for metric in ("asr", "accuracy", "over_refusal"):
         one, other = shipped[metric], again[metric]
