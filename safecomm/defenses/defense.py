@@ -123,7 +123,10 @@ class Selecting(Realignment):
     quantile: Annotated[RealLevel, within(0, 1)] | None = None
     """Select this share of the modules, lowest rho first; 1 selects all."""
     above_null: Annotated[RealLevel, within(-2, 1)] | None = None
-    """Select the modules whose rho exceeds that of a random matrix of the same shape by at most this."""
+    """Select the modules whose rho exceeds that of a random matrix of the same shape by at most this.
+
+    That rho is computed for an alignment with equal singular values; with others it is lower, so one value does not
+    mean the same for every model."""
 
     @model_validator(mode="after")
     def one_way_of_selecting(self) -> Self:

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 
 class RestaInstruct(Realignment):
-    """Add the alignment, W_aligned - W_base, to the update again (RESTA, arXiv 2402.11746, 2412.19512)."""
+    """Add the alignment, W_aligned - W_base, to the update again: a variant of RESTA (arXiv 2402.11746).
+
+    RESTA itself adds another vector: the aligned model minus the same model tuned on unsafe answers.
+    """
 
     name: ClassVar[str] = "resta_instruct"
     needs: ClassVar[tuple[Need, ...]] = ("adapter", "base", "aligned")
 
     alpha: Annotated[Real, within(0, 10)]
-    """Weight of the added alignment; the papers' best is 0.5."""
+    """Weight of the added alignment; RESTA uses 0.5 for its own vector."""
     rank: Annotated[Whole, within(1, inf)] = 16
     """Rank of the added alignment; it adds to the adapter's rank."""
     seed: int = 0
