@@ -156,7 +156,7 @@ def _relative(
         return Finding(rule.metric, name, rule.tier, "NOT MEASURED", reason)
     at_worst = difference(_filled(rows, metric, worst), _filled(reference, metric, best), metric, level) or measured
     at_best = difference(_filled(rows, metric, best), _filled(reference, metric, worst), metric, level) or measured
-    value = sign * measured.value
+    value = sign * measured.value + 0.0  # no minus zero
     low = min(sign * at_best.low, sign * at_best.high)
     high = max(sign * at_worst.low, sign * at_worst.high)
     verdict = _verdict(low, high, rule.limit, False)
