@@ -75,10 +75,12 @@ def gate(
 
 
 def _write(path: Path | None, text: str) -> None:
+    from safecomm.storage.store import write_text
+
     if path is None:
         return
     try:
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     except OSError as error:
         raise UsageError(f"{path}: can't be written: {error.strerror}; choose another file") from error
 

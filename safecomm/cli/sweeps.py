@@ -100,4 +100,5 @@ def report(run: Run) -> None:
 
 def read(sweep: Path, overrides: list[str] | None, storage: str | None) -> Sweep:
     """Reads a sweep file with the command line's overrides."""
-    return read_sweep(sweep, [*(overrides or []), *([f"storage={storage}"] if storage else [])])
+    quoted = [f"storage={json.dumps(storage)}"] if storage is not None else []  # text, whatever YAML would make of it
+    return read_sweep(sweep, [*(overrides or []), *quoted])

@@ -25,9 +25,9 @@ def _is_hub_id(reference: str) -> bool:
 
 
 def _check(model: str, key: str) -> Finding:
-    from httpx import HTTPError
+    from httpx2 import HTTPError  # of which the Hub's own errors are
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     repository, revision = split_reference(model)
     cached = isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str)
@@ -42,7 +42,7 @@ def _check(model: str, key: str) -> Finding:
         return Finding(
             key, "problem", f"{model}: not a local folder and not on the Hub, or private; check the name and HF_TOKEN"
         )
-    except (HfHubHTTPError, HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         return _without_hub(model, key, cached, f"the Hub is unreachable ({type(error).__name__})")
     return Finding(key, "ok", f"{model} is available on the Hub")
 

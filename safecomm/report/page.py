@@ -40,6 +40,7 @@ from safecomm.spec.published import departures
 from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.statistics.metrics import Rate, as_columns
 from safecomm.storage.names import REPORT
+from safecomm.storage.store import write_text
 
 PACKAGES = (
     "safecomm",
@@ -63,7 +64,7 @@ def write_report(run: Path) -> Path:
         UsageError: if the run folder lacks its sweep or its trials.
     """
     path = run / REPORT
-    path.write_text(render(read_run(run)), encoding="utf-8")
+    write_text(path, render(read_run(run)))
     return path
 
 

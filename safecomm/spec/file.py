@@ -54,7 +54,7 @@ def _read_yaml(path: Path, example: str, overrides: list[str]) -> dict[str, Any]
     try:
         text = path.read_text(encoding="utf-8")
         _refuse_secrets(path, text, overrides)
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _UniqueKeys)  # noqa: S506: a safe loader
     except OSError as error:
         raise SpecError(str(path), [f"can't be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
@@ -74,6 +74,23 @@ def _validated(path: Path, raw: dict[str, Any], model: type[Settings], problems:
     if problems:
         raise SpecError(str(path), list(dict.fromkeys(problems)))
     return settings
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key that is given twice; YAML itself takes the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Builds a mapping.
+
+        Raises:
+            yaml.constructor.ConstructorError: if a key appears twice.
+        """
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def _refuse_secrets(path: Path, text: str, overrides: list[str]) -> None:

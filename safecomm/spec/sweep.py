@@ -102,6 +102,8 @@ class Evaluate(Strict):
 
 
 NAME = "[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+"""Arm names are parts of file names and of W&B's run names."""
 KEY = re.compile(rf"([a-z0-9.-]{{1,253}}/)?{NAME}")
 SELECTOR = re.compile(rf"!?({NAME})?|!?in\({NAME}(, ?{NAME})*\)")
 
@@ -196,7 +198,7 @@ def _training_steps(chain: list[Step]) -> str:
 class Sweep(Strict):
     """One study: a model, its task data, the arms to compare, the benchmarks and the search."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     """The name of the run folder and the W&B group."""
     domain: Annotated[str, Field(pattern=DOMAIN_NAME)] = TELECOM.name
     """The subject of the fine-tune; any word is allowed.
@@ -244,6 +246,14 @@ class Sweep(Strict):
             raise ValueError(f"two defenses have the same name: {', '.join(names)}; rename one")
         return defenses
 
+    @field_validator("name")
+    @classmethod
+    def name_is_free(cls, name: str) -> str:
+        """Rejects the name of the store, which lies beside the run folders."""
+        if name == "store":
+            raise ValueError("is the name of the folder that the sweeps of a storage share; choose another name")
+        return name
+
     @field_validator("arms", mode="before")
     @classmethod
     def own_defenses_go_by_their_names(cls, arms: Any, info: ValidationInfo) -> Any:
@@ -260,6 +270,8 @@ class Sweep(Strict):
     def arms_make_sense(cls, arms: dict[str, list[Step]]) -> dict[str, list[Step]]:
         """Rejects invalid chains."""
         for name, chain in arms.items():
+            if not ARM_NAME.fullmatch(name):
+                raise ValueError(f"{name!r:.60} is no name for an arm; use up to 60 letters, digits, '.', '_' and '-'")
             steps = [step.name for step in chain]
             if name in REFERENCE_ARMS and chain:
                 raise ValueError(f"{name} is a reference arm and takes no defenses; rename this arm")

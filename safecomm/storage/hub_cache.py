@@ -32,12 +32,18 @@ def download(repository: str, revision: str | None = None) -> Path:
     Raises:
         ModelError: if the model is not available.
     """
-    from httpx import HTTPError
+    from functools import partial
+
+    from httpx2 import HTTPError  # of which the Hub's own errors are
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RevisionResolutionError
 
+    fetch = partial(snapshot_download, repository, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED)
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED))
+        try:
+            folder = Path(fetch())
+        except (OSError, HTTPError):
+            folder = Path(fetch(local_files_only=True))  # a Hub that is down does not stop a site with its own cache
     except GatedRepoError as error:
         raise ModelError(
             f"model {repository}: is gated; request access on its Hub page and set HF_TOKEN, or use a local folder"

@@ -36,12 +36,16 @@ def digest(value: object) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes JSON atomically: a reader sees either the old file or the new one.
+    """Writes JSON atomically (see `write_text`)."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically: a reader sees either the old file or the new one.
 
     Raises:
         DiskFullError: if the disk is full.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with report_disk_full(path.parent):

@@ -50,16 +50,21 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
     with only_run(folder.path, console.print):
         folder.fetch()
         equivalent.fetch()
-        write_json(folder.path / SWEEP, sweep.resolved())
-        folder.publish(SWEEP)
         untrained = _missing(fine_tunes(sweep, equivalent), folder)
         queue = None if untrained else SearchQueue(sweep, folder.find, folder.path / JOURNAL, equivalent)
         published = queue and queue.is_done and not _missing(report_points(sweep, folder, queue.trials), folder)
         if queue and published and judges_are_measured(sweep, folder.path):
+            _write_sweep(sweep, folder)
             publish(sweep, folder, queue, fine_tunes(sweep, equivalent))
         else:
             _run_missing(sweep, folder, equivalent, address, console)
     return folder.path
+
+
+def _write_sweep(sweep: Sweep, folder: RunFolder) -> None:
+    """Writes `sweep.json`. A sweep that fails its checks must not change the file of a finished run."""
+    write_json(folder.path / SWEEP, sweep.resolved())
+    folder.publish(SWEEP)
 
 
 def _missing(trials: list[Trial], folder: RunFolder) -> list[Trial]:
@@ -85,6 +90,7 @@ def _run_missing(
         folder.publish(PLAN)
         check_cluster(sweep, models.paths, resources.gpus > 0, partial(console.print, soft_wrap=True, markup=False))
         on_gpu, data = resources.gpus > 0, store_data(sweep, store)
+        _write_sweep(sweep, folder)
         for line in overlaps(sweep):
             console.print(line, soft_wrap=True, markup=False)
         stages = Stages(sweep, models.base, models.aligned, store, on_gpu, models.judges, data)

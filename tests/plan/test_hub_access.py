@@ -1,7 +1,9 @@
 """Inaccessible models are reported before anything is downloaded."""
 
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -69,3 +71,52 @@ def test_offline_is_said_and_a_model_that_is_not_there_is_a_problem(monkeypatch:
 
 def test_folders_and_the_labs_models_are_not_asked_for() -> None:
     assert check_models(sweep("lab://aligned")) == []
+
+
+@pytest.mark.parametrize("answer", ["refused", "error", "silence"])
+def test_a_hub_that_is_down_is_one_line_and_no_obstacle_for_cached_models(
+    answer: str, hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue: huggingface_hub 2.4 raises errors of httpx2, and only those of httpx were caught."""
+    with broken_hub(answer) as address:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr("safecomm.plan.hub.TIMEOUT_SECONDS", 0.5)
+        (found,) = check_models(sweep("acme/open"))
+        assert found.level == "problem" and "the Hub is unreachable" in found.text and "\n" not in found.text
+        snapshot = tmp_path / "models--acme--open" / "snapshots" / ("0" * 40)
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text("{}")
+        (tmp_path / "models--acme--open" / "refs").mkdir()
+        (tmp_path / "models--acme--open" / "refs" / "main").write_text("0" * 40)
+        (found,) = check_models(sweep("acme/open"))
+        assert found.level == "ok" and "is in the Hub cache" in found.text
+
+
+@contextmanager
+def broken_hub(answer: str) -> Iterator[str]:
+    """Runs a server that refuses connections, answers 500, or accepts and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        if answer == "silence":
+            yield address
+            return
+    if answer == "refused":
+        yield address
+        return
+
+    class Failing(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(500)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Failing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()

@@ -231,3 +231,31 @@ def test_labels_follow_rays_selector_syntax(tmp_path: Path) -> None:
     for wrong in ("{pool: 'two words'}", "{pool: 'in()'}", "{a b: c}", "{pool: a&b}"):
         (line,) = problems(tmp_path, [f"cluster.target.labels={wrong}"])
         assert line.startswith("cluster.target.labels: ") and "ray start --labels" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\nname: b\n", "name is given twice"),
+        ("arms:\n  x: []\n  x: [{scale: {factor: 0.5}}]\n", "x is given twice"),
+        ("search: {trials: 1, trials: 2}\n", "trials is given twice"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    """Issue: YAML takes the last one, so an arm or a section was lost silently."""
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=said):
+        read_sweep(path)
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "", "a b", "[red]", "\0", "x" * 61, "**", "."])
+def test_an_arm_has_a_name_that_is_safe_in_paths_and_tables(name: str) -> None:
+    with pytest.raises(ValueError, match="is no name for an arm"):
+        Sweep.model_validate(LEAST | {"arms": {name: []}})
+
+
+@pytest.mark.parametrize("name", ["store", "x" * 101])
+def test_a_sweep_can_not_be_called_like_the_store(name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        Sweep.model_validate(LEAST | {"arms": {}, "name": name})
