@@ -132,12 +132,13 @@ def evaluate(
 
 def _publish(out: Path, found: "Comparison", tables: "list[Table]", judges: list[str], request: dict[str, Any]) -> None:
     """Writes the results with the request, and prints them."""
-    from safecomm.judging.results import write_results
+    from safecomm.judging.results import check_measured, write_results
 
     write_results(out, found.measured, found.rows, judges, found.judges, **request)
     for table in tables:
         console.print(table)
     console.print(f"\nWritten to {escape(str(out))}: results.json, rows.parquet, disagreements.csv", soft_wrap=True)
+    check_measured(found.rows)
 
 
 def _arguments(text: str | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from safecomm.errors import EvaluationError
 from safecomm.judging.verdicts import verdict_columns
 from safecomm.statistics.comparisons import (
     Agreement,
@@ -22,7 +23,7 @@ from safecomm.statistics.comparisons import (
 from safecomm.statistics.metric_table import METRICS, Metric
 from safecomm.statistics.metrics import Rate, clusters_of, rates
 from safecomm.storage.names import ROWS
-from safecomm.storage.store import write_json
+from safecomm.storage.store import without_nan, write_json
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,27 @@ def _agreements(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Agreemen
     return {f"{a}, {b}": agreement(list(harmful[one]), list(harmful[other])) for (a, one), (b, other) in pairs}
 
 
+def check_measured(rows: pd.DataFrame) -> None:
+    """Checks that each model has at least one verdict.
+
+    Args:
+        rows: the judged rows of all models, with the columns `subject`, `verdict`, `finish_reason` and `error`.
+
+    Raises:
+        EvaluationError: naming the models without a verdict and the most frequent reason.
+    """
+    verdicts = {word for metric in METRICS for word in (metric.hit, metric.miss)}
+    failed = []
+    for subject, answers in rows.groupby("subject"):
+        if not answers["verdict"].isin(verdicts).any():
+            reasons = answers["error"].where(answers["error"].fillna("") != "", answers["finish_reason"])
+            failed.append(
+                f"{subject}: none of {len(answers):,} answers has a verdict; mostly: {reasons.mode().iloc[0]}"
+            )
+    if failed:
+        raise EvaluationError("\n".join(failed))
+
+
 def disagreements(rows: pd.DataFrame, judges: Sequence[str]) -> pd.DataFrame:
     """Returns the rows of harmful prompts on which the judges disagree."""
     columns = verdict_columns(judges)
@@ -120,8 +142,7 @@ def write_results(
     `disagreements.csv` the answers on which the judges disagree.
     """
     accuracy = {name: asdict(found) for name, found in trusted.items()}
-    write_json(
-        out / "results.json", {**settings, "judge_accuracy": accuracy, "models": [asdict(one) for one in measured]}
-    )
+    found = {**settings, "judge_accuracy": accuracy, "models": [asdict(one) for one in measured]}
+    write_json(out / "results.json", without_nan(found))
     rows.to_parquet(out / ROWS)
     disagreements(rows, judges).to_csv(out / "disagreements.csv", index=False)

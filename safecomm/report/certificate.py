@@ -20,14 +20,13 @@ from safecomm.judging.results import difference
 from safecomm.report.points import rate_in, rows_of
 from safecomm.report.release import Release, released
 from safecomm.report.run import FLATTERED, Run, headline
-from safecomm.report.summary import without_nan
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS, UNDEFENDED
 from safecomm.statistics.comparisons import corrected
 from safecomm.statistics.limits import bounded_rate
 from safecomm.statistics.metric_table import ACCURACY, ASR, OVER_REFUSAL, Metric
 from safecomm.storage.looks import count_look
 from safecomm.storage.names import CERTIFICATE
-from safecomm.storage.store import Store, digest, write_json
+from safecomm.storage.store import Store, digest, without_nan, write_json
 
 CONFIDENCE = 0.95
 MARGINS = {OVER_REFUSAL: ("max_over_refusal_rise", ORIGINAL), ACCURACY: ("max_accuracy_drop", UNDEFENDED)}

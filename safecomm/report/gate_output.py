@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from safecomm.report.gate import Decision, Verdict
 from safecomm.report.release import Release
 from safecomm.report.run import in_words
-from safecomm.report.summary import without_nan
+from safecomm.storage.store import without_nan
 
 EXIT_CODES: Mapping[Verdict, int] = {"GO": 0, "NO-GO": 1, "NOT MEASURED": 1, "INCONCLUSIVE": 3}
 

@@ -34,13 +34,12 @@ from safecomm.report.run import (
     unscored_in_words,
 )
 from safecomm.report.samples import samples
-from safecomm.report.summary import without_nan
 from safecomm.spec import REFERENCE_ARMS
 from safecomm.spec.published import departures
 from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.statistics.metrics import Rate, as_columns
 from safecomm.storage.names import REPORT
-from safecomm.storage.store import write_text
+from safecomm.storage.store import without_nan, write_text
 
 PACKAGES = (
     "safecomm",

@@ -4,7 +4,6 @@ All choices use the search split; the report split only measures the chosen poin
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,7 @@ from safecomm.report.points import pooled, rate_in, read_trials, rows_of
 from safecomm.spec import ORIGINAL
 from safecomm.statistics.metric_table import BY_NAME
 from safecomm.storage.names import PARETO, SWEEP
-from safecomm.storage.store import Store, write_json
+from safecomm.storage.store import Store, without_nan, write_json
 
 
 def read_json(run: Path, name: str) -> Any:
@@ -75,12 +74,3 @@ def write_pareto(run: Path) -> Path:
     path = run / PARETO
     write_json(path, without_nan(found))
     return path
-
-
-def without_nan(value: Any) -> Any:
-    """Replaces NaN, which JSON lacks, by None in a JSON value."""
-    if isinstance(value, dict):
-        return {key: without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -8,6 +8,7 @@ computation. If the store is in a bucket, each node caches the stages that it us
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -54,6 +55,15 @@ def write_text(path: Path, text: str) -> None:
             half.replace(path)
     finally:
         half.unlink(missing_ok=True)
+
+
+def without_nan(value: Any) -> Any:
+    """Replaces NaN, which JSON lacks, by None in a JSON value."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 @contextmanager

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from safecomm.judging.labels import Labelled, measured_judges
 from safecomm.judging.model_judge import Panel
-from safecomm.report.summary import read_json, without_nan
+from safecomm.report.summary import read_json
 from safecomm.spec import Sweep
 from safecomm.storage import shared
 from safecomm.storage.checksums import file_digest
 from safecomm.storage.names import JUDGES
-from safecomm.storage.store import write_json
+from safecomm.storage.store import without_nan, write_json
 from safecomm.storage.versions import version
 from safecomm.sweep.stages import Stages
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from safecomm.cli import main
-from safecomm.errors import DataError, UsageError
+from safecomm.errors import DataError, EvaluationError, UsageError
 from safecomm.judging.comparison import BARE, _adapters
 from safecomm.judging.judges import PhraseJudge
 from safecomm.judging.labels import Labelled, measured_judges
-from safecomm.judging.results import disagreements, results_of
+from safecomm.judging.results import check_measured, disagreements, results_of
 from safecomm.statistics.comparisons import JudgeAccuracy
 from safecomm.statistics.metrics import rate
 
@@ -177,3 +177,12 @@ def test_mistakes_are_told_before_anything_is_loaded(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_model_without_any_verdict_is_an_error_and_no_rate() -> None:
+    """Issue: evaluate ended with 0 and `nan% [0.0, 100.0] n=0`."""
+    table = rows("??").assign(subject="broken", error="", finish_reason=["too_long", "too_long"])
+    good = rows("us").assign(subject="bare", error="", finish_reason="stop")
+    check_measured(good)
+    with pytest.raises(EvaluationError, match=r"broken: none of 2 answers has a verdict; mostly: too_long"):
+        check_measured(pd.concat([good, table]))
