@@ -3,8 +3,13 @@
 Heavy imports are inside the commands, so an invalid sweep file is reported immediately.
 """
 
+import importlib.metadata
+import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -14,13 +19,33 @@ from safecomm.cli.evaluate import evaluate
 from safecomm.cli.selftest import selftest
 from safecomm.errors import SafecommError, SpecError, StoppedError
 
+BUG_EXIT_CODE = 70
+"""EX_SOFTWARE in sysexits.h."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Restores the safety of fine-tuned LLMs: searches the settings of defenses, and applies them.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"safecomm {importlib.metadata.version('safecomm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Restores the safety of fine-tuned LLMs: searches the settings of defenses, and applies them."""
+
+
 COMMANDS: list[Callable[..., None]] = [
     *(sweeps.run, sweeps.plan, sweeps.report, release.gate, release.export),
     *(cluster.submit, cluster.doctor, selftest),
@@ -34,7 +59,7 @@ app.add_typer(lab_app, name="lab")
 
 
 def main() -> None:
-    """Runs the command line; prints a SafecommError as its message and exits with its code."""
+    """Runs the command line; prints a SafecommError as its message and exits with its code, a bug with 70."""
     try:
         app()
     except SpecError as error:
@@ -47,3 +72,18 @@ def main() -> None:
     except KeyboardInterrupt:
         print("safecomm: stopped; finished work is kept", file=sys.stderr)
         sys.exit(StoppedError.exit_code)
+    except BrokenPipeError:  # e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        sys.exit(0)
+    except Exception as error:
+        print(_bug(error), file=sys.stderr)
+        sys.exit(BUG_EXIT_CODE)
+
+
+def _bug(error: Exception) -> str:
+    """Writes the traceback of an unexpected error to a file, and returns one line that names it."""
+    said = (str(error).strip().splitlines() or [""])[0][:200]
+    with tempfile.NamedTemporaryFile("w", prefix="safecomm-", suffix=".log", delete=False, encoding="utf-8") as file:
+        file.writelines(traceback.format_exception(error))
+    name = type(error).__name__
+    return f"safecomm: unexpected {name}: {said}; this is a bug in safecomm. Please report it with {file.name}"
