@@ -42,7 +42,7 @@ def test_what_keeps_every_limit_is_certified(lenient: Run, tmp_path: Path) -> No
 def test_the_tests_end_with_the_first_that_fails(run_folder: Path, tmp_path: Path) -> None:
     """The arms' bests have 1 and 3 unsafe answers of 20: one limit lets no arm pass, another only the safest."""
     none = certify(with_search(run_folder, tmp_path, target_asr=0.1), Store(tmp_path / "a"))
-    assert none.released is None and "safe_merge, tested first: asr on lab-harm: bound" in none.reason
+    assert none.released is None and ", tested first: asr on lab-harm: bound" in none.reason
     margins = {"max_over_refusal_rise": 0.9, "max_accuracy_drop": 0.9}
     some = certify(with_search(run_folder, tmp_path, target_asr=0.36, **margins), Store(tmp_path / "b"))
     assert [one.certified for one in some.candidates] == [True, False]

@@ -11,12 +11,12 @@ from ray.serve.schema import ApplicationStatus
 from safecomm.errors import EvaluationError
 from safecomm.serving import fleet
 from safecomm.serving.engine import EngineSettings
-from safecomm.serving.fleet import START_SECONDS, TARGET, Fleet
+from safecomm.serving.fleet import TARGET, Fleet
 from safecomm.sweep.engines import wait_for_engines
 
 SETTINGS = EngineSettings(max_new_tokens=8, max_model_len=64, max_lora_rank=8, lora_targets=("q_proj",))
 FLEETS = [Fleet("vllm", "model", SETTINGS, replicas=1, name=name) for name in (TARGET, "guard")]
-CAPACITY = 4 * START_SECONDS
+CAPACITY = 4 * 3600.0
 """When the cluster gets the nodes for the engines."""
 
 

@@ -1,0 +1,106 @@
+"""Tiny random models of many architectures, and the way of one through profile, defenses and engines.
+
+    python architectures.py NAME TOKENIZER FOLDER
+
+Run as a script because vLLM keeps its settings in the process. Prints JSON: what differs between vLLM and transformers.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ATTENTION, MLP = ("q_proj", "v_proj"), ("gate_proj", "up_proj", "down_proj")
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "max_position_embeddings": 512,
+}
+MODELS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "llama": ({}, ATTENTION + MLP),
+    "qwen2": ({}, ATTENTION + MLP),
+    "qwen3": ({}, ATTENTION + MLP),
+    "gemma2": ({"sliding_window": 64, "query_pre_attn_scalar": 32}, ATTENTION + MLP),
+    "gemma3_text": ({"sliding_window": 64, "query_pre_attn_scalar": 32}, ATTENTION + MLP),
+    "phi3": ({"pad_token_id": 0, "sliding_window": None}, ("qkv_proj", "o_proj")),
+    "mistral": ({"sliding_window": None}, ATTENTION + MLP),
+    "mixtral": ({"num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": None}, ATTENTION),
+}
+"""Model type -> its own settings, and the modules of its adapters."""
+PROMPTS = ("how do i bake bread?", "tell me about the radio link", "what is a cell tower for?")
+
+
+def build(kind: str, tokenizer: Path, out: Path, seed: int) -> Path:
+    """Writes a random model with a tokenizer; models of one kind differ by their seed."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    read = AutoTokenizer.from_pretrained(tokenizer)
+    own = {"vocab_size": len(read), "bos_token_id": read.bos_token_id, "eos_token_id": read.eos_token_id}
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(kind, **{**SIZES, **own, "pad_token_id": read.pad_token_id, **MODELS[kind][0]})
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(out)
+    read.save_pretrained(out)
+    return out
+
+
+def adapter(model: Path, targets: tuple[str, ...], out: Path, seed: int) -> Path:
+    """Writes a random adapter as PEFT saves it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=list(targets), init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(out)
+    return out
+
+
+def compare(kind: str, tokenizer: Path, folder: Path) -> dict[str, Any]:
+    """Realigns an adapter of an architecture, and compares the engines' answers with it."""
+    from safecomm.defenses import Adapter, profile, safe_lora, safe_merge
+    from safecomm.serving.engine import EngineSettings, Question
+    from safecomm.serving.transformers_engine import TransformersEngine
+    from safecomm.serving.vllm_engine import VllmEngine
+
+    targets = MODELS[kind][1]
+    base, aligned = (build(kind, tokenizer, folder / name, seed) for seed, name in enumerate(("base", "aligned")))
+    tuned, safe = (adapter(aligned, targets, folder / name, seed) for seed, name in enumerate(("tuned", "safe")))
+    measured = profile(base, aligned, Adapter.load(tuned))
+    projected, merged = folder / "projected", folder / "merged"
+    safe_lora(measured, lowest=2).save(projected)
+    safe_merge(measured, Adapter.load(safe), weight=0.6, lowest=len(measured.modules)).save(merged)
+    settings = EngineSettings(
+        max_new_tokens=8, max_model_len=256, max_lora_rank=8, lora_targets=targets
+    )  # merged: 4 + 4
+    compared = [Question(messages=[{"role": "user", "content": text}], options=["yes", "no"]) for text in PROMPTS]
+    written = [Question(messages=[{"role": "user", "content": text}], options=[]) for text in PROMPTS]
+    answers: dict[str, list[Any]] = {}
+
+    async def ask(name: str, engine: Any) -> None:
+        for used in (None, str(tuned), str(projected), str(merged)):
+            answers.setdefault(name, []).extend(await engine.answer(compared + written, used))
+
+    async def both() -> None:
+        await ask("vllm", VllmEngine(str(aligned), settings))
+        await ask("transformers", TransformersEngine(str(aligned), settings))
+
+    asyncio.run(both())
+    ours, theirs = answers["vllm"], answers["transformers"]
+    pairs = [(a["scores"], b["scores"]) for a, b in zip(ours, theirs, strict=True) if a["scores"]]
+    return {
+        "modules": len(measured.modules),
+        "errors": [one["error"] for one in ours + theirs if one["error"]],
+        "largest": max(abs(a - b) for one, other in pairs for a, b in zip(one, other, strict=True)),
+        "same_text": sum(a["response"] == b["response"] for a, b in zip(ours, theirs, strict=True)) / len(ours),
+        "distinct": len({str(one["scores"]) for one in ours if one["scores"]}),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(compare(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))))
