@@ -1,10 +1,10 @@
 """The certificate of a sweep: which adapters keep its limits, with a stated confidence over all that were tried.
 
 The method is Pareto Testing (Laufer-Goldshtein et al., arXiv 2210.07913) in the framework of Learn then Test
-(Angelopoulos et al., arXiv 2110.01052). The search split orders the candidates, the likeliest to pass first. The report
-split tests them in that fixed order and stops at the first that fails, so the probability of certifying any adapter that
-breaks a limit is at most 1 - confidence, however many were tried. A candidate passes if every limit holds on every
-benchmark, which needs no further correction (an intersection-union test).
+(Angelopoulos et al., arXiv 2110.01052). The search split orders the candidates, the likeliest to pass first. The
+report split tests them in that fixed order and stops at the first that fails, so the probability of certifying any
+adapter that breaks a limit is at most 1 - confidence, however many were tried. A candidate passes if every limit
+holds on every benchmark, which needs no further correction (an intersection-union test).
 """
 
 import json
