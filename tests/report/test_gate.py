@@ -1,11 +1,13 @@
 """A policy's verdicts: what was shown to hold, shown to be broken, left open, or not measured."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from safecomm.cli import main
 from safecomm.errors import SpecError
@@ -134,3 +136,9 @@ def test_the_command_ends_with_the_verdicts_code_and_writes_what_ci_reads(
     (suite,) = ElementTree.parse(junit).getroot()
     assert suite.get("tests") == "1" and suite.get("failures") == str(int(code != 0))
     assert bool(suite.findall("testcase/failure")) == (code != 0)
+
+
+def test_the_guides_policy_is_valid() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "release.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", guide, re.S)
+    assert len(Policy.model_validate(yaml.safe_load(example)).rules) == 4
