@@ -17,7 +17,7 @@ from safecomm.plan.memory import GIB, Serving
 from safecomm.plan.placement import Phase, PhaseName, PlacementError, is_open_ended, least_gpus, place
 from safecomm.plan.power import power
 from safecomm.plan.shapes import find_shape
-from safecomm.plan.targets import check_targets
+from safecomm.plan.targets import check_cpu_engine, check_targets
 from safecomm.search.arms import seeded
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
@@ -122,6 +122,8 @@ def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, 
     on_gpu = resources.gpus > 0
     if sweep.finetune.data or sweep.finetune.safe_adapter:
         check_targets(sweep.model.aligned, sweep.finetune.lora.targets)
+    if not on_gpu:
+        check_cpu_engine(sweep.model.aligned, sweep.evaluate.engine)
     shared, folder = fine_tunes(sweep, equivalent), RunFolder(sweep)
     missing = [trial for trial in shared if folder.find(trial) is None]
     rank = _largest_rank(sweep)

@@ -1,6 +1,7 @@
-"""Refuses adapters on the experts of a mixture-of-experts model, which no defense or engine could use."""
+"""Refuses what can't be done with a mixture-of-experts model: adapters on its experts, and vLLM on CPUs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from safecomm.errors import ModelError
 from safecomm.plan.shapes import find_config
@@ -22,11 +23,30 @@ def check_targets(model: str, targets: Sequence[str]) -> None:
     Raises:
         ModelError: if a target is part of an expert.
     """
-    config = find_config(model)
-    if not config or not any((config.get("text_config") or config).get(key) for key in EXPERTS):
+    config = _mixture(model)
+    if not config:
         return
     if refused := [target for target in targets if target.rpartition(".")[2] in EXPERT_MODULES]:
         raise ModelError(
             f"finetune.lora.targets: {', '.join(refused)}: {model} is a mixture of experts "
             f"({config.get('model_type')}), whose experts can't be adapted; choose attention modules, e.g. q_proj"
         )
+
+
+def check_cpu_engine(model: str, engine: str) -> None:
+    """Checks that an engine can serve a model on CPUs; does nothing if the model's configuration is not available.
+
+    Raises:
+        ModelError: for a mixture of experts on vLLM, whose CPU build has no kernels for it.
+    """
+    if engine == "vllm" and (config := _mixture(model)):
+        raise ModelError(
+            f"model.aligned: {model} is a mixture of experts ({config.get('model_type')}), which vLLM's CPU build "
+            "can't serve; set evaluate.engine: transformers, or use GPUs (in a plan: --gpus N)"
+        )
+
+
+def _mixture(model: str) -> dict[str, Any]:
+    """Returns the configuration of a mixture-of-experts model; empty for others, or if it is not available locally."""
+    config = find_config(model)
+    return config if config and any((config.get("text_config") or config).get(key) for key in EXPERTS) else {}

@@ -9,7 +9,7 @@ import pytest
 from safecomm.cluster.session import Resources
 from safecomm.errors import ModelError
 from safecomm.plan.plan import make_plan
-from safecomm.plan.targets import EXPERT_MODULES, check_targets
+from safecomm.plan.targets import EXPERT_MODULES, check_cpu_engine, check_targets
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.profile_cache import ProfileCache
 from safecomm.spec import read_sweep
@@ -68,3 +68,12 @@ def test_a_plan_refuses_experts(tmp_path: Path) -> None:
     sweep = read_sweep(SWEEPS / "lab.yaml", overrides)
     with pytest.raises(ModelError, match=r"up_proj: .* mixture of experts"):
         make_plan(sweep, Resources(2, 0), EquivalentPoints(sweep, ProfileCache(sweep)))
+
+
+def test_a_mixture_of_experts_is_not_served_by_vllm_on_cpus(tmp_path: Path, lab: dict[str, Path]) -> None:
+    """Its engine died of the first prompt: vLLM's CPU build has no `topk_softmax`."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mixtral", "num_local_experts": 8}))
+    with pytest.raises(ModelError, match=r"mixture of experts \(mixtral\), which vLLM's CPU build can't serve"):
+        check_cpu_engine(str(tmp_path), "vllm")
+    check_cpu_engine(str(tmp_path), "transformers")
+    check_cpu_engine(str(lab["aligned"]), "vllm")
