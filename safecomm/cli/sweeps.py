@@ -8,7 +8,8 @@ import typer
 
 from safecomm.cli.console import console
 from safecomm.cli.run_argument import Run
-from safecomm.errors import UsageError
+from safecomm.errors import SpecError, UsageError
+from safecomm.plan.files import check_files
 from safecomm.spec import Sweep, read_sweep
 from safecomm.spec.engine import engine_description
 
@@ -64,9 +65,19 @@ def plan(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, as in plan.json.")] = False,
+    elsewhere: Annotated[
+        bool,
+        typer.Option("--elsewhere", help="The sweep will run on other machines: skip the check of its files here."),
+    ] = False,
 ) -> None:
     """Shows what a sweep would run, where it would run, and what is already done."""
     spec = read(sweep, set_, storage)
+    try:
+        check_files(spec, str(sweep))
+    except SpecError as error:
+        if not elsewhere:
+            hint = "if it will run on other machines, which have these files, add --elsewhere"
+            raise SpecError(error.source, [*error.problems, hint]) from error
     from safecomm.cli.plan_table import plan_tables
     from safecomm.cluster.session import Resources
     from safecomm.plan.placement import least_gpus

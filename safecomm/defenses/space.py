@@ -14,7 +14,31 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-LocalPath = Annotated[str, AfterValidator(lambda path: str(Path(path).expanduser().absolute()))]
+LONGEST_NAME, LONGEST_PATH = 255, 4000
+"""Limits of common file systems, in bytes; the path leaves room for names inside a folder."""
+
+
+def _possible(path: str) -> str:
+    """Returns a path that a file system can have.
+
+    Raises:
+        ValueError: if it can't.
+    """
+    if "\0" in path:
+        raise ValueError("has a NUL character; remove it")
+    if len(path.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in path.split("/")):
+        raise ValueError(f"is too long for a path: {path[:40]}...; shorten it")
+    try:
+        Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: there is no such user; write the path without ~") from error
+    return path
+
+
+PathText = Annotated[str, AfterValidator(_possible)]
+"""A path as the user wrote it, or something else that may stand in its place, such as a Hub id."""
+LocalPath = Annotated[PathText, AfterValidator(lambda path: str(Path(path).expanduser().absolute()))]
+"""An absolute path."""
 """A file or folder. Relative paths are resolved when the sweep is read, because Ray's workers run in other folders."""
 
 

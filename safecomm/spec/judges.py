@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from safecomm.defenses.space import LocalPath, Strict
+from safecomm.defenses.space import LocalPath, PathText, Strict
 from safecomm.statistics.domain import TELECOM, Domain
 from safecomm.storage.own_code import as_value_error, is_dotted, load, refuse, short_name
 
@@ -43,7 +43,7 @@ class ModelRef(Strict):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """The judge's name in results."""
-    model: str | None = None
+    model: PathText | None = None
     """A folder, a hub id, or `lab://guard`; with `url`, the model's name on the server."""
     url: str | None = None
     """An OpenAI-compatible server, e.g. `http://host:8000/v1`. The API key is read from OPENAI_API_KEY."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from safecomm.defenses.registry import DEFENSES, defense_of
-from safecomm.defenses.space import Exact, Grid, LocalPath, Strict
+from safecomm.defenses.space import Exact, Grid, LocalPath, PathText, Strict
 from safecomm.spec.arms import Step, by_own_names, dimensions
 from safecomm.spec.datasets import Dataset, with_role
 from safecomm.spec.engine import available_engine
@@ -24,9 +24,9 @@ ORIGINAL, UNDEFENDED = REFERENCE_ARMS = ("original", "undefended")
 class Model(Strict):
     """One model before and after alignment."""
 
-    base: str
+    base: PathText
     """The pre-trained weights: a folder, a hub id (`ORG/NAME` or `ORG/NAME@REVISION`), or `lab://base`."""
-    aligned: str
+    aligned: PathText
     """The chat or instruct weights that are fine-tuned: a folder, a hub id, or `lab://aligned`."""
     system_prompt: str | None = None
     """A system prompt for every evaluation. None by default, as in the study."""
@@ -224,7 +224,7 @@ class Sweep(Strict):
     """The hardware."""
     tracking: Tracking = Tracking()
     """The tracking."""
-    storage: str = "runs"
+    storage: PathText = "runs"
     """The folder for the store and the run folders. On a cluster it must be shared by all nodes, or be
     `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`."""
     paper: str | None = None

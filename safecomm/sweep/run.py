@@ -8,6 +8,7 @@ from rich.console import Console
 
 from safecomm.cluster.session import ray_session
 from safecomm.plan.data import check_data, overlaps
+from safecomm.plan.files import check_files
 from safecomm.plan.nodes import expected_resources, waiting_for_nodes
 from safecomm.plan.placement import PhaseName
 from safecomm.plan.plan import make_plan
@@ -74,6 +75,7 @@ def _missing(trials: list[Trial], folder: RunFolder) -> list[Trial]:
 def _run_missing(
     sweep: Sweep, folder: RunFolder, equivalent: EquivalentPoints, address: str | None, console: Console
 ) -> None:
+    check_files(sweep, f"sweep {sweep.name}")
     check_data(sweep)
     if sweep.finetune.adapter:
         given_adapter(sweep.finetune)

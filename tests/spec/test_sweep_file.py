@@ -259,3 +259,15 @@ def test_an_arm_has_a_name_that_is_safe_in_paths_and_tables(name: str) -> None:
 def test_a_sweep_can_not_be_called_like_the_store(name: str) -> None:
     with pytest.raises(ValueError, match="name"):
         Sweep.model_validate(LEAST | {"arms": {}, "name": name})
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("~no-such-user/x", "no such user"), ("a" * 300, "too long"), ("a\0b", "NUL")]
+)
+@pytest.mark.parametrize("key", ["storage", "model.base", "model.aligned", "evaluate.labels"])
+def test_a_path_that_no_file_system_has_is_refused(key: str, value: str, said: str, tmp_path: Path) -> None:
+    """Issue: `~nouser`, NUL and names that are too long ended in tracebacks."""
+    path = write(tmp_path, GOOD)
+    with pytest.raises(SpecError, match=said) as found:
+        read_sweep(path, [f"{key}={json.dumps(value)}"])
+    assert f"{key}: " in str(found.value)

@@ -1,0 +1,100 @@
+"""Checks within a second that the files and folders that a sweep names are there, before anything heavy is imported."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+from safecomm.data.rows import Kind
+from safecomm.errors import SpecError
+from safecomm.spec import DatasetRef, Sweep
+from safecomm.storage.names import ADAPTER_CONFIG
+from safecomm.storage.shared import mounted_folder
+
+HUB_ID = re.compile(r"[\w-][\w.-]{0,95}(/[\w-][\w.-]{0,95})?(@[\w./-]{1,200})?")
+"""`NAME`, `ORG/NAME`, or either with `@REVISION`."""
+BUILT_IN = "lab://"
+CONFIG = "config.json"
+
+
+def check_files(sweep: Sweep, source: str) -> None:
+    """Checks the local files and folders of a sweep.
+
+    Args:
+        sweep: the sweep.
+        source: the sweep's file, for the messages.
+
+    Raises:
+        SpecError: with a line for each file or folder that is missing or can't be used.
+    """
+    problems = [*_models(sweep), *_datasets(sweep), *_others(sweep), *_storage(sweep.storage)]
+    if problems:
+        raise SpecError(source, problems)
+
+
+def _models(sweep: Sweep) -> Iterator[str]:
+    named = {"model.base": sweep.model.base, "model.aligned": sweep.model.aligned}
+    judges = sweep.evaluate.judge_models
+    named |= {f"evaluate.judges ({name}): model": model for name, model in judges.items()}
+    for key, model in named.items():
+        if model.startswith(BUILT_IN):
+            continue
+        if model.startswith(("/", ".", "~")) or Path(model).is_dir():
+            yield from _folder(key, model, CONFIG, "a model's folder")
+        elif not HUB_ID.fullmatch(model):
+            yield f"{key}: {model}: is neither a folder nor a Hub id; use a path, ORG/NAME or ORG/NAME@REVISION"
+
+
+def _datasets(sweep: Sweep) -> Iterator[str]:
+    section, evaluate = sweep.finetune, sweep.evaluate
+    refs: dict[str, DatasetRef | None] = {f"finetune.data.{at}": ref for at, ref in enumerate(section.data)}
+    refs["finetune.safety_data"] = section.safety_data
+    refs["finetune.safe_adapter.data"] = section.safe_adapter.data if section.safe_adapter else None
+    refs |= {f"evaluate.{kind}.{at}": ref for kind in get_args(Kind) for at, ref in enumerate(getattr(evaluate, kind))}
+    for key, ref in refs.items():
+        if ref and ref.path and not _exists(ref.path):
+            yield f"{key}.path: {ref.path}: there is no such file or folder"
+
+
+def _others(sweep: Sweep) -> Iterator[str]:
+    if sweep.finetune.adapter:
+        yield from _folder("finetune.adapter", str(sweep.finetune.adapter), ADAPTER_CONFIG, "a PEFT adapter's folder")
+    files = {"evaluate.labels": sweep.evaluate.labels}
+    files |= {f"evaluate.judges.{at}.template": judge.template for at, judge in enumerate(sweep.evaluate.judges)}
+    for key, file in files.items():
+        if file and not Path(file).expanduser().is_file():
+            yield f"{key}: {file}: there is no such file"
+
+
+def _folder(key: str, folder: str, needed: str, what: str) -> Iterator[str]:
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        yield f"{key}: {folder}: there is no such folder"
+    elif not (path / needed).is_file():
+        yield f"{key}: {folder}: has no {needed}; give {what}"
+
+
+def _exists(path: str | Path) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, NUL, an unknown user
+        return False
+
+
+def _storage(storage: str) -> Iterator[str]:
+    """Checks that a storage folder exists or can be created, and can be written to."""
+    folder = mounted_folder(storage)
+    if folder is None:
+        return
+    place = Path(folder)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        yield f"storage: {storage}: {place} is a file; choose a folder"
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix=".safecomm-", dir=place):
+            pass
+    except OSError as error:
+        yield f"storage: {storage}: {place} can't be written to ({error.strerror}); choose another folder"

@@ -1,0 +1,58 @@
+"""A sweep that names what is not there is refused at once, with the key and the reason."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from safecomm.errors import SpecError
+from safecomm.plan.files import check_files
+from safecomm.spec import read_sweep
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+LAB = SWEEPS / "lab.yaml"
+CANNOT_RUN = [
+    ("model.base=/nope", "model.base: /nope: there is no such folder"),
+    ("model.aligned=./nope", "model.aligned: ./nope: there is no such folder"),
+    ("model.aligned=/tmp", "model.aligned: /tmp: has no config.json; give a model's folder"),
+    ("model.base=a/b/c", "model.base: a/b/c: is neither a folder nor a Hub id"),
+    ("finetune.data=[{name: teleqna, path: /nope}]", "finetune.data.0.path: /nope: there is no such file or folder"),
+    ("finetune.safety_data={name: safety-tuned-llamas, path: /nope}", "finetune.safety_data.path: /nope"),
+    ("evaluate.red_team=[{name: advbench, path: /nope}]", "evaluate.red_team.0.path: /nope"),
+    ("evaluate.labels=/nope", "evaluate.labels: /nope: there is no such file"),
+    ("evaluate.judges=[{name: harmbench, template: /nope}]", "evaluate.judges.0.template: /nope"),
+    ("evaluate.judges=[{name: own, model: /nope}]", "evaluate.judges (own): model: /nope: there is no such folder"),
+    ("storage=/proc/x", "storage: /proc/x: /proc can't be written to"),
+    (f"storage={LAB}", "is a file; choose a folder"),
+]
+
+
+@pytest.mark.parametrize(("override", "said"), CANNOT_RUN)
+def test_what_is_not_there_is_named(override: str, said: str) -> None:
+    with pytest.raises(SpecError) as found:
+        check_files(read_sweep(LAB, [override, "evaluate.grader={model: lab://guard}"]), "lab.yaml")
+    assert str(found.value).startswith("lab.yaml: ") and said in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("sweep", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_of_the_bundled_sweeps_only_those_that_say_so_need_local_files(sweep: Path, tmp_path: Path) -> None:
+    made = read_sweep(sweep, [f"storage={tmp_path / 'a' / 'b'}"])
+    if sweep.stem in ("lab-teleqna", "tele-llms"):
+        with pytest.raises(SpecError, match=r"(?s)there is no such"):
+            check_files(made, str(sweep))
+    else:
+        check_files(made, str(sweep))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_refuses_before_it_imports_anything_heavy() -> None:
+    command = [sys.executable, "-m", "safecomm", "plan", str(LAB), "--set", "model.base=/nope"]
+    started = time.monotonic()
+    done = subprocess.run([*command[:1], "-X", "importtime", *command[1:]], capture_output=True, text=True)
+    assert done.returncode == 2 and "model.base: /nope: there is no such folder" in done.stderr
+    assert not any(f" {name}\n" in done.stderr for name in ("torch", "ray", "pandas", "scipy", "numpy", "optuna"))
+    assert subprocess.run([*command, "--elsewhere"], capture_output=True).returncode == 0
+    assert time.monotonic() - started < 120
