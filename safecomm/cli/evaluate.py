@@ -143,11 +143,11 @@ def _publish(out: Path, found: "Comparison", tables: "list[Table]", judges: list
 
 def _arguments(text: str | None) -> dict[str, Any]:
     """Reads the arguments of a chat template."""
-    import yaml
+    from safecomm.spec.file import parse_yaml
 
     try:
-        found = yaml.safe_load(text) if text else {}
-    except yaml.YAMLError:
+        found = parse_yaml(text) if text else {}
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise UsageError(f"--chat-template-kwargs {text}: give settings in braces, e.g. '{{enable_thinking: false}}'")
@@ -156,8 +156,7 @@ def _arguments(text: str | None) -> dict[str, Any]:
 
 def _judges(given: list[str]) -> list[Any]:
     """Parses judges like a sweep does."""
-    import yaml
-
+    from safecomm.spec.file import parse_yaml
     from safecomm.spec.judges import Judge, JudgeRef
 
     refs: list[JudgeRef] = []
@@ -166,11 +165,11 @@ def _judges(given: list[str]) -> list[Any]:
         try:
             value = {"name": name, "model": model} if equals else text
             in_braces = text.lstrip().startswith("{")
-            ref: JudgeRef = TypeAdapter(Judge).validate_python(yaml.safe_load(text) if in_braces else value)
+            ref: JudgeRef = TypeAdapter(Judge).validate_python(parse_yaml(text) if in_braces else value)
         except ValidationError as error:
             problems = "; ".join(str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors())
             raise UsageError(f"--judge {text}: {problems}") from error
-        except yaml.YAMLError as error:
+        except ValueError as error:
             raise UsageError(
                 f"--judge {text}: is not valid YAML; write it as '{{name: NAME, model: MODEL}}'"
             ) from error

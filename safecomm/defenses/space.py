@@ -9,9 +9,9 @@ Number = TypeVar("Number", int, float)
 
 
 class Strict(BaseModel):
-    """A section of the sweep file: frozen, unknown keys refused."""
+    """A section of the sweep file: frozen; unknown keys and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 LONGEST_NAME, LONGEST_PATH = 255, 4000

@@ -54,13 +54,13 @@ def _read_yaml(path: Path, example: str, overrides: list[str]) -> dict[str, Any]
     try:
         text = path.read_text(encoding="utf-8")
         _refuse_secrets(path, text, overrides)
-        raw = yaml.load(text, _UniqueKeys)  # noqa: S506: a safe loader
+        raw = parse_yaml(text)
     except OSError as error:
         raise SpecError(str(path), [f"can't be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise SpecError(str(path), [f"is not a text file; start from {example}"]) from error
-    except yaml.YAMLError as error:
-        raise SpecError(str(path), [f"is not valid YAML: {' '.join(str(error).split())}"]) from error
+    except ValueError as error:
+        raise SpecError(str(path), [f"is not valid YAML: {error}"]) from error
     if not isinstance(raw, dict):
         raise SpecError(str(path), [f"has no settings; start from {example}"])
     return raw
@@ -74,6 +74,20 @@ def _validated(path: Path, raw: dict[str, Any], model: type[Settings], problems:
     if problems:
         raise SpecError(str(path), list(dict.fromkeys(problems)))
     return settings
+
+
+def parse_yaml(text: str) -> Any:
+    """Parses YAML that a user wrote, in a file or on the command line.
+
+    Raises:
+        ValueError: if it is not valid, in one line: wrong syntax, a value that is not of its type, or too deep.
+    """
+    try:
+        return yaml.load(text, _UniqueKeys)  # noqa: S506: a safe loader
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError) as error:  # e.g. 2024-13-45
+        raise ValueError(" ".join(str(error).split())[:300]) from error
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -126,7 +140,7 @@ def _override(raw: dict[str, Any], text: str) -> str | None:
     *parents, last = key.split(".")
     node: Any = raw
     for name in parents:
-        step = int(name) if isinstance(node, list) and name.isdigit() and int(name) < len(node) else name
+        step = int(name) if isinstance(node, list) and _is_index(name, node) else name
         if isinstance(node, list) and isinstance(step, str):
             return f"--set {text}: {name} is not an index of the list; use 0 to {len(node) - 1}"
         if isinstance(node, dict) and not isinstance(node.get(step), dict | list):
@@ -135,16 +149,20 @@ def _override(raw: dict[str, Any], text: str) -> str | None:
             node[step] = {"name": node[step]}  # a bare name is short for this
         node = node[step]
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        return f"--set {text}: the value is not valid YAML; quote it"
+        parsed = parse_yaml(value)
+    except ValueError:
+        return f"--set {text:.100}: the value is not valid YAML; quote it"
     if isinstance(node, list):
-        if not last.isdigit() or int(last) >= len(node):
+        if not _is_index(last, node):
             return f"--set {text}: {last} is not an index of the list; use 0 to {len(node) - 1}"
         node[int(last)] = parsed
     else:
         node[last] = parsed
     return None
+
+
+def _is_index(text: str, items: list[Any]) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(items)
 
 
 def _message(problem: Any, model: type[BaseModel]) -> str:
