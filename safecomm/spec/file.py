@@ -83,7 +83,7 @@ def parse_yaml(text: str) -> Any:
         ValueError: if it is not valid, in one line: wrong syntax, a value that is not of its type, or too deep.
     """
     try:
-        return yaml.load(text, _UniqueKeys)  # noqa: S506: a safe loader
+        return yaml.load(text, _UniqueKeys)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError) as error:  # e.g. 2024-13-45
