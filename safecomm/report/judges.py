@@ -4,7 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safecomm.report.summary import read_json
+from safecomm.errors import UsageError
+from safecomm.report.run_files import read_json
 from safecomm.statistics.comparisons import JudgeAccuracy
 from safecomm.statistics.metrics import Rate
 from safecomm.storage.names import JUDGES
@@ -18,8 +19,14 @@ def read_judges(run: Path) -> dict[str, JudgeAccuracy]:
     """
     if not (run / JUDGES).is_file():
         return {}
-    found: dict[str, dict[str, Any]] = read_json(run, JUDGES)["judges"]
-    return {name: JudgeAccuracy(**{part: _rate(one) for part, one in rates.items()}) for name, rates in found.items()}
+    found = read_json(run, JUDGES)
+    try:
+        return {
+            str(name): JudgeAccuracy(**{part: _rate(one) for part, one in rates.items()})
+            for name, rates in found["judges"].items()
+        }
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UsageError(f"{run / JUDGES}: is damaged; run the sweep again to rewrite it") from error
 
 
 def _rate(values: dict[str, Any]) -> Rate:

@@ -3,37 +3,20 @@
 Runs are read as plain tables, so that they stay readable when later versions change datasets or settings.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 
-from safecomm.errors import UsageError
 from safecomm.judging.verdicts import read_rows
 from safecomm.statistics.metrics import Rate, across_runs, as_columns, mean_rate, one_seeds_interval, rates
-from safecomm.storage.names import TRIALS
 from safecomm.storage.store import Store
 
 Point = dict[str, Any]
 """An arm's name, its searched parameters and whatever is known about the point."""
 REFUSAL_RISE = ("refusal_rise", "refusal_rise_low", "refusal_rise_high")
 """A trial's columns of its over-refusal minus the original's, with the 95% interval (see `beside_original`)."""
-
-
-def read_trials(run: Path) -> pd.DataFrame:
-    """Reads `trials.parquet`, a row per trial and split, and normalizes the JSON of the searched parameters.
-
-    Raises:
-        UsageError: if the run has no trials yet.
-    """
-    path = run / TRIALS
-    if not path.is_file():
-        raise UsageError(f"{run}: has no {TRIALS}, so no trial has finished; run the sweep with safecomm run")
-    trials = pd.read_parquet(path)
-    return trials.assign(point=[json.dumps(json.loads(point), sort_keys=True) for point in trials["point"]])
 
 
 def metrics_of(frame: pd.DataFrame) -> list[str]:

@@ -10,18 +10,17 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from safecomm.data.rows import current_name
 from safecomm.errors import StorageError
 from safecomm.report.judges import read_judges
-from safecomm.report.points import Point, metrics_of, pooled, rate_in, read_trials, rows_of
-from safecomm.report.summary import read_json, summarise
+from safecomm.report.points import Point, metrics_of, pooled, rate_in, rows_of
+from safecomm.report.run_files import read_saved_sweep, read_trials
+from safecomm.report.summary import summarise
 from safecomm.spec import ORIGINAL, UNDEFENDED, Step
 from safecomm.spec.published import Published, find_published
 from safecomm.statistics.comparisons import JudgeAccuracy, corrected_rates
 from safecomm.statistics.domain import TELECOM, Domain, domain_of
 from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, headings
 from safecomm.statistics.metrics import Rate
-from safecomm.storage.names import SWEEP
 from safecomm.storage.store import Store, local_copy
 
 FLATTERED = (
@@ -132,10 +131,9 @@ def read_run(folder: Path) -> Run:
     Raises:
         UsageError: if `sweep.json` or `trials.parquet` is missing, or one of them or `judges.json` is broken.
     """
-    sweep = read_json(folder, SWEEP)
+    sweep = read_saved_sweep(folder)
     trials = read_trials(folder)
     points = pooled(trials, Store(folder.parent / "store"))
-    sweep["evaluate"] = {current_name(key): value for key, value in sweep["evaluate"].items()}
     judges = read_judges(folder) if sweep["evaluate"].get("labels") else {}
     return Run(folder, sweep, trials, points, summarise(points, sweep["search"]), judges)
 

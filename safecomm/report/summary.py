@@ -11,28 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from safecomm.errors import UsageError
 from safecomm.report.choice import Limits, best_of_arms, recommend
 from safecomm.report.pareto import hypervolume, pareto_front
-from safecomm.report.points import pooled, rate_in, read_trials, rows_of
+from safecomm.report.points import pooled, rate_in, rows_of
+from safecomm.report.run_files import read_saved_sweep, read_trials
 from safecomm.spec import ORIGINAL
 from safecomm.statistics.metric_table import BY_NAME
-from safecomm.storage.names import PARETO, SWEEP
+from safecomm.storage.names import PARETO
 from safecomm.storage.store import Store, without_nan, write_json
-
-
-def read_json(run: Path, name: str) -> Any:
-    """Reads one of a run folder's JSON files.
-
-    Raises:
-        UsageError: if the file is missing or broken.
-    """
-    try:
-        return json.loads((run / name).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{run}: can't read {name}; use the folder of a run, <storage>/<name>") from error
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{run}: {name} is not valid JSON; run the sweep again to rewrite it") from error
 
 
 def summarise(points: pd.DataFrame, search: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +53,7 @@ def summarise(points: pd.DataFrame, search: Mapping[str, Any]) -> dict[str, Any]
 
 def write_pareto(run: Path) -> Path:
     """Writes a run's `pareto.json` from its `sweep.json` and `trials.parquet`; unknown rates are null."""
-    found = summarise(pooled(read_trials(run), Store(run.parent / "store")), read_json(run, SWEEP)["search"])
+    found = summarise(pooled(read_trials(run), Store(run.parent / "store")), read_saved_sweep(run)["search"])
     for entry in [*found["front"], *filter(None, [found["recommended"]])]:
         entry["point"] = json.loads(entry["point"])
     found["best"] = {arm: json.loads(point) for arm, point in found["best"].items()}

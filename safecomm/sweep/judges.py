@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safecomm.judging.labels import Labelled, measured_judges
 from safecomm.judging.model_judge import Panel
-from safecomm.report.summary import read_json
+from safecomm.report.run_files import read_json
 from safecomm.spec import Sweep
 from safecomm.storage import shared
 from safecomm.storage.checksums import file_digest

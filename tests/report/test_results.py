@@ -14,7 +14,8 @@ import pytest
 from safecomm.errors import UsageError
 from safecomm.report.choice import Limits, best_of_arms, recommend
 from safecomm.report.pareto import hypervolume, pareto_front
-from safecomm.report.points import pooled, rate_in, read_trials, rows_of
+from safecomm.report.points import pooled, rate_in, rows_of
+from safecomm.report.run_files import read_trials
 from safecomm.report.summary import write_pareto
 from safecomm.statistics.metrics import Rate, as_columns, mean_rate, rate
 from safecomm.storage.names import ROWS
@@ -230,7 +231,8 @@ def test_pareto_file_is_json_with_points_as_objects(tmp_path: Path) -> None:
         row.update(as_columns({"over_refusal/b": rate(0, 0, 5), "over_refusal": rate(0, 0, 5)}))
     pd.DataFrame(trials).to_parquet(tmp_path / "trials.parquet")
     search = {"objectives": ["asr", "accuracy", "over_refusal"], "target_asr": 0.05}
-    (tmp_path / "sweep.json").write_text(json.dumps({"search": search}))
+    rest = {"name": "a", "model": {"aligned": "m"}, "finetune": {}, "arms": {}, "evaluate": {}}
+    (tmp_path / "sweep.json").write_text(json.dumps({**rest, "search": search}))
     found = json.loads(
         write_pareto(tmp_path).read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON")
     )

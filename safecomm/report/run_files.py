@@ -1,0 +1,116 @@
+"""Reads the files of a run folder, and refuses damaged ones with their name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from safecomm.data.rows import current_name
+from safecomm.errors import UsageError
+from safecomm.storage.names import SWEEP, TRIALS
+
+TEXTS = ("trial", "arm", "point", "split", "status", "evaluation")
+"""The columns of `trials.parquet` that everything is read by."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _Model(_Part):
+    aligned: str
+
+
+class _Finetune(_Part):
+    data: list[dict[str, Any]] = []
+
+
+class _Search(_Part):
+    objectives: list[str]
+    target_asr: float
+
+
+class _Evaluate(_Part):
+    judges: list[str | dict[str, Any]] = []
+
+
+class _Sweep(_Part):
+    """What the report needs of `sweep.json`; other keys may come and go with versions."""
+
+    name: str
+    model: _Model
+    finetune: _Finetune
+    arms: dict[str, list[dict[str, dict[str, Any]]]]
+    search: _Search
+    evaluate: _Evaluate
+
+
+def read_json(run: Path, name: str) -> Any:
+    """Reads one of a run folder's JSON files.
+
+    Raises:
+        UsageError: if the file is missing or not valid JSON.
+    """
+    try:
+        return json.loads((run / name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{run}: can't read {name}; pass a run folder, <storage>/<name>") from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(run, name, "is not valid JSON") from error
+
+
+def read_saved_sweep(run: Path) -> dict[str, Any]:
+    """Reads `sweep.json`, with the task benchmarks under `evaluate.task` whenever it was written.
+
+    Raises:
+        UsageError: if it is missing or damaged.
+    """
+    raw = read_json(run, SWEEP)
+    try:
+        _Sweep.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise _damaged(run, SWEEP, f"{key}: {first['msg']}") from error
+    raw["evaluate"] = {current_name(key): value for key, value in raw["evaluate"].items()}
+    found: dict[str, Any] = raw
+    return found
+
+
+def read_trials(run: Path) -> pd.DataFrame:
+    """Reads `trials.parquet`, a row per trial and split, and normalizes the JSON of the searched parameters.
+
+    Raises:
+        UsageError: if the run has no trials yet, or the file is damaged.
+    """
+    path = run / TRIALS
+    if not path.is_file():
+        raise UsageError(f"{run}: has no {TRIALS}, so no trial has finished; run the sweep with safecomm run")
+    try:
+        trials = pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _damaged(run, TRIALS, f"can't be read ({type(error).__name__})") from error
+    if missing := [name for name in (*TEXTS, "seed") if name not in trials]:
+        raise _damaged(run, TRIALS, f"lacks the columns {', '.join(missing)}")
+    if wrong := [name for name in TEXTS if not trials[name].map(lambda value: isinstance(value, str)).all()]:
+        raise _damaged(run, TRIALS, f"has values that are no text in {', '.join(wrong)}")
+    metrics = [
+        name for column in trials if (name := str(column).removesuffix("_n")) != column and f"{name}_low" in trials
+    ]
+    numbers = ["seed", *(f"{name}{part}" for name in metrics for part in ("", "_low", "_high", "_n", "_unscored"))]
+    if wrong := [name for name in numbers if name not in trials or not pd.api.types.is_numeric_dtype(trials[name])]:
+        raise _damaged(run, TRIALS, f"has no numbers in {', '.join(wrong[:3])}")
+    try:
+        points = [json.loads(point) for point in trials["point"]]
+    except ValueError as error:
+        raise _damaged(run, TRIALS, "has a point that is not JSON") from error
+    if not all(isinstance(point, dict) for point in points):
+        raise _damaged(run, TRIALS, "has a point that is not a JSON object")
+    return trials.assign(point=[json.dumps(point, sort_keys=True) for point in points])
+
+
+def _damaged(run: Path, name: str, why: str) -> UsageError:
+    return UsageError(f"{run / name}: {why}; run the sweep again to rewrite it")
