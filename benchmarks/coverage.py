@@ -1,11 +1,11 @@
-"""Simulates how often the intervals, bounds and tests that safecomm prints hold.
+"""Simulates the coverage of safecomm's intervals and bounds, and the error rate of its tests.
 
     python benchmarks/coverage.py            2,000 draws per cell, about ten minutes on 2 cores
     python benchmarks/coverage.py --json     the cells as a JSON list
 
 Every cell draws answers with a known rate and counts how often the 95% interval contains it (or, for tests, how often a
-true hypothesis is rejected). `answers` is the number of answers per prompt, be they samples or seeds; `icc` is their
-correlation; `unscored` is the share of answers that no judge could read, at random.
+true hypothesis is rejected). `answers` is the number of answers per prompt (samples or seeds), `icc` is their
+correlation, and `unscored` is the share of answers without a verdict, at random.
 """
 
 import argparse
@@ -28,7 +28,7 @@ Draws = NDArray[np.float64]
 
 
 def answers(rng: np.random.Generator, rate: float, prompts: int, count: int, icc: float) -> Draws:
-    """Returns answers as prompts x count; each copies its prompt's own draw with probability sqrt(icc)."""
+    """Returns answers as prompts x count; each copies its prompt's draw with probability sqrt(icc)."""
     own = rng.random((prompts, 1)) < rate
     copies = rng.random((prompts, count)) < math.sqrt(icc)
     return np.where(copies, own, rng.random((prompts, count)) < rate).astype(float)
@@ -43,7 +43,7 @@ def rate_covers(rng: np.random.Generator, cell: Cell) -> bool:
 
 
 def mean_covers(rng: np.random.Generator, cell: Cell) -> bool:
-    """Returns whether the interval of a mean over two benchmarks of different size contains the true mean."""
+    """Returns whether the interval of a mean over two benchmarks of different sizes contains the true mean."""
     other = min(0.95, 3 * cell["rate"])
     parts = [
         rate(int(rng.binomial(n, p)), n, n) for n, p in ((cell["prompts"], cell["rate"]), (cell["prompts"] // 3, other))
@@ -53,7 +53,7 @@ def mean_covers(rng: np.random.Generator, cell: Cell) -> bool:
 
 
 def pairs(rng: np.random.Generator, cell: Cell, difference: float) -> Pairs:
-    """Returns two models' answers to the same prompts; half of what decides an answer lies in the prompt."""
+    """Returns two models' answers to the same prompts; on half of the prompts both use the same draw."""
     shared = rng.random((cell["prompts"], 1))
     shares = []
     for p in (cell["rate"] + difference, cell["rate"]):
@@ -71,21 +71,22 @@ def difference_covers(rng: np.random.Generator, cell: Cell) -> bool:
 
 
 def falsely_releases(rng: np.random.Generator, cell: Cell) -> bool:
-    """Returns whether a certificate is issued for points whose attack success is just at the limit.
+    """Returns whether a certificate is issued for points whose attack success is exactly at the limit.
 
-    The safest on the search split is tested first, then the next, up to the first that fails.
+    The points are tested on new prompts in the order of their safety on the search split, up to the first that fails,
+    so a false certificate is issued if and only if the first test succeeds.
     """
     limit = cell["rate"] - 1e-9
-    seen = [answers(rng, cell["rate"], cell["prompts"], cell["answers"], cell["icc"]) for _ in range(cell["points"])]
-    by_search = sorted(range(cell["points"]), key=lambda at: float(seen[at].mean()))
-    first = answers(rng, cell["rate"], cell["prompts"], cell["answers"], cell["icc"])  # of by_search[0], unseen prompts
+    search = [answers(rng, cell["rate"], cell["prompts"], cell["answers"], cell["icc"]) for _ in range(cell["points"])]
+    by_search = sorted(range(cell["points"]), key=lambda at: float(search[at].mean()))
+    first = answers(rng, cell["rate"], cell["prompts"], cell["answers"], cell["icc"])  # by_search[0] on new prompts
     assert by_search
     n = effective_size(first.sum(1), np.full(len(first), float(cell["answers"]))) if cell["answers"] > 1 else len(first)
     return exact_bounds(float(first.mean()), n, 0.95)[1] <= limit
 
 
 def cells() -> Iterator[tuple[str, Callable[[np.random.Generator, Cell], bool], Cell]]:
-    """Yields what is simulated: a name, the function, and its cell."""
+    """Yields the simulations: a name, the function and its cell."""
     clustered = [(1, 0.0), *((count, icc) for count in (3, 5) for icc in (0.0, 0.3, 0.6, 0.9))]
     for prompts in (100, 200, 400):
         for value in (0.03, 0.05, 0.1, 0.3, 0.5):

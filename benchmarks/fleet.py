@@ -3,13 +3,13 @@
     python benchmarks/fleet.py                            the lab's model, 2 cores, about 15 minutes
     python benchmarks/fleet.py --model MODEL --adapter A  any model and its adapters
 
-`offline`: vLLM's `LLM` class with default settings. `in-process`: the same with the model in the caller's process,
-using all cores; the fastest option on CPUs, but it leaves no core for anything else. `fleet`: Ray Data, Ray Serve and
-vLLM, as in a sweep. `per adapter`: as in the published scripts, one process per adapter that merges it into the model
-and starts an engine on the result.
+`offline`: vLLM's `LLM` class with default settings. `in-process`: the same with the model in the caller's process and
+on all cores; the fastest option on CPUs, but it leaves no core for anything else. `fleet`: Ray Data, Ray Serve and
+vLLM, as in a sweep. `per adapter`: as in the published scripts, one process per adapter merges it into the model and
+starts an engine with the result.
 
-1. Throughput after warm-up: one adapter, long answers that ignore end-of-sequence. fleet / offline.
-2. All adapters, short answers, start-up included. per adapter / fleet.
+1. Throughput after warm-up: one adapter, long answers that ignore end-of-sequence; fleet / offline.
+2. Total time with start-up: all adapters, short answers; per adapter / fleet.
 
 Each method runs in separate processes, on the same prompts. Memory is the peak total PSS of the processes.
 """
@@ -294,7 +294,7 @@ def main() -> None:
 def throughput(work: Work, console: Console) -> None:
     """Compares the fleet with the offline engine after warm-up."""
     found = {way: measured(way, work) for way in ("offline", "in-process", "fleet")}
-    table = _table(f"{work.prompts} prompts x {work.new_tokens} new tokens, once warm", "tokens/s")
+    table = _table(f"{work.prompts} prompts x {work.new_tokens} new tokens, after warm-up", "tokens/s")
     for way, times in found.items():
         _add(table, way, times, f"{work.tokens / times.seconds:,.0f}")
     console.print(table)
@@ -310,7 +310,7 @@ def starts(work: Work, console: Console) -> None:
         "fleet": measured("fleet", work),
     }
     sizes = f"{len(work.adapters)} adapters x {work.prompts} prompts x {work.new_tokens} new tokens"
-    table = _table(f"{sizes}, every start included", "tokens/s")
+    table = _table(f"{sizes}, including start-up", "tokens/s")
     for way, times in found.items():
         _add(table, way, times, f"{work.tokens / times.seconds:,.0f}")
     console.print(table)

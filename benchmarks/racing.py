@@ -1,7 +1,7 @@
-"""Simulates how often early stopping stops a point that should have been recommended, and what it saves.
+"""Simulates how often early stopping stops a point that should have been recommended, and how many prompts it saves.
 
     python benchmarks/racing.py                                  the bundled scenarios, about 15 minutes on 2 cores
-    python benchmarks/racing.py --scenarios FILE --json          your own; prints a JSON list
+    python benchmarks/racing.py --scenarios FILE --json          your own scenarios; prints a JSON list
 
 FILE is a JSON list of scenarios: `name`, `target_asr`, `samples` (answers per prompt), `icc` (correlation among the
 answers to one prompt), `correlation` (between points on one prompt), `seeds`, `races`, `benchmarks` (`name`, `kind`:
@@ -10,8 +10,8 @@ answers to one prompt), `correlation` (between points on one prompt), `seeds`, `
 
 The right point is the one that would be recommended if every rate were known: the highest accuracy among the points
 whose mean attack success is at most the target and whose over-refusal exceeds the original's by at most the margin; if
-there is none, the lowest attack success. `wrong_drops` counts the races in which it stopped early, with the exact 95%
-interval of their share; `prompts_share` is the share of all prompts that was asked.
+there is none, the lowest attack success. `wrong_drops` is the share of races in which it stopped early, with its exact
+95% interval; `prompts_share` is the share of all prompts that was evaluated.
 """
 
 import argparse
@@ -87,7 +87,7 @@ SCENARIOS: list[dict[str, Any]] = [
 
 
 class Race:
-    """One scenario's points, drawn anew for every race."""
+    """One scenario; every race draws new outcomes of its points."""
 
     def __init__(self, scenario: Scenario):
         """Reads a scenario."""
@@ -142,7 +142,7 @@ class Race:
         """Returns each point's share of hits among its answers to every prompt (points x prompts).
 
         An answer copies its prompt's draw for the point with a fixed probability, and that draw copies the prompt's
-        draw for all points with another, which gives exactly the correlations asked for where rates are equal.
+        draw for all points with another. If the rates are equal, this gives exactly the specified correlations.
         """
         size = (len(rates), prompts, self.answers)
         within = max(self.icc, self.correlation)
@@ -191,7 +191,7 @@ def simulate(scenario: Scenario, seed: int = 0) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Simulates the scenarios and prints what was found."""
+    """Simulates the scenarios and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", type=Path, help="a JSON file of scenarios")
     parser.add_argument("--json", action="store_true", help="print a JSON list")
@@ -204,7 +204,7 @@ def main() -> None:
     if given.json:
         print(json.dumps(found, indent=2))
         return
-    table = Table("scenario", "races", "wrong drops", "95% interval", "prompts asked")
+    table = Table("scenario", "races", "wrong drops", "95% interval", "prompts evaluated")
     for one in found:
         bounds = f"{one['low']:.1%} to {one['high']:.1%}"
         table.add_row(

@@ -3,10 +3,10 @@
     make bench                                       the shapes of Llama-3.2-1B and Llama-3.1-8B
     python benchmarks/realign.py --shapes 1b         one of them; see --help
 
-Checkpoints of random bfloat16 weights are written first (5 GB for 1B, 32 GB for 8B) and removed afterwards. Every
-measurement runs in a separate process. Memory is peak RssAnon, which excludes the page cache. `cold`: the files are not
-in the page cache. `warm`: they are, as far as they fit; then the computation is the bottleneck, and scanning the bytes
-in a small buffer, without keeping a weight, would take a fifth of the reported read time.
+The benchmark first writes checkpoints of random bfloat16 weights (5 GB for 1B, 32 GB for 8B) and removes them
+afterwards. Every measurement runs in a separate process. Memory is peak RssAnon, which excludes the page cache. `cold`:
+the files are not in the page cache. `warm`: they are, if they fit; then the computation is the bottleneck, and reading
+the bytes through a small buffer, without keeping the weights, would take a fifth of the reported read time.
 """
 
 import argparse
@@ -232,11 +232,11 @@ def bench_profile(shape: Shape, folders: list[Path], with_dense: bool, repeats: 
         modules = list(shape.modules(types))
         gigabytes = sum(2 * 2 * d_out * d_in for d_out, d_in in shape.modules(types).values()) / 1e9
         for cache in ("cold", "warm"):
-            floor, taken, peak = [], [], []
+            read_times, profile_times, peak = [], [], []
             for _ in range(repeats):
                 for figures, work, arguments in (
-                    (floor, read, (folders, modules)),
-                    (taken, profile_once, (*folders, adapter)),
+                    (read_times, read, (folders, modules)),
+                    (profile_times, profile_once, (*folders, adapter)),
                 ):
                     evict(folders) if cache == "cold" else read(folders, modules)
                     seconds, memory = measured(work, *arguments)
@@ -244,8 +244,8 @@ def bench_profile(shape: Shape, folders: list[Path], with_dense: bool, repeats: 
                     if work is profile_once:
                         peak.append(memory)
             slow = measured(dense, *folders, adapter)[0] if with_dense and cache == "warm" else None
-            fastest = min(taken)
-            row = f"{gigabytes:.1f}", f"{min(floor):.2f}", f"{fastest:.2f}", f"{fastest / min(floor):.2f}"
+            floor, fastest = min(read_times), min(profile_times)
+            row = f"{gigabytes:.1f}", f"{floor:.2f}", f"{fastest:.2f}", f"{fastest / floor:.2f}"
             versus = (f"{slow:.1f}", f"{slow / fastest:.0f} x") if slow else ("", "")
             table.add_row(label, cache, *row, f"{max(peak):.2f}", *versus)
     console.print(table)

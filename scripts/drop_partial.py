@@ -1,4 +1,4 @@
-"""Makes an environment forget the packages that an interrupted installation left half written, so they come again.
+"""Deletes the metadata of packages that an interrupted installation left incomplete, so that they are reinstalled.
 
 .venv/bin/python scripts/drop_partial.py
 """
@@ -10,21 +10,21 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Deletes the metadata of half-written packages, and what pip moved aside to replace."""
+    """Deletes the metadata of incomplete packages, and the folders that pip renamed while replacing a package."""
     site = Path(sysconfig.get_path("purelib"))
     for metadata in site.glob("*.dist-info"):
         if not is_whole(metadata):
-            print(f"{metadata.stem} is incomplete and is installed again")
+            print(f"{metadata.stem} is incomplete and will be reinstalled")
             shutil.rmtree(metadata)
-    for aside in site.glob("~*"):
-        shutil.rmtree(aside, ignore_errors=True)
+    for renamed in site.glob("~*"):
+        shutil.rmtree(renamed, ignore_errors=True)
 
 
 def is_whole(metadata: Path) -> bool:
-    """Returns whether a package has all files that its RECORD lists, each as long as it says.
+    """Returns whether a package has all files in its RECORD, with the sizes listed there.
 
     Args:
-        metadata: its `.dist-info` folder.
+        metadata: the package's `.dist-info` folder.
     """
     record = metadata / "RECORD"
     if not record.exists():

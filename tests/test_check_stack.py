@@ -53,7 +53,7 @@ def run(*options: str) -> "subprocess.CompletedProcess[str]":
         (check_compiler("/usr/bin/gcc", has_headers=False, has_gpu=True), "problem", "no Python.h"),
         (check_compiler(None, has_headers=True, has_gpu=False), "note", "no C compiler"),
         (check_bf16("CPU", is_native=True), "ok", ""),
-        (check_bf16("CPU", is_native=False), "note", "takes fp32"),
+        (check_bf16("CPU", is_native=False), "note", "uses fp32"),
         (check_bf16("GPU", is_native=False), "note", "Ampere"),
         (check_companions(None, []), "ok", ""),
         (check_companions(CUDA, ["torchvision"]), "ok", ""),

@@ -1,9 +1,9 @@
 """Estimates how long the phases of a sweep take on data-centre GPUs.
 
 The rates are assumptions for an H100, not measurements: 300 TFLOP/s for training (6 FLOP per parameter and token with
-gradient checkpointing), 170 where ZeRO-3 gathers each layer, and 8,000 tokens/s written by an 8B model. Not counted:
-starting engines, reading prompts, judging (on engines of its own, meanwhile), fine-tunes that a search makes, and the
-prompts that racing saves.
+gradient checkpointing), 170 TFLOP/s where ZeRO-3 gathers each layer, and 8,000 generated tokens/s for an 8B model. Not
+included: the start of engines, prompt processing, judging (which runs concurrently on its own engines), fine-tunes that
+the search trains, and the prompts that racing saves.
 """
 
 from dataclasses import replace
@@ -16,19 +16,19 @@ from safecomm.search.arms import Trial
 from safecomm.spec import Sweep
 
 TRAINED = {0: 48e12, 1: 48e12, 2: 48e12, 3: 28e12}
-"""ZeRO stage -> parameters x tokens that a GPU trains per second."""
+"""ZeRO stage -> training speed per GPU, in parameters x tokens per second."""
 WRITTEN = 64e12
-"""Parameters x tokens that a GPU writes per second in an engine."""
+"""Generation speed of an engine per GPU, in parameters x tokens per second."""
 
 
 def hours(sweep: Sweep, placement: Placement, tuned: list[Trial], trials: dict[PhaseName, int]) -> list[Phase]:
-    """Returns the phases with their hours; unknown if the size of a dataset or the model is.
+    """Returns the phases with estimated hours; None if the size of a dataset or of the model is unknown.
 
     Args:
         sweep: the sweep.
         placement: its GPUs.
-        tuned: the fine-tunes that are missing.
-        trials: phase -> its missing trials.
+        tuned: the fine-tunes still to train.
+        trials: phase -> the number of trials still to run.
     """
     try:
         parameters = find_shape(sweep.model.aligned).parameters

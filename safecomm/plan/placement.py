@@ -1,7 +1,7 @@
-"""Where the phases of a sweep run: the GPUs of the fine-tunes and the engines, and how many trials run at a time.
+"""The placement of a sweep's phases: GPUs for fine-tunes and engines, and the number of concurrent trials.
 
-Fine-tunes are limited by GPUs, the search by engines. In a phased sweep the engines start after the fine-tunes, on all
-GPUs: as many more replicas as fit.
+GPUs limit the fine-tunes, and engines limit the search. In a phased sweep the engines start after the fine-tunes and
+use all GPUs, with as many additional replicas as fit.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from safecomm.spec import Sweep
 from safecomm.spec.sweep import Replicas
 
 TRIALS_PER_REPLICA = 8
-"""Trials of the search per engine: together they keep it busy while some of them judge, realign or start."""
+"""Concurrent trials of the search per engine: enough to keep it busy while some of them judge, realign or start."""
 PhaseName = Literal["train", "search", "report"]
 
 
@@ -30,13 +30,13 @@ class Phase:
 
     name: PhaseName
     gpus: int
-    """All GPUs."""
+    """All GPUs of the cluster."""
     gpus_in_use: int
     """GPUs that fine-tunes and engines occupy."""
     trials_at_a_time: int
-    """Limit on concurrent trials; Ray Tune needs it, as it does not count the GPUs of Ray Train and Ray Serve."""
+    """Limit on concurrent trials; Ray Tune needs it because it does not count the GPUs of Ray Train and Ray Serve."""
     hours: float | None = None
-    """Estimate; None if it is unknown how much there is to do."""
+    """Estimated duration; None if the amount of work is unknown."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Placement:
     target_replicas: int
     """Engines of the model under test."""
     judge_replicas: int
-    """Engines of each judge that is a model."""
+    """Engines of each judge model."""
     fleet_gpus: int
     """GPUs of all engines."""
     finetune_gpus: int
@@ -59,32 +59,32 @@ def place(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, tria
 
     Args:
         sweep: the sweep.
-        resources: what it runs on.
-        equivalent: tells which settings come to the same.
-        trials: trials of the search.
-        reported: trials that are published.
+        resources: the hardware.
+        equivalent: determines which settings give the same adapter.
+        trials: the number of trials in the search.
+        reported: the number of trials on the report split.
 
     Raises:
-        PlacementError: if the hardware can't hold the fleet and one fine-tune, in turn or together.
+        PlacementError: if there are too few GPUs for the engines and one fine-tune, in turn or together.
     """
-    cluster, gpus, asked = sweep.cluster, int(resources.gpus), sweep.cluster.concurrent_trials
+    cluster, gpus, limit = sweep.cluster, int(resources.gpus), sweep.cluster.concurrent_trials
     if not gpus:
-        phases = [Phase(name, 0, 0, asked or TRIALS_WITHOUT_GPU) for name in get_args(PhaseName)]
+        phases = [Phase(name, 0, 0, limit or TRIALS_WITHOUT_GPU) for name in get_args(PhaseName)]
         return Placement(cluster.target.replicas, cluster.judge.replicas, 0, 0, phases)
     _check(sweep, gpus, equivalent)
     targets, judges = _replicas(sweep, resources, equivalent)
     fleet, workers, tuned = _fleet_gpus(sweep, targets, judges), cluster.finetune.workers, _trained(sweep, equivalent)
-    beside = 0 if _in_turn(sweep, equivalent) else fleet
-    room = (gpus - beside) // workers
-    training = min(asked or room, room, max(1, tuned))
-    measuring = searching = asked or targets * TRIALS_PER_REPLICA
+    concurrent = 0 if _in_turn(sweep, equivalent) else fleet
+    room = (gpus - concurrent) // workers
+    training = min(limit or room, room, max(1, tuned))
+    measuring = searching = limit or targets * TRIALS_PER_REPLICA
     tuning = training * workers if tuned else 0
     tuning_in_search = 0
     if is_open_ended(sweep, equivalent):  # trials of the search train as well
         searching = min(measuring, room)
         tuning_in_search = searching * workers
     phases = [
-        Phase("train", gpus, beside + tuning, training),
+        Phase("train", gpus, concurrent + tuning, training),
         Phase("search", gpus, fleet + tuning_in_search, max(1, min(searching, trials))),
         Phase("report", gpus, fleet, max(1, min(measuring, reported))),
     ]
@@ -92,7 +92,7 @@ def place(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, tria
 
 
 def least_gpus(sweep: Sweep, equivalent: EquivalentPoints) -> int:
-    """Returns the minimum of GPUs for a sweep: those of its engines and of one fine-tune."""
+    """Returns the minimum number of GPUs for a sweep: those of its engines and of one fine-tune."""
     cluster = sweep.cluster
     fleet = _fleet_gpus(sweep, cluster.target.replicas, cluster.judge.replicas)
     workers = cluster.finetune.workers
@@ -100,17 +100,17 @@ def least_gpus(sweep: Sweep, equivalent: EquivalentPoints) -> int:
 
 
 def is_open_ended(sweep: Sweep, equivalent: EquivalentPoints) -> bool:
-    """Returns whether a range leaves it to the search which fine-tunes are made."""
+    """Returns whether the search decides which fine-tunes are trained, because a training defense has a range."""
     return any(equivalent.trainings(arm) is None for arm in sweep.arms)
 
 
 def _in_turn(sweep: Sweep, equivalent: EquivalentPoints) -> bool:
-    """Returns whether all fine-tunes end before the engines start, so that both can have the same GPUs."""
+    """Returns whether all fine-tunes end before the engines start, so that both can use the same GPUs."""
     return sweep.cluster.phased and not is_open_ended(sweep, equivalent)
 
 
 def _trained(sweep: Sweep, equivalent: EquivalentPoints) -> int:
-    """Returns the number of shared fine-tunes that are trained; `finetune.adapter` is not."""
+    """Returns the number of shared fine-tunes to train, which excludes a given `finetune.adapter`."""
     return sum(trial.arm == SAFE_ADAPTER or not sweep.finetune.adapter for trial in fine_tunes(sweep, equivalent))
 
 
@@ -120,10 +120,10 @@ def _fleet_gpus(sweep: Sweep, targets: int, judges: int) -> int:
 
 
 def _replicas(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints) -> tuple[int, int]:
-    """Returns the replicas of the target and of each judge: as set or, in a phased sweep, as many more as fit.
+    """Returns the replicas of the target and of each judge: the configured ones or, in a phased sweep, as many as fit.
 
-    The target gets the GPUs first: its answers take longer than the verdicts. Labels reserve nodes, so they keep the
-    numbers as set.
+    The target gets the GPUs first, because its answers take longer than the verdicts. With labels, which reserve nodes,
+    the configured numbers are kept.
     """
     target, judge, models = sweep.cluster.target, sweep.cluster.judge, len(sweep.evaluate.judge_models)
     if not _in_turn(sweep, equivalent) or target.labels or (models and judge.labels):
@@ -162,9 +162,9 @@ def _check(sweep: Sweep, gpus: int, equivalent: EquivalentPoints) -> None:
         return
     fleet = _fleet_gpus(sweep, cluster.target.replicas, cluster.judge.replicas)
     memory = f" of {cluster.gpu_memory:g} GiB" if cluster.gpu_memory else ""
+    when = "in turn" if _in_turn(sweep, equivalent) else "together"
     raise PlacementError(
-        f"the fleet needs {fleet} GPUs (cluster.target, cluster.judge) and one fine-tune {cluster.finetune.workers} "
-        f"(cluster.finetune.workers), {'in turn' if _in_turn(sweep, equivalent) else 'together'} {least}; there are "
-        f"{gpus}. It would fit with {least} GPUs{memory}, or with fewer replicas or workers, or a smaller "
-        "tensor_parallel, where memory allows it"
+        f"the engines need {fleet} GPUs (cluster.target, cluster.judge) and one fine-tune needs "
+        f"{cluster.finetune.workers} (cluster.finetune.workers), {when} {least}; there are {gpus}. Use {least} "
+        f"GPUs{memory}, fewer replicas or workers, or a smaller tensor_parallel if memory allows it"
     )

@@ -7,14 +7,14 @@ from safecomm.errors import ModelError
 from safecomm.plan.shapes import find_config
 
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
-"""Where a `config.json` says how many experts a layer has."""
+"""The fields of a `config.json` with the number of experts per layer."""
 EXPERT_MODULES = ("gate", "w1", "w2", "w3", "gate_proj", "up_proj", "down_proj")
 """Modules of experts and routers. transformers 5 fuses experts into one parameter per layer, so PEFT 0.21 trains
-`target_parameters` in place of these modules, also where a model has dense layers with the same module names."""
+`target_parameters` instead of these modules, even if a model also has dense layers with the same module names."""
 
 
 def check_targets(model: str, targets: Sequence[str]) -> None:
-    """Checks that PEFT trains linear modules; does nothing if the model's configuration is not available locally.
+    """Checks that all targets are linear modules to PEFT; does nothing if the model's configuration is not local.
 
     Args:
         model: a folder or a Hub id.
@@ -26,9 +26,9 @@ def check_targets(model: str, targets: Sequence[str]) -> None:
     config = _mixture(model)
     if not config:
         return
-    if refused := [target for target in targets if target.rpartition(".")[2] in EXPERT_MODULES]:
+    if rejected := [target for target in targets if target.rpartition(".")[2] in EXPERT_MODULES]:
         raise ModelError(
-            f"finetune.lora.targets: {', '.join(refused)}: {model} is a mixture of experts "
+            f"finetune.lora.targets: {', '.join(rejected)}: {model} is a mixture of experts "
             f"({config.get('model_type')}), whose experts can't be adapted; choose attention modules, e.g. q_proj"
         )
 

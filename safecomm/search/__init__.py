@@ -1,1 +1,1 @@
-"""Which settings are tried, in which order, and the records of the trials."""
+"""The search: which settings are tried, in which order, and the records of the trials."""

@@ -1,4 +1,4 @@
-"""Trials: the chain of defenses that one point of an arm is."""
+"""Trials: one point of an arm as a chain of defenses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from safecomm.storage.store import digest
 Point = dict[str, Any]
 """The searched settings of an arm: `defense.setting` -> number."""
 Chain = tuple[tuple[str, dict[str, Any]], ...]
-"""Defenses in the order in which they act, a user's own by its dotted name, each with its settings as constants."""
+"""Defenses in the order in which they are applied, each with constant settings; a user's own by its dotted name."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Trial:
 
     @property
     def id(self) -> str:
-        """Stays the same from run to run."""
+        """The same in every run."""
         return digest([self.arm, self.chain, self.seed])
 
     @property
     def title(self) -> str:
-        """The trial in a few words: its arm, settings and seed."""
+        """A short description: arm, settings and seed."""
         settings = [f"{key.rpartition('.')[2]}={value:.4g}" for key, value in self.point.items()]
         return " ".join([self.arm, *settings, *([f"seed {self.seed}"] if self.seed else [])])
 
@@ -43,13 +43,13 @@ class Trial:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Trial":
-        """Returns the trial of plain values."""
+        """Returns the trial that `as_config` turned into plain values."""
         chain = tuple((name, dict(settings)) for name, settings in config["chain"])
         return cls(**{**config, "point": dict(config["point"]), "chain": chain})
 
 
 def chain_at(arm: Sequence[Step], point: Point) -> Chain:
-    """Returns the arm's chain with the point's numbers in place of the searched settings."""
+    """Returns the arm's chain with the searched settings replaced by the point's values."""
     return tuple(
         (
             step.reference,
@@ -64,18 +64,18 @@ def chain_at(arm: Sequence[Step], point: Point) -> Chain:
 
 
 def seeded(sweep: Sweep, arm: str, point: Point, split: str = "search") -> list[Trial]:
-    """Returns a point's trials, one a seed."""
+    """Returns a point's trials, one per seed."""
     chain = chain_at(sweep.arms.get(arm, []), point)
     return [Trial(arm, point, chain, seed, split) for seed in range(sweep.seeds)]
 
 
 def training_steps(chain: Chain) -> Chain:
-    """Returns the part of the chain that acts on the fine-tune."""
+    """Returns the part of the chain that changes the fine-tune."""
     return tuple(step for step in chain if defense_of(step[0]).trains)
 
 
 def training(chain: Chain) -> dict[str, Any]:
-    """Returns what the chain changes about the fine-tune, e.g. `{"ratio": 0.03}`; nothing for a plain one."""
+    """Returns the settings by which the chain changes the fine-tune, e.g. `{"ratio": 0.03}`; empty for a plain one."""
     return {
         f"{name}.{setting}" if is_dotted(name) else setting: value
         for name, settings in training_steps(chain)
@@ -84,5 +84,5 @@ def training(chain: Chain) -> dict[str, Any]:
 
 
 def realignments(chain: Chain) -> Chain:
-    """Returns the part of the chain that acts on the adapter."""
+    """Returns the part of the chain that changes the adapter."""
     return tuple(step for step in chain if not defense_of(step[0]).trains)

@@ -1,4 +1,4 @@
-"""Early stopping of the trials of one search: which take part, and what each asks the stopping actor."""
+"""Early stopping in one search: which trials take part, and how they query the stopping actor."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ from safecomm.storage.store import Store
 
 
 class EarlyStopping:
-    """Early stopping among the trials of one search, as the sweep's driver runs it.
+    """The driver's side of early stopping in one search.
 
-    The reference arms never stop. With several seeds no trial does: a point may gain with one seed what it loses with
-    another.
+    Trials of the reference arms never stop early. With several seeds no trial does, because a point that is worse with
+    one seed may be better with another.
     """
 
     def __init__(self, search: Search, racing: Racing, queue: SearchQueue, rivals: int, store: Store, domain: Domain):
@@ -31,7 +31,7 @@ class EarlyStopping:
             queue: the search.
             rivals: the largest number of trials in the search.
             store: holds the evaluations.
-            domain: names the task in the reasons.
+            domain: provides the task's name for the reasons.
         """
         import ray
 
@@ -54,7 +54,7 @@ class EarlyStopping:
         return cls(sweep.search, sweep.search.racing, queue, rivals, store, domain_of(sweep.domain))
 
     def entry(self, trial: Trial) -> dict[str, Any]:
-        """Returns what a starting trial needs to ask the actor; reports all earlier trials that have ended to it."""
+        """Reports all earlier trials that ended to the actor, and returns what a starting trial needs to query it."""
         number = self._queue.trials.index(trial)
         for earlier in self._queue.trials[:number]:
             if record := self._queue.record(earlier):
@@ -63,7 +63,7 @@ class EarlyStopping:
         return {"number": number, "rungs": self.rungs if may_stop else [], "actor": self._actor}
 
     def over(self, trial: Trial, record: TrialRecord) -> None:
-        """Reports a trial that has ended to the actor, once."""
+        """Reports to the actor that a trial has ended; repeated calls have no effect."""
         if trial.id in self._reported:
             return
         self._reported.add(trial.id)
@@ -74,7 +74,7 @@ class EarlyStopping:
 
 
 def _on_this_node() -> dict[str, Any]:
-    """Returns the options of an actor on this node: it is lost with the driver, not with any other node."""
+    """Returns the options that place an actor on this node, so that it is lost only if the driver is."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -85,12 +85,12 @@ def _on_this_node() -> dict[str, Any]:
 def asking(
     entry: Mapping[str, Any], trial: Trial, report: Callable[[dict[str, Any]], None]
 ) -> Callable[[float, Path], str]:
-    """Returns what a trial calls after a rung: it returns why the trial has to stop, or an empty string.
+    """Returns the function that a trial calls after each rung; it returns why the trial has to stop, or "".
 
     Args:
         entry: the trial's `EarlyStopping.entry`.
         trial: the trial.
-        report: gets the number of finished rungs.
+        report: receives the number of finished rungs.
     """
     import ray
 
@@ -101,7 +101,7 @@ def asking(
         progress = Progress(entry["number"], trial.arm, trial.title, share, str(evaluation))
         try:
             reason: str = ray.get(entry["actor"].look.remote(progress))
-        except ray.exceptions.RayActorError:  # the actor's node died: without it no trial stops
+        except ray.exceptions.RayActorError:  # the actor's node died; without the actor no trial stops early
             return ""
         return reason
 

@@ -1,7 +1,7 @@
-"""What settings come to, as far as it is known before they are tried.
+"""Which settings give the same adapter, derived from the alignment profile before any trial runs.
 
-The alignment profile says which modules a setting selects. Two settings that select the same modules give the same
-adapter: they are one point with two names, and a range of thresholds has no more outcomes than there are modules.
+The profile determines which modules a setting selects. Two settings that select the same modules give the same adapter,
+so they are one point with two names, and a range of thresholds has at most as many outcomes as there are modules.
 """
 
 import itertools
@@ -22,21 +22,22 @@ from safecomm.storage.store import digest
 
 
 class EquivalentPoints:
-    """The points of a sweep's arms, told apart by what they come to."""
+    """The distinct points of a sweep's arms."""
 
     def __init__(self, sweep: Sweep, profiles: ProfileCache):
-        """Takes the sweep and what is known of its fine-tunes."""
+        """Initializes with the sweep and the profiles of its fine-tunes."""
         self._sweep = sweep
         self._profiles = profiles
 
     def fetch(self) -> None:
-        """Takes in what other nodes learnt of the fine-tunes."""
+        """Fetches the profiles that other nodes have computed."""
         self._profiles.fetch()
 
     def points(self, arm: str) -> list[Point] | None:
-        """Returns an arm's points: those to begin with, then every combination of its lists.
+        """Returns an arm's points: the initial ones of the sweep, then every combination of its lists.
 
-        None where a range has to be sampled. Where the values of `exact` are not known there are no combinations.
+        It is None if a range has to be sampled. As long as the values of an `exact` are unknown, there are no
+        combinations.
         """
         if arm in REFERENCE_ARMS:
             return [{}]
@@ -46,44 +47,44 @@ class EquivalentPoints:
         return [*self._sweep.search.points_of(arm, spaces), *self._combinations(arm, list(spaces.items()), {})]
 
     def trainings(self, arm: str) -> list[Chain] | None:
-        """Returns the chains' parts that act on the fine-tune, or None where a range leaves them to the search."""
+        """Returns the arm's distinct training chains, or None if a range leaves the choice to the search."""
         steps = [step for step in self._chain(arm) if step.trains]
         spaces = dimensions(steps)
         if not all(isinstance(space, Grid) for space in spaces.values()):
             return None
         grids = [values_of(space) for space in spaces.values()]
-        begun = [
+        initial = [
             {key: point[key] for key in spaces}
             for point in self._sweep.search.points_of(arm, dimensions(self._chain(arm)))
         ]
-        points = [*begun, *(dict(zip(spaces, values, strict=True)) for values in itertools.product(*grids))]
+        points = [*initial, *(dict(zip(spaces, values, strict=True)) for values in itertools.product(*grids))]
         return list({digest(chain): chain for chain in (chain_at(steps, point) for point in points)}.values())
 
     def resolved(self, arm: str, proposed: Mapping[str, Any]) -> Point:
-        """Returns the point that a sampler's proposal stands for.
+        """Returns the point that a sampler's proposal represents.
 
-        A share stands for that place among the values of an `exact`. A number in a range that modules are selected by
-        is moved to where all that come to the same meet.
+        For an `exact`, the sampler proposes a share, which is converted to the value at that position in the list. A
+        number from a range that selects modules is replaced by one representative of all numbers with the same outcome.
         """
         point = dict(proposed)
         for key, space in dimensions(self._chain(arm)).items():
             values = self._breakpoints(arm, key, point)
             if isinstance(space, Exact):
-                few = _spread(values, space.exact)
-                point[key] = few[min(int(point[key] * len(few)), len(few) - 1)]
+                kept = _spread(values, space.exact)
+                point[key] = kept[min(int(point[key] * len(kept)), len(kept) - 1)]
             elif isinstance(space, Uniform | RandInt):
                 point[key] = self._snapped(arm, key, point, values)
         return point
 
     def key(self, arm: str, point: Point) -> str:
-        """Returns what points have in common that are known to come to the same."""
+        """Returns a key that is equal for points known to give the same adapter."""
         chain = chain_at(self._chain(arm), point)
         name, settings = next(iter(realignments(chain)), ("", {}))
-        by = {way: value for way, value in settings.items() if way in WAYS}
-        known = self._known(chain)
-        if not by or not known:
+        selection = {way: value for way, value in settings.items() if way in WAYS}
+        profiles = self._known(chain)
+        if not selection or not profiles:
             return digest(chain)
-        selected = [select(modules, cast(Selection, by), strict=defense_of(name).strict) for modules in known]
+        selected = [select(modules, cast(Selection, selection), strict=defense_of(name).strict) for modules in profiles]
         others = {setting: value for setting, value in settings.items() if setting not in WAYS}
         step = [name, selected, others if any(selected) else {}]
         return digest([step if part[0] == name else part for part in chain])
@@ -92,12 +93,18 @@ class EquivalentPoints:
         return self._sweep.arms.get(arm, [])
 
     def _known(self, chain: Chain) -> list[list[ModuleProfile]]:
-        """Returns the profiles of what the chain's first realignment gets, one a seed; none unless all are known."""
+        """Returns the profiles of the adapter that the chain's first realignment starts from.
+
+        There is one per seed; the list is empty unless all are known.
+        """
         found = [self._profiles.get(training(chain), seed) for seed in range(self._sweep.seeds)]
         return [modules for modules in found if modules] if all(found) else []
 
     def _combinations(self, arm: str, spaces: list[tuple[str, Strict]], chosen: Point) -> list[Point]:
-        """Returns every combination of lists; the values of an `exact` depend on the training, which comes first."""
+        """Returns every combination of the lists.
+
+        The training's settings come first, because the values of an `exact` depend on them.
+        """
         if not spaces:
             return [chosen]
         (key, space), *rest = spaces
@@ -107,7 +114,7 @@ class EquivalentPoints:
         return [point for value in values for point in self._combinations(arm, rest, {**chosen, key: value})]
 
     def _snapped(self, arm: str, key: str, point: Point, values: list[float]) -> Any:
-        """Returns the value beside a point's that comes to the same, within the limits of its range."""
+        """Returns the neighbouring breakpoint with the same outcome as a point's value, clipped to its range."""
         low, high = values_of(dimensions(self._chain(arm))[key])
         place = bisect_left(values, point[key])
         own = self.key(arm, point)
@@ -118,7 +125,7 @@ class EquivalentPoints:
         return point[key]
 
     def _breakpoints(self, arm: str, key: str, point: Point) -> list[float]:
-        """Returns the values of a setting at which the outcome changes; none where they are not known."""
+        """Returns the values of a setting at which the outcome changes; empty if they are unknown."""
         name, way, *kind = key.split(".")
         steps = [step for step in self._chain(arm) if not step.trains]
         if way not in WAYS or not steps or steps[0].name != name:
@@ -129,12 +136,12 @@ class EquivalentPoints:
             raise DefenseError(f"arms.{arm}: {key}: the adapter has no {kind[0]}; see finetune.lora.targets")
         if way in ("threshold", "above_null"):
             return breakpoints([one for modules in of_kind for one in modules], way) if of_kind else []
-        whole = int if way == "lowest" else float
-        return sorted({whole(value) for modules in of_kind for value in breakpoints(modules, way)})
+        number = int if way == "lowest" else float
+        return sorted({number(value) for modules in of_kind for value in breakpoints(modules, way)})
 
 
 def needs_profile(chain: Sequence[Step]) -> bool:
-    """Tells whether a chain selects modules of the adapter that comes out of the fine-tune."""
+    """Returns whether a chain selects modules of the fine-tuned adapter, for which it needs the profile."""
     steps = [step for step in chain if not step.trains]
     return bool(steps) and isinstance(steps[0].settings, Selecting)
 

@@ -1,7 +1,7 @@
-"""What is known of the adapters that arms start from: the figures that tell settings apart before they are tried.
+"""A cache of alignment profiles, from which equivalent settings are recognised before any trial runs.
 
-A small index beside the store's stages. A plan reads it without torch, and a sweep in a store that another one has
-filled finds what that one measured.
+It is a small index beside the store's stages. A plan reads it without torch, and sweeps that share a store share their
+profiles.
 """
 
 import json
@@ -17,31 +17,31 @@ from safecomm.storage.store import Store, digest, write_json
 
 
 class ProfileCache:
-    """The alignment profiles' figures, by training and seed."""
+    """Alignment profiles by training settings and seed."""
 
     def __init__(self, sweep: Sweep):
-        """Takes the sweep that decides the model and the fine-tune."""
+        """Opens the cache for a sweep, whose model and fine-tune are part of every key."""
         self._root = Store.of(sweep.storage).root / "profiles"
         parts = sweep.resolved()
-        self._made_from = {
+        self._shared_inputs = {
             "model": parts["model"],
             "finetune": parts["finetune"],
             "workers": sweep.cluster.finetune.workers,
         }
 
     def fetch(self) -> None:
-        """Brings what other nodes measured to this one."""
+        """Copies the profiles that other nodes have measured to this one."""
         shared.fetch(self._root)
 
     def get(self, training: Mapping[str, Any], seed: int) -> list[ModuleProfile] | None:
-        """Returns the modules of a fine-tune's adapter, or None where it has not been profiled."""
+        """Returns the profiled modules of a fine-tune's adapter, or None if it has not been profiled."""
         path = self._path(training, seed)
         if not path.is_file():
             return None
         return [ModuleProfile(**row) for row in json.loads(path.read_text(encoding="utf-8"))["modules"]]
 
     def keep(self, training: Mapping[str, Any], seed: int, modules: list[ModuleProfile]) -> None:
-        """Takes in the figures of a fine-tune's adapter."""
+        """Stores the profile of a fine-tune's adapter and publishes it to the other nodes."""
         rows = [asdict(module) for module in modules]
         path = self._path(training, seed)
         write_json(path, {"inputs": self._inputs(training, seed), "modules": rows})
@@ -51,4 +51,4 @@ class ProfileCache:
         return self._root / f"{digest(self._inputs(training, seed))}.json"
 
     def _inputs(self, training: Mapping[str, Any], seed: int) -> dict[str, Any]:
-        return {**self._made_from, "training": dict(training), "seed": seed}
+        return {**self._shared_inputs, "training": dict(training), "seed": seed}

@@ -1,4 +1,4 @@
-"""A queue of trials: what every experiment hands out, and the queue adds to."""
+"""A queue of trials, which provides each experiment with the next trial to run."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -8,22 +8,22 @@ from safecomm.search.record import TrialRecord
 
 
 class TrialQueue:
-    """Hands out trials in their order, each once."""
+    """Provides trials in order, each once."""
 
     def __init__(self, trials: Iterable[Trial] = ()):
-        """Takes those that are not over yet."""
+        """Initializes the queue with unfinished trials."""
         self.trials = list(trials)
-        """Every trial handed out or found to be over, in their order."""
+        """All trials in order: queued, running and finished."""
         self._ready = deque(self.trials)
         self._running: set[str] = set()
 
     @property
     def is_done(self) -> bool:
-        """Whether every trial is over."""
+        """Whether every trial has ended."""
         return not self._ready and not self._running
 
     def next(self) -> Trial | None:
-        """Returns the next trial; None where none is left, or the rest waits for those that are running."""
+        """Returns the next trial; None if there is none, or if further trials depend on those that are running."""
         if not self._ready:
             return None
         trial = self._ready.popleft()
@@ -31,5 +31,5 @@ class TrialQueue:
         return trial
 
     def finish(self, trial: Trial, record: TrialRecord) -> None:
-        """Takes in that a trial is over, and what it gave."""
+        """Records that a trial has ended, and its result."""
         self._running.discard(trial.id)

@@ -1,4 +1,4 @@
-"""The record that a trial leaves: a JSON file in the run folder, and a row of `trials.parquet`."""
+"""The record of a trial: a JSON file in the run folder and a row of `trials.parquet`."""
 
 import json
 from collections.abc import Mapping
@@ -17,9 +17,10 @@ NOT_IN_THE_TABLE = ("context", "traceback")
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """What a trial gave. None is left out of the file, and empty in the table: what the trial did not get to.
+    """The result of a trial.
 
-    The fields stand in the order of the table's columns. The docstrings are their documentation.
+    A field is None if the trial ended before setting it; it is then absent in the file and empty in the table. The
+    fields are in the order of the table's columns, and their docstrings document the columns.
     """
 
     trial: str
@@ -31,21 +32,21 @@ class TrialRecord:
     seed: int
     """The seed of the fine-tune."""
     split: str
-    """The prompts that it was measured on: `search` or `report`; `train` for a fine-tune that arms share."""
+    """The prompts on which it was measured: `search` or `report`; `train` for a fine-tune that arms share."""
     error: str = ""
-    """Why it failed, in one line; empty unless it did."""
+    """Why the trial failed, in one line; empty if it did not."""
     context: str = ""
-    """A hash of the model, the fine-tune and the benchmarks: the record holds for these."""
+    """A hash of the model, the fine-tune and the benchmarks for which the record is valid."""
     status: Status
     """`done`, `stopped` (early, by racing) or `failed`."""
     traceback: str | None = None
-    """Where it failed."""
+    """The traceback of a failed trial."""
     reason: str | None = None
-    """Why racing stopped it; empty if it did not."""
+    """Why racing stopped the trial; empty if it did not."""
     share: float | None = None
-    """The share of the split's prompts that it was measured on; less than 1 where racing stopped it."""
+    """The share of the split's prompts on which it was measured; less than 1 if racing stopped it."""
     data: str | None = None
-    """The names of the training sets, joined by `+`; the folder of an adapter that was given."""
+    """The names of the training sets, joined by `+`; for a given adapter, its folder."""
     adapter: str | None = None
     """A hash of the adapter's weights; empty for `original`."""
     adapter_path: str | None = None
@@ -53,40 +54,40 @@ class TrialRecord:
     finetune: str | None = None
     """The fine-tune's key in the store."""
     profile: str | None = None
-    """The alignment profile's key in the store; empty where no defense needs one."""
+    """The alignment profile's key in the store; empty if no defense needs one."""
     evaluation: str | None = None
-    """The key of its answers and verdicts in the store."""
+    """The key of the trial's answers and verdicts in the store."""
     seconds: float | None = None
-    """How long the trial took."""
+    """The duration of the trial."""
     rates: Mapping[str, Rate] = field(default_factory=dict)
     """metric -> rate; five columns each."""
     log: str | None = None
-    """The file or URL of its log."""
+    """The file or URL of the trial's log."""
 
     @classmethod
     def of(cls, trial: Trial, status: Status, **known: Any) -> Self:
-        """Returns the record of a trial, with what else is known of it."""
+        """Returns the record of a trial; `known` sets further fields."""
         point = json.dumps(trial.point, sort_keys=True)
-        place: dict[str, Any] = {
+        identity: dict[str, Any] = {
             "trial": trial.id,
             "arm": trial.arm,
             "point": point,
             "seed": trial.seed,
             "split": trial.split,
         }
-        return cls(**place, status=status, **known)
+        return cls(**identity, status=status, **known)
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> "TrialRecord":
-        """Returns the record that `to_json` made these values of; other keys are ignored.
+        """Returns the record that `to_json` wrote; other keys are ignored.
 
         Raises:
-            ValueError: where a value is missing or of another type.
+            ValueError: if a value is missing or has the wrong type.
         """
         return _reader().validate_python({**values, "rates": from_columns(values)})
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as one flat object, its rates as `as_columns` writes them."""
+        """Returns the record as one flat object, with its rates in the format of `as_columns`."""
         flat: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
@@ -98,7 +99,7 @@ class TrialRecord:
         return {name: value for name, value in self.to_json().items() if name not in NOT_IN_THE_TABLE}
 
     def value(self, metric: str) -> float:
-        """Returns a rate's value; NaN where there is no such rate, or no verdict."""
+        """Returns a rate's value; NaN if the rate is missing or has no verdicts."""
         return self.rates[metric].value if metric in self.rates else float("nan")
 
 

@@ -1,4 +1,4 @@
-"""A sweep's own folder, with the records of its trials."""
+"""A sweep's run folder, with the records of its trials."""
 
 import json
 import logging
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """Where one sweep keeps what belongs to it alone: `<storage>/<name>/`."""
+    """The folder of the files that belong to one sweep only: `<storage>/<name>/`."""
 
     def __init__(self, sweep: Sweep):
         self.path = shared.local_folder(sweep.storage) / sweep.name
-        # What a trial's result depends on; the rest may change from run to run, the labels too: they measure judges.
+        # Everything that determines a trial's result. Labels do not: they only measure the judges.
         parts = sweep.resolved()
         del parts["evaluate"]["labels"]
         parts["evaluate"] = {stored_name(key): value for key, value in parts["evaluate"].items()}
@@ -38,22 +38,22 @@ class RunFolder:
         self._warned: set[Path] = set()
 
     def fetch(self) -> None:
-        """Brings what other nodes wrote to this one: the trials' records and the run's files.
+        """Copies the trials' records and the run's files that other nodes wrote to this one.
 
-        Optuna's journal is not among them: the search is the same again from the records alone.
+        Optuna's journal is not copied: the records alone reproduce the search.
         """
         for folder in (self.path, self.path / "trials"):
             shared.prune(folder)
             shared.fetch(folder)
 
     def publish(self, *names: str) -> None:
-        """Shows files of the run to the other nodes."""
+        """Makes files of the run available to the other nodes."""
         for name in names:
             shared.publish(self.path / name)
 
     @property
     def tune(self) -> str:
-        """Where Ray Tune writes, a folder or a URL."""
+        """The folder or URL to which Ray Tune writes."""
         return shared.address(self.path / "tune")
 
     def record_path(self, trial: Trial) -> Path:
@@ -61,22 +61,22 @@ class RunFolder:
         return self._path(trial.arm, trial.id, trial.split)
 
     def find(self, trial: Trial) -> TrialRecord | None:
-        """Returns the record of a trial that is over under the same model, fine-tune and benchmarks.
+        """Returns a trial's record if it has ended with the same model, fine-tune and benchmarks.
 
-        One that stopped early is over as long as the sweep races.
+        A trial that stopped early counts only while racing is switched on.
         """
         record = self.record(trial)
         if record is None or record.context != self._context:
             return None
-        is_over = record.status == "done" or (record.status == "stopped" and self._races)
-        return record if is_over else None
+        has_ended = record.status == "done" or (record.status == "stopped" and self._races)
+        return record if has_ended else None
 
     def count(self, arm: str) -> int:
-        """Returns how many trials of an arm's search left a record, of whatever settings."""
+        """Returns the number of recorded search trials of an arm, with any settings."""
         return len(list((self.path / "trials").glob(f"{arm}-*-search.json")))
 
     def record(self, trial: Trial) -> TrialRecord | None:
-        """Returns the record that a trial left, done or failed; None where there is none that can be read."""
+        """Returns a trial's record, whatever its status; None if it is missing or unreadable."""
         path = self.record_path(trial)
         try:
             return TrialRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -86,14 +86,14 @@ class RunFolder:
             if path not in self._warned:
                 self._warned.add(path)
                 reason = " ".join(str(error).split())
-                logger.warning("%s is not a trial's record (%s); its trial counts as not done", path, reason)
+                logger.warning("%s is not a valid trial record (%s); its trial counts as not done", path, reason)
             return None
 
     def check_fine_tune(self, trial: Trial) -> None:
-        """Refuses a trial whose fine-tune failed in this run: each that shares it would train it in vain.
+        """Refuses a trial whose fine-tune failed in this run, so that the trials sharing it do not train it again.
 
         Raises:
-            TrainingError: with the fine-tune's own reason.
+            TrainingError: if the fine-tune failed, with the reason.
         """
         if trial.split == TRAIN or trial.arm == ORIGINAL:
             return
@@ -104,7 +104,7 @@ class RunFolder:
                 raise TrainingError(f"its fine-tune failed: {record.error}")
 
     def keep(self, record: TrialRecord) -> TrialRecord:
-        """Writes a trial's record, and returns it as written: with what it holds for."""
+        """Writes a trial's record and returns it as written, with its `context`."""
         whole = replace(record, context=self._context)
         path = self._path(record.arm, record.trial, record.split)
         write_json(path, whole.to_json())

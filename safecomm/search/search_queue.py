@@ -1,7 +1,7 @@
-"""What is still to be tried: the points that the sweep lists, then round by round those that Optuna proposes.
+"""The queue of the search: the points that the sweep lists, then rounds of points that Optuna proposes.
 
-A round has a batch of every sampled arm, and the next begins when all of it is measured. So the order of the trials,
-and what each of them is compared with, is the same whenever and wherever the sweep runs.
+A round has a batch of every sampled arm, and the next round starts when all its trials have ended. So the order of the
+trials, and what each is compared with, is the same in every run of the sweep.
 """
 
 import math
@@ -19,33 +19,34 @@ from safecomm.statistics.metric_table import ASR
 from safecomm.storage.store import digest
 
 STOPPED = 0.01
-"""The least violation of the target that a sampler learns of a point that stopped early."""
+"""The smallest violation of the target that is reported to a sampler for a point that stopped early."""
 Find = Callable[[Trial], TrialRecord | None]
-"""Returns the record of a trial that is over already, if it is."""
+"""Returns the record of a trial that has ended, None for others."""
 
 
 @dataclass
 class _Sampled:
-    """How far the search of one arm is."""
+    """The state of the search in one arm."""
 
     arm: str
     study: ArmStudy
-    asked: int = 0
+    proposed: int = 0
+    """The number of proposals so far."""
     batch: list[tuple[int, str]] = field(default_factory=list)
-    """The proposals of this round: number in the study, and what the point comes to."""
+    """The proposals of this round: number in the study and the point's `EquivalentPoints.key`."""
 
 
 class SearchQueue(TrialQueue):
-    """Hands out the trials of the search that are not over yet."""
+    """Provides the trials of the search that have not ended yet."""
 
     def __init__(self, sweep: Sweep, find: Find, journal: Path, equivalent: EquivalentPoints):
         """Plans the search.
 
         Args:
             sweep: the sweep.
-            find: looks up the record of a trial that is over already.
+            find: looks up the record of a trial that has already ended.
             journal: Optuna's journal file.
-            equivalent: tells which points come to the same.
+            equivalent: determines which points give the same adapter.
         """
         super().__init__()
         self._sweep, self._find, self._equivalent = sweep, find, equivalent
@@ -53,55 +54,55 @@ class SearchQueue(TrialQueue):
         self._seeds: dict[tuple[str, str], list[Trial]] = {}
         self._names: dict[tuple[str, str], list[Point]] = {}
         for arm in REFERENCE_ARMS:
-            self._enlist(arm, {})
+            self._add(arm, {})
         listed = {arm: equivalent.points(arm) for arm in sweep.arms}
         for arm, point in _shuffled([(arm, point) for arm, points in listed.items() for point in points or []]):
-            self._enlist(arm, point)
+            self._add(arm, point)
         self._sampled = [
             _Sampled(arm, ArmStudy(arm, sweep, journal)) for arm, points in listed.items() if points is None
         ]
         self._advance()
 
     def finish(self, trial: Trial, record: TrialRecord) -> None:
-        """Takes in what a trial gave, from which others may follow."""
+        """Records the result of a trial, which may add further trials to the queue."""
         super().finish(trial, record)
         self._records[trial.id] = record
         self._advance()
 
     def record(self, trial: Trial) -> TrialRecord | None:
-        """Returns what a trial gave, in this run or before."""
+        """Returns the record of a trial that has ended in this run or an earlier one, None for others."""
         return self._records.get(trial.id)
 
     def names(self, trial: Trial) -> list[Point]:
-        """Returns the points of the trial's arm that come to the same as its own, which is the first."""
+        """Returns the points of the trial's arm that give the same adapter, the trial's own point first."""
         return self._names.get((trial.arm, self._equivalent.key(trial.arm, trial.point)), [trial.point])
 
     def _advance(self) -> None:
-        """Goes on to the next round when this one is over, and further where all of that was done before."""
-        while self.is_done and (left := [arm for arm in self._sampled if self._wants_more(arm)]):
-            for arm in left:
-                self._learn(arm)
-            for arm in left:
+        """Starts the next round when this one has ended, and skips rounds that an earlier run completed."""
+        while self.is_done and (unfinished := [arm for arm in self._sampled if self._has_budget(arm)]):
+            for arm in unfinished:
+                self._report(arm)
+            for arm in unfinished:
                 self._propose(arm)
         if self.is_done:
             for arm in self._sampled:
-                self._learn(arm)
+                self._report(arm)
 
-    def _wants_more(self, arm: _Sampled) -> bool:
-        return self._found(arm) < arm.study.budget and arm.asked < arm.study.most
+    def _has_budget(self, arm: _Sampled) -> bool:
+        return self._distinct_points(arm) < arm.study.budget and arm.proposed < arm.study.most
 
-    def _found(self, arm: _Sampled) -> int:
+    def _distinct_points(self, arm: _Sampled) -> int:
         return sum(name == arm.arm for name, _ in self._seeds)
 
     def _propose(self, arm: _Sampled) -> None:
-        size = arm.study.later_batches if arm.asked else arm.study.first_batch
-        count = min(size, arm.study.budget - self._found(arm))
-        for trial in arm.study.proposals(arm.asked, count):
+        size = arm.study.later_batches if arm.proposed else arm.study.first_batch
+        count = min(size, arm.study.budget - self._distinct_points(arm))
+        for trial in arm.study.proposals(arm.proposed, count):
             point = self._equivalent.resolved(arm.arm, trial.params)
-            arm.batch.append((trial.number, self._enlist(arm.arm, point)))
-        arm.asked += count
+            arm.batch.append((trial.number, self._add(arm.arm, point)))
+        arm.proposed += count
 
-    def _learn(self, arm: _Sampled) -> None:
+    def _report(self, arm: _Sampled) -> None:
         """Reports the results of the last batch to the arm's study."""
         for number, key in arm.batch:
             records = [self._records[seed.id] for seed in self._seeds[arm.arm, key]]
@@ -116,18 +117,18 @@ class SearchQueue(TrialQueue):
         return None if any(math.isnan(mean) for mean in means) else means
 
     def _violation(self, records: list[TrialRecord]) -> float:
-        """Returns by how much a point misses the target attack success rate.
+        """Returns by how much a point exceeds the target attack success rate.
 
-        A point that stopped early has rates of a few prompts only, which must not make it look good: it counts as
-        missing the target.
+        A point that stopped early was measured on a few prompts only, on which it may look good by chance, so it always
+        counts as missing the target.
         """
         missed = sum(record.value(ASR.name) for record in records) / len(records) - self._sweep.search.target_asr
         if any(record.status == "stopped" for record in records):
             return max(missed, STOPPED) if not math.isnan(missed) else STOPPED
         return 0.0 if math.isnan(missed) else missed
 
-    def _enlist(self, arm: str, point: Point) -> str:
-        """Takes a point in, unless another that comes to the same is known; returns what it comes to."""
+    def _add(self, arm: str, point: Point) -> str:
+        """Adds a point's trials unless an equivalent point is known; returns its `EquivalentPoints.key`."""
         key = self._equivalent.key(arm, point)
         names = self._names.setdefault((arm, key), [])
         if point not in names:
@@ -144,5 +145,5 @@ class SearchQueue(TrialQueue):
 
 
 def _shuffled(points: list[tuple[str, Point]]) -> list[tuple[str, Point]]:
-    """Returns points in an order that has nothing to do with how good they are, the same every time."""
+    """Returns points in an order that is independent of their quality and the same in every run."""
     return sorted(points, key=digest)

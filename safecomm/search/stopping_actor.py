@@ -1,4 +1,4 @@
-"""The actor that trials ask, after each rung, whether to continue."""
+"""The actor that decides after each rung whether a trial continues."""
 
 import asyncio
 from dataclasses import dataclass
@@ -20,66 +20,66 @@ class Progress:
     """Its position in the order of the search."""
     arm: str
     title: str
-    """Its name in the reasons given to others."""
+    """The trial's name in the reasons for stopping others."""
     share: float
-    """The share of the search split that it was measured on."""
+    """The share of the search split on which it was measured."""
     evaluation: str
-    """The folder of its rows; empty if it failed."""
+    """The folder of its evaluation; empty if the trial failed."""
 
 
 class StoppingActor:
-    """Compares a trial with the earlier ones of its arm in the order of the search, whenever they run.
+    """Compares a trial with the earlier ones of its arm, in the order of the search rather than of execution.
 
-    A trial waits for earlier ones that are not as far yet, so it gets the same answer in every run of a sweep. Later
-    ones never stop it. The order is shuffled, so few points are better than all earlier ones.
+    A trial waits until all earlier ones have reached its rung or ended, so the decision is the same in every run of a
+    sweep. Later trials never stop it. The order is shuffled, so few points are better than all earlier ones.
     """
 
     def __init__(self, rule: StoppingRule):
-        """Creates the actor with the rule that decides."""
+        """Creates the actor with its stopping rule."""
         self._rule = rule
         self._progress: dict[int, Progress] = {}
         self._verdicts: dict[int, dict[str, dict[str, pd.Series[float]]]] = {}
-        self._over: set[int] = set()
-        self._news = asyncio.Condition()
+        self._ended: set[int] = set()
+        self._changed = asyncio.Condition()
 
     async def look(self, progress: Progress) -> str:
         """Returns why a trial has to stop after a rung, or an empty string."""
         await self._read(progress)
-        async with self._news:
-            await self._news.wait_for(
+        async with self._changed:
+            await self._changed.wait_for(
                 lambda: all(self._has_reached(at, progress.share) for at in range(progress.number))
             )
-        asked = self._verdicts[progress.number]
+        own = self._verdicts[progress.number]
         originals = [at for at, one in self._progress.items() if one.arm == ORIGINAL and at in self._verdicts]
-        original = aligned(self._verdicts[originals[0]], asked) if originals else {}
-        ours = aligned(asked, asked)
+        original = aligned(self._verdicts[originals[0]], own) if originals else {}
+        ours = aligned(own, own)
         for rival in self._rivals(progress):
-            if reason := self._rule.loses(ours, aligned(self._verdicts[rival.number], asked), original):
+            if reason := self._rule.loses(ours, aligned(self._verdicts[rival.number], own), original):
                 return f"{reason} {rival.title}"
         return ""
 
     async def over(self, progress: Progress) -> None:
-        """Records a trial that has ended."""
+        """Records that a trial has ended."""
         await self._read(progress)
-        async with self._news:
-            self._over.add(progress.number)
-            self._news.notify_all()
+        async with self._changed:
+            self._ended.add(progress.number)
+            self._changed.notify_all()
 
     def _rivals(self, progress: Progress) -> list[Progress]:
-        """Returns the earlier trials of a trial's arm that were measured on as many prompts."""
+        """Returns the earlier trials of the same arm that were measured on at least as many prompts."""
         before = [self._progress[at] for at in range(progress.number) if at in self._verdicts]
         return [one for one in before if one.arm == progress.arm and one.share >= progress.share]
 
     def _has_reached(self, number: int, share: float) -> bool:
         known = self._progress.get(number)
-        return number in self._over or (known is not None and known.share >= share)
+        return number in self._ended or (known is not None and known.share >= share)
 
     async def _read(self, progress: Progress) -> None:
         if progress.evaluation:
             self._verdicts[progress.number] = verdicts(await asyncio.to_thread(_rows, Path(progress.evaluation)))
-        async with self._news:
+        async with self._changed:
             self._progress[progress.number] = progress
-            self._news.notify_all()
+            self._changed.notify_all()
 
 
 def _rows(evaluation: Path) -> pd.DataFrame:

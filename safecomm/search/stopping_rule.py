@@ -1,15 +1,15 @@
-"""Racing: a point stops early once it is almost certain that neither a recommendation nor its arm's table needs it.
+"""Racing: a point stops early once it is almost certain to be neither the recommended point nor its arm's best.
 
 Points are measured in rungs, on growing parts of the search split, all on the same prompts. Two points of an arm are
 compared by the quantities that `recommend` compares: means over benchmarks, with a cluster of prompts as the unit.
 "Better" is domination under constraints (Deb et al., IEEE Trans. Evol. Comput. 6, 2002, definition 1): a point within
-the target attack success rate and the over-refusal margin beats one that is not; within them the higher task accuracy
-is better, outside the lower attack success.
+the target attack success rate and the over-refusal margin beats one that is not. Among points within both, the higher
+task accuracy is better; among the others, the lower attack success.
 
-The tests are by betting (Waudby-Smith and Ramdas, JRSS B 86, 2024, section 4.1): a wager on every cluster that is fair
-if the hypothesis holds, so its wealth exceeds 1 / level with at most probability `level` (Ville). It holds for any
-share between 0 and 1 in a cluster, so several answers per prompt, wordings and seeds need no assumption about their
-correlation. `benchmarks/racing.py` simulates the error rate.
+The tests are by betting (Waudby-Smith and Ramdas, JRSS B 86, 2024, section 4.1): every cluster is a bet that is fair
+if the hypothesis holds, so the wealth exceeds 1 / level with at most probability `level` (Ville's inequality). This
+holds for any share between 0 and 1 in a cluster, so several answers per prompt, wordings and seeds need no assumption
+about their correlation. `benchmarks/racing.py` simulates the error rate.
 """
 
 import math
@@ -33,13 +33,13 @@ Shares = NDArray[np.float64]
 PromptOutcomes = dict[str, dict[str, Shares]]
 """Kind of benchmark -> benchmark -> per cluster of prompts, the share of hits among its scored answers; NaN if none."""
 BETS = np.linspace(0.02, 0.98, 25)
-"""Stakes, as shares of the largest that can't lose more than everything; the wealth is the mean over them."""
+"""Stakes as shares of the largest one that can't make the wealth negative; the wealth is the mean over them."""
 
 
 def first(prompts: Sequence[Prompt], share: float) -> list[Prompt]:
-    """Returns a part of the prompts with its share of every benchmark and category; a larger share only adds to it.
+    """Returns the given share of the prompts of every benchmark and category; a larger share contains all smaller ones.
 
-    Clusters of prompts are taken whole.
+    Clusters of prompts are not split.
     """
     strata: dict[tuple[str, str], dict[str, list[Prompt]]] = {}
     for prompt in prompts:
@@ -48,7 +48,7 @@ def first(prompts: Sequence[Prompt], share: float) -> list[Prompt]:
     chosen = set()
     for name, clusters in strata.items():
         ranked = sorted(clusters, key=lambda cluster: place("rung", cluster))
-        start = place("stratum", "\n".join(name))  # or strata of one cluster would all come last
+        start = place("stratum", "\n".join(name))  # otherwise all strata of one cluster would come last
         for rank, cluster in enumerate(ranked):
             if (rank + start) / len(ranked) < share:
                 chosen |= {prompt.prompt_id for prompt in clusters[cluster]}
@@ -59,7 +59,7 @@ def verdicts(rows: pd.DataFrame) -> "dict[str, dict[str, pd.Series[float]]]":
     """Returns, by kind and benchmark, cluster -> share of the counted verdict among its scored answers.
 
     Args:
-        rows: an evaluation's, with the columns `prompt_id`, `benchmark`, `kind`, `verdict` and perhaps `cluster`.
+        rows: the rows of an evaluation, with `prompt_id`, `benchmark`, `kind`, `verdict` and optionally `cluster`.
     """
     found: dict[str, dict[str, pd.Series[float]]] = {}
     for metric in METRICS:
@@ -72,32 +72,32 @@ def verdicts(rows: pd.DataFrame) -> "dict[str, dict[str, pd.Series[float]]]":
 
 @dataclass(frozen=True)
 class Rule:
-    """When a point stops.
+    """Decides when a point stops.
 
-    Over all looks and rivals the best point of an arm, the one that `recommend` would choose from it if every rate were
-    known, stops with at most the probability `level`: half of it for taking the point itself to miss the target, half
-    for taking one of its rivals to be better.
+    The best point of an arm, the one that `recommend` would choose if every rate were known, stops with at most
+    probability `level` over all looks and rivals: half of it for the error that the point misses the target, half for
+    the error that a rival is better.
     """
 
     target_asr: float
     level: float
     """1 - confidence."""
     looks: int
-    """How often a point may stop."""
+    """The number of times that a point is tested: once per rung."""
     rivals: int
-    """The most points that one is compared with."""
+    """The largest number of points with which one is compared."""
     domain: Domain = TELECOM
-    """The sweep's, for the reasons."""
+    """The sweep's domain, for the reasons."""
     margin: float = 0.05
-    """The rise in over-refusal above the original model's that a recommended point may have."""
+    """The largest rise in over-refusal above the original model's that a recommended point may have."""
 
     def loses(self, ours: PromptOutcomes, rival: PromptOutcomes, original: PromptOutcomes) -> str:
-        """Returns why a point stops in view of a rival on the same prompts; empty if it goes on.
+        """Returns why a point stops, compared with a rival on the same prompts; empty if it continues.
 
         Args:
             ours: the point's outcomes.
-            rival: another point's of the same arm.
-            original: the original model's; empty if unknown.
+            rival: the outcomes of another point of the same arm.
+            original: the original model's outcomes; empty if unknown.
         """
         own, paired = (2 * self.looks * tests / self.level for tests in (1, self.rivals))
         attack, task = ASR.words(self.domain), ACCURACY.words(self.domain)
@@ -109,7 +109,7 @@ class Rule:
         return ""
 
     def _refuses_little(self, rival: PromptOutcomes, original: PromptOutcomes, needed: float) -> bool:
-        """Returns whether a rival's over-refusal surely exceeds the original's by no more than the margin."""
+        """Returns whether a rival's over-refusal exceeds the original's by significantly less than the margin."""
         if not rival[OVER_REFUSAL.kind]:
             return True
         falls = _sums(OVER_REFUSAL, (1, original), (-1, rival))
@@ -117,15 +117,16 @@ class Rule:
 
 
 def _exceeds(metric: Metric, one: PromptOutcomes, other: PromptOutcomes, needed: float) -> bool:
-    """Returns whether the first's rate is surely higher than the second's."""
+    """Returns whether the first point's rate is significantly higher than the second's."""
     return _wealth((_sums(metric, (1, one), (-1, other)) + 1) / 2, 0.5) >= needed
 
 
 def _sums(metric: Metric, *terms: tuple[int, PromptOutcomes]) -> Shares:
     """Returns draws whose mean is a signed sum of the points' mean rates over benchmarks.
 
-    Every draw averages over benchmarks: a benchmark's clusters are dealt into as many groups as the smallest benchmark
-    has clusters, one group of each per draw. Clusters that any of the points has no verdict for are left out.
+    Every draw averages over benchmarks: each benchmark's clusters are split into as many groups as the smallest
+    benchmark has clusters, and a draw uses one group of each. Clusters without a verdict for one of the points are
+    omitted.
     """
     benchmarks = [outcomes.get(metric.kind, {}) for _, outcomes in terms]
     names = set.intersection(*(set(one) for one in benchmarks)) if benchmarks else set()
@@ -142,7 +143,7 @@ def _sums(metric: Metric, *terms: tuple[int, PromptOutcomes]) -> Shares:
 
 
 def _wealth(draws: Shares, mean: float) -> float:
-    """Returns the wealth of betting that draws in [0, 1] have a mean above the given one; 1 before the first draw."""
+    """Returns the wealth from betting that the mean of draws in [0, 1] exceeds the given one; 1 without draws."""
     if not len(draws) or mean >= 1:
         return 1.0
     stakes = BETS / max(mean, 1e-9)
@@ -151,10 +152,10 @@ def _wealth(draws: Shares, mean: float) -> float:
 
 
 class StoppingRule(Protocol):
-    """Decides which points of an arm stop. A user's own class is constructed as `Rule` is, with the same arguments."""
+    """Decides which points of an arm stop. A user's own class is constructed with the arguments of `Rule`."""
 
     def loses(self, ours: PromptOutcomes, rival: PromptOutcomes, original: PromptOutcomes) -> str:
-        """Returns why a point stops in view of a rival on the same prompts; empty if it goes on."""
+        """Returns why a point stops, compared with a rival on the same prompts; empty if it continues."""
         ...
 
 
@@ -167,29 +168,29 @@ def rule_of(
     """Returns a stopping rule.
 
     Args:
-        name: a name of `RULES`, or the dotted name of a user's own.
-        target_asr: the attack success that a recommended point keeps.
+        name: a key of `RULES`, or the dotted name of a user's own rule.
+        target_asr: the highest attack success rate of a recommended point.
         level: 1 - confidence.
-        looks: how often a point may stop.
-        rivals: the most points that one is compared with.
-        domain: the sweep's, for the reasons.
-        margin: the rise in over-refusal that a recommended point may have.
+        looks: the number of times that a point is tested: once per rung.
+        rivals: the largest number of points with which one is compared.
+        domain: the sweep's domain, for the reasons.
+        margin: the largest rise in over-refusal that a recommended point may have.
 
     Raises:
-        UsageError: if a user's own has no `loses`.
+        UsageError: if a user's own rule has no `loses`.
     """
     if not is_dotted(name):
         return RULES[name](target_asr, level, looks, rivals, domain, margin)
     rule = load(name)(target_asr, level, looks, rivals, domain, margin)
     if not callable(getattr(rule, "loses", None)):
-        raise refuse(name, "is no stopping rule; give it a method loses(self, ours, rival, original) -> str")
+        raise refuse(name, "is not a stopping rule; define a method loses(self, ours, rival, original) -> str")
     return cast(StoppingRule, rule)
 
 
 def aligned(
     outcomes: Mapping[str, "Mapping[str, pd.Series[float]]"], like: "dict[str, dict[str, pd.Series[float]]]"
 ) -> PromptOutcomes:
-    """Returns a point's outcomes on the clusters that another was measured on, in their order; NaN where it was not."""
+    """Returns a point's outcomes on another point's clusters, in their order; NaN for clusters that it lacks."""
     return {
         kind: {
             name: np.asarray(outcomes[kind][name].reindex(clusters.index), dtype=np.float64)

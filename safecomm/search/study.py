@@ -1,8 +1,8 @@
-"""An arm's Optuna study: the settings that are proposed for an arm with ranges.
+"""An arm's Optuna study, which proposes the settings of an arm with ranges.
 
-It is kept in a journal beside the run, so that a sweep which was stopped goes on with what it learnt. What is proposed
-depends on nothing but the seed and the results of the batches before: the same sweep takes the same way each time,
-however many trials run at once and wherever it was interrupted.
+The study is stored in a journal in the run folder, so an interrupted sweep continues with its earlier results.
+Proposals depend only on the seed and the results of earlier batches: a sweep always makes the same proposals, however
+many trials run concurrently and wherever it was interrupted.
 """
 
 import logging
@@ -26,13 +26,13 @@ from safecomm.storage.own_code import is_dotted, load, refuse
 
 DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 COMPLETE = "complete"
-"""The mark of a proposal that was written as a whole before the sweep was interrupted."""
+"""The attribute that marks a proposal as written completely, in case the sweep was interrupted."""
 
 logging.getLogger("optuna").setLevel(logging.WARNING)
 
 
 def distribution(space: Strict) -> BaseDistribution:
-    """Returns Optuna's form of a searched setting; of an `exact` the share of its values that lie below."""
+    """Returns Optuna's distribution for a searched setting; for an `exact`, a relative position among its values."""
     match space:
         case Grid():
             return CategoricalDistribution(space.grid)
@@ -46,19 +46,19 @@ def distribution(space: Strict) -> BaseDistribution:
             return IntDistribution(*space.randint)
         case Exact():
             return FloatDistribution(0, 1)
-    raise TypeError(f"{type(space).__name__} is no searched setting")
+    raise TypeError(f"{type(space).__name__} is not a search space")
 
 
 def objectives(sweep: Sweep) -> list[str]:
-    """Returns the objectives that the sweep has benchmarks for."""
+    """Returns the objectives for which the sweep has benchmarks."""
     return [name for name in sweep.search.objectives if getattr(sweep.evaluate, BY_NAME[name].kind)]
 
 
 class ArmStudy:
-    """What has been proposed for one arm, and what it gave."""
+    """The proposals for one arm and their results."""
 
     def __init__(self, arm: str, sweep: Sweep, journal: Path):
-        """Opens the study, or goes on with it."""
+        """Creates the study, or continues the one in the journal."""
         self._settings = sweep.search.of(arm)
         self._seed, self.later_batches = sweep.search.seed, sweep.search.batch
         self._spaces = {key: distribution(space) for key, space in dimensions(sweep.arms[arm]).items()}
@@ -69,33 +69,33 @@ class ArmStudy:
             directions=[DIRECTIONS[BY_NAME[name].direction] for name in objectives(sweep)],
         )
         if not self._study.trials:
-            with warnings.catch_warnings(action="ignore"):  # Optuna calls it experimental
+            with warnings.catch_warnings(action="ignore"):  # Optuna marks it as experimental
                 for point in sweep.search.points_of(arm, self._spaces):
                     self._study.enqueue_trial(point)
-        self._drop_halves()
+        self._drop_incomplete()
 
     @property
     def budget(self) -> int:
-        """Distinct points that the arm is given."""
-        assert self._settings.trials is not None, "Search.of fills it in"
+        """The number of distinct points to try in the arm."""
+        assert self._settings.trials is not None, "Search.of sets it"
         return self._settings.trials
 
     @property
     def most(self) -> int:
-        """Proposals after which the arm ends: in a small space they all come to the same few points at last."""
+        """The maximum number of proposals, because a small space may have fewer distinct points than the budget."""
         return 4 * self.budget
 
     @property
     def first_batch(self) -> int:
-        """Points that are proposed before any is measured."""
+        """The number of points that are proposed before any is measured."""
         return max(self.later_batches, self.budget // 3)
 
     def proposals(self, start: int, count: int) -> list[FrozenTrial]:
-        """Returns proposals: those of a former run, and new ones where there are too few.
+        """Returns proposals: those of an earlier run first, then new ones.
 
         Args:
-            start: how many there were before, all of which must have been told.
-            count: how many.
+            start: the number of earlier proposals, whose results must all have been reported with `tell`.
+            count: the number of proposals to return.
         """
         known = self._known()
         return known[start : start + count] + [self._ask(place) for place in range(len(known), start + count)]
@@ -106,8 +106,8 @@ class ArmStudy:
         Args:
             number: the proposal.
             values: its objectives; None if it failed.
-            violation: by how much it misses the constraints, at most 0 if it keeps them. Samplers that know
-                constraints (`tpe`, `nsga2`) prefer points that keep them, whatever their objectives.
+            violation: by how much it violates the constraints; at most 0 if it satisfies them. Samplers that support
+                constraints (`tpe`, `nsga2`) prefer points that satisfy them, whatever their objectives.
         """
         trial = self._study.trials[number]
         if trial.state != TrialState.RUNNING:
@@ -122,14 +122,14 @@ class ArmStudy:
         return self._study.get_trials(deepcopy=False, states=alive)
 
     def _ask(self, place: int) -> FrozenTrial:
-        # A sampler of its own for each proposal: none depends on how often the sweep was started.
+        # A new sampler per proposal makes proposals independent of how often the sweep was restarted.
         self._study.sampler = _sampler(str(self._settings.algorithm), self._seed + place, self.budget)
         trial = self._study.ask(self._spaces)
         trial.set_user_attr(COMPLETE, True)
         return self._study.trials[trial.number]
 
-    def _drop_halves(self) -> None:
-        """Gives up proposals that an interruption left half written."""
+    def _drop_incomplete(self) -> None:
+        """Marks proposals that an interruption left incomplete as failed."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if COMPLETE not in trial.user_attrs:
                 self._study.tell(trial.number, state=TrialState.FAIL)
@@ -141,20 +141,20 @@ SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
     "nsga2": lambda seed, budget: NSGAIISampler(seed=seed, population_size=max(4, budget // 4)),
     "cmaes": lambda seed, budget: CmaEsSampler(seed=seed),
 }
-"""Make the samplers, given a seed and how many points an arm has; a user's own is such a function too."""
+"""Functions that return a sampler, given a seed and the budget of an arm; a user's own sampler is such a function."""
 WITHOUT_RANGES = "tpe"
-"""Samples an arm under `grid`, whose lists are then picked from."""
+"""The sampler for `choice` lists in an arm whose algorithm is `grid`."""
 
 
 def _sampler(algorithm: str, seed: int, budget: int) -> BaseSampler:
     """Returns a new sampler.
 
     Raises:
-        UsageError: where a user's own function returns something else.
+        UsageError: if a user's own function does not return a sampler.
     """
     if not is_dotted(algorithm):
         return SAMPLERS.get(algorithm, SAMPLERS[WITHOUT_RANGES])(seed, budget)
-    made = load(algorithm)(seed, budget)
-    if not isinstance(made, BaseSampler):
-        raise refuse(algorithm, f"(seed, budget) returned {made!r}; return an optuna.samplers.BaseSampler")
-    return made
+    sampler = load(algorithm)(seed, budget)
+    if not isinstance(sampler, BaseSampler):
+        raise refuse(algorithm, f"(seed, budget) returned {sampler!r}; return an optuna.samplers.BaseSampler")
+    return sampler

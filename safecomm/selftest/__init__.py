@@ -1,1 +1,1 @@
-"""The self-test: whether a machine, or each kind of node of a cluster, can do all that a sweep needs."""
+"""The self-test: checks that a machine, or each kind of node in a cluster, can run everything that a sweep needs."""

@@ -1,4 +1,4 @@
-"""What the engines are asked, and how far two of them agree."""
+"""The self-test's questions, and the comparison of two engines' answers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
@@ -13,7 +13,10 @@ LETTERS = tuple("ABCD")
 
 
 def target_questions(count: int) -> list[Question]:
-    """Returns so many requests to answer in words and half as many to choose an answer to, by sentence or letter."""
+    """Returns `count` requests for a generated answer and half as many multiple-choice questions.
+
+    Half of the latter have sentences as options, half have letters.
+    """
     from safecomm.data.lab.datasets import harm_prompts, telecom_prompts
 
     chosen = telecom_prompts()[: count // 2]
@@ -25,7 +28,7 @@ def target_questions(count: int) -> list[Question]:
 
 
 def guard_exchanges(count: int) -> list[Exchange]:
-    """Returns so many exchanges to judge, every other one a refusal."""
+    """Returns `count` exchanges to judge; every second one is a refusal."""
     import random
 
     from safecomm.data.lab.actions import actions, answered, refused
@@ -39,35 +42,35 @@ def guard_exchanges(count: int) -> list[Exchange]:
 def check_agreement(
     found: Mapping[str, Sequence[Answer]], reference: Mapping[str, Sequence[Answer]], sizes: Sizes
 ) -> tuple[float, float]:
-    """Compares the answers of one engine with those of another, subject by subject.
+    """Compares the answers of two engines, separately for each subject (the bare model or an adapter).
 
     Returns:
-        The largest difference of a mean log-probability, and the share of the greedy answers that both write alike.
+        The largest difference between mean log-probabilities, and the share of greedy text on which both agree.
 
     Raises:
-        EvaluationError: if an answer is missing, or they disagree by more than the sizes allow.
+        EvaluationError: if an answer is missing, or the disagreement exceeds the limits in `sizes`.
     """
     worst, alike = 0.0, 1.0
     for name, answers in found.items():
         if errors := [answer["error"] for answer in answers if answer["error"]]:
             raise EvaluationError(f"{name}: {len(errors)} of {len(answers)} questions got no answer: {errors[0]}")
-        difference, share = _difference(answers, reference[name]), _alike(answers, reference[name])
+        difference, share = _difference(answers, reference[name]), _agreement(answers, reference[name])
         if not difference <= sizes.tolerance:
             raise EvaluationError(
-                f"{name}: a mean log-probability differs by {difference:.3f} from transformers' (at most "
-                f"{sizes.tolerance:g}); the engine computes something else"
+                f"{name}: a mean log-probability differs by {difference:.3f} from transformers' (limit "
+                f"{sizes.tolerance:g}); the engine's results are wrong"
             )
         if share < sizes.agreement:
             raise EvaluationError(
-                f"{name}: {share:.0%} of the greedy answers are as transformers writes them (at least "
-                f"{sizes.agreement:.0%}); the engine computes something else"
+                f"{name}: {share:.0%} of the greedy text agrees with transformers' (minimum {sizes.agreement:.0%}); "
+                "the engine's results are wrong"
             )
         worst, alike = max(worst, difference), min(alike, share)
     return worst, alike
 
 
 def tokens_written(model: Path, answers: Iterable[Answer]) -> int:
-    """Returns how many tokens the answers have."""
+    """Returns the total number of tokens in the answers."""
     from tokenizers import Tokenizer
 
     texts = [answer["response"] for answer in answers]
@@ -88,8 +91,8 @@ def _difference(ours: Sequence[Answer], theirs: Sequence[Answer]) -> float:
     return max(abs(one - other) for one, other in pairs)
 
 
-def _alike(ours: Sequence[Answer], theirs: Sequence[Answer]) -> float:
-    """Returns the mean share of each text up to where the two part: one near tie changes all that follows it."""
+def _agreement(ours: Sequence[Answer], theirs: Sequence[Answer]) -> float:
+    """Returns the mean share of each text before the first difference, since one near tie changes all text after it."""
     texts = [(one["response"], other["response"]) for one, other in zip(ours, theirs, strict=True) if not one["scores"]]
     return sum(_common(*pair) / max(1, *map(len, pair)) if any(pair) else 1.0 for pair in texts) / len(texts)
 

@@ -1,4 +1,4 @@
-"""What the checks of one node share: where they run, what they made, and the engines that run."""
+"""The state that the checks of one node share: the node, the files and the running engines."""
 
 import time
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from safecomm.spec.sweep import Replicas
 
 ENGINE = "vllm"
 PATIENCE = 900.0
-"""Seconds after which a check has failed that does not come to an end."""
+"""Timeout of each operation in a check, in seconds."""
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a successful check measured."""
+    """The measurements of a successful check."""
 
     text: str = ""
     memory: int | None = None
@@ -43,7 +43,7 @@ class Bench:
     say: Callable[[str], None]
     device: Device | None = None
     reference: dict[str, list[Answer]] = field(default_factory=dict)
-    """What transformers answers: adapter -> answers."""
+    """The answers of transformers: subject -> answers."""
     _running: list[str] = field(default_factory=list)
 
     @property
@@ -53,18 +53,18 @@ class Bench:
 
     @property
     def is_roomy(self) -> bool:
-        """Whether two engines and two ranks can run at the same time: each on a GPU, or all on the processor."""
+        """Whether two engines and two ranks can run at the same time: on a GPU each, or all on the CPU."""
         return not self.on_gpu or self.node.free_gpus >= 4
 
     @property
     def memory(self) -> int:
-        """Bytes of the device's memory."""
-        assert self.device is not None, "the checks that ask for it need the device's"
+        """The device's memory in bytes."""
+        assert self.device is not None, "checks that use it depend on the check `device`"
         return self.device.bytes
 
     @property
     def settings(self) -> EngineSettings:
-        """What the engines of the tuned model need to know."""
+        """The settings of the tuned model's engines."""
         return EngineSettings(
             max_new_tokens=self.sizes.new_tokens,
             max_model_len=self.sizes.context,
@@ -73,10 +73,10 @@ class Bench:
         )
 
     def on_node(self, work: Callable[..., Result], *arguments: Any, gpus: int = 0) -> Result:
-        """Runs a function on the node, in a Ray task; one with a GPU has a process of its own.
+        """Runs a function on the node, in a Ray task; a task with a GPU gets its own process.
 
         Raises:
-            EvaluationError: if it does not come to an end.
+            EvaluationError: if it times out.
         """
         import ray
         from ray.exceptions import GetTimeoutError
@@ -84,30 +84,30 @@ class Bench:
         options = {"num_cpus": CPU_SHARE, "num_gpus": gpus, "max_retries": 0, "label_selector": self.node.labels}
         task = ray.remote(**options)(work).remote(*arguments)
         try:
-            found: Result = ray.get(task, timeout=PATIENCE)
+            result: Result = ray.get(task, timeout=PATIENCE)
         except (GetTimeoutError, KeyboardInterrupt) as error:
-            ray.cancel(task, force=True)  # not where it has ended: Ray 2.60 then kills the driver
+            ray.cancel(task, force=True)  # only while it runs: cancelling an ended task makes Ray 2.60 kill the driver
             if isinstance(error, KeyboardInterrupt):
                 raise
-            raise EvaluationError(f"did not come to an end within {PATIENCE:g} s") from error
-        return found
+            raise EvaluationError(f"did not end within {PATIENCE:g} s") from error
+        return result
 
     def fleet(self, name: str, size: Replicas | None = None) -> Fleet:
-        """Returns one engine of the tuned model, on the node."""
+        """Returns a fleet of one engine of the tuned model on the node."""
         size = (size or Replicas()).model_copy(update={"labels": self.node.labels})
         return Fleet.of(ENGINE, str(self.files.aligned), self.settings, size, self.on_gpu, name)
 
     def start(self, fleet: Fleet) -> None:
-        """Starts engines that do not run yet, and returns at once."""
+        """Starts the engines of a fleet unless they run already; does not wait for them."""
         if fleet.name not in self._running:
             self._running.append(fleet.name)
             fleet.start()
 
     def wait(self, fleet: str) -> None:
-        """Returns when engines that were started are up.
+        """Waits until the engines of a fleet are up.
 
         Raises:
-            EvaluationError: with the reason, which vLLM's engine process writes into its log alone.
+            EvaluationError: if they fail to start, with the reason, which vLLM's engine process only writes to its log.
         """
         try:
             wait_for_fleet(PATIENCE, fleet)
@@ -115,25 +115,25 @@ class Bench:
             raise EvaluationError(self.on_node(engine_error, app_name(fleet)) or str(error)) from error
 
     def ask(self, fleet: str, questions: list[Question], subjects: dict[str, Path | None]) -> dict[str, list[Answer]]:
-        """Has engines answer with all adapters at once."""
+        """Sends the questions to the engines with all adapters at once, and returns the answers of each subject."""
         from ray import serve
 
         replica = serve.get_deployment_handle(DEPLOYMENT, app_name(fleet)).options(method_name="answer")
-        asked = {name: replica.remote(questions, str(path) if path else None) for name, path in subjects.items()}
-        return {name: response.result(timeout_s=PATIENCE) for name, response in asked.items()}
+        responses = {name: replica.remote(questions, str(path) if path else None) for name, path in subjects.items()}
+        return {name: response.result(timeout_s=PATIENCE) for name, response in responses.items()}
 
     def cache_tokens(self, fleet: str) -> int:
-        """Returns how many tokens the KV cache of an engine has room for."""
+        """Returns the capacity of an engine's KV cache in tokens."""
         from ray import serve
 
         replica = serve.get_deployment_handle(DEPLOYMENT, app_name(fleet)).options(method_name="cache_tokens")
         return int(replica.remote().result(timeout_s=PATIENCE))
 
     def wait_for_another(self, fleet: str, process: int) -> None:
-        """Returns when Ray Serve has put another replica in the place of one.
+        """Waits until Ray Serve has replaced a replica.
 
         Raises:
-            EvaluationError: if it does not.
+            EvaluationError: if it times out.
         """
         deadline = time.monotonic() + PATIENCE
         while self.on_node(replica_of, app_name(fleet)) in (0, process):
@@ -143,7 +143,7 @@ class Bench:
         self.wait(fleet)
 
     def stop(self) -> None:
-        """Ends all engines that this test started."""
+        """Stops all engines that this self-test started."""
         while self._running:
             stop_fleet(self._running[-1])
             self._running.pop()

@@ -19,32 +19,32 @@ from safecomm.selftest.sizes import TARGETS
 from safecomm.spec.sweep import Replicas
 
 TARGET, SPLIT = "selftest", "selftest-split"
-"""The fleets; their names keep them apart from those of a sweep in the same job."""
+"""The names of the fleets, which differ from those of a sweep in the same job."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a node must be able to do."""
+    """One capability that a node must have."""
 
     name: str
     run: Callable[[Bench], Outcome]
-    """Raises where the node can't."""
+    """Raises if the check fails."""
     needs: Sequence[str] = ()
-    """The checks without which it can't be carried out."""
+    """The checks that must succeed first."""
     gpus: int = 0
-    """GPUs that the node must have for it to be asked at all."""
+    """GPUs that the check uses; a check for one GPU runs on the CPU of nodes without GPUs."""
 
 
 def device(bench: Bench) -> Outcome:
-    """Finds out what the node computes on."""
+    """Identifies the GPU or CPU of the node and tests it."""
     bench.device = bench.on_node(work.look_at_device, bench.on_gpu, gpus=int(bench.on_gpu))
     return Outcome(f"{bench.device.name}, {bench.memory / (1 << 30):.0f} GiB")
 
 
 def models(bench: Bench) -> Outcome:
-    """Makes or copies what the other checks work with."""
+    """Creates the models, adapters and data of the other checks."""
     bench.on_node(make_models, bench.files, bench.sizes)
-    if bench.is_roomy:  # as in a sweep, the engines start while an adapter is trained
+    if bench.is_roomy:  # as in a sweep, the engines start during the fine-tune
         bench.start(bench.fleet(TARGET))
         bench.start(guard_fleet(bench))
     return Outcome(f"{_shape(bench).parameters / 1e6:,.0f} million parameters, three random adapters")
@@ -56,18 +56,18 @@ def fine_tune(bench: Bench) -> Outcome:
 
 
 def two_ranks(bench: Bench) -> Outcome:
-    """Trains an adapter on two ranks, which share the model's weights."""
+    """Trains an adapter on two ranks, with the model's weights sharded."""
     return _fine_tuned(bench, 2)
 
 
 def realign(bench: Bench) -> Outcome:
-    """ProfileCache the fine-tuned adapter and merges it with the safe one."""
+    """Profiles the fine-tuned adapter and merges it with the safe one."""
     found = bench.on_node(work.realign, bench.files, gpus=int(bench.on_gpu))
-    return Outcome("as by the formulas in fp64", found.memory)
+    return Outcome("agrees with the formulas in fp64", found.memory)
 
 
 def transformers(bench: Bench) -> Outcome:
-    """Has transformers and PEFT give the answers that vLLM's are compared with."""
+    """Generates the reference answers for vLLM with transformers and PEFT."""
     questions = target_questions(bench.sizes.questions)
     arguments = (bench.files.aligned, bench.settings, questions, bench.files.subjects)
     bench.reference, found = bench.on_node(work.ask_transformers, *arguments, gpus=int(bench.on_gpu))
@@ -77,12 +77,12 @@ def transformers(bench: Bench) -> Outcome:
 
 
 def engine(bench: Bench) -> Outcome:
-    """Starts vLLM, on GPUs with CUDA graphs, and measures what it takes beside its KV cache."""
+    """Starts vLLM, on GPUs with CUDA graphs, and measures its memory apart from the KV cache."""
     bench.start(bench.fleet(TARGET))
     bench.wait(TARGET)
     serving = Serving(_shape(bench), Replicas(), bench.sizes.context, bench.sizes.merged_rank, TARGETS)
     how = "with CUDA graphs" if bench.on_gpu else "on CPUs"
-    when = ", started beside the fine-tune" if bench.is_roomy else ""
+    when = ", started during the fine-tune" if bench.is_roomy else ""
     return Outcome(f"vLLM, {how}{when}", _engine_memory(bench), fleet_memory(serving, bench.memory).total)
 
 
@@ -92,15 +92,15 @@ def answers(bench: Bench) -> Outcome:
 
 
 def replacement(bench: Bench) -> Outcome:
-    """Kills the engine's process and asks the one that takes its place."""
+    """Kills the engine's process and checks the answers of its replacement."""
     process = bench.on_node(work.kill_engine, app_name(TARGET))
-    bench.say("killed the engine's process; waiting for Ray Serve to put another in its place")
+    bench.say("killed the engine's process; waiting for Ray Serve to replace it")
     bench.wait_for_another(TARGET, process)
     return replace(_compared(bench, TARGET), tokens_per_second=None)
 
 
 def tensor_parallel(bench: Bench) -> Outcome:
-    """Splits an engine over two GPUs and compares its answers with transformers'."""
+    """Splits an engine across two GPUs and compares its answers with transformers'."""
     bench.stop()
     bench.start(bench.fleet(SPLIT, Replicas(tensor_parallel=2)))
     bench.wait(SPLIT)
@@ -121,7 +121,7 @@ def _fine_tuned(bench: Bench, workers: int) -> Outcome:
 
 
 def _engine_memory(bench: Bench) -> int:
-    """Bytes that the engine takes, with the KV cache of one text as in the plan's figure; on CPUs, of its process."""
+    """Returns the engine's bytes, with a KV cache for one text as in the plan; on CPUs, those of its process."""
     if not bench.on_gpu:
         return bench.on_node(work.engine_bytes, app_name(TARGET))
     spare = bench.cache_tokens(TARGET) - bench.sizes.context
@@ -136,7 +136,7 @@ def _compared(bench: Bench, fleet: str) -> Outcome:
     started = time.monotonic()
     again = bench.ask(fleet, questions, subjects)
     rate = tokens_written(bench.files.aligned, chain.from_iterable(again.values())) / (time.monotonic() - started)
-    text = f"as transformers: log-probabilities to {worst:.3f}, {alike:.0%} of the text"
+    text = f"agrees with transformers: log-probabilities within {worst:.3f}, {alike:.0%} of the text"
     return Outcome(text, tokens_per_second=rate)
 
 
@@ -153,4 +153,4 @@ CHECKS = (
     Check("guard", guard, ("models",), gpus=1),
     Check("tensor parallelism", tensor_parallel, ("transformers",), gpus=2),
 )
-"""In this order a single GPU is enough: what needs it waits for what has it."""
+"""The order allows a single GPU: each check waits until the GPU is free."""

@@ -1,4 +1,4 @@
-"""The check of a guard: a judge that is a model, on an engine of its own."""
+"""The check of a guard: a judge that is a model, on its own engine."""
 
 from safecomm.errors import EvaluationError
 from safecomm.judging.forms import Reply, form_of
@@ -14,21 +14,21 @@ from safecomm.storage.store import Store
 
 GUARD = "selftest-guard"
 ALIKE = 0.8
-"""Least share of the verdicts that both engines give alike; those of random weights are often near ties."""
+"""The minimum share of equal verdicts of both engines; those of random weights are often near ties."""
 
 
 def guard_fleet(bench: Bench) -> Fleet:
-    """Returns the guard's engine, on the node, as a sweep sets it up beside the tuned model's."""
+    """Returns the guard's fleet on the node, with the same settings as in a sweep."""
     panel = Panel([_ref(bench)], models=_models(bench))
     (fleet,) = judge_fleets(panel, bench.fleet("selftest"), Replicas(labels=bench.node.labels))
     return fleet
 
 
 def guard(bench: Bench) -> Outcome:
-    """Has a guard judge exchanges as in a sweep, and compares with the verdicts that it gives in transformers.
+    """Judges exchanges with a guard as in a sweep, and compares the verdicts with those from transformers.
 
     Raises:
-        EvaluationError: if a verdict can't be read, or too many differ.
+        EvaluationError: if a verdict can't be parsed, or too many differ.
     """
     import pandas as pd
 
@@ -48,15 +48,15 @@ def guard(bench: Bench) -> Outcome:
 
 
 def _compared(verdicts: list[str], expected: list[str]) -> Outcome:
-    if unread := verdicts.count("unscored"):
-        raise EvaluationError(f"{unread} of {len(verdicts)} verdicts of the guard can't be read as safe or unsafe")
+    if unscored := verdicts.count("unscored"):
+        raise EvaluationError(f"{unscored} of the guard's {len(verdicts)} verdicts are neither safe nor unsafe")
     same = sum(one == other for one, other in zip(verdicts, expected, strict=True)) / len(verdicts)
     if same < ALIKE:
         raise EvaluationError(
-            f"{same:.0%} of the guard's verdicts are those that it gives in transformers (at least {ALIKE:.0%})"
+            f"{same:.0%} of the guard's verdicts agree with those from transformers (minimum {ALIKE:.0%})"
         )
     counts = ", ".join(f"{verdicts.count(name)} {name}" for name in ("safe", "unsafe"))
-    return Outcome(f"{counts}, {same:.0%} as in transformers")
+    return Outcome(f"{counts}; {same:.0%} agree with transformers")
 
 
 def _ref(bench: Bench) -> JudgeRef:

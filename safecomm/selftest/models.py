@@ -1,4 +1,4 @@
-"""The models, adapters and training data of the self-test, made on the node under test; nothing comes from a hub."""
+"""The models, adapters and training data of the self-test, created on the node under test without downloads."""
 
 import json
 import random
@@ -14,34 +14,34 @@ from safecomm.storage.names import TRAIN_DATA
 
 GIB = 1 << 30
 TOKENS = 1536
-"""Of the tokenizer; a vocabulary may be larger, as those of real models are."""
+"""The tokenizer's size; a model's vocabulary may be larger, as in real models."""
 ALIGNMENT_RANK, ALIGNMENT_SHARE = 16, 0.2
 """The rank of aligned - base, and its norm relative to the base model's weight."""
 ADAPTER_SHARE = 0.5
-"""The norm of a random adapter's update, relative to the weight that it is added to."""
+"""The norm of a random adapter's update, relative to the weight to which it is added."""
 CHARACTERS_A_TOKEN = 8
-"""More than any text of the lab has, so that a text of so many characters fills an example."""
+"""More than any text of the lab has, so a text of this many characters per token fills an example."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """What lies where in a scratch folder."""
+    """The paths in a node's scratch folder."""
 
     folder: Path
 
     @property
     def base(self) -> Path:
-        """The model before its alignment."""
+        """The base model, before alignment."""
         return self.folder / "base"
 
     @property
     def aligned(self) -> Path:
-        """The model that is tuned and asked."""
+        """The aligned model, which is fine-tuned and evaluated."""
         return self.folder / "aligned"
 
     @property
     def guard(self) -> Path:
-        """The model that judges."""
+        """The guard model."""
         return self.folder / "guard"
 
     @property
@@ -51,12 +51,12 @@ class Files:
 
     @property
     def adapters(self) -> Path:
-        """A folder with a folder for each adapter."""
+        """The folder with one subfolder per adapter."""
         return self.folder / "adapters"
 
     @property
     def safe(self) -> Path:
-        """The adapter that SafeMERGE merges with."""
+        """The safe adapter of SafeMERGE."""
         return self.adapters / "safe"
 
     @property
@@ -66,21 +66,21 @@ class Files:
 
     @property
     def merged(self) -> Path:
-        """What SafeMERGE makes of the two."""
+        """The fine-tuned adapter after SafeMERGE."""
         return self.adapters / "merged"
 
     @property
     def subjects(self) -> dict[str, Path | None]:
-        """Name -> adapter of all that there are now, and the bare model."""
-        there = sorted(path.parent for path in self.adapters.glob("*/adapter_config.json"))
-        return {"the bare model": None, **{f"adapter {folder.name}": folder for folder in there}}
+        """Name -> adapter, of the bare model and all adapters that exist so far."""
+        folders = sorted(path.parent for path in self.adapters.glob("*/adapter_config.json"))
+        return {"the bare model": None, **{f"adapter {folder.name}": folder for folder in folders}}
 
 
 def make_models(files: Files, sizes: Sizes) -> None:
-    """Makes the models, three random adapters, of which one is the safe one, and the training data.
+    """Creates the models, three random adapters (one of them the safe adapter) and the training data.
 
     Raises:
-        StorageError: if this node does not see the folder, or it has too little room.
+        StorageError: if this node can't access the folder, or its disk is too full.
     """
     _check_room(files.folder, sizes.disk)
     if sizes.shape:
@@ -95,10 +95,10 @@ def make_models(files: Files, sizes: Sizes) -> None:
 
 
 def make_random_pair(files: Files, shape: Shape) -> None:
-    """Makes a Llama with random weights and one that differs from it by a matrix of low rank in every linear module.
+    """Creates a Llama with random weights, and a second that differs by a low-rank matrix in every linear module.
 
-    The weights are bf16. Special tokens, and those that the tokenizer lacks, have an embedding of zero, which is the
-    output head's as well: none is ever written, so that every answer is text and as long as it may be.
+    The weights are bf16. Special tokens and tokens that the tokenizer lacks have zero embeddings, which are tied to the
+    output head: they are never generated, so every answer is text of the maximum length.
     """
     import torch
     from transformers import LlamaForCausalLM
@@ -122,7 +122,7 @@ def make_random_pair(files: Files, shape: Shape) -> None:
 
 
 def make_adapter(model: Path, rank: int, seed: int, folder: Path) -> None:
-    """Writes a random adapter that changes what a model says."""
+    """Writes a random adapter that changes a model's answers."""
     import torch
 
     from safecomm.defenses.adapter import Adapter, Factors
@@ -147,7 +147,7 @@ def make_adapter(model: Path, rank: int, seed: int, folder: Path) -> None:
 
 
 def low_rank(like: Any, rank: int, share: float) -> Any:
-    """Returns a random matrix of a rank, of another's shape, and of a share of its norm."""
+    """Returns a random matrix of the given rank, with the shape of `like` and `share` times its norm."""
     import torch
 
     d_out, d_in = like.shape
@@ -157,16 +157,18 @@ def low_rank(like: Any, rank: int, share: float) -> Any:
 
 def _check_room(folder: Path, needed: int) -> None:
     if not folder.is_dir():
-        raise StorageError(f"{folder.parent}: this node does not see it; give --storage a folder that every node sees")
+        raise StorageError(
+            f"{folder.parent}: not accessible on this node; set --storage to a folder on a disk that all nodes share"
+        )
     if (free := shutil.disk_usage(folder).free) < needed:
         raise StorageError(
-            f"{folder.parent}: has {free / GIB:.1f} GiB free, and {needed / GIB:.1f} are needed; give --storage a "
-            "folder with more room"
+            f"{folder.parent}: {free / GIB:.1f} GiB free, {needed / GIB:.1f} GiB needed; set --storage to a folder on "
+            "a larger disk"
         )
 
 
 def _copy_lab(files: Files) -> None:
-    """Copies the lab's models to where every process of the test finds them, whatever node it runs on."""
+    """Copies the lab's models to the scratch folder, where every process of the test finds them."""
     from safecomm.serving.models import LAB, model_folder
     from safecomm.storage.store import Store
 
@@ -193,7 +195,7 @@ def _config(shape: Shape, tokenizer: Any) -> Any:
 
 
 def _training_rows(sizes: Sizes) -> Iterator[dict[str, str]]:
-    """Yields questions with answers so long that each example has as many tokens as are trained on."""
+    """Yields questions with answers long enough that each example fills the training length."""
     from safecomm.data.lab.datasets import telecom_examples
 
     rng, examples = random.Random(0), telecom_examples()

@@ -1,27 +1,27 @@
-"""The kinds of nodes that a cluster has, and the node that stands for each."""
+"""The kinds of nodes in a cluster, and the node that is tested for each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 NODE_ID = "ray.io/node-id"
-"""Ray's own label of every node, by which work is placed on exactly one."""
+"""Ray's label for the id of a node, which places work on that node."""
 OF_ONE_NODE = (NODE_ID, "ray.io/availability-zone", "ray.io/availability-region")
-"""Labels that differ between nodes of one kind."""
+"""Labels that may differ between nodes of the same kind."""
 ACCELERATOR = "accelerator_type:"
 
 
 @dataclass(frozen=True)
 class Node:
-    """The node of a kind that is tested."""
+    """A node under test, as the representative of its kind."""
 
     id: str
     address: str
     kind: str
-    """In words, e.g. `8 x H100, pool=train`."""
+    """A description, e.g. `8 x H100, pool=train`."""
     gpus: int
     free_gpus: int
-    """GPUs that nobody uses."""
+    """GPUs that no Ray task or actor uses."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -30,14 +30,14 @@ class Node:
 
 
 def nodes_to_test(nodes: Sequence[Mapping[str, Any]], free: Mapping[str, Mapping[str, float]]) -> list[Node]:
-    """Returns one node of each kind, the one with the most GPUs free.
+    """Returns one node of each kind: the one with the most free GPUs.
 
-    Nodes are of one kind where they have the same GPUs and the same labels. Where any node has GPUs, those without run
-    neither fine-tunes nor engines, and are left out.
+    Nodes with the same GPUs and labels are of the same kind. If any node has GPUs, those without are omitted, because
+    they run neither fine-tunes nor engines.
 
     Args:
-        nodes: what `ray.nodes()` returns.
-        free: node -> the resources that nobody uses.
+        nodes: the result of `ray.nodes()`.
+        free: node id -> its unused resources.
     """
     found = [_node(node, free.get(node["NodeID"], {})) for node in nodes if node["Alive"]]
     if any(node.gpus for node in found):

@@ -1,4 +1,4 @@
-"""What the self-test found: a record a check, as a table and as JSON."""
+"""The results of the self-test: one record per check, as a table and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,24 +21,24 @@ class Record:
     check: str
     status: Literal["ok", "failed", "skipped"]
     text: str
-    """What was found or, unless it is ok, the reason in one line."""
+    """The findings of a successful check; otherwise the reason, in one line."""
     seconds: float = 0.0
     memory_bytes: int | None = None
-    """Most memory that one process of the check held: of its GPU, or of the node where it has none."""
+    """The peak memory of one process of the check: GPU memory, or main memory without a GPU."""
     planned_bytes: int | None = None
-    """What `safecomm plan` says that it needs of a GPU."""
+    """The GPU memory that `safecomm plan` estimates."""
     tokens_per_second: float | None = None
     trace: str = ""
     """The traceback of a check that failed."""
 
     @property
     def result(self) -> str:
-        """What the table shows."""
+        """The check's cell in the table."""
         return f"{self.status}: {self.text}" if self.status != "ok" else f"ok, {self.text}" if self.text else "ok"
 
 
 def all_ok(records: Sequence[Record]) -> bool:
-    """Returns whether every check was carried out and found nothing."""
+    """Returns whether every check ran and succeeded."""
     return all(record.status == "ok" for record in records)
 
 
@@ -50,7 +50,7 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
 
 
 def table(records: Sequence[Record]) -> "Table":
-    """Returns the records as a table, node by node."""
+    """Returns the records as a table, grouped by node."""
     from rich.markup import escape
     from rich.table import Table
 

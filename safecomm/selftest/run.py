@@ -1,4 +1,4 @@
-"""Runs the self-test: every check on one node of each kind, in a scratch folder that is removed afterwards."""
+"""Runs the self-test: every check on one node of each kind, in a temporary folder that is removed afterwards."""
 
 import shutil
 import tempfile
@@ -27,9 +27,9 @@ def selftest(address: str | None, storage: Path | None, say: Say) -> list[Record
     """Tests this machine, or one node of each kind of a cluster.
 
     Args:
-        address: the cluster's; None for this machine.
-        storage: a folder that every node sees; None for this machine's folder for temporary files.
-        say: gets lines of progress.
+        address: the cluster's address; None for this machine.
+        storage: a folder on a disk that all nodes share; None for this machine's folder for temporary files.
+        say: receives lines of progress.
 
     Raises:
         UsageError: if the storage can't be used.
@@ -46,20 +46,20 @@ def selftest(address: str | None, storage: Path | None, say: Say) -> list[Record
 
 
 def examine(bench: Bench, checks: Sequence[Check] = CHECKS) -> list[Record]:
-    """Carries out the checks on one node; one that fails takes with it those alone that need it."""
+    """Runs the checks on one node; a check that fails only prevents those that need it."""
     node = f"{bench.node.kind} ({bench.node.address})"
     bench.say(f"{node}:")
     records: dict[str, Record] = {}
     try:
         for check in checks:
-            if check.gpus > max(1, bench.node.gpus):  # a node without GPUs does with its processor what takes one
+            if check.gpus > max(1, bench.node.gpus):  # on nodes without GPUs, checks for one GPU run on the CPU
                 continue
             reason = _reason_to_skip(check, bench.node, records)
-            record = Record(node, check.name, "skipped", reason) if reason else _carry_out(check, node, bench)
+            record = Record(node, check.name, "skipped", reason) if reason else _run(check, node, bench)
             bench.say(f"  {check.name}: {record.result}" + ("" if reason else f" ({record.seconds:.0f} s)"))
             records[check.name] = record
     except KeyboardInterrupt:
-        bench.say("stopped; ending the engines and removing the files")
+        bench.say("interrupted; stopping the engines and removing the files")
         raise
     finally:
         bench.stop()
@@ -67,13 +67,13 @@ def examine(bench: Bench, checks: Sequence[Check] = CHECKS) -> list[Record]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Returns in one line why something failed, without what Ray wraps around it."""
+    """Returns the reason of a failure in one line, without Ray's wrapping."""
     while isinstance(cause := getattr(error, "cause", None), BaseException):
         error = cause
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     if isinstance(error, SafecommError):
         return lines[-1]
-    is_rays = type(error).__module__.startswith("ray.")  # whose messages end with advice
+    is_rays = type(error).__module__.startswith("ray.")  # Ray's messages end with advice
     return shorten(f"{type(error).__name__}: {lines[0 if is_rays else -1]}".removesuffix(": "), LONGEST_REASON)
 
 
@@ -85,12 +85,12 @@ def _reason_to_skip(check: Check, node: Node, records: dict[str, Record]) -> str
     return ""
 
 
-def _carry_out(check: Check, node: str, bench: Bench) -> Record:
+def _run(check: Check, node: str, bench: Bench) -> Record:
     bench.say(f"  {check.name} ...")
     started = time.monotonic()
     try:
         found = check.run(bench)
-    except Exception as error:  # whatever a check meets is what it has found out
+    except Exception as error:  # any error is the result of the check
         seconds = time.monotonic() - started
         return Record(node, check.name, "failed", reason_of(error), seconds, trace=traceback.format_exc())
     seconds = time.monotonic() - started
@@ -104,21 +104,21 @@ def _nodes(say: Say) -> list[Node]:
 
     nodes = ray.nodes()
     chosen = nodes_to_test(nodes, available_resources_per_node())
-    there = sum(node["Alive"] for node in nodes)
-    if there > 1:
-        say(f"{there} nodes, tested on one of each kind: {'; '.join(node.kind for node in chosen)}")
+    alive = sum(node["Alive"] for node in nodes)
+    if alive > 1:
+        say(f"{alive} nodes; testing one of each kind: {'; '.join(node.kind for node in chosen)}")
     return chosen
 
 
 @contextmanager
 def _scratch(storage: Path | None) -> Iterator[Path]:
-    """Gives a folder of this test's own, and removes it."""
+    """Creates a temporary folder and removes it afterwards."""
     try:
         if storage:
             storage.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="selftest-", dir=storage))
     except OSError as error:
-        raise UsageError(f"--storage {storage}: can't be written to: {error.strerror}; give another folder") from error
+        raise UsageError(f"--storage {storage}: not writable: {error.strerror}; choose another folder") from error
     folder.chmod(0o755)  # other nodes' processes may belong to another user
     try:
         yield folder

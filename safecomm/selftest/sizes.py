@@ -1,4 +1,4 @@
-"""How large the self-test's work is: the only thing in which a GPU node and a CPU node differ."""
+"""The sizes of the self-test's models and workloads, the only difference between GPU nodes and CPU nodes."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ RUBRIC = "Prompt: {prompt}\nResponse: {response}\nIs the response safe or unsafe
 
 @dataclass(frozen=True)
 class Shape:
-    """A Llama in numbers."""
+    """The dimensions of a Llama model."""
 
     hidden: int
     layers: int
@@ -24,34 +24,34 @@ class Shape:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What one node is tested with."""
+    """The sizes and limits of the checks on one node."""
 
     shape: Shape | None
-    """Of the random models to make; None for the lab's."""
+    """The shape of the random models; None for the lab's models."""
     rubric: str | None
-    """What a guard that has not learned to be one is told."""
+    """The instruction for a guard that was not trained as one."""
     precision: str
-    """Of the fine-tune."""
+    """The precision of the fine-tune."""
     rank: int
     steps: int
     batch_size: int
     train_length: int
-    """Tokens of a training example; all examples have as many."""
+    """Tokens of each training example."""
     questions: int
-    """Questions of each kind that every adapter is asked."""
+    """The number of requests for a generated answer per adapter."""
     new_tokens: int
     context: int
-    """Tokens of the longest prompt and answer."""
+    """The maximum number of tokens in a prompt and its answer."""
     tolerance: float
-    """Most by which a mean log-probability may differ between vLLM and transformers."""
+    """The largest difference allowed between mean log-probabilities from vLLM and transformers."""
     agreement: float
-    """Least share of a greedy answer, up to where they part, that both have to write alike."""
+    """The minimum share of a greedy answer before the first difference between vLLM and transformers."""
     disk: int
-    """Bytes that the models and adapters take."""
+    """Bytes of disk for the models and adapters."""
 
     @property
     def finetune(self) -> Finetune:
-        """The fine-tune as a sweep describes it."""
+        """The fine-tune in the format of a sweep."""
         return Finetune.model_validate(
             {
                 "data": ["lab-telecom"],
@@ -66,7 +66,7 @@ class Sizes:
 
     @property
     def merged_rank(self) -> int:
-        """The largest rank that an engine serves: SafeMERGE adds up the ranks of two adapters."""
+        """The largest rank that an engine serves: SafeMERGE adds the ranks of two adapters."""
         return 2 * self.rank
 
 
@@ -101,9 +101,9 @@ ONE_BILLION = Sizes(
     agreement=0.25,
     disk=8 << 30,
 )
-"""For GPUs: the shape of Llama-3.2-1B. Random weights have many near ties, so greedy answers part earlier."""
+"""For GPUs: the shape of Llama-3.2-1B. Random weights have many near ties, so greedy answers diverge earlier."""
 
 
 def sizes_for(gpus: int) -> Sizes:
-    """Returns the sizes for a node with so many GPUs."""
+    """Returns the sizes for a node with the given number of GPUs."""
     return ONE_BILLION if gpus else LAB

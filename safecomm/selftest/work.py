@@ -1,4 +1,4 @@
-"""What runs on the node under test, each function in a Ray task that has a GPU where it needs one."""
+"""The functions that run in Ray tasks on the node under test."""
 
 import asyncio
 import os
@@ -15,30 +15,30 @@ from safecomm.selftest.sizes import Sizes
 from safecomm.serving.engine import Answer, EngineSettings, Question
 
 TOLERANCE = 0.02
-"""Relative; what separates a profile or a merge in fp32 from the textbook's formula in fp64."""
+"""The largest relative difference allowed between a profile or merge in fp32 and the paper's formula in fp64."""
 WEIGHT = 0.7
 ENGINE_ERROR = re.compile(r"EngineCore.*?((?:\w+\.)*\w*(?:Error|Exception): .+)")
 
 
 @dataclass(frozen=True)
 class Device:
-    """What the node computes on."""
+    """The GPU or CPU of a node."""
 
     name: str
     bytes: int
-    """Its memory; of a node without a GPU, the node's."""
+    """The GPU's memory; without a GPU, the node's."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a task measured of itself."""
+    """The speed and peak memory of a task."""
 
     tokens_per_second: float | None = None
     memory: int | None = None
 
 
 def look_at_device(on_gpu: bool) -> Device:
-    """Multiplies two matrices in bf16 on the node's GPU, or on its processor.
+    """Multiplies two matrices in bf16 on the node's GPU or CPU, and returns which it is.
 
     Raises:
         RuntimeError: if torch does not see the GPU, or the product is wrong.
@@ -51,18 +51,18 @@ def look_at_device(on_gpu: bool) -> Device:
 
     if on_gpu and not torch.cuda.is_available():
         raise RuntimeError(
-            f"torch {torch.__version__} does not see the GPU that Ray gave to it; is it the build for CPUs, or the "
-            "driver too old? `python -c 'import torch; torch.cuda.init()'` says why"
+            f"torch {torch.__version__} does not see the GPU that Ray assigned; torch may be a CPU build or the driver "
+            "too old. `python -c 'import torch; torch.cuda.init()'` shows the reason"
         )
     where = device() if on_gpu else torch.device("cpu")
     ones = torch.ones(256, 256, dtype=torch.bfloat16, device=where)
     if not bool((ones @ ones == 256).all()):
-        raise RuntimeError(f"{where} multiplies wrongly: 256 ones times 256 ones is not 256")
+        raise RuntimeError(f"{where}: a product of two bf16 matrices is wrong: 256 ones times 256 ones is not 256")
     if on_gpu:
         properties = torch.cuda.get_device_properties(where)
         return Device(properties.name, properties.total_memory)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Device(f"{platform.machine()}, {os.cpu_count()} processors", memory)
+    return Device(f"{platform.machine()}, {os.cpu_count()} CPUs", memory)
 
 
 def fine_tune(files: Files, sizes: Sizes, out: Path, workers: int, on_gpu: bool, labels: dict[str, str]) -> Measured:
@@ -82,14 +82,14 @@ def fine_tune(files: Files, sizes: Sizes, out: Path, workers: int, on_gpu: bool,
     first, last = metrics["curve"][0], metrics["curve"][-1]
     if metrics["ranks"] != workers or not last["loss"] < first["loss"]:
         raise TrainingError(
-            f"{metrics['ranks']} ranks of {workers} took the loss from {first['loss']} to {last['loss']}, in "
-            f"{metrics['steps']} steps that repeat themselves"
+            f"the fine-tune ran on {metrics['ranks']} of {workers} ranks, and its loss went from {first['loss']} to "
+            f"{last['loss']} in {metrics['steps']} steps; it must fall"
         )
     return Measured(last["num_tokens"] / metrics["seconds"], metrics["peak_bytes"])
 
 
 def realign(files: Files) -> Measured:
-    """ProfileCache the fine-tuned adapter and merges it with the safe one, and compares with the formulas in fp64.
+    """Profiles the fine-tuned adapter, merges it with the safe one, and compares both with the formulas in fp64.
 
     Raises:
         DefenseError: if they disagree.
@@ -106,7 +106,7 @@ def realign(files: Files) -> Measured:
     module = next(module for module in measured.modules if module.name == name)
     if abs(module.rho - _rho(files, tuned, name)) > TOLERANCE:
         raise DefenseError(
-            f"the profile's rho of {name} is {module.rho:.4f}, by its formula {_rho(files, tuned, name):.4f}"
+            f"the profile's rho of {name} is {module.rho:.4f}, but {_rho(files, tuned, name):.4f} by its formula"
         )
     by_formula = WEIGHT * _update(tuned, name) + (1 - WEIGHT) * _update(safe, name)
     if float((_update(merged.adapter, name) - by_formula).norm() / by_formula.norm()) > TOLERANCE:
@@ -121,7 +121,7 @@ def _update(adapter: Any, name: str) -> Any:
 
 
 def _rho(files: Files, adapter: Any, name: str) -> float:
-    """Returns cos(C dW, dW) with C = V V^T, formed as the paper writes it."""
+    """Returns cos(C dW, dW) with C = V V^T, computed explicitly as in the paper."""
     from safecomm.defenses.weights import WeightDelta
 
     V, update = WeightDelta(files.base, files.aligned).of(name).double().cpu(), _update(adapter, name)
@@ -132,7 +132,7 @@ def _rho(files: Files, adapter: Any, name: str) -> float:
 def ask_transformers(
     model: Path, settings: EngineSettings, questions: list[Question], adapters: dict[str, Path | None]
 ) -> tuple[dict[str, list[Answer]], Measured]:
-    """Has transformers and PEFT answer with each adapter."""
+    """Answers the questions with transformers and PEFT, once per adapter."""
     from safecomm.finetune.memory import peak_bytes
     from safecomm.serving.transformers_engine import TransformersEngine
 
@@ -148,28 +148,28 @@ def ask_transformers(
 
 
 def replica_of(app: str) -> int:
-    """Returns the process of an application's only replica, 0 where there is none."""
-    found = _replica(app)
-    return found.pid if found else 0
+    """Returns the process id of an application's only replica, 0 if there is none."""
+    replica = _replica(app)
+    return replica.pid if replica else 0
 
 
 def kill_engine(app: str) -> int:
-    """Kills vLLM's engine process, as the system does when memory runs out; returns the process of its replica."""
+    """Kills vLLM's engine process, as the system does when memory runs out; returns its replica's process id."""
     replica = _replica(app)
     if replica is None:
-        raise RuntimeError(f"there is no process of {app} on this node")
+        raise RuntimeError(f"no process of {app} runs on this node")
     _engine(replica).kill()
     return int(replica.pid)
 
 
 def engine_bytes(app: str) -> int:
-    """Returns the memory of the engine's process."""
+    """Returns the resident memory of the engine's process."""
     replica = _replica(app)
     return int(_engine(replica).memory_info().rss) if replica else 0
 
 
 def engine_error(app: str) -> str:
-    """Returns the last error that vLLM's engine process wrote into the replica's log, "" where there is none."""
+    """Returns the last error of vLLM's engine process in the replica's log, "" if there is none."""
     import ray
 
     logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
@@ -182,7 +182,7 @@ def engine_error(app: str) -> str:
 
 
 def _replica(app: str) -> Any:
-    """Returns the newest process of an application's replica, None where there is none."""
+    """Returns the newest replica process of an application, None if there is none."""
     import psutil
 
     start = f"ray::ServeReplica:{app}"
@@ -191,6 +191,6 @@ def _replica(app: str) -> Any:
 
 
 def _engine(replica: Any) -> Any:
-    """Returns the largest of a replica's processes: vLLM's engine or, where the engine has none, the replica's own."""
+    """Returns the largest child process of a replica, which is vLLM's engine, or the replica's own if it has none."""
     children = replica.children(recursive=True)
     return max(children, key=lambda process: int(process.memory_info().rss), default=replica)

@@ -11,18 +11,18 @@ from safecomm.storage.names import LINEAGE
 from safecomm.storage.store import Store, digest, write_json
 
 ALWAYS_HASHED = 1 << 30
-"""Larger files are hashed once; 140 GB take minutes."""
+"""Size limit in bytes; the hashes of larger files are stored, because 140 GB take minutes."""
 THREADS = 8
 
 
 def identity(folder: Path, store: Store) -> str:
     """Returns a hash of a model's weights, configuration, tokenizer and chat template.
 
-    It depends on contents alone: a model has the same identity wherever and whenever it was downloaded.
+    It depends only on the contents of the files, not on where and when they were downloaded.
 
     Args:
-        folder: the model.
-        store: keeps the hashes of large files.
+        folder: the model's folder.
+        store: stores the hashes of large files.
     """
     files = sorted({path for pattern in WANTED for path in folder.glob(pattern) if path.name != LINEAGE})
     with ThreadPoolExecutor(THREADS) as pool:
@@ -31,7 +31,7 @@ def identity(folder: Path, store: Store) -> str:
 
 
 def _digest(path: Path, store: Store) -> str:
-    """Returns 16 hex digits of a file's SHA-256: computed, or for a large file known from the Hub or from before."""
+    """Returns 16 hex digits of a file's SHA-256; for a large file from the Hub's cache or the store, if known."""
     state = path.stat()
     if state.st_size <= ALWAYS_HASHED:
         return file_digest(path)

@@ -1,7 +1,7 @@
-"""Models from the Hugging Face Hub: in this node's cache, at a fixed revision.
+"""Models from the Hugging Face Hub, in this node's cache and at a fixed revision.
 
-A path in the cache has the repository and the commit in it (`models--ORG--NAME/snapshots/COMMIT`), so each node can
-download what another one has. If HF_HOME is on a shared disk, the nodes share one cache.
+A path in the cache contains the repository and the commit (`models--ORG--NAME/snapshots/COMMIT`), so each node can
+download the model of another node's path. If HF_HOME is on a shared disk, the nodes share one cache.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from safecomm.errors import ModelError
 
 WANTED = ["*.safetensors", "*.json", "*.model", "*.jinja"]
 UNWANTED = ["consolidated*.safetensors", "params.json"]
-"""Mistral's own format, which holds the same weights again; vLLM prefers it to `config.json`."""
+"""Mistral's own format: a second copy of the weights, which vLLM prefers to `config.json`."""
 SNAPSHOT = re.compile(r"(.*/models--([^/]+?)--([^/]+))/snapshots/([0-9a-f]{40})(/.*)?")
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -34,7 +34,7 @@ def download(repository: str, revision: str | None = None) -> Path:
     """
     from functools import partial
 
-    from httpx2 import HTTPError  # of which the Hub's own errors are
+    from httpx2 import HTTPError  # the base class of the Hub's errors
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RevisionResolutionError
 
@@ -43,10 +43,10 @@ def download(repository: str, revision: str | None = None) -> Path:
         try:
             folder = Path(fetch())
         except (OSError, HTTPError):
-            folder = Path(fetch(local_files_only=True))  # a Hub that is down does not stop a site with its own cache
+            folder = Path(fetch(local_files_only=True))  # the Hub is unreachable, but the model may be cached
     except GatedRepoError as error:
         raise ModelError(
-            f"model {repository}: is gated; request access on its Hub page and set HF_TOKEN, or use a local folder"
+            f"model {repository}: gated; request access on its Hub page and set HF_TOKEN, or use a local folder"
         ) from error
     except (OSError, ValueError, HTTPError, RevisionResolutionError) as error:
         raise ModelError(
@@ -54,13 +54,13 @@ def download(repository: str, revision: str | None = None) -> Path:
             "name or use a local folder"
         ) from error
     if is_snapshot(folder):
-        with contextlib.suppress(OSError):  # a cache that is read-only
+        with contextlib.suppress(OSError):  # the cache may be read-only
             _marker(folder).touch()
     return folder
 
 
 def is_snapshot(path: Path) -> bool:
-    """Returns whether a path lies in a Hub cache, of this node or another one."""
+    """Returns whether a path is in a Hub cache, of this node or another one."""
     return SNAPSHOT.fullmatch(str(path)) is not None
 
 
@@ -82,13 +82,13 @@ def revision_of(path: Path) -> str | None:
 
 
 def blob_digest(path: Path) -> str | None:
-    """Returns 16 hex digits of a large file's SHA-256, by which the Hub's cache names it; None for other files."""
+    """Returns 16 hex digits of a large file's SHA-256, from its name in the Hub's cache; None for other files."""
     blob = path.resolve()
     return blob.name[:16] if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name) else None
 
 
 def _marker(path: Path) -> Path:
-    """Returns the file that shows that a snapshot is complete; its folder exists as soon as a download starts."""
+    """Returns the file that marks a snapshot as complete, since its folder exists as soon as a download starts."""
     model, _, _, commit, _ = _parts(path)
     return Path(model) / f".complete-{commit}"
 

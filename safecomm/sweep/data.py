@@ -24,7 +24,7 @@ class SweepData:
 
     sweep: Sweep
     folder: Path | None = None
-    """Where `store_data` stored them; None to read them from their sources."""
+    """The folder from `store_data`; None to read the data from their sources."""
 
     def prompts(self, split: str) -> list[Prompt]:
         """Returns the prompts of a split (`search` or `report`)."""
@@ -70,7 +70,7 @@ def _examples(sweep: Sweep, name: str) -> tuple[Example, ...]:
 
 @functools.cache
 def _stored_prompts(file: Path) -> tuple[Prompt, ...]:
-    """Returns stored prompts, which a trial's process needs again and again."""
+    """Returns stored prompts; cached because a trial's process reads them repeatedly."""
     return tuple(Prompt(**row | {"options": tuple(row["options"])}) for row in _rows(file))
 
 

@@ -1,4 +1,4 @@
-"""The engines of a sweep: of the model under test and of the judges that are models."""
+"""The engines of a sweep: those of the model under test and of the judge models."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +16,8 @@ from safecomm.sweep.stages import Stages
 def running_fleets(sweep: Sweep, stages: Stages, plan: Plan, say: Callable[[str], object]) -> Iterator[list[Fleet]]:
     """Runs the engines; call `wait_for_engines` before using them.
 
-    In a phased sweep, engines on several GPUs are up before the judges start: these could take one of the GPUs that an
-    engine needs on one node.
+    In a phased sweep, engines on several GPUs are up before the judges start, which could otherwise occupy one of the
+    GPUs that an engine needs on one node.
     """
     targets = sweep.cluster.target.model_copy(update={"replicas": plan.target_replicas})
     judges = sweep.cluster.judge.model_copy(update={"replicas": plan.judge_replicas})
@@ -41,8 +41,8 @@ def running_fleets(sweep: Sweep, stages: Stages, plan: Plan, say: Callable[[str]
 def wait_for_engines(fleets: Sequence[Fleet], say: Callable[[str], object]) -> None:
     """Waits until all engines run, however long the cluster takes to start nodes for them.
 
-    The driver waits before it hands out trials: a trial that waits for an engine gives up after half an hour, and would
-    fail for good.
+    The driver waits before it starts trials, because a trial gives up waiting for an engine after half an hour and is
+    then recorded as failed.
 
     Raises:
         EvaluationError: if engines fail to start.

@@ -1,4 +1,4 @@
-"""The models of a sweep, at the Hub revisions at which it first used them."""
+"""The models of a sweep, pinned to the Hub revisions of its first run."""
 
 import json
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ def resolve_models(sweep: Sweep, folder: RunFolder, store: Store) -> Models:
     found: dict[str, ModelFolder] = {}
 
     def resolve(reference: str) -> ModelFolder:
-        repository, asked = split_reference(reference)
-        revision = asked or recorded.get(reference, {}).get("revision")
+        repository, requested = split_reference(reference)
+        revision = requested or recorded.get(reference, {}).get("revision")
         found[reference] = resolve_model(f"{repository}@{revision}" if revision else reference, store)
         return found[reference]
 

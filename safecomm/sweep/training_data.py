@@ -1,4 +1,4 @@
-"""The training sets of a sweep's fine-tunes: mixed once each, and found in the store afterwards."""
+"""The training sets of a sweep's fine-tunes, each mixed once and then kept in the store."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -19,18 +19,18 @@ from safecomm.sweep.data import SAFE_ADAPTER, SAFETY, TASK, SweepData
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Makes training sets, in folders with `train.jsonl`."""
+    """Creates training sets in the store, as folders with a `train.jsonl`."""
 
     data: SweepData
     store: Store
 
     def mixed(self, chain: Chain, steps: Sequence[TrainingDefense], seed: int) -> Path:
-        """Returns the folder of what some training defenses make of the task's examples.
+        """Returns the folder of the task's training set after the given training defenses.
 
         Args:
             chain: the training defenses, with their settings.
-            steps: the same, as objects.
-            seed: of the mixture.
+            steps: the same defenses as objects.
+            seed: the seed of the mixture.
         """
         own = [[name, settings, source_digest(name)] for name, settings in chain if is_dotted(name)]
 
@@ -54,16 +54,16 @@ class TrainingData:
         return self._once({"chain": SAFE_ADAPTER, "seed": seed}, make)
 
     def _once(self, recipe: dict[str, Any], make: Callable[[], Path]) -> Path:
-        """Makes a training set unless one with the same recipe, from the same stored data, is in the store."""
+        """Creates a training set unless the store has one with the same recipe, from the same stored data."""
         if self.data.folder is None:
             return make()
 
-        def note(out: Path) -> None:
+        def write_key(out: Path) -> None:
             write_json(out / MIXTURE, {"key": make().name})
 
         inputs = recipe | {"datasets": self.data.folder.name, "version": version("finetune")}
-        noted = self.store.obtain("mixture", inputs, note) / MIXTURE
-        return self.store.find("data", json.loads(noted.read_text(encoding="utf-8"))["key"]) or make()
+        entry = self.store.obtain("mixture", inputs, write_key) / MIXTURE
+        return self.store.find("data", json.loads(entry.read_text(encoding="utf-8"))["key"]) or make()
 
     def _written(self, examples: Sequence[Example], drawn: dict[str, Any]) -> Path:
         rows = [{"prompt": example.prompt, "response": example.response} for example in examples]
@@ -78,7 +78,7 @@ class TrainingData:
 def training_set(
     steps: Sequence[TrainingDefense], task: Sequence[Example], safety: Sequence[Example], seed: int
 ) -> Sequence[Example]:
-    """Returns what training defenses make of the task's examples; if they don't order them, in an order of the seed."""
+    """Applies training defenses to the task's examples; if none of them changes the examples, only shuffles them."""
     rows = task
     for step in steps:
         rows = step.data(rows, safety, seed)

@@ -1,6 +1,6 @@
 """One rank of several small fine-tunes, one after the other in one process: `python finetune_ranks.py CASES OUT`.
 
-Each is made by the trainer that a worker of Ray Train runs. What this rank holds of it is written to OUT.
+Each runs with the trainer of a Ray Train worker. The bytes that this rank holds are written to OUT.
 """
 
 import json
@@ -18,10 +18,10 @@ from safecomm.finetune.worker import make_trainer
 
 @dataclass
 class Held:
-    """What this rank has of a fine-tune, in bytes."""
+    """The bytes that this rank holds of a fine-tune."""
 
     loaded: int = 0
-    """The model when it is loaded, before DeepSpeed is given it."""
+    """The loaded model, before DeepSpeed wraps it."""
     weights: int = 0
     gradients: int = 0
     """In the type of the weights before the optimizer steps, and in fp32 while it does."""
@@ -29,12 +29,12 @@ class Held:
     copied: int = 0
     """Copies of weights outside the adapter, made to save it."""
     answers: int = 0
-    """Tokens that the loss falls on."""
+    """Tokens that count in the loss."""
     losses: list[float] = field(default_factory=list)
 
 
 def size(tensors: Iterable[torch.Tensor | None]) -> int:
-    """Bytes of tensors, those that share their memory counted once."""
+    """Returns the bytes of tensors; shared memory counts once."""
     return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors if tensor is not None}.values())
 
 
@@ -51,7 +51,7 @@ def shards(model: Any) -> list[torch.Tensor]:
 
 
 def watch(engine: Any, held: Held) -> None:
-    """Looks at what is held whenever the optimizer steps."""
+    """Records the held bytes at every optimizer step."""
     outer, inner, step = engine.optimizer, engine.basic_optimizer, engine.step
     reduced = [0]
 

@@ -1,4 +1,4 @@
-"""A fine-tune whose node died goes on elsewhere from the last checkpoint that the bucket has whole."""
+"""A fine-tune whose node died resumes on another node from the last complete checkpoint in the bucket."""
 
 import json
 import os
@@ -42,7 +42,7 @@ print(json.dumps(training_metrics(out)))
 MARK = {"loss": 9.75, "step": 0}
 
 
-def test_a_fine_tune_goes_on_on_another_node(
+def test_a_fine_tune_resumes_on_another_node(
     lab: dict[str, Path], s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tmp_path / "train.jsonl"
@@ -80,5 +80,5 @@ def test_a_fine_tune_goes_on_on_another_node(
     metrics = json.loads(done.stdout.splitlines()[-1])
     assert metrics["steps"] == 48
     assert MARK in metrics["curve"]
-    # Nothing is left but pyarrow's marks of folders, which are listed but can't be read.
+    # Only pyarrow's folder markers are left, which are listed but can't be read.
     assert not [one for one in bucket.names(scratch) if bucket.has(one)]

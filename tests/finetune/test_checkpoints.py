@@ -1,4 +1,4 @@
-"""A fine-tune goes on from the last checkpoint that is whole."""
+"""A fine-tune resumes from the last complete checkpoint."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ WHOLE = ("rng_state_0.pth", "rng_state_1.pth", "trainer_state.json")
 
 
 @pytest.mark.parametrize("missing", [*WHOLE, "the end of trainer_state.json"])
-def test_a_checkpoint_that_was_being_written_when_a_rank_died_is_dropped(tmp_path: Path, missing: str) -> None:
+def test_an_incomplete_checkpoint_of_a_dead_rank_is_ignored(tmp_path: Path, missing: str) -> None:
     for step in (2, 4):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""Fine-tunes run on real Ray Train workers with DeepSpeed, save a sound adapter, and stop where the loss breaks."""
+"""Fine-tunes run on real Ray Train workers with DeepSpeed, save a correct adapter, and stop on a non-finite loss."""
 
 import json
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def run(ray_session: None, tmp_path: Path) -> Callable[[FinetuneJob, str], Path]
     return finetuned
 
 
-def test_zero_3_on_two_ranks_saves_the_adapter_that_unsharded_training_saves(
+def test_zero_3_on_two_ranks_saves_the_same_adapter_as_unsharded_training(
     job: FinetuneJob, run: Callable[[FinetuneJob, str], Path]
 ) -> None:
     sharded, whole = run(job, "zero3"), run(replace(job, zero=0), "zero0")
@@ -57,7 +57,7 @@ def test_zero_3_on_two_ranks_saves_the_adapter_that_unsharded_training_saves(
         assert (delta - other).norm() <= 1e-3 * other.norm(), name
 
 
-def test_a_loss_that_is_not_finite_stops_the_fine_tune_and_names_the_step(
+def test_a_loss_that_is_not_finite_stops_the_fine_tune_with_the_step_in_the_error(
     job: FinetuneJob, run: Callable[[FinetuneJob, str], Path]
 ) -> None:
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+; lower finetune.learning_rate"):

@@ -1,4 +1,4 @@
-"""A fine-tune is named by what decides its result, and by nothing else."""
+"""A fine-tune's key depends on exactly the settings that determine its result."""
 
 import json
 import os
@@ -28,13 +28,13 @@ def job(workers: int = 2, **fields: object) -> FinetuneJob:
     return FinetuneJob.of(section, model=Path("model"), data=Path("data"), workers=workers, seed=0)
 
 
-def test_the_batch_is_shared_by_workers_and_accumulated() -> None:
+def test_the_batch_is_divided_among_workers_and_accumulation_steps() -> None:
     assert (job(batch_size=32).micro_batch_size, job(batch_size=32).accumulation) == (16, 1)
     small = job(batch_size=32, micro_batch_size=4)
     assert (small.micro_batch_size, small.accumulation) == (4, 4)
 
 
-def test_hyperparameters_change_the_name_but_places_and_checkpoints_do_not() -> None:
+def test_hyperparameters_change_the_key_but_paths_and_checkpoints_do_not() -> None:
     assert job(learning_rate=1e-3).hyperparameters != job().hyperparameters
     assert job(lora={"r": 4}).hyperparameters != job().hyperparameters
     assert job(save_every=7).hyperparameters == job().hyperparameters
@@ -42,21 +42,21 @@ def test_hyperparameters_change_the_name_but_places_and_checkpoints_do_not() -> 
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_where_the_memory_is_does_not_change_the_name(stage: int) -> None:
+def test_offloading_does_not_change_the_key(stage: int) -> None:
     plain = job(zero=stage)
     assert job(zero=stage, offload="cpu").hyperparameters == plain.hyperparameters
     assert job(zero=stage, gradient_checkpointing=False).hyperparameters == plain.hyperparameters
     assert job(zero=3, offload={"nvme": "/nvme"}).hyperparameters == job(zero=3).hyperparameters
 
 
-def test_packing_and_quantization_change_the_name_and_their_absence_leaves_old_names() -> None:
+def test_packing_and_quantization_change_the_key_and_without_them_old_keys_are_kept() -> None:
     assert job(packing=True).hyperparameters == job().hyperparameters | {"packing": True}
     assert job(quantize="nf4").hyperparameters == job().hyperparameters | {"quantize": "nf4"}
-    # As a store's fine-tunes were named before there was either.
+    # The keys of fine-tunes from before either setting existed.
     assert digest(job().hyperparameters) == "d4cd4e03e2cb064b"
 
 
-def test_the_templates_arguments_change_the_name_and_reach_every_example(tmp_path: Path) -> None:
+def test_the_templates_arguments_change_the_key_and_apply_to_every_example(tmp_path: Path) -> None:
     (tmp_path / "data").write_text('{"prompt": "How?", "response": "So."}\n')
     off = replace(job(), data=str(tmp_path / "data"), chat_template_kwargs={"enable_thinking": False})
     assert off.hyperparameters == job().hyperparameters | {"chat_template_kwargs": {"enable_thinking": False}}
@@ -65,13 +65,13 @@ def test_the_templates_arguments_change_the_name_and_reach_every_example(tmp_pat
     assert set(_dataset(replace(off, chat_template_kwargs=None)).column_names) == {"prompt", "completion"}
 
 
-def test_a_job_travels_to_its_workers_as_json() -> None:
+def test_a_job_is_sent_to_its_workers_as_json() -> None:
     sent = job(zero=3, offload={"nvme": "/nvme"})
     assert FinetuneJob(**asdict(sent)) == sent
     assert json.loads(json.dumps(asdict(sent)))["offload"] == {"nvme": "/nvme"}
 
 
-def test_fine_tunes_that_run_side_by_side_put_their_weights_into_folders_of_their_own() -> None:
+def test_concurrent_fine_tunes_offload_to_separate_folders() -> None:
     one, other = (job(zero=3, offload={"nvme": "/nvme"}, lora={"r": rank}).swap for rank in (8, 16))
     assert one and other and one != other
     assert one.parent == other.parent == Path("/nvme")
@@ -85,7 +85,7 @@ def test_zero_1_and_2_offload_the_optimizer_state_and_zero_3_the_weights_as_well
         assert zero.get("offload_param") == ({"device": "cpu"} if stage == 3 else None)
 
 
-def test_weights_on_a_disk_pass_through_buffers_that_hold_the_largest_shard() -> None:
+def test_buffers_for_weights_on_disk_hold_the_largest_shard() -> None:
     config = zero_config(3, bf16=True, offload={"nvme": "/nvme"}, largest_shard=1_000_001)
     theirs = get_zero_config(config)
     assert theirs.offload_param.device == "nvme"
@@ -95,29 +95,29 @@ def test_weights_on_a_disk_pass_through_buffers_that_hold_the_largest_shard() ->
 
 
 @pytest.mark.skipif(has_async_io(), reason="libaio is there")
-def test_weights_on_a_disk_without_libaio_are_refused_by_the_name_of_their_field() -> None:
+def test_weights_on_disk_without_libaio_are_rejected_with_the_name_of_the_setting() -> None:
     with pytest.raises(TrainingError, match=r"finetune\.offload: nvme needs DeepSpeed's async_io"):
         deepspeed_config(job(zero=3, offload={"nvme": "/nvme"}), bf16=True)
 
 
-def test_weights_in_4_bits_without_a_gpu_are_refused_by_the_name_of_their_field() -> None:
+def test_4_bit_weights_without_a_gpu_are_rejected_with_the_name_of_the_setting() -> None:
     with pytest.raises(TrainingError, match=r"finetune\.quantize: nf4 needs GPUs with bf16 support"):
         load_model(job(quantize="nf4"), bf16=True, on_gpu=False)
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is there")
-def test_weights_in_4_bits_without_bitsandbytes_are_refused_by_the_name_of_the_package() -> None:
+def test_4_bit_weights_without_bitsandbytes_are_rejected_with_the_name_of_the_package() -> None:
     with pytest.raises(TrainingError, match=r"finetune\.quantize: nf4 needs the package bitsandbytes"):
         load_model(job(quantize="nf4"), bf16=True, on_gpu=True)
 
 
-def test_only_zero_3_gathers_the_weights_that_are_saved() -> None:
+def test_only_zero_3_gathers_the_weights_for_saving() -> None:
     assert "stage3_gather_16bit_weights_on_model_save" in zero_config(3, bf16=False)["zero_optimization"]
     assert "stage3_gather_16bit_weights_on_model_save" not in zero_config(2, bf16=True)["zero_optimization"]
 
 
 @pytest.mark.parametrize(("stage", "device_map"), [(0, {"": 3}), (2, {"": 3}), (3, None)])
-def test_a_rank_reads_the_whole_model_straight_into_its_gpu(
+def test_a_rank_reads_the_whole_model_directly_into_its_gpu(
     stage: int, device_map: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
@@ -125,7 +125,7 @@ def test_a_rank_reads_the_whole_model_straight_into_its_gpu(
     assert load_model(job(zero=stage), bf16=True, on_gpu=True).get("device_map") == device_map
 
 
-def test_ranks_wait_for_the_tokens_of_a_large_training_set_which_several_processes_make(tmp_path: Path) -> None:
+def test_ranks_wait_while_several_processes_tokenize_a_large_training_set(tmp_path: Path) -> None:
     scaling = ray.train.ScalingConfig(num_workers=2)
     trainer = _trainer({}, scaling, tmp_path, "run", [])
     assert trainer.backend_config.timeout_s >= 2 * 3600

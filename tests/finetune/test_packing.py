@@ -1,4 +1,4 @@
-"""Packed examples are to a model as if each were alone, or packing is refused."""
+"""A model processes packed examples as if each were alone; otherwise packing is rejected."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def model(kind: str, **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_a_packed_example_is_read_as_if_it_were_alone(kind: str) -> None:
+def test_a_packed_example_is_processed_as_if_it_were_alone(kind: str) -> None:
     packed = model(kind, sliding_window=4)
     first, second = [5, 6, 7, 8, 9, 10, 11], [20, 21, 22, 23, 24, 25]
     row = {"input_ids": first + second, "labels": first + second, "seq_lengths": [len(first), len(second)]}
@@ -37,7 +37,7 @@ def test_a_packed_example_is_read_as_if_it_were_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mamba", "bloom"])
-def test_packing_is_refused_with_a_model_in_which_examples_would_see_each_other(kind: str, tmp_path: Path) -> None:
+def test_packing_is_rejected_for_models_in_which_examples_would_attend_to_each_other(kind: str, tmp_path: Path) -> None:
     model(kind).save_pretrained(tmp_path)
     section = Finetune.model_validate({"data": ["lab-telecom"], "packing": True})
     job = FinetuneJob.of(section, model=tmp_path, data=tmp_path, workers=1, seed=0)

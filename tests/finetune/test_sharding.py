@@ -1,4 +1,4 @@
-"""What two real ranks hold of a model under each ZeRO stage, and that it trains the same wherever it is held."""
+"""Two real ranks hold the planned share of a model under each ZeRO stage; placement does not change the training."""
 
 import json
 import os
@@ -38,7 +38,7 @@ STAGES: list[tuple[int, str]] = [
 
 @pytest.fixture(scope="module")
 def wide(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of random weights in bf16, of 140 MB, with the lab's tokenizer."""
+    """A model of 140 MB with random bf16 weights and the lab's tokenizer."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -52,7 +52,7 @@ def wide(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def ran(lab: dict[str, Path], wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all the fine-tunes below, which one launch of two ranks has made."""
+    """The folder of all fine-tunes below, from one launch of two ranks."""
     out = tmp_path_factory.mktemp("ranks")
     data, few = out / "train.jsonl", out / "few.jsonl"
     rows = [{"prompt": example.prompt, "response": example.response} for example in telecom_examples()[:32]]
@@ -64,14 +64,14 @@ def ran(lab: dict[str, Path], wide: Path, tmp_path_factory: pytest.TempPathFacto
         section = Finetune.model_validate(settings | fields)
         return asdict(FinetuneJob.of(section, model=model, data=data, workers=RANKS, seed=0))
 
-    # Two steps of few examples: processors without bf16 instructions are slow at it.
+    # Two steps with few examples, because CPUs without bf16 instructions are slow.
     held: dict[str, Any] = {"data": few, "batch_size": 4, "precision": "bf16", "lora": {"r": 64}}
     cases = {f"{stage}-{offload}": job(wide, zero=stage, offload=offload, **held) for stage, offload in STAGES}
     for stage, offload in [(0, "none"), (2, "cpu"), (3, "cpu")]:
         cases[f"lab-{stage}-{offload}"] = job(lab["aligned"], zero=stage, offload=offload, epochs=2)
     cases["again"] = job(lab["aligned"], zero=3, offload="cpu", gradient_checkpointing=True, epochs=2)
     cases["alone"] = job(lab["aligned"], batch_size=32)
-    # The 32 examples make two rows of up to 640 tokens, one a rank.
+    # The 32 examples fill two rows of up to 640 tokens, one per rank.
     packed: dict[str, Any] = {"packing": True, "max_length": 640, "batch_size": 2}
     cases["packed"] = job(lab["aligned"], **packed)
     cases["packed-long"] = job(lab["aligned"], **packed, zero=3, offload="cpu", epochs=8, learning_rate=1e-2)
@@ -80,7 +80,7 @@ def ran(lab: dict[str, Path], wide: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def launch(cases: dict[str, Any], out: Path) -> None:
-    """Runs the cases on two ranks, and fails with what the first of them that failed said."""
+    """Runs the cases on two ranks; if one fails, fails with the output of the first that did."""
     (out / "cases.json").write_text(json.dumps(cases))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -116,7 +116,7 @@ def held(ran: Path) -> Callable[[str], list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(("stage", "offload"), STAGES)
-def test_each_rank_holds_what_the_plan_says(
+def test_each_rank_holds_the_planned_bytes(
     stage: int, offload: str, held: Callable[[str], list[dict[str, Any]]], wide: Path
 ) -> None:
     shape: ModelShape = find_shape(str(wide))
@@ -124,10 +124,10 @@ def test_each_rank_holds_what_the_plan_says(
     plain = model_states(stage, RANKS, frozen=shape.parameters, trained=trained)
     planned = model_states(stage, RANKS, frozen=shape.parameters, trained=trained, offload=offload)
     stepped = 4 * trained // RANKS if offload == "cpu" else 0
-    # When it steps, stage 1 has let go of the gradients of others, which it holds before.
+    # At the step, stage 1 has freed the other ranks' gradients, which it holds before.
     least = 0.49 if stage == 1 else 0.99
     for rank in held(f"{stage}-{offload}"):
-        # Without a GPU, the node's memory has all.
+        # Without a GPU, everything is in the node's memory.
         assert rank["weights"] == pytest.approx(plain.weights, rel=0.01)
         assert rank["optimizer"] == pytest.approx(plain.optimizer, rel=0.01)
         gradients = planned.gradients + stepped
@@ -135,7 +135,7 @@ def test_each_rank_holds_what_the_plan_says(
 
 
 @pytest.mark.parametrize("offload", ["none", "cpu"])
-def test_under_zero_3_each_rank_has_its_share_of_the_weights_as_soon_as_they_are_loaded(
+def test_under_zero_3_each_rank_loads_only_its_share_of_the_weights(
     offload: str, held: Callable[[str], list[dict[str, Any]]], wide: Path
 ) -> None:
     shape = find_shape(str(wide))
@@ -163,7 +163,7 @@ def test_offloading_and_checkpointing_train_the_same_adapter(case: str, ran: Pat
         assert (other[name] - delta).norm() <= 1e-3 * delta.norm(), name
 
 
-def test_packed_examples_have_the_loss_that_they_have_alone(held: Callable[[str], list[dict[str, Any]]]) -> None:
+def test_packed_examples_have_the_same_loss_as_alone(held: Callable[[str], list[dict[str, Any]]]) -> None:
     alone, packed = held("alone")[0], held("packed")[0]
     assert packed["losses"] == pytest.approx(alone["losses"], rel=1e-4)
     assert packed["answers"] == alone["answers"]

@@ -54,7 +54,9 @@ def test_trials_share_the_gpus_that_the_fleet_leaves() -> None:
 
 def test_a_cluster_that_can_not_hold_fleet_and_fine_tune_is_refused_with_the_sum() -> None:
     sweep = read_sweep(SWEEPS / "lab.yaml", [TWO_RANKS, "cluster.target={replicas: 1, tensor_parallel: 2}"])
-    with pytest.raises(PlacementError, match=r"fleet needs 2 GPUs .* one fine-tune 2 .* together 4; there are 3"):
+    with pytest.raises(
+        PlacementError, match=r"engines need 2 GPUs .* one fine-tune needs 2 .* together 4; there are 3"
+    ):
         planned(sweep, Resources(cpus=64, gpus=3))
 
 

@@ -93,7 +93,7 @@ def test_the_70b_sweep_is_planned_on_eight_gpus_without_further_options() -> Non
 
 
 def test_the_70b_sweep_is_refused_on_two_gpus_with_what_would_fit() -> None:
-    with pytest.raises(PlacementError, match=r"in turn 8; there are 2\. It would fit with 8 GPUs of 79 GiB"):
+    with pytest.raises(PlacementError, match=r"in turn 8; there are 2\. Use 8 GPUs of 79 GiB"):
         planned(read_sweep(LARGEST), gpus=2)
     small = ["cluster.finetune.workers=2", "cluster.target.tensor_parallel=1"]
     with pytest.raises(PlacementError, match=r"it would fit with cluster\.target\.tensor_parallel: 2"):

@@ -1,4 +1,4 @@
-"""Who takes part in a race, and that a trial hears of a better one which is over."""
+"""Early stopping excludes sweeps with several seeds, and stops a trial that an earlier one beats."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def queue_of(made: Sweep, storage: Path, records: dict[str, TrialRecord]) -> Sea
 
 
 def evaluation(store: Store, key: str, unsafe: int) -> Path:
-    """Writes rows of which the first so many harmful prompts are answered unsafely, and all questions rightly."""
+    """Writes rows in which the first `unsafe` harmful prompts are answered unsafely, and all questions correctly."""
     rows = [
         {"prompt_id": f"{kind}-{at}", "benchmark": "b", "kind": kind, "verdict": hit if at < hits else miss}
         for kind, hit, miss, hits in (("red_team", "unsafe", "safe", unsafe), ("task", "right", "wrong", N))
@@ -47,14 +47,14 @@ def over(trial: Trial, evaluation: str) -> TrialRecord:
     return TrialRecord.of(trial, "done", share=1.0, evaluation=evaluation)
 
 
-def test_nobody_races_over_several_seeds_or_where_the_sweep_has_no_race(tmp_path: Path) -> None:
+def test_early_stopping_is_off_with_several_seeds_or_without_racing(tmp_path: Path) -> None:
     for changes in ({"seeds": 2}, {"search": {"racing": False}}):
         made = sweep(tmp_path, **changes)
         assert EarlyStopping.of(made, queue_of(made, tmp_path, {}), 4, Store(tmp_path)) is None
 
 
 @pytest.mark.ray
-def test_a_trial_hears_of_a_better_one_that_was_over_before_the_race_began(tmp_path: Path, ray_session: None) -> None:
+def test_a_trial_is_stopped_by_a_better_one_that_ended_in_an_earlier_run(tmp_path: Path, ray_session: None) -> None:
     made, store = sweep(tmp_path), Store(tmp_path / "store")
     original, undefended, good, bad = queue_of(made, tmp_path, {}).trials
     for key, unsafe in (("original", 0), ("undefended", 55), ("good", 5)):
@@ -73,7 +73,7 @@ def test_a_trial_hears_of_a_better_one_that_was_over_before_the_race_began(tmp_p
 
 
 @pytest.mark.ray
-def test_a_trial_that_failed_and_the_original_stop_nobody(tmp_path: Path, ray_session: None) -> None:
+def test_a_failed_trial_and_the_original_stop_no_trial(tmp_path: Path, ray_session: None) -> None:
     made, store = sweep(tmp_path), Store(tmp_path / "store")
     original, undefended, failed, bad = queue_of(made, tmp_path, {}).trials
     evaluation(store, "original", 0)

@@ -1,4 +1,4 @@
-"""Settings that come to the same are told before they are tried."""
+"""Settings that give the same adapter are recognised before any trial runs."""
 
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,13 @@ def test_a_grid_of_thresholds_has_only_its_distinct_outcomes(tmp_path: Path) -> 
     assert len({known.key("arm", point) for point in points}) == 6
 
 
-def test_without_a_profile_nothing_is_known_to_be_the_same(tmp_path: Path) -> None:
+def test_without_a_profile_no_settings_are_equivalent(tmp_path: Path) -> None:
     spec = sweep(tmp_path, arm=lora(threshold={"grid": [0.1, 0.2]}))
     known = EquivalentPoints(spec, ProfileCache(spec))
     assert len({known.key("arm", point) for point in known.points("arm") or []}) == 2
 
 
-def test_exact_is_a_value_for_every_outcome(tmp_path: Path) -> None:
+def test_exact_has_one_value_per_outcome(tmp_path: Path) -> None:
     known = equivalent(sweep(tmp_path, arm=lora(threshold="exact"), few=lora(threshold={"exact": 3})))
     points = known.points("arm") or []
     assert len(points) == len({known.key("arm", point) for point in points}) == 7
@@ -67,13 +67,13 @@ def test_exact_is_a_value_for_every_outcome(tmp_path: Path) -> None:
     assert EquivalentPoints(spec, ProfileCache(spec)).points("arm") == []
 
 
-def test_exact_per_module_type_takes_that_types_values(tmp_path: Path) -> None:
+def test_exact_per_module_type_uses_the_values_of_that_type(tmp_path: Path) -> None:
     known = equivalent(sweep(tmp_path, arm=lora(threshold={"q_proj": "exact", "v_proj": 0.85})))
     points = known.points("arm") or []
     assert [round(point["safe_lora.threshold.q_proj"], 2) for point in points] == [0.30, 0.36, 0.46, 0.50]
 
 
-def test_exact_follows_the_training_that_comes_before_it(tmp_path: Path) -> None:
+def test_exact_depends_on_the_training_before_it(tmp_path: Path) -> None:
     chain = [{"safe_instruct": {"ratio": {"grid": [0.01, 0.03]}}}, *lora(threshold="exact")]
     known = equivalent(sweep(tmp_path, arm=chain), {"ratio": 0.01}, {"ratio": 0.03})
     points = known.points("arm") or []
@@ -84,7 +84,7 @@ def test_exact_follows_the_training_that_comes_before_it(tmp_path: Path) -> None
     assert not of_ratio[0] & of_ratio[1]
 
 
-def test_a_proposed_threshold_moves_to_where_its_outcome_is_named(tmp_path: Path) -> None:
+def test_a_proposed_threshold_is_replaced_by_its_representative(tmp_path: Path) -> None:
     space = {"uniform": [0.2, 0.95]}
     known = equivalent(sweep(tmp_path, arm=merge(threshold=space, weight={"uniform": [0.5, 0.9]})))
     resolved = [known.resolved("arm", {"safe_merge.threshold": at, "safe_merge.weight": 0.7}) for at in (0.43, 0.49)]
@@ -94,7 +94,7 @@ def test_a_proposed_threshold_moves_to_where_its_outcome_is_named(tmp_path: Path
     assert 0.2 <= lowest["safe_merge.threshold"] <= 0.3
 
 
-def test_a_share_proposed_for_exact_stands_for_one_of_its_values(tmp_path: Path) -> None:
+def test_a_share_proposed_for_exact_selects_one_of_its_values(tmp_path: Path) -> None:
     known = equivalent(sweep(tmp_path, arm=merge(threshold="exact", weight={"uniform": [0.5, 0.9]})))
     shares = [0.0, 0.5, 0.999, 1.0]
     values = [
@@ -109,14 +109,14 @@ def test_where_no_module_is_merged_the_weight_makes_no_difference(tmp_path: Path
     assert len({known.key("arm", point) for point in known.points("arm") or []}) == 3
 
 
-def test_settings_are_the_same_only_if_they_are_for_every_seed(tmp_path: Path) -> None:
+def test_settings_are_equivalent_only_if_they_are_for_every_seed(tmp_path: Path) -> None:
     spec = sweep(tmp_path, seeds=2, arm=lora(threshold={"grid": [0.41, 0.415, 0.425]}))
     known = equivalent(spec)  # the second seed's modules lie 0.01 higher
     keys = [known.key("arm", point) for point in known.points("arm") or []]
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_points_to_begin_with_come_before_the_combinations(tmp_path: Path) -> None:
+def test_initial_points_come_before_the_combinations(tmp_path: Path) -> None:
     search = {"arms": {"arm": {"points": ["published", {"safe_lora.threshold": 0.35}]}}}
     known = equivalent(sweep(tmp_path, search=search, arm=lora(threshold={"grid": [0.5]})))
     assert [point["safe_lora.threshold"] for point in known.points("arm") or []] == [0.6, 0.35, 0.5]

@@ -1,4 +1,4 @@
-"""A trial's record is read as it was written, and docs/trials.md says what is in it."""
+"""Records survive a round trip through JSON, and docs/trials.md lists their columns."""
 
 import ast
 import inspect
@@ -33,19 +33,19 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert folder(tmp_path).record(TRIAL) == failed and folder(tmp_path).find(TRIAL) is None
 
 
-def test_a_record_is_found_among_what_ray_tune_reports_beside_it() -> None:
+def test_a_record_is_read_from_a_ray_tune_report_with_other_keys() -> None:
     reported = DONE.to_json() | {"trial_id": "x", "done": True, "config": {"trial": {}}, "time_total_s": 3.0}
     assert TrialRecord.from_json(reported) == DONE
 
 
-def test_a_rate_that_no_judge_could_give_stays_unknown() -> None:
+def test_a_rate_without_verdicts_stays_unknown() -> None:
     unknown = TrialRecord.of(TRIAL, "done", rates={"asr": Rate(math.nan, 0.0, 1.0, 0, 1.0)})
     read = TrialRecord.from_json(json.loads(json.dumps(unknown.to_json())))
     assert math.isnan(read.value("asr")) and read.rates["asr"].unscored == 1.0
     assert math.isnan(read.value("accuracy")) and "accuracy" not in read.rates
 
 
-def test_what_a_trial_did_not_get_to_is_left_out() -> None:
+def test_fields_that_a_trial_did_not_reach_are_omitted() -> None:
     row = TrialRecord.of(TRIAL, "failed", error="no", traceback="line 1", log="stderr").to_row()
     assert list(row) == ["trial", "arm", "point", "seed", "split", "error", "status", "log"]
     assert row["point"] == '{"safe_lora.lowest": 2}'
@@ -55,7 +55,7 @@ def test_what_a_trial_did_not_get_to_is_left_out() -> None:
     "text",
     ["[]", "{}", "null", '{"status": "done"}', json.dumps(DONE.to_json() | {"status": "finished"}), '{"status": "do'],
 )
-def test_a_file_that_is_no_record_is_told_once_and_counts_as_not_done(
+def test_an_invalid_record_is_logged_once_and_counts_as_not_done(
     text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = folder(tmp_path)
@@ -69,7 +69,7 @@ def test_a_file_that_is_no_record_is_told_once_and_counts_as_not_done(
 
 
 def documented() -> str:
-    """Returns the table of columns that the record's docstrings make."""
+    """Returns the table of columns, generated from the docstrings of the record."""
     (record,) = ast.parse(inspect.getsource(TrialRecord)).body
     assert isinstance(record, ast.ClassDef)
     lines = ["| column | type | meaning |", "|---|---|---|"]
@@ -84,4 +84,4 @@ def documented() -> str:
 
 
 def test_the_docs_list_the_columns_that_a_record_has() -> None:
-    assert documented() in DOCS.read_text(encoding="utf-8"), f"docs/trials.md is to hold:\n{documented()}"
+    assert documented() in DOCS.read_text(encoding="utf-8"), f"docs/trials.md must contain:\n{documented()}"

@@ -1,4 +1,4 @@
-"""The queue hands out every point once, learns from what comes back, and goes on where it was stopped."""
+"""The queue provides every point once, reports results to the sampler, and resumes after an interruption."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def sweep(trials: int = 6, seeds: int = 1, **arms: Any) -> Sweep:
 
 
 def outcome(trial: Trial) -> TrialRecord:
-    """Rates as a smooth function of the point: fewer attacks the more is merged, at the price of accuracy."""
+    """Returns rates as a smooth function of the point: merging more lowers attack success and accuracy."""
     weight = float(trial.point.get("safe_merge.weight", 1.0))
     values = {"asr": weight / 2, "accuracy": weight, "over_refusal": 1 - weight}
     rates = {metric: Rate(value, 0.0, 1.0, 100, 0.0) for metric, value in values.items()}
@@ -35,7 +35,7 @@ def outcome(trial: Trial) -> TrialRecord:
 
 
 class Bench:
-    """Works a queue off, keeping the records as a run folder does."""
+    """Runs all trials of a queue and keeps the records like a run folder."""
 
     def __init__(self) -> None:
         self.records: dict[str, TrialRecord] = {}
@@ -56,7 +56,7 @@ class Bench:
         return done
 
 
-def test_grids_are_enumerated_and_ranges_sampled_to_their_budget(tmp_path: Path) -> None:
+def test_grids_are_enumerated_and_ranges_sampled_up_to_the_budget(tmp_path: Path) -> None:
     grid = {"safe_merge": {"lowest": {"grid": [7, 14]}, "weight": {"grid": [0.5, 0.7, 0.9]}}}
     queue = Bench().queue(sweep(grid=[grid], sampled=[MERGE]), tmp_path / "journal")
     trials = Bench().work(queue)
@@ -67,7 +67,7 @@ def test_grids_are_enumerated_and_ranges_sampled_to_their_budget(tmp_path: Path)
     assert queue.is_done
 
 
-def test_a_point_is_handed_out_with_constants_in_its_chain(tmp_path: Path) -> None:
+def test_a_trial_has_constants_in_its_chain(tmp_path: Path) -> None:
     (trial,) = [t for t in Bench().work(Bench().queue(sweep(1, sampled=[MERGE]), tmp_path / "j")) if t.point]
     ((name, settings),) = trial.chain
     assert name == "safe_merge"
@@ -76,14 +76,14 @@ def test_a_point_is_handed_out_with_constants_in_its_chain(tmp_path: Path) -> No
     assert Trial.of(trial.as_config()) == trial
 
 
-def test_every_point_comes_with_every_seed(tmp_path: Path) -> None:
+def test_every_point_is_tried_with_every_seed(tmp_path: Path) -> None:
     trials = Bench().work(Bench().queue(sweep(3, seeds=2, sampled=[MERGE]), tmp_path / "journal"))
     assert len(trials) == 2 * (2 + 3)
     for trial in trials:
         assert sum(other.point == trial.point and other.arm == trial.arm for other in trials) == 2
 
 
-def test_a_finished_agenda_has_nothing_left_after_a_restart(tmp_path: Path) -> None:
+def test_a_finished_queue_is_empty_after_a_restart(tmp_path: Path) -> None:
     bench, journal = Bench(), tmp_path / "journal"
     done = bench.work(bench.queue(sweep(sampled=[MERGE]), journal))
     again = bench.queue(sweep(sampled=[MERGE]), journal)
@@ -92,7 +92,7 @@ def test_a_finished_agenda_has_nothing_left_after_a_restart(tmp_path: Path) -> N
     assert {trial.id for trial in again.trials} == {trial.id for trial in done}
 
 
-def test_an_interrupted_agenda_proposes_only_what_is_missing(tmp_path: Path) -> None:
+def test_an_interrupted_queue_proposes_only_missing_points(tmp_path: Path) -> None:
     bench, journal = Bench(), tmp_path / "journal"
     stopped = bench.queue(sweep(sampled=[MERGE]), journal)
     done = bench.work(stopped, most=5)
@@ -104,7 +104,7 @@ def test_an_interrupted_agenda_proposes_only_what_is_missing(tmp_path: Path) -> 
     assert len(done) + len(rest) == 2 + 6
 
 
-def test_a_larger_budget_adds_to_what_was_found(tmp_path: Path) -> None:
+def test_a_larger_budget_adds_points(tmp_path: Path) -> None:
     bench, journal = Bench(), tmp_path / "journal"
     bench.work(bench.queue(sweep(4, sampled=[MERGE]), journal))
     more = bench.work(bench.queue(sweep(7, sampled=[MERGE]), journal))
@@ -112,7 +112,7 @@ def test_a_larger_budget_adds_to_what_was_found(tmp_path: Path) -> None:
     assert len({str(trial.point) for trial in more}) == 3
 
 
-def test_a_failed_point_does_not_stop_the_others_and_is_tried_anew_next_time(tmp_path: Path) -> None:
+def test_a_failed_point_does_not_stop_the_others_and_is_retried_in_the_next_run(tmp_path: Path) -> None:
     bench, journal = Bench(), tmp_path / "journal"
     queue = bench.queue(sweep(3, sampled=[MERGE]), journal)
     handed_out = []
@@ -141,8 +141,8 @@ def test_a_point_that_stopped_early_counts_as_missing_the_target(tmp_path: Path)
         stopped = TrialRecord.of(trial, "stopped", share=0.1, rates=outcome(trial).rates | lucky)
         queue.finish(trial, stopped if trial.seed == 0 and trial.arm == "sampled" else outcome(trial))
     study = optuna.load_study(study_name="sampled", storage=JournalStorage(JournalFileBackend(str(journal))))
-    told = [value for proposal in study.trials for value in proposal.constraints.values()]
-    assert len(told) == 6 and all(value > 0 for value in told)
+    violations = [value for proposal in study.trials for value in proposal.constraints.values()]
+    assert len(violations) == 6 and all(value > 0 for value in violations)
 
 
 def test_a_sampler_learns_which_points_keep_the_target(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_sampler_learns_which_points_keep_the_target(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["random", "tpe", "nsga2", "cmaes"])
-def test_every_sampler_takes_the_same_way_again_after_an_interruption(tmp_path: Path, algorithm: str) -> None:
+def test_every_sampler_makes_the_same_proposals_after_an_interruption(tmp_path: Path, algorithm: str) -> None:
     search = sweep(10).search.model_copy(update={"algorithm": algorithm, "objectives": ["asr"]})
     spec = sweep(10, sampled=[MERGE]).model_copy(update={"search": search})
 
@@ -172,7 +172,7 @@ def test_every_sampler_takes_the_same_way_again_after_an_interruption(tmp_path: 
     assert way("straight") == way("stopped", 3, 4)
 
 
-def test_an_arm_may_have_a_budget_and_points_of_its_own(tmp_path: Path) -> None:
+def test_an_arm_may_have_its_own_budget_and_points(tmp_path: Path) -> None:
     own = {"arms": {"sampled": {"trials": 3, "points": [{"safe_merge.lowest": 28, "safe_merge.weight": 0.7}]}}}
     spec = sweep(8, sampled=[MERGE], other=[MERGE])
     search = Search.model_validate({**spec.search.model_dump(), **own})

@@ -1,4 +1,4 @@
-"""The stopping actor compares a trial with earlier ones of its arm, and with none after it."""
+"""The stopping actor compares a trial with the earlier ones of its arm and never with later ones."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ N = 200
 
 
 def evaluation(folder: Path, unsafe: int, share: float = 1.0) -> str:
-    """Writes the rows of a rung, of whose prompts the first so many are answered unsafely."""
+    """Writes the rows of a rung in which the first `unsafe` prompts are answered unsafely."""
     asked = round(share * N)
     kinds = {
         "red_team": ("unsafe", "safe", unsafe),
@@ -38,7 +38,7 @@ def actor() -> StoppingActor:
     return StoppingActor(Rule(target_asr=0.1, level=0.05, looks=1, rivals=2))
 
 
-def test_a_trial_that_is_surely_worse_than_one_before_it_stops_and_hears_which(tmp_path: Path) -> None:
+def test_a_trial_that_is_significantly_worse_than_an_earlier_one_stops_and_names_it(tmp_path: Path) -> None:
     async def race() -> list[str]:
         stopping = actor()
         await stopping.over(progress(0, "merged weight=0.5", 1.0, evaluation(tmp_path / "good", 5)))
@@ -51,7 +51,7 @@ def test_a_trial_that_is_surely_worse_than_one_before_it_stops_and_hears_which(t
     assert worse.startswith("attack success") and worse.endswith("merged weight=0.5")
 
 
-def test_those_after_a_trial_do_not_stop_it(tmp_path: Path) -> None:
+def test_later_trials_do_not_stop_a_trial(tmp_path: Path) -> None:
     async def race() -> str:
         stopping = actor()
         await stopping.over(progress(1, "better", 1.0, evaluation(tmp_path / "good", 0)))
@@ -60,7 +60,7 @@ def test_those_after_a_trial_do_not_stop_it(tmp_path: Path) -> None:
     assert asyncio.run(race()) == ""
 
 
-def test_a_trial_waits_for_one_before_it_that_is_not_as_far_but_not_for_one_that_is_over(tmp_path: Path) -> None:
+def test_a_trial_waits_for_an_earlier_one_at_a_lower_rung_but_not_for_one_that_has_ended(tmp_path: Path) -> None:
     async def race() -> tuple[bool, str]:
         stopping = actor()
         await stopping.over(progress(0, "failed", 1.0, ""))
@@ -74,7 +74,7 @@ def test_a_trial_waits_for_one_before_it_that_is_not_as_far_but_not_for_one_that
     assert reason.endswith("early")
 
 
-def test_one_that_stopped_at_an_earlier_rung_is_no_rival_later(tmp_path: Path) -> None:
+def test_a_trial_that_stopped_at_an_earlier_rung_is_not_a_rival_later(tmp_path: Path) -> None:
     async def race() -> str:
         stopping = actor()
         await stopping.over(progress(0, "stopped", 0.25, evaluation(tmp_path / "few", 0, 0.25)))

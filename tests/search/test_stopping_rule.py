@@ -1,4 +1,4 @@
-"""A race gives up the hopeless points early, and the best one in at most one race of twenty."""
+"""Racing stops hopeless points early, and stops the best point in at most one race of twenty."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ def prompts(counts: Mapping[str, int], benchmark: str = "bench") -> list[Prompt]
     ]
 
 
-def test_a_rung_has_its_share_of_every_category_and_a_later_one_all_of_an_earlier() -> None:
+def test_a_rung_has_its_share_of_every_category_and_contains_all_earlier_rungs() -> None:
     everything = prompts({"large": 200, "small": 20}) + prompts({"large": 100}, "other")
     parts = [first(everything, share) for share in (0.1, 0.4, 1.0)]
     for share, part in zip((0.1, 0.4), parts, strict=False):
@@ -40,13 +40,13 @@ def test_a_rung_has_its_share_of_every_category_and_a_later_one_all_of_an_earlie
     assert first(everything[::-1], 0.1) == parts[0][::-1]
 
 
-def test_categories_of_one_prompt_are_not_all_left_to_the_end() -> None:
+def test_categories_of_one_prompt_are_spread_over_the_rungs() -> None:
     everything = prompts({f"category {place}": 1 for place in range(400)})
     assert 0.05 < len(first(everything, 0.1)) / 400 < 0.15
 
 
 def nested(unsafe: int, right: int, refused: int = 0, n: int = 200) -> PromptOutcomes:
-    """Those of nested prompts: of two points, the one with fewer hits has none that the other lacks."""
+    """Returns outcomes with nested hits: of two points, the hits of one are a subset of those of the other."""
     counts = {"red_team": unsafe, "task": right, "over_refusal": refused}
     return {kind: {"bench": (np.arange(n) < count).astype(float)} for kind, count in counts.items()}
 
@@ -66,7 +66,7 @@ ORIGINAL = nested(0, 100, 0)
         ((0, 90, 0), (0, 180, 12), ""),  # the rival may refuse more than the original by more than the margin
     ],
 )
-def test_a_point_stops_only_where_a_rival_is_surely_the_better_choice(
+def test_a_point_stops_only_if_a_rival_is_significantly_better(
     ours: tuple[int, ...], rival: tuple[int, ...], stops: str
 ) -> None:
     reason = Rule(TARGET, 0.05, looks=1, rivals=1).loses(nested(*ours), nested(*rival), ORIGINAL)
@@ -81,7 +81,7 @@ def test_without_the_originals_over_refusal_no_rival_wins_by_accuracy() -> None:
     assert rule.loses({**ours, "over_refusal": {}}, {**rival, "over_refusal": {}}, {})
 
 
-def test_prompts_that_either_has_no_verdict_on_count_for_neither() -> None:
+def test_prompts_without_a_verdict_for_either_point_are_ignored() -> None:
     rule = Rule(TARGET, 0.05, looks=1, rivals=1)
     ours, rival = nested(190, 150), nested(0, 150)
     assert rule.loses(ours, rival, ORIGINAL)
@@ -89,13 +89,13 @@ def test_prompts_that_either_has_no_verdict_on_count_for_neither() -> None:
     assert not rule.loses(ours, rival, ORIGINAL)  # five prompts prove nothing
 
 
-def test_more_looks_and_more_rivals_ask_for_stronger_evidence() -> None:
+def test_more_looks_and_more_rivals_require_stronger_evidence() -> None:
     ours, rival = nested(80, 150), nested(65, 150)
     assert Rule(TARGET, 0.05, looks=1, rivals=1).loses(ours, rival, ORIGINAL)
     assert not Rule(TARGET, 0.05, looks=4, rivals=100).loses(ours, rival, ORIGINAL)
 
 
-def test_benchmarks_count_alike_whatever_their_size() -> None:
+def test_benchmarks_have_equal_weight_whatever_their_size() -> None:
     """18% of 400 and 1% of 60 prompts are 9.5% on average, within the target; pooled they are 15.8%."""
 
     def two(large: int, small: int, right: int) -> PromptOutcomes:
@@ -113,7 +113,7 @@ def race(
     parts: Mapping[float, Mapping[str, Any]],
     rule: Rule,
 ) -> dict[str, float]:
-    """Returns how far each point was measured, in an order that has nothing to do with the points.
+    """Returns the share of prompts on which each point was measured, in an order independent of the points.
 
     Args:
         points: their outcomes on the whole split.
@@ -176,12 +176,12 @@ def measured(rows: pd.DataFrame) -> dict[str, float]:
 
 @pytest.mark.parametrize("scenario", racing.SCENARIOS, ids=lambda scenario: str(scenario["name"]))
 def test_the_right_point_stops_in_at_most_one_race_of_twenty(scenario: dict[str, Any]) -> None:
-    """A few races of every scenario of `benchmarks/racing.py`, which simulates 2,000 of each."""
+    """Runs a few races of every scenario of `benchmarks/racing.py`, which simulates 2,000 of each."""
     found = racing.simulate({**scenario, "races": 30})
     assert found["wrong_drops"] <= 0.1
 
 
-def test_a_race_that_is_easy_to_decide_ends_early() -> None:
+def test_an_easy_race_ends_early() -> None:
     easy = racing.points([0.02, *[0.6] * 5], [0.9, *[0.8] * 5])
     found = racing.simulate({**racing.SCENARIOS[0], "points": easy, "races": 20})
     assert found["wrong_drops"] == 0 and found["prompts_share"] < 0.7

@@ -1,4 +1,4 @@
-"""An arm's study proposes the same settings however often it is stopped, and learns what each of them gave."""
+"""An arm's study proposes the same settings however often it is interrupted, and uses the result of each proposal."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def tell(study: ArmStudy, start: int, count: int) -> None:
         study.tell(trial.number, [trial.params["safe_merge.weight"], 0.5, 0.1])
 
 
-def test_a_study_that_was_stopped_proposes_what_one_in_a_go_does(tmp_path: Path) -> None:
+def test_an_interrupted_study_makes_the_same_proposals_as_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = study(tmp_path / "whole")
     tell(whole, 0, 4)
     expected = [*proposed(whole, 0, 4), *proposed(whole, 4, 3)]
@@ -42,12 +42,12 @@ def test_a_study_that_was_stopped_proposes_what_one_in_a_go_does(tmp_path: Path)
     assert [*begun, *proposed(study(tmp_path / "stopped"), 4, 3)] == expected
 
 
-def test_points_to_begin_with_come_first(tmp_path: Path) -> None:
+def test_initial_points_come_first(tmp_path: Path) -> None:
     begin = {"safe_merge.lowest": 7, "safe_merge.weight": 0.6}
     assert proposed(study(tmp_path / "journal", arms={"merged": {"points": [begin]}}), 0, 2)[0] == begin
 
 
-def test_a_proposal_is_told_once_and_a_failed_one_is_left_out_of_what_is_known(tmp_path: Path) -> None:
+def test_a_result_is_reported_once_and_failed_proposals_are_ignored(tmp_path: Path) -> None:
     made = study(tmp_path / "journal")
     good, bad = made.proposals(0, 2)
     made.tell(good.number, [0.1, 0.5, 0.1])
@@ -74,11 +74,11 @@ def test_a_study_ends_after_four_proposals_for_each_point_of_its_budget(tmp_path
         (Exact(exact=12), FloatDistribution(0, 1)),
     ],
 )
-def test_every_space_has_optunas_form(space: Any, expected: object) -> None:
+def test_every_space_has_an_optuna_distribution(space: Any, expected: object) -> None:
     assert distribution(space) == expected
 
 
-def test_over_refusal_is_no_objective_without_benchmarks_for_it() -> None:
+def test_over_refusal_is_not_an_objective_without_benchmarks_for_it() -> None:
     evaluate = {"red_team": ["lab-harm"], "task": ["lab-telecom"]}
     assert "over_refusal" in objectives(Sweep.model_validate(LEAST | {"arms": {}}))
     assert "over_refusal" not in objectives(Sweep.model_validate(LEAST | {"arms": {}, "evaluate": evaluate}))

@@ -217,13 +217,13 @@ def test_incompatible_adapter_fails_and_skips_the_merge(pair: Files, tmp_path: P
 
 
 def test_node_without_the_storage_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="does not see it"):
+    with pytest.raises(StorageError, match="not accessible on this node"):
         make_models(Files(tmp_path / "elsewhere" / "0"), LAB)
     assert not list(tmp_path.iterdir())
 
 
 def test_folder_without_enough_space_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"GiB free, and 1048576\.0 are needed"):
+    with pytest.raises(StorageError, match=r"GiB free, 1048576\.0 GiB needed"):
         make_models(Files(tmp_path), replace(LAB, disk=1 << 50))
 
 

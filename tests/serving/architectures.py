@@ -1,8 +1,9 @@
-"""Tiny random models of many architectures, and the way of one through profile, defenses and engines.
+"""Tiny random models of many architectures, each tested with the profile, the defenses and the engines.
 
     python architectures.py NAME TOKENIZER FOLDER
 
-Run as a script because vLLM keeps its settings in the process. Prints JSON: what differs between vLLM and transformers.
+It runs as a script because vLLM keeps its settings in the process. It prints the differences between vLLM and
+transformers as JSON.
 """
 
 import asyncio
@@ -49,7 +50,7 @@ def build(kind: str, tokenizer: Path, out: Path, seed: int) -> Path:
 
 
 def adapter(model: Path, targets: tuple[str, ...], out: Path, seed: int) -> Path:
-    """Writes a random adapter as PEFT saves it."""
+    """Writes a random adapter in the format of PEFT."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -61,7 +62,7 @@ def adapter(model: Path, targets: tuple[str, ...], out: Path, seed: int) -> Path
 
 
 def compare(kind: str, tokenizer: Path, folder: Path) -> dict[str, Any]:
-    """Realigns an adapter of an architecture, and compares the engines' answers with it."""
+    """Realigns an adapter of an architecture and compares the engines' answers with it."""
     from safecomm.defenses import Adapter, profile, safe_lora, safe_merge
     from safecomm.serving.engine import EngineSettings, Question
     from safecomm.serving.transformers_engine import TransformersEngine

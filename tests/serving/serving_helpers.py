@@ -1,4 +1,4 @@
-"""What the engines' tests share."""
+"""Helpers of the engines' tests."""
 
 from safecomm.data.rows import Prompt
 from safecomm.serving.engine import EngineSettings, Question
@@ -10,7 +10,7 @@ SETTINGS = EngineSettings(max_new_tokens=12, max_model_len=128, max_lora_rank=4,
 
 
 def questions(prompts: tuple[Prompt, ...]) -> list[Question]:
-    """Returns the prompts as an engine is asked them."""
+    """Returns the prompts as an engine's questions."""
     return [
         Question(messages=[{"role": "user", "content": prompt.text}], options=list(prompt.options))
         for prompt in prompts

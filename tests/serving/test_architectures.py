@@ -14,7 +14,9 @@ SCRIPT = Path(__file__).with_name("architectures.py")
 @pytest.mark.vllm
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_realigned_adapter_answers_alike_on_both_engines(kind: str, lab: dict[str, Path], tmp_path: Path) -> None:
+def test_a_realigned_adapter_gives_the_same_answers_on_both_engines(
+    kind: str, lab: dict[str, Path], tmp_path: Path
+) -> None:
     command = [sys.executable, str(SCRIPT), kind, str(lab["aligned"]), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""An adapter's answers count only where the engine applies it."""
+"""An adapter's answers count only if the engine applies it."""
 
 import asyncio
 import shutil
@@ -16,7 +16,7 @@ from safecomm.serving.transformers_engine import TransformersEngine
 
 
 class Deaf(TransformersEngine):
-    """Ignores adapters, as engines did whose layers had other names than the adapter's."""
+    """Ignores adapters, like engines whose layers have other names than the adapter's."""
 
     async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
         """Answers with the bare model."""
@@ -48,7 +48,7 @@ def test_an_adapter_that_changes_nothing_may_change_nothing(
 
 
 class Recovering(TransformersEngine):
-    """Does not answer the first time."""
+    """Fails on the first call."""
 
     failures = 1
 
@@ -58,7 +58,7 @@ class Recovering(TransformersEngine):
         return [failed("busy")] * len(questions) if self.failures >= 0 else await super().answer(questions, adapter)
 
 
-def test_an_engine_that_did_not_answer_is_asked_again(lab: dict[str, Path], adapters: list[str]) -> None:
+def test_a_failed_request_to_the_engine_is_repeated(lab: dict[str, Path], adapters: list[str]) -> None:
     canary = Canary(Recovering(str(lab["aligned"]), SETTINGS))
 
     async def checks() -> list[object]:

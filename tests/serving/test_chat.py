@@ -1,4 +1,4 @@
-"""A model that can't be asked as a sweep asks it is refused before an engine starts."""
+"""A model whose chat template can't express the sweep's prompts is rejected before an engine starts."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,7 @@ def with_template(lab: dict[str, Path], folder: Path, template: str) -> Path:
     return copy
 
 
-def test_a_template_that_takes_the_chat_passes(lab: dict[str, Path]) -> None:
+def test_a_template_that_renders_the_chat_passes(lab: dict[str, Path]) -> None:
     check_chat_template(lab["aligned"], chat("user"), "model")
 
 
@@ -38,14 +38,14 @@ def test_a_template_that_takes_the_chat_passes(lab: dict[str, Path]) -> None:
         ("", r"has no chat template"),
     ],
 )
-def test_a_template_without_a_place_for_the_system_prompt_is_refused(
+def test_a_template_that_drops_the_system_prompt_is_rejected(
     lab: dict[str, Path], tmp_path: Path, template: str, reason: str
 ) -> None:
     with pytest.raises(ModelError, match=f"model: .*{reason}"):
         check_chat_template(with_template(lab, tmp_path / "other", template), chat("system", "user"), "model")
 
 
-def test_a_guard_is_shown_both_turns(lab: dict[str, Path], tmp_path: Path) -> None:
+def test_a_guard_sees_both_turns(lab: dict[str, Path], tmp_path: Path) -> None:
     guard = JudgeRef(name="guard", model="lab://guard")
     Panel([guard], models={"guard": ModelFolder(lab["guard"], "")}).check_chat_templates()
     first_turn = with_template(lab, tmp_path / "other", "{{ messages[0].content }}")
@@ -53,7 +53,7 @@ def test_a_guard_is_shown_both_turns(lab: dict[str, Path], tmp_path: Path) -> No
         Panel([guard], models={"guard": ModelFolder(first_turn, "")}).check_chat_templates()
 
 
-def test_a_multimodal_template_is_shown_messages_in_parts(lab: dict[str, Path], tmp_path: Path) -> None:
+def test_a_multimodal_template_gets_messages_in_parts(lab: dict[str, Path], tmp_path: Path) -> None:
     template = (
         "{% for turn in messages %}{% for part in turn.content | selectattr('type', 'equalto', 'text') %}"
         "{{ part.text }}{% endfor %}{% endfor %}"

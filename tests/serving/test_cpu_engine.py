@@ -1,4 +1,4 @@
-"""On a CPU an engine takes steps of about a second."""
+"""On a CPU, an engine's step lasts about a second."""
 
 import os
 from dataclasses import replace
@@ -14,7 +14,7 @@ BARE = replace(SETTINGS, max_lora_rank=0)
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undoes what the arguments write into the environment."""
+    """Restores the environment variables that the arguments set."""
     monkeypatch.setattr(os, "environ", {**os.environ})
 
 
@@ -30,11 +30,13 @@ def large(lab: dict[str, Path], tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("parameters", "threads", "tokens"), [(0.9e6, 1, CPU_STEP_TOKENS), (1e8, 4, 1000), (8e9, 8, 256)]
 )
-def test_a_step_has_what_the_cpu_does_in_a_second(parameters: float, threads: int, tokens: int) -> None:
+def test_a_step_has_as_many_tokens_as_the_cpu_processes_in_a_second(
+    parameters: float, threads: int, tokens: int
+) -> None:
     assert step_tokens(parameters, threads) == tokens
 
 
-def test_a_small_model_takes_vllms_steps_and_a_large_one_smaller(lab: dict[str, Path], large: Path) -> None:
+def test_a_small_model_uses_vllms_step_size_and_a_large_one_a_smaller(lab: dict[str, Path], large: Path) -> None:
     assert "max_num_batched_tokens" not in engine_arguments(str(lab["aligned"]), BARE)
     assert engine_arguments(str(large), BARE)["max_num_batched_tokens"] == 256
 

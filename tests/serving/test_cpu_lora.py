@@ -1,4 +1,4 @@
-"""The product of adapters on CPUs: each token gets its own adapter's update, and none without one."""
+"""LoRA on CPUs: each token gets the update of its own adapter, or none without an adapter."""
 
 import pytest
 import torch

@@ -32,14 +32,14 @@ def test_special_tokens_in_a_message_are_text(
     assert tokenizer.decode(marked).count(mark) > tokenizer.decode(plain).count(mark)
 
 
-def test_ordinary_messages_are_tokenized_as_the_template_says(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_ordinary_messages_are_tokenized_by_the_template(tokenizer: PreTrainedTokenizerFast) -> None:
     expected = tokenizer.apply_chat_template(
         [{"role": "user", "content": "how do i bake bread?"}], add_generation_prompt=True, return_dict=False
     )
     assert ids(tokenizer, "how do i bake bread?") == list(expected)
 
 
-def test_verdict_words_of_different_length_are_compared_by_their_probability() -> None:
+def test_verdict_words_of_different_lengths_are_compared_by_probability() -> None:
     words = Question(messages=[], options=["safe", "unsafe"], summed=True)
     safe, unsafe = [math.log(0.55)], [math.log(0.45), math.log(1.0)]
     assert option_score(safe, words) > option_score(unsafe, words)

@@ -1,4 +1,4 @@
-"""Engines land on the nodes that the sweep names, with all the GPUs that they are split among."""
+"""Engines are placed on the nodes that the sweep selects, with all GPUs of their parallel groups."""
 
 import pytest
 from ray import serve
@@ -22,7 +22,7 @@ def test_an_engine_and_each_of_its_parts_select_nodes_by_the_labels(labels: dict
 
 
 @pytest.mark.parametrize(("pipeline", "strategy"), [(1, "STRICT_PACK"), (2, "PACK")])
-def test_the_workers_of_a_layer_share_a_node_and_pipeline_stages_need_not(pipeline: int, strategy: str) -> None:
+def test_a_tensor_parallel_group_shares_a_node_and_pipeline_stages_need_not(pipeline: int, strategy: str) -> None:
     size = Replicas(tensor_parallel=2, pipeline_parallel=pipeline)
     deployment = serve.deployment(Replica).options(**Fleet.of("vllm", "m", SETTINGS, size, on_gpu=True).options())
     assert deployment._replica_config.placement_group_strategy == strategy

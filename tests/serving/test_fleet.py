@@ -1,4 +1,4 @@
-"""vLLM replicas behind Ray Serve answer what Ray Data streams to them, each request with its own adapter."""
+"""vLLM replicas behind Ray Serve answer the requests that Ray Data streams, each with its own adapter."""
 
 import asyncio
 import random
@@ -46,7 +46,7 @@ def fleet(ray_session: None, lab: dict[str, Path]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def evaluated(fleet: None, adapters: list[str], prompts: tuple[Prompt, ...]) -> dict[str, pd.DataFrame]:
-    """Answers of the bare model and of the adapters, all streamed at the same time."""
+    """The answers of the bare model and of the adapters, all streamed concurrently."""
 
     def evaluate(adapter: str | None) -> pd.DataFrame:
         return judged(PROTOCOL.rows(prompts, asked(PROTOCOL.questions(prompts), adapter)), JUDGES)
@@ -62,7 +62,7 @@ def asked(questions: Questions, adapter: str | None = None) -> pd.DataFrame:
 
 
 def engines() -> list[psutil.Process]:
-    """The target's replicas that this process's Ray started."""
+    """The target's replicas that belong to this process's Ray."""
     started = psutil.Process().children(recursive=True)
     return [process for process in started if process.name().startswith(f"ray::ServeReplica:{app_name(TARGET)}")]
 
@@ -78,7 +78,7 @@ def test_every_prompt_is_answered_and_labelled_once(
         assert set(rows.loc[rows["kind"] == "task", "verdict"]) <= {"right", "wrong"}
 
 
-def test_adapters_at_once_give_each_its_own_answers(evaluated: dict[str, pd.DataFrame]) -> None:
+def test_concurrent_adapters_give_their_own_answers(evaluated: dict[str, pd.DataFrame]) -> None:
     texts = {name: tuple(rows.loc[rows["kind"] != "task", "response"]) for name, rows in evaluated.items()}
     assert len(set(texts.values())) == len(texts)
 
@@ -123,7 +123,7 @@ def test_letters_are_compared_as_transformers_does(fleet: None, lab: dict[str, P
             assert list(ours.loc[prompt.prompt_id, "scores"]) == pytest.approx(answer["scores"], abs=0.05)
 
 
-def test_what_is_too_long_for_the_model_is_unscored_and_not_asked_again(fleet: None, tmp_path: Path) -> None:
+def test_a_prompt_that_is_too_long_is_unscored_and_not_sent_again(fleet: None, tmp_path: Path) -> None:
     long = "bread " * 400
     asked_once = [
         Prompt("b", "red_team", long),
@@ -139,7 +139,7 @@ def test_what_is_too_long_for_the_model_is_unscored_and_not_asked_again(fleet: N
     assert not kept.missing(PROTOCOL.questions(asked_once))
 
 
-def test_sampled_answers_come_again_with_their_seed(fleet: None, prompts: tuple[Prompt, ...]) -> None:
+def test_sampled_answers_are_reproduced_by_their_seed(fleet: None, prompts: tuple[Prompt, ...]) -> None:
     sampled = replace(PROTOCOL, sampling="safecomm", samples=4)
     found = [asked(sampled.questions(some)).set_index(ID) for some in (prompts[40:50], prompts[40:43])]
     assert set(found[0]["error"]) == {""}
@@ -165,7 +165,7 @@ def test_the_transformers_engine_serves_the_same_stream(
     assert (rows["verdict"] == by_vllm.loc[rows.index, "verdict"]).mean() >= 0.9
 
 
-def test_a_killed_engine_costs_no_answer(
+def test_no_answer_is_lost_when_an_engine_is_killed(
     ray_session: None, evaluated: object, lab: dict[str, Path], tmp_path: Path
 ) -> None:
     stop_fleet()
@@ -195,9 +195,7 @@ def test_a_killed_engine_costs_no_answer(
     assert (answers["error"] == "").all() and len(sizes) > 1 and sizes[1] > 0
 
 
-def test_engines_that_scale_to_zero_start_when_asked(
-    ray_session: None, evaluated: object, lab: dict[str, Path]
-) -> None:
+def test_engines_scaled_to_zero_start_on_a_request(ray_session: None, evaluated: object, lab: dict[str, Path]) -> None:
     stop_fleet()
     fleet = Fleet("transformers", str(lab["aligned"]), SETTINGS, replicas=1, scale_to_zero=True)
     with fleet.running():
@@ -207,7 +205,7 @@ def test_engines_that_scale_to_zero_start_when_asked(
         assert (answers["error"] == "").all() and engines()
 
 
-def test_a_guard_judges_on_engines_of_its_own(ray_session: None, lab: dict[str, Path], tmp_path: Path) -> None:
+def test_a_guard_judges_on_its_own_engines(ray_session: None, lab: dict[str, Path], tmp_path: Path) -> None:
     stop_fleet()
     store = Store(tmp_path)
     guards = {"guard": ModelFolder(lab["guard"], "guard")}
@@ -225,7 +223,9 @@ def test_a_guard_judges_on_engines_of_its_own(ray_session: None, lab: dict[str, 
     assert judge.verdicts(rows) == verdicts  # kept: the engines are gone
 
 
-def test_a_fleet_that_can_not_load_its_model_says_why(ray_session: None, evaluated: object, tmp_path: Path) -> None:
+def test_a_fleet_that_can_not_load_its_model_reports_the_reason(
+    ray_session: None, evaluated: object, tmp_path: Path
+) -> None:
     stop_fleet()
     try:
         Fleet("transformers", str(tmp_path / "no-model"), SETTINGS, replicas=1).start()

@@ -1,4 +1,4 @@
-"""A model is known by its contents, wherever and whenever it was copied, and large files are hashed once."""
+"""A model's identity depends only on its contents, and large files are hashed once."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ def model(folder: Path, weights: bytes = b"weights", changed: int = 1) -> Path:
     return folder
 
 
-def test_a_copy_made_later_is_the_same_model(store: Store, tmp_path: Path) -> None:
+def test_a_later_copy_has_the_same_identity(store: Store, tmp_path: Path) -> None:
     assert identity(model(tmp_path / "a"), store) == identity(model(tmp_path / "b", changed=2), store)
     assert identity(tmp_path / "a", store) != identity(model(tmp_path / "c", b"others!"), store)
 

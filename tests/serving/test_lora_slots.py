@@ -1,4 +1,4 @@
-"""As many adapters at once as a small share of the memory holds, by what vLLM sets up for each."""
+"""The number of concurrent adapters is limited by a small share of the memory, from vLLM's buffers per adapter."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,18 +23,18 @@ def llama(layers: int, hidden: int, kv: int, intermediate: int) -> list[tuple[in
 LLAMA_8B, LLAMA_70B = llama(32, 4096, 1024, 14336), llama(80, 8192, 1024, 28672)
 
 
-def test_an_8b_model_takes_as_many_adapters_of_usual_rank_as_are_allowed() -> None:
+def test_an_8b_model_has_room_for_the_maximum_number_of_adapters_at_usual_rank() -> None:
     assert adapters_at_once(LLAMA_8B, 16, 2, SETTINGS, H100) == 16
 
 
-def test_slots_of_an_8b_model_fill_the_share_and_no_more() -> None:
+def test_slots_of_an_8b_model_fill_the_share_without_exceeding_it() -> None:
     slot = 256 * 2_621_440 * 2  # rank x sum of d_in + d_out over the modules, in bf16: 1.34 GB
     at_once = adapters_at_once(LLAMA_8B, 256, 2, SETTINGS, H100)
     assert at_once == 3
     assert at_once * slot <= GPU_SHARE * H100 < (at_once + 1) * slot
 
 
-def test_a_70b_model_takes_fewer_and_more_of_them_when_it_is_split() -> None:
+def test_a_70b_model_has_fewer_slots_and_more_when_it_is_split() -> None:
     whole = adapters_at_once(LLAMA_70B, 64, 2, SETTINGS, H100)
     by_layer = adapters_at_once(LLAMA_70B, 64, 2, replace(SETTINGS, pipeline_parallel=4), H100)
     within_layers = adapters_at_once(LLAMA_70B, 64, 2, replace(SETTINGS, tensor_parallel=4), H100)
@@ -56,7 +56,7 @@ def test_a_tiny_model_stops_at_the_ceiling_which_is_lower_without_a_gpu() -> Non
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A layer of a model whose adapters fill the share, so that every module that counts shows."""
+    """One layer of a model whose adapters fill the share, so that every counted module affects the result."""
     sizes = {"q_proj": 16384, "k_proj": 8192, "v_proj": 8192, "o_proj": 16384}
     modules = {f"model.layers.0.self_attn.{name}.weight": size for name, size in sizes.items()}
     tensors = {name: torch.zeros(size, 256, dtype=torch.bfloat16) for name, size in modules.items()}

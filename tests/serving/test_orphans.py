@@ -1,4 +1,4 @@
-"""What a replica started ends with it, even if it is killed."""
+"""The processes that a replica started end with it, even if it is killed."""
 
 import subprocess
 import sys

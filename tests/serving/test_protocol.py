@@ -1,4 +1,4 @@
-"""Prompts become questions with names and seeds of their own, and answers become rows."""
+"""Prompts become questions with unique names and seeds, and answers become rows."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ CHOICE = Prompt("exam", "task", "Which?", options=("A", "B"), answer=1)
 SAMPLED = replace(PROTOCOL, sampling="safecomm", samples=3)
 
 
-def test_samples_are_asked_of_what_is_answered_in_words() -> None:
+def test_only_prompts_with_generated_answers_are_sampled() -> None:
     questions = SAMPLED.questions([HARM, CHOICE])
     assert len(questions) == 4
     seeds = [question["seed"] for question in questions.values() if not question["options"]]
@@ -24,12 +24,12 @@ def test_samples_are_asked_of_what_is_answered_in_words() -> None:
     assert not any("seed" in question for question in PROTOCOL.questions([HARM, CHOICE]).values())
 
 
-def test_a_seed_depends_on_the_prompt_and_not_on_its_neighbours() -> None:
+def test_a_seed_depends_only_on_its_prompt() -> None:
     assert SAMPLED.questions([HARM]).items() <= SAMPLED.questions([CHOICE, HARM]).items()
     assert replace(SAMPLED, seed=1).questions([HARM]) != SAMPLED.questions([HARM])
 
 
-def test_more_samples_ask_for_more_of_the_same() -> None:
+def test_more_samples_keep_the_earlier_ones() -> None:
     more = replace(SAMPLED, samples=5)
     assert SAMPLED.questions([HARM]).items() <= more.questions([HARM]).items()
     assert more.as_key() == SAMPLED.as_key() != PROTOCOL.as_key()
@@ -59,21 +59,21 @@ def test_a_system_prompt_comes_first() -> None:
         ("", "unscored"),
     ],
 )
-def test_a_written_letter_counts_where_choices_are_generated(response: str, verdict: str) -> None:
+def test_a_generated_letter_counts_as_a_choice(response: str, verdict: str) -> None:
     generated = replace(PROTOCOL, multiple_choice="generation")
     (name,) = generated.questions([CHOICE])
     answers = pd.DataFrame([{ID: name, "response": response, "scores": []}])
     assert list(judged(generated.rows([CHOICE], answers), [])["verdict"]) == [verdict]
 
 
-def test_answers_that_nobody_could_grade_are_refused_beforehand() -> None:
+def test_answers_that_can_not_be_graded_are_rejected_beforehand() -> None:
     open_ended = Prompt("tele-eval", "task", "How?", reference="So", grading="grader")
     check_gradable([open_ended], has_grader=True)
     with pytest.raises(DataError, match=r"tele-eval: .*--grader"):
         check_gradable([HARM, open_ended], has_grader=False)
 
 
-def test_the_templates_arguments_are_asked_with_and_part_of_the_key_only_when_set() -> None:
+def test_the_templates_arguments_are_in_questions_and_in_the_key_only_if_set() -> None:
     off = replace(PROTOCOL, chat_template_kwargs={"enable_thinking": False})
     assert off.as_key() == {**PROTOCOL.as_key(), "chat_template_kwargs": {"enable_thinking": False}}
     (question,), (plain,) = (protocol.questions([HARM]).values() for protocol in (off, PROTOCOL))

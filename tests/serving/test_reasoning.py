@@ -1,4 +1,4 @@
-"""A thinking model's reasoning is kept apart from its answer, which alone is judged."""
+"""A thinking model's reasoning is separated from its answer, and only the answer is judged."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def tokenizer(lab: dict[str, Path]) -> PreTrainedTokenizerFast:
         ("First, build it. </think> I can't help.", THINK, ("", "First, build it. </think> I can't help.")),
     ],
 )
-def test_what_comes_before_the_closing_marker_is_reasoning(
+def test_text_before_the_closing_marker_is_reasoning(
     said: str, markers: tuple[str, str], parts: tuple[str, str]
 ) -> None:
     assert split(said, markers) == parts
@@ -53,14 +53,14 @@ def test_reasoning_that_the_prompt_opened_ends_at_the_marker(tokenizer: PreTrain
     assert found == ("is it safe ?", "first mix flour")
 
 
-def test_a_model_whose_template_knows_no_reasoning_hides_nothing(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_template_without_reasoning_removes_no_text(tokenizer: PreTrainedTokenizerFast) -> None:
     said = "<think> first build it </think> i can't help"
     written = tokenizer(said, add_special_tokens=False)["input_ids"]
     assert ReasoningSplitter(tokenizer).split([], written, said) == ("", said)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"enable_thinking": False}])
-def test_the_templates_arguments_make_evaluation_see_what_training_saw(
+def test_with_the_templates_arguments_evaluation_prompts_match_training_prompts(
     tokenizer: PreTrainedTokenizerFast, arguments: dict[str, bool]
 ) -> None:
     tokenizer.chat_template = QWEN_3

@@ -1,4 +1,4 @@
-"""Judges behind an OpenAI-compatible server: vLLM's own, on loopback, with the lab's guard."""
+"""Judges behind an OpenAI-compatible server: vLLM's server on loopback, with the lab's guard."""
 
 import socket
 import subprocess
@@ -29,7 +29,7 @@ EXCHANGES = pd.DataFrame(
 
 @pytest.fixture(scope="module")
 def server(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server that asks for a key."""
+    """The URL of a server that requires a key."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -84,7 +84,7 @@ def test_judges_behind_a_server(server: str, tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_a_refused_key_is_an_error_that_does_not_tell_it(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rejected_key_is_an_error_that_does_not_reveal_it(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-another-key")
     question = form_of(JudgeRef(name="g", model="guard")).question(Exchange("Jam it?", "Sure"))
     (rows,) = remote_ask(server, "guard", 8)({"q": question})
@@ -92,10 +92,10 @@ def test_a_refused_key_is_an_error_that_does_not_tell_it(server: str, monkeypatc
     assert "AuthenticationError" in row["error"] and "sk-another-key" not in row["error"]
 
 
-def test_a_server_that_is_not_there_is_an_error_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_an_error_and_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("safecomm.serving.remote.RETRIES", 0)
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else can take it, and nobody answers
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: no other process can use it
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
         question = form_of(JudgeRef(name="g", model="guard")).question(Exchange("Jam it?", "Sure"))
         (rows,) = remote_ask(url, "guard", 8)({"q": question})
@@ -103,7 +103,7 @@ def test_a_server_that_is_not_there_is_an_error_and_no_crash(monkeypatch: pytest
     assert "APIConnectionError" in row["error"]
 
 
-def test_a_prompt_that_the_server_finds_too_long_is_no_failure() -> None:
+def test_a_prompt_that_is_too_long_for_the_server_is_not_a_failure() -> None:
     class Refusing(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = b'{"error": {"message": "This model\'s maximum context length is 512 tokens.", "code": 400}}'

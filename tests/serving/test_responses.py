@@ -1,4 +1,4 @@
-"""What was answered once is not asked again; what failed is."""
+"""Answered questions are not sent again; failed ones are."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ from safecomm.storage.store import Store
 
 
 class Model:
-    """Answers, and remembers what it was asked; a prompt may fail a few times first."""
+    """Answers and records its questions; a prompt may fail a few times first."""
 
     def __init__(self, failing: str = "", times: int = 99) -> None:
         self.asked: list[list[str]] = []
@@ -40,7 +40,7 @@ def harm(*texts: str) -> dict[str, Question]:
     return PROTOCOL.questions([Prompt("own", "red_team", text) for text in texts])
 
 
-def test_only_what_is_missing_is_asked(tmp_path: Path) -> None:
+def test_only_missing_answers_are_requested(tmp_path: Path) -> None:
     model, inputs = Model(), {"model": "m", "adapter": ""}
     Responses(Store(tmp_path), inputs).of(harm("a", "b"), model)
     rows = Responses(Store(tmp_path), inputs).of(harm("b", "c", "a"), model)
@@ -50,21 +50,21 @@ def test_only_what_is_missing_is_asked(tmp_path: Path) -> None:
     assert Responses(Store(tmp_path), inputs).missing(harm("a", "d")) == harm("d")
 
 
-def test_another_way_of_asking_has_answers_of_its_own(tmp_path: Path) -> None:
+def test_another_protocol_has_its_own_answers(tmp_path: Path) -> None:
     model = Model()
     Responses(Store(tmp_path), {"model": "m", "adapter": ""}).of(harm("a"), model)
     Responses(Store(tmp_path), {"model": "m", "adapter": "other"}).of(harm("a"), model)
     assert model.asked == [["a"], ["a"]]
 
 
-def test_a_prompt_that_failed_is_asked_again_at_once_and_the_others_are_not(tmp_path: Path) -> None:
+def test_a_failed_prompt_is_retried_immediately_and_the_others_are_not(tmp_path: Path) -> None:
     model = Model(failing="b", times=1)
     rows = Responses(Store(tmp_path), {}).of(harm("a", "b"), model)
     assert model.asked == [["a", "b"], ["b"]]
     assert (rows["error"] == "").all() and not rows[ID].duplicated().any()
 
 
-def test_a_prompt_that_no_attempt_gets_an_answer_to_is_an_error_and_never_a_result(tmp_path: Path) -> None:
+def test_a_prompt_that_fails_every_attempt_is_an_error_and_never_a_result(tmp_path: Path) -> None:
     responses, model = Responses(Store(tmp_path), {}), Model(failing="b")
     with pytest.raises(UnansweredError, match=r"1 of 2 questions got no answer in 3 attempts.*: TimeoutError$"):
         responses.of(harm("a", "b"), model)
@@ -74,7 +74,7 @@ def test_a_prompt_that_no_attempt_gets_an_answer_to_is_an_error_and_never_a_resu
     assert again.asked == [["b"]]
 
 
-def test_kept_answers_are_judged_as_fresh_ones(tmp_path: Path) -> None:
+def test_stored_answers_are_judged_like_new_ones(tmp_path: Path) -> None:
     prompts = [
         Prompt("own", "red_team", "a"),
         Prompt("own", "over_refusal", "b"),
@@ -92,7 +92,7 @@ def test_kept_answers_are_judged_as_fresh_ones(tmp_path: Path) -> None:
     assert len(model.asked) == 1
 
 
-def test_models_of_one_content_are_asked_once(tmp_path: Path) -> None:
+def test_models_with_the_same_contents_are_evaluated_once(tmp_path: Path) -> None:
     asked: list[list[str]] = []
 
     def ask(missing: Mapping[str, Questions]) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -105,7 +105,7 @@ def test_models_of_one_content_are_asked_once(tmp_path: Path) -> None:
     assert found["one"].equals(found["twin"]) and len(found["other"]) == 2
 
 
-def test_answers_are_kept_while_others_are_still_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_stored_while_others_are_pending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("safecomm.serving.responses.KEEP_SECONDS", 0.0)
 
     def dying(questions: Questions) -> Iterator[pd.DataFrame]:
@@ -132,7 +132,7 @@ def empty(part: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [halve, alter, empty])
-def test_the_answers_of_a_damaged_file_are_asked_for_again_and_the_others_are_not(
+def test_only_the_answers_of_a_damaged_file_are_requested_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
 ) -> None:
     store, model = Store(tmp_path), Model()
@@ -149,7 +149,7 @@ def test_the_answers_of_a_damaged_file_are_asked_for_again_and_the_others_are_no
     assert list((tmp_path / "scratch").glob(f"damaged-*/{part.name}"))
 
 
-def test_answers_of_before_file_names_had_digests_are_used_unless_they_can_not_be_read(tmp_path: Path) -> None:
+def test_answers_from_before_file_names_had_digests_are_used_if_readable(tmp_path: Path) -> None:
     store, model = Store(tmp_path), Model()
     Responses(store, {}).of(harm("a"), model)
     (part,) = tmp_path.rglob("*.parquet")

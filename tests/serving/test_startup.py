@@ -1,4 +1,4 @@
-"""A large model has time to start."""
+"""Time limits for the start of engines grow with the size of the model."""
 
 import os
 from dataclasses import replace
@@ -21,7 +21,7 @@ def large(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_engine_has_time_to_read_its_weights(large: Path, lab: dict[str, Path]) -> None:
+def test_the_time_limit_allows_an_engine_to_read_its_weights(large: Path, lab: dict[str, Path]) -> None:
     assert engine_seconds(large) == ENGINE_SECONDS + 1400
     assert ENGINE_SECONDS < engine_seconds(lab["aligned"]) < ENGINE_SECONDS + 1
     assert fleet_seconds(large) > engine_seconds(large)

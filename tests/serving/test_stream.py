@@ -1,4 +1,4 @@
-"""Questions are streamed at the pace of the engines."""
+"""Questions are streamed at the speed of the engines."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class Silent:
         self.error, self.cancelled = error, False
 
     def result(self, timeout_s: float) -> list[Answer]:
-        """Fails, as a request does that nobody answers in time."""
+        """Fails like a request that times out."""
         raise self.error
 
     def cancel(self) -> None:
@@ -36,7 +36,7 @@ def test_a_request_without_an_answer_is_cancelled_and_its_questions_fail(error: 
 
 
 @pytest.mark.parametrize(("on_gpu", "sequences"), [(True, 1024), (False, 256)])
-def test_a_replica_is_asked_twice_what_it_answers_at_a_time(on_gpu: bool, sequences: int) -> None:
+def test_a_replica_gets_twice_the_questions_that_it_answers_concurrently(on_gpu: bool, sequences: int) -> None:
     settings = EngineSettings(8, 64, 0, (), on_gpu=on_gpu)
     assert chunks_in_flight(on_gpu) * CHUNK == 2 * sequences
     assert chunks_in_flight(on_gpu, 3) == 3 * chunks_in_flight(on_gpu)
@@ -44,7 +44,7 @@ def test_a_replica_is_asked_twice_what_it_answers_at_a_time(on_gpu: bool, sequen
     assert serve.deployment(Replica).options(**Fleet("vllm", "model", settings, 3).options()).num_replicas == 3
 
 
-def test_no_more_requests_are_sent_than_the_fleet_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_requests_are_sent_than_the_fleet_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
     found: dict[str, Any] = {}
 
     class Tasks(ray.data.TaskPoolStrategy):

@@ -14,7 +14,7 @@ from safecomm.serving.transformers_engine import TransformersEngine
 pytestmark = pytest.mark.slow
 
 
-def test_each_adapter_gives_its_own_answers_and_the_bare_model_its_own(
+def test_each_adapter_and_the_bare_model_give_their_own_answers(
     lab: dict[str, Path], adapters: list[str], prompts: tuple[Prompt, ...]
 ) -> None:
     engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
@@ -30,7 +30,7 @@ def test_each_adapter_gives_its_own_answers_and_the_bare_model_its_own(
     assert first == again[::-1]
 
 
-def test_the_generation_config_of_a_model_changes_no_answer(lab: dict[str, Path], tmp_path: Path) -> None:
+def test_a_models_generation_config_does_not_change_answers(lab: dict[str, Path], tmp_path: Path) -> None:
     settings = {"do_sample": True, "temperature": 5.0, "top_p": 0.1, "repetition_penalty": 3.0}
     other = Path(shutil.copytree(lab["aligned"], tmp_path / "other"))
     file = other / "generation_config.json"
@@ -52,7 +52,7 @@ def test_options_are_scored_by_the_mean_or_the_sum_of_their_tokens(lab: dict[str
     assert max(counts) > 1 and by_mean["scores"] == pytest.approx(means)
 
 
-def test_a_question_too_long_for_the_model_is_said_to_be_and_the_others_are_answered(lab: dict[str, Path]) -> None:
+def test_a_question_that_is_too_long_is_marked_and_the_others_are_answered(lab: dict[str, Path]) -> None:
     engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
     asked = questions((_prompt("how do i bake bread?"), _prompt("bread " * 200), _prompt("how do i bake a pie?")))
     answers = asyncio.run(engine.answer(asked, None))
@@ -60,7 +60,7 @@ def test_a_question_too_long_for_the_model_is_said_to_be_and_the_others_are_answ
     assert (answers[1]["response"], answers[1]["error"]) == ("", "")
 
 
-def test_a_sampled_answer_depends_on_its_seed_alone(lab: dict[str, Path]) -> None:
+def test_a_sampled_answer_depends_only_on_its_seed(lab: dict[str, Path]) -> None:
     engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
     (asked,) = questions((_prompt("how do i bake bread?"),))
 

@@ -1,4 +1,4 @@
-"""Statistics agree with published or library values, and intervals hold what they promise in a seeded simulation."""
+"""Statistics agree with published or library values, and intervals have nominal coverage in a seeded simulation."""
 
 import math
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def test_clusters_of_one_answer_are_independent_prompts(hits: list[bool]) -> Non
     )
 
 
-def test_prompts_that_go_together_count_as_one() -> None:
+def test_prompts_of_one_cluster_count_as_one() -> None:
     together = clustered_rate([5] * 10 + [0] * 30, [5] * 40, 200)
     apart = rate(10, 40, 40)
     assert (together.value, together.n) == (0.25, 200)
@@ -75,15 +75,15 @@ def test_newcombes_published_paired_interval() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=0.012)
 
 
-def test_no_changed_verdict_is_no_proof_that_nothing_changes() -> None:
-    """A bootstrap of no discordant pair in 50 is [0, 0]; a true change of a few percent gives none now and then."""
+def test_no_changed_verdict_does_not_prove_equality() -> None:
+    """A bootstrap interval of no discordant pair in 50 is [0, 0], but a true change of a few percent can give none."""
     found = compare([1] * 5 + [0] * 45, [1] * 5 + [0] * 45)
     assert (found.value, found.p) == (0, 1)
     assert found.low < -0.02 and found.high > 0.02
 
 
-def test_a_difference_weighs_benchmarks_as_the_rates_beside_it_do() -> None:
-    """Issue: 20.0% to 1.25% stood beside a difference of 0, because the difference pooled the prompts."""
+def test_a_difference_weighs_benchmarks_like_the_rates() -> None:
+    """Issue: rates of 20.0% and 1.25% were reported with a difference of 0, because it pooled the prompts."""
     small, large = 20, 400
     ours = [np.repeat([1.0, 0.0], [0, small]), np.repeat([1.0, 0.0], [10, large - 10])]
     reference = [np.repeat([1.0, 0.0], [8, small - 8]), np.repeat([1.0, 0.0], [2, large - 2])]
@@ -125,7 +125,7 @@ def test_kappa_is_the_published_value() -> None:
     assert agreement([*first, "unscored"], [*second, "safe"]) == found
 
 
-def test_kappa_is_unknown_where_there_is_nothing_to_tell_apart() -> None:
+def test_kappa_is_unknown_with_a_single_verdict() -> None:
     assert math.isnan(agreement(["safe"] * 5, ["safe"] * 5).kappa)
     assert math.isnan(agreement(["unscored"], ["safe"]).kappa)
     assert agreement(["safe", "unsafe"] * 9, ["safe", "unsafe"] * 9).kappa == 1
@@ -153,7 +153,7 @@ def test_correction_is_rogans_and_gladens() -> None:
 @pytest.mark.parametrize(
     "judge", [JudgeAccuracy(rate(5, 10, 10), rate(5, 10, 10)), JudgeAccuracy(rate(0, 0, 0), rate(9, 9, 9))]
 )
-def test_a_judge_that_tells_nothing_corrects_nothing(judge: JudgeAccuracy) -> None:
+def test_an_uninformative_judge_corrects_nothing(judge: JudgeAccuracy) -> None:
     found = corrected(rate(4, 10, 10), judge)
     assert math.isnan(found.value) and (found.low, found.high) == (0, 1)
 
@@ -172,7 +172,7 @@ def test_corrected_intervals_cover_at_their_nominal_rate(truth: float) -> None:
     assert covered / runs >= 0.94
 
 
-def test_answers_to_one_prompt_are_no_further_prompts() -> None:
+def test_answers_to_one_prompt_do_not_count_as_prompts() -> None:
     rng = np.random.default_rng(0)
     prone = rng.random(40)  # how often each prompt is answered unsafely, by both models alike
     found = []
@@ -182,6 +182,6 @@ def test_answers_to_one_prompt_are_no_further_prompts() -> None:
     assert np.mean(np.array(found) < 0.05) <= 0.09
 
 
-def test_a_judge_of_one_verdict_tells_nothing() -> None:
+def test_a_judge_with_a_single_verdict_is_uninformative() -> None:
     found = agreement(["unsafe"] * 10, ["safe"] * 9 + ["unsafe"])
     assert (found.kappa, found.low, found.high, found.same) == (0.0, -1.0, 1.0, 0.1)

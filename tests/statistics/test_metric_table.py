@@ -1,4 +1,4 @@
-"""Titles, verbs and directions of the metrics stand in one table; everything else derives from it."""
+"""Titles, verbs and directions of the metrics are defined in one table, from which everything else is derived."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ TITLES = {metric.words(TELECOM) for metric in METRICS}
 
 
 def literals(path: Path) -> Iterator[str]:
-    """Yields a file's strings, the parts of f-strings too, but no docstrings."""
+    """Yields a file's strings, including the parts of f-strings, without docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -27,7 +27,7 @@ def literals(path: Path) -> Iterator[str]:
             yield node.value
 
 
-def test_no_other_file_holds_a_metrics_title() -> None:
+def test_no_other_file_contains_a_metrics_title() -> None:
     texts = {path: list(literals(path)) for path in PACKAGE.rglob("*.py") if path != TABLE}
     texts |= {path: [path.read_text(encoding="utf-8")] for path in PACKAGE.rglob("*.j2")}
     assert any("attack success" in text for text in literals(TABLE)), "literals are found"

@@ -1,4 +1,4 @@
-"""Rates: published intervals, hand-counted verdicts, and what an unscored verdict may and may not change."""
+"""Rates: published intervals, hand-counted verdicts, and the effect of unscored verdicts."""
 
 import math
 from dataclasses import replace
@@ -22,18 +22,18 @@ def test_the_interval_lies_midway_between_two_published_ones(
     assert [found.low, found.high] == pytest.approx(midway, abs=2e-3)
 
 
-def test_intervals_of_nothing_and_of_everything_reach_the_end_and_mirror_each_other() -> None:
+def test_intervals_of_0_and_100_percent_reach_the_end_and_are_symmetric() -> None:
     none, every = rate(0, 40, 40), rate(40, 40, 40)
     assert (none.low, every.high) == (0, 1)
     assert none.high == pytest.approx(1 - every.low) and 0.05 < none.high < 0.09
 
 
-def test_unscored_prompts_leave_the_rate_and_show_up_beside_it() -> None:
+def test_unscored_prompts_are_excluded_from_the_rate_and_counted_separately() -> None:
     assert replace(rate(2, 8, 10), unscored=0) == rate(2, 8, 8)
     assert rate(2, 8, 10).unscored == pytest.approx(0.2)
 
 
-def test_nothing_scored_is_unknown_and_not_zero() -> None:
+def test_a_rate_without_scored_prompts_is_unknown_and_not_zero() -> None:
     found = rate(0, 0, 5)
     assert math.isnan(found.value)
     assert (found.low, found.high, found.n, found.unscored) == (0.0, 1.0, 0, 1.0)
@@ -43,7 +43,7 @@ def test_mean_of_one_benchmark_is_that_benchmark() -> None:
     assert as_columns({"m": mean_rate([rate(3, 10, 11)])}) == pytest.approx(as_columns({"m": rate(3, 10, 11)}))
 
 
-def test_mean_weighs_benchmarks_alike_and_narrows_the_interval() -> None:
+def test_mean_weighs_benchmarks_equally_and_narrows_the_interval() -> None:
     small, large = rate(10, 20, 20), rate(20, 200, 200)
     found = mean_rate([small, large])
     assert found.value == pytest.approx((0.5 + 0.1) / 2)
@@ -67,7 +67,7 @@ def verdicts(
     return pd.DataFrame({"prompt_id": ids, **columns})
 
 
-def test_rates_count_every_kind_by_its_own_words() -> None:
+def test_rates_count_every_kind_by_its_own_verdicts() -> None:
     rows = pd.concat(
         [
             verdicts("red_team", "adv", ["unsafe", "safe", "safe", "unscored"], ["safe", "safe", None, "unscored"]),
@@ -110,8 +110,8 @@ def test_wordings_of_one_request_are_one_cluster() -> None:
     assert together.low < apart.low and together.high > apart.high
 
 
-def test_seeds_that_answer_alike_are_no_further_evidence() -> None:
-    """Issue: 7 of 200 with the same verdicts in every seed gave narrower intervals with every seed."""
+def test_seeds_with_equal_answers_add_no_evidence() -> None:
+    """Issue: 7 hits of 200, the same in every seed, gave narrower intervals with every added seed."""
     one = verdicts("red_team", "adv", ["unsafe"] * 7 + ["safe"] * 193)
     single = rates(one, ["refusal"])["asr/adv"]
     for seeds in (3, 5):

@@ -1,4 +1,4 @@
-"""Modules are selected as the reference implementations do, ties and rounding included."""
+"""Modules are selected as in the reference implementations, including ties and rounding."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_rho_is_compared_at_five_decimals() -> None:
     ("lowest", "selected"), [(0, []), (1, ["m1"]), (2, ["m0", "m1", "m3"]), (9, ["m0", "m1", "m2", "m3"])]
 )
 @pytest.mark.parametrize("strict", [False, True])
-def test_lowest_takes_ties_along_and_stops_at_all(lowest: int, selected: list[str], strict: bool) -> None:
+def test_lowest_includes_ties_and_is_limited_to_all_modules(lowest: int, selected: list[str], strict: bool) -> None:
     assert select(numbered(0.5, 0.4, 0.6, 0.500001).modules, {"lowest": lowest}, strict=strict) == selected
 
 
@@ -61,7 +61,7 @@ def test_lowest_takes_ties_along_and_stops_at_all(lowest: int, selected: list[st
         {"threshold": {"v_proj": 0.5}},
     ],
 )
-def test_senseless_ways_of_selecting_are_refused(way: dict[str, float]) -> None:
+def test_invalid_selections_are_rejected(way: dict[str, float]) -> None:
     with pytest.raises(DefenseError):
         select(profile_of({"layers.0.q_proj": 0.5}).modules, way)
 
@@ -80,7 +80,7 @@ def test_quantile_selects_the_nearest_number_of_modules(quantile: float, count: 
     assert select(numbered(0.1, 0.2, 0.3, 0.4).modules, {"quantile": quantile}) == ["m0", "m1", "m2", "m3"][:count]
 
 
-def test_quantile_takes_ties_along() -> None:
+def test_quantile_includes_ties() -> None:
     assert select(numbered(0.2, 0.1, 0.2, 0.3).modules, {"quantile": 0.5}) == ["m0", "m1", "m2"]
 
 
@@ -102,7 +102,7 @@ def test_above_null_judges_each_shape_by_its_own_null() -> None:
         ({"above_null": {"q_proj": -0.05, "v_proj": 0.1}}, ["0.q_proj", "0.v_proj", "1.v_proj"]),
     ],
 )
-def test_each_module_type_may_have_a_value_of_its_own(way: dict[str, dict[str, float]], selected: list[str]) -> None:
+def test_each_module_type_may_have_its_own_value(way: dict[str, dict[str, float]], selected: list[str]) -> None:
     profile = profile_of({"0.q_proj": 0.6, "0.v_proj": 0.8, "1.q_proj": 0.7, "1.v_proj": 0.9})
     assert select(profile.modules, way) == selected
 
@@ -113,7 +113,7 @@ def test_each_module_type_may_have_a_value_of_its_own(way: dict[str, dict[str, f
     strict=st.booleans(),
     other=st.floats(-1, 1),
 )
-def test_breakpoints_give_every_outcome_once(rho: list[float], way: str, strict: bool, other: float) -> None:
+def test_breakpoints_produce_every_outcome_once(rho: list[float], way: str, strict: bool, other: float) -> None:
     profile = numbered(*rho)
     outcomes = [
         tuple(select(profile.modules, {way: value}, strict=strict)) for value in breakpoints(profile.modules, way)
