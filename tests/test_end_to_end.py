@@ -112,8 +112,8 @@ def test_wandb_has_an_offline_run_for_every_trial_and_one_for_the_sweep(run: Pat
     folders = list((run / "wandb").glob("offline-run-*"))
     trials = pd.read_parquet(run / "trials.parquet")
     fine_tunes, sweep = 3, 1
-    assert len({folder.name.rpartition("-")[2] for folder in folders}) == len(trials) + fine_tunes + sweep
-    assert all(list(folder.glob("run-*.wandb")) for folder in folders)
+    written = {folder.name.rpartition("-")[2] for folder in folders if list(folder.glob("run-*.wandb"))}
+    assert len(written) == len(trials) + fine_tunes + sweep  # the killed sweep may leave a folder without a file
     assert any(list(folder.glob("files/media/table/samples*.json")) for folder in folders)
 
 

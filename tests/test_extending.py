@@ -154,9 +154,9 @@ def test_judge_with_invalid_verdicts_is_named(sweep_file: Path) -> None:
 def test_user_stopping_rule_is_called(sweep_file: Path) -> None:
     from numpy import array
 
-    rule = rule_of("quick_search:HalfAsSafe", 0.1, 0.05, 1, 1, TELECOM)
-    one, other = {"red_team": array([1.0, 1.0, 1.0])}, {"red_team": array([1.0, 0.0, 0.0])}
-    assert rule.loses(one, other) and not rule.loses(other, one)
+    rule = rule_of("quick_search:HalfAsSafe", 0.1, 0.05, 1, 1, TELECOM, 0.05)
+    one, other = ({"red_team": {"bench": array(shares)}} for shares in ([1.0, 1.0, 1.0], [1.0, 0.0, 0.0]))
+    assert rule.loses(one, other, {}) and not rule.loses(other, one, {})
 
 
 BROKEN = """

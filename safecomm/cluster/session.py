@@ -48,9 +48,12 @@ def ray_session(address: str | None) -> Iterator[Resources]:
     import ray
 
     from safecomm.cluster.cleanup import start_cleanup
+    from safecomm.cluster.reachable import check_ray_address
 
-    address = address or os.environ.get("RAY_ADDRESS")
     joined = ray.is_initialized()
+    if joined and address:
+        check_ray_address(address)  # a wrong address is a mistake, even if this process is connected to a cluster
+    address = address or os.environ.get("RAY_ADDRESS")
     if not joined:
         _connect(address)
     try:

@@ -234,12 +234,12 @@ def _compared(
 
 
 def _judge(run: Run) -> str:
-    name = next(iter(run.judge_names), "no judge")
+    name, title = next(iter(run.judge_names), "no judge"), ASR.heading(run.domain)
     if name not in run.judges:
-        return f"Attack success is what {name} judges unsafe; its errors are not measured and not in the bounds."
+        return f"{title} is what {name} judges unsafe; its errors are not measured and not in the bounds."
     known = run.judges[name]
     return (
-        f"Attack success is what {name} judges unsafe, corrected for its errors on human labels (sensitivity "
+        f"{title} is what {name} judges unsafe, corrected for its errors on human labels (sensitivity "
         f"{known.sensitivity.value:.0%}, n={known.sensitivity.n}; specificity {known.specificity.value:.0%}, "
         f"n={known.specificity.n})."
     )
