@@ -38,7 +38,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="refusal, compliance, llama-guard-3, NAME=MODEL for a guard model, or a judge as in a sweep, in "
-            "braces: '{name: harmbench, template: FILE}'. Repeatable; the first determines the attack success rate."
+            "braces: '{name: harmbench, template: FILE}'. Repeatable; the first decides."
         ),
     ] = None,
     grader: Annotated[str | None, typer.Option(help="The chat model that grades free-form task answers.")] = None,
