@@ -149,6 +149,6 @@ def test_damaged_answers_are_refetched_or_regenerated_with_one_warning(
 def test_planning_with_a_missing_bucket_prints_one_line(sweep: Sweep, tmp_path: Path) -> None:
     path = tmp_path / "missing.yaml"
     path.write_text(yaml.safe_dump(sweep.resolved() | {"storage": "s3://no-such-bucket/runs"}))
-    done = CliRunner().invoke(app, ["plan", str(path)])
+    done = CliRunner().invoke(app, ["plan", str(path), "--elsewhere"])
     assert isinstance(done.exception, StorageError)
     assert "storage: s3://no-such-bucket: the bucket does not exist" in str(done.exception)
