@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from safecomm.storage import shared
@@ -19,13 +20,24 @@ def count_look(store: Store, prompts: str, adapters: str) -> int:
         adapters: identifies the adapters that were tested on them.
     """
     path = store.root / "looks" / f"{prompts}.json"
+    if found := _number(path, adapters):  # without the lock, which would write to a bucket
+        return found
     with shared.exclusive(store.scratch / f"looks-{prompts}.lock"):
-        shared.fetch(path.parent)
-        looks: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        known = [look["adapters"] for look in looks]
-        if adapters not in known:
-            looks.append({"adapters": adapters, "at": datetime.now(UTC).isoformat(timespec="seconds")})
-            write_json(path, looks)
-            shared.publish(path)
-            return len(looks)
-        return known.index(adapters) + 1
+        if found := _number(path, adapters):
+            return found
+        looks = [*_looks(path), {"adapters": adapters, "at": datetime.now(UTC).isoformat(timespec="seconds")}]
+        write_json(path, looks)
+        shared.publish(path)
+        return len(looks)
+
+
+def _number(path: Path, adapters: str) -> int:
+    """Returns the number of a look that was recorded before; 0 for a new one."""
+    shared.fetch(path.parent)
+    known = [look["adapters"] for look in _looks(path)]
+    return known.index(adapters) + 1 if adapters in known else 0
+
+
+def _looks(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return found
