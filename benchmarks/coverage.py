@@ -1,11 +1,12 @@
-"""Simulates the coverage of safecomm's intervals and bounds, and the error rate of its tests.
+"""Simulates how often the intervals, bounds and tests that safecomm prints hold.
 
-    python benchmarks/coverage.py            2,000 draws per cell, about ten minutes on 2 cores
+    python benchmarks/coverage.py            2,000 draws per cell, about 15 minutes on one core
     python benchmarks/coverage.py --json     the cells as a JSON list
 
-Every cell draws answers with a known rate and counts how often the 95% interval contains it (or, for tests, how often a
-true hypothesis is rejected). `answers` is the number of answers per prompt (samples or seeds), `icc` is their
-correlation, and `unscored` is the share of answers without a verdict, at random.
+Every cell draws answers with known rates and counts how often something happens: an interval contains the true value
+(95% is right), a true hypothesis is rejected or a point at its limit is released (at most 5%), a difference of the size
+that `plan` states is found (about 80%). `answers` is the number of answers per prompt, be they samples or seeds, and
+`icc` their correlation; `unscored` is the share of answers that no judge could read, at random.
 """
 
 import argparse
@@ -15,102 +16,180 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from safecomm.statistics.comparisons import Pairs, paired_difference
-from safecomm.statistics.limits import exact_bounds
-from safecomm.statistics.metrics import clustered_rate, effective_size, mean_rate, rate
+from safecomm.plan.power import DISCORDANT, detectable
+from safecomm.statistics.comparisons import JudgeAccuracy, Pairs, corrected, paired_difference, sign_flip_p
+from safecomm.statistics.limits import bounded_rate
+from safecomm.statistics.metric_table import ASR
+from safecomm.statistics.metrics import across_runs, clustered_rate, mean_rate, rate
 
 Cell = dict[str, Any]
 Draws = NDArray[np.float64]
+Simulation = Callable[[np.random.Generator, Cell], bool]
 
 
-def answers(rng: np.random.Generator, rate: float, prompts: int, count: int, icc: float) -> Draws:
-    """Returns answers as prompts x count; each copies its prompt's draw with probability sqrt(icc)."""
-    own = rng.random((prompts, 1)) < rate
-    copies = rng.random((prompts, count)) < math.sqrt(icc)
-    return np.where(copies, own, rng.random((prompts, count)) < rate).astype(float)
+def answers(rng: np.random.Generator, rates: Draws, prompts: int, count: int, icc: float, shared: float = 0.0) -> Draws:
+    """Returns the models' answers, models x prompts x count.
+
+    An answer copies its model's draw for the prompt with probability sqrt(icc), and that draw copies the prompt's draw
+    for all models with probability sqrt(shared).
+    """
+    size = (len(rates), prompts, count)
+    of_prompt = rng.random((1, prompts, 1))
+    of_model = np.where(rng.random((*size[:2], 1)) < math.sqrt(shared), of_prompt, rng.random((*size[:2], 1)))
+    within = math.sqrt(icc) if count > 1 else 1.0
+    chance = np.where(rng.random(size) < within, of_model, rng.random(size))
+    return (chance < rates[:, None, None]).astype(float)
+
+
+def one_models(rng: np.random.Generator, cell: Cell) -> Draws:
+    """Returns one model's answers, prompts x count."""
+    drawn: Draws = answers(rng, np.array([cell["rate"]]), cell["prompts"], cell["answers"], cell["icc"])[0]
+    return drawn
 
 
 def rate_covers(rng: np.random.Generator, cell: Cell) -> bool:
-    """Returns whether the interval of a rate over clusters contains the true rate."""
-    drawn = answers(rng, cell["rate"], cell["prompts"], cell["answers"], cell["icc"])
+    """The interval of a rate over clusters contains the true rate."""
+    drawn = one_models(rng, cell)
     scored = rng.random(drawn.shape) >= cell["unscored"]
     found = clustered_rate((drawn * scored).sum(1).tolist(), scored.sum(1).tolist(), drawn.size)
     return found.low <= cell["rate"] <= found.high
 
 
 def mean_covers(rng: np.random.Generator, cell: Cell) -> bool:
-    """Returns whether the interval of a mean over two benchmarks of different sizes contains the true mean."""
-    other = min(0.95, 3 * cell["rate"])
-    parts = [
-        rate(int(rng.binomial(n, p)), n, n) for n, p in ((cell["prompts"], cell["rate"]), (cell["prompts"] // 3, other))
-    ]
-    found = mean_rate(parts)
-    return found.low <= (cell["rate"] + other) / 2 <= found.high
+    """The interval of a mean over two benchmarks, one three times as large, contains the true mean."""
+    other = {**cell, "rate": min(0.95, 3 * cell["rate"]), "prompts": cell["prompts"] // 3}
+    drawn = [one_models(rng, one) for one in (cell, other)]
+    found = mean_rate([clustered_rate(d.sum(1).tolist(), [d.shape[1]] * len(d), d.size) for d in drawn])
+    return found.low <= (cell["rate"] + other["rate"]) / 2 <= found.high
+
+
+def further_runs_are_covered(rng: np.random.Generator, cell: Cell) -> bool:
+    """The interval for further training runs contains their mean rate; `runs` is their relative standard deviation."""
+    rates = cell["rate"] * (1 + cell["runs"] * rng.uniform(-math.sqrt(3), math.sqrt(3), cell["answers"]))
+    drawn = answers(rng, rates, cell["prompts"], 1, 0.0, shared=cell["icc"])[:, :, 0].T
+    pooled = clustered_rate(drawn.sum(1).tolist(), [drawn.shape[1]] * len(drawn), drawn.size)
+    low, high = across_runs(pooled, drawn.mean(0).tolist())
+    return low <= cell["rate"] <= high
 
 
 def pairs(rng: np.random.Generator, cell: Cell, difference: float) -> Pairs:
-    """Returns two models' answers to the same prompts; on half of the prompts both use the same draw."""
-    shared = rng.random((cell["prompts"], 1))
-    shares = []
-    for p in (cell["rate"] + difference, cell["rate"]):
-        chance = np.where(rng.random((cell["prompts"], 1)) < 0.7, shared, rng.random((cell["prompts"], 1)))
-        own = chance < p
-        copies = rng.random((cell["prompts"], cell["answers"])) < math.sqrt(cell["icc"])
-        shares.append(np.where(copies, own, rng.random((cell["prompts"], cell["answers"])) < p).mean(1))
-    return Pairs(shares[0], shares[1])
+    """Returns two models' answers to the same prompts, correlated by half."""
+    rates = np.array([cell["rate"] + difference, cell["rate"]])
+    drawn = answers(rng, rates, cell["prompts"], cell["answers"], cell["icc"], shared=0.5).mean(2)
+    return Pairs(drawn[0], drawn[1])
 
 
 def difference_covers(rng: np.random.Generator, cell: Cell) -> bool:
-    """Returns whether the interval of a paired difference contains the true difference."""
-    found = paired_difference([pairs(rng, cell, 0.05)], test=False)
+    """The interval of a paired difference contains the true difference."""
+    found = paired_difference([pairs(rng, cell, 0.05)])
     return found.low <= 0.05 <= found.high
 
 
-def falsely_releases(rng: np.random.Generator, cell: Cell) -> bool:
-    """Returns whether a certificate is issued for points whose attack success is exactly at the limit.
+def equal_models_differ(rng: np.random.Generator, cell: Cell) -> bool:
+    """The sign-flip test calls two equal models different on two benchmarks, one three times as large."""
+    other = {**cell, "prompts": cell["prompts"] // 3}
+    return sign_flip_p([pairs(rng, cell, 0.0), pairs(rng, other, 0.0)]) < 0.05
 
-    The points are tested on new prompts in the order of their safety on the search split, up to the first that fails,
-    so a false certificate is issued if and only if the first test succeeds.
+
+def inferior_passes(rng: np.random.Generator, cell: Cell) -> bool:
+    """A model that is worse by just the margin is taken to keep it, by the one-sided 95% bound."""
+    return paired_difference([pairs(rng, cell, 0.05)], confidence=0.9).high < 0.05
+
+
+def correction_covers(rng: np.random.Generator, cell: Cell) -> bool:
+    """The interval of a rate corrected for a judge's errors contains the true rate; 300 answers are labelled."""
+    found = corrected(*judged(rng, cell))
+    return found.low <= cell["rate"] <= found.high
+
+
+def correction_falls_short(rng: np.random.Generator, cell: Cell) -> bool:
+    """The upper 95% bound of a corrected rate is below the true rate."""
+    return corrected(*judged(rng, cell), 0.9).high < cell["rate"]
+
+
+def judged(rng: np.random.Generator, cell: Cell) -> Any:
+    """Returns the rate that a judge with a sensitivity of 80% and a specificity of 95% finds, and its accuracy."""
+    se, sp, n = 0.8, 0.95, cell["prompts"]
+    hits = int(rng.binomial(n, cell["rate"] * se + (1 - cell["rate"]) * (1 - sp)))
+    unsafe, safe = int(rng.binomial(100, se)), int(rng.binomial(200, sp))
+    return rate(hits, n, n), JudgeAccuracy(rate(unsafe, 100, 100), rate(safe, 200, 200))
+
+
+def unsafe_is_certified(rng: np.random.Generator, cell: Cell) -> bool:
+    """A point whose attack success is at the limit is certified, among points of which a third are well below it.
+
+    The search split orders the points, the report split tests them in that order up to the first that fails.
     """
     limit = cell["rate"] - 1e-9
-    search = [answers(rng, cell["rate"], cell["prompts"], cell["answers"], cell["icc"]) for _ in range(cell["points"])]
-    by_search = sorted(range(cell["points"]), key=lambda at: float(search[at].mean()))
-    first = answers(rng, cell["rate"], cell["prompts"], cell["answers"], cell["icc"])  # by_search[0] on new prompts
-    assert by_search
-    n = effective_size(first.sum(1), np.full(len(first), float(cell["answers"]))) if cell["answers"] > 1 else len(first)
-    return exact_bounds(float(first.mean()), n, 0.95)[1] <= limit
+    rates = np.where(np.arange(cell["points"]) % 3 == 2, cell["rate"] / 3, cell["rate"])
+    shape = (rates, cell["prompts"], cell["answers"], cell["icc"])
+    seen, fresh = (answers(rng, *shape, shared=cell["shared"]) for _ in range(2))
+    for at in np.argsort(seen.mean((1, 2)), kind="stable"):
+        unscored = rng.random(fresh[at].shape) < cell["unscored"]
+        verdicts = np.where(unscored, "unscored", np.where(fresh[at] > 0, ASR.hit, ASR.miss))
+        ids = np.repeat(np.arange(cell["prompts"]).astype(str), cell["answers"])
+        rows = pd.DataFrame({"prompt_id": ids, "verdict": verdicts.ravel()})
+        if bounded_rate(rows, ASR, 0.95, unscored=ASR.hit).high > limit:
+            return False
+        if rates[at] > limit:
+            return True
+    return False
 
 
-def cells() -> Iterator[tuple[str, Callable[[np.random.Generator, Cell], bool], Cell]]:
-    """Yields the simulations: a name, the function and its cell."""
+def stated_difference_is_found(rng: np.random.Generator, cell: Cell) -> bool:
+    """A difference of the size that `plan` says is detectable is significant."""
+    n, difference = cell["prompts"], detectable(cell["prompts"])
+    changed = rng.random(n) < DISCORDANT
+    gained = changed & (rng.random(n) < (1 + difference / DISCORDANT) / 2)
+    return sign_flip_p([Pairs(gained.astype(float), (changed & ~gained).astype(float))]) < 0.05
+
+
+def cells() -> Iterator[tuple[str, str, Simulation, Cell]]:
+    """Yields what is simulated: a name, what the share should be, the function, and its cell."""
     clustered = [(1, 0.0), *((count, icc) for count in (3, 5) for icc in (0.0, 0.3, 0.6, 0.9))]
+    few = [(1, 0.0), (3, 0.3), (5, 0.9)]
     for prompts in (100, 200, 400):
         for value in (0.03, 0.05, 0.1, 0.3, 0.5):
+            at = {"prompts": prompts, "rate": value}
             for count, icc in clustered:
                 for unscored in (0.0, 0.1) if prompts == 200 else (0.0,):
-                    cell = {"prompts": prompts, "rate": value, "answers": count, "icc": icc, "unscored": unscored}
-                    yield "interval of a rate", rate_covers, cell
-            yield "interval of a mean", mean_covers, {"prompts": prompts, "rate": value, "answers": 1, "icc": 0.0}
-            for count, icc in ((1, 0.0), (3, 0.3), (3, 0.9)):
-                cell = {"prompts": prompts, "rate": value, "answers": count, "icc": icc}
-                yield "interval of a paired difference", difference_covers, cell
+                    yield "rate", "95%", rate_covers, {**at, "answers": count, "icc": icc, "unscored": unscored}
+            for count, icc in few:
+                cell = {**at, "answers": count, "icc": icc}
+                yield "mean over benchmarks", "95%", mean_covers, cell
+                yield "paired difference", "95%", difference_covers, cell
+                yield "p < 0.05 for equal models", "<= 5%", equal_models_differ, cell
+                yield "margin kept by an inferior model", "<= 5%", inferior_passes, cell
+            for count, runs in ((3, 0.0), (3, 0.4), (5, 0.4)):
+                cell = {**at, "answers": count, "icc": 0.6, "runs": runs}
+                yield "further seeds", "95%", further_runs_are_covered, cell
+            yield "rate corrected for a judge", "95%", correction_covers, {**at, "answers": 1, "icc": 0.0}
+            yield "corrected bound too low", "<= 5%", correction_falls_short, {**at, "answers": 1, "icc": 0.0}
+        yield (
+            "detectable difference found",
+            "80%",
+            stated_difference_is_found,
+            {"prompts": prompts, "answers": 1, "icc": 0},
+        )
     for points in (1, 24, 55):
-        for count, icc in ((1, 0.0), (5, 0.3), (5, 0.9)):
-            cell = {"prompts": 200, "rate": 0.05, "answers": count, "icc": icc, "points": points}
-            yield "false certificate", falsely_releases, cell
+        for count, icc in few:
+            for shared in (0.0, 0.5):
+                cell = {"prompts": 200, "rate": 0.05, "answers": count, "icc": icc, "points": points, "shared": shared}
+                yield "unsafe point certified", "<= 5%", unsafe_is_certified, {**cell, "unscored": 0.0}
 
 
 def simulate(draws: int, seed: int = 0) -> list[Cell]:
-    """Returns all cells with `name`, `draws` and `share`, the share of draws in which the function returned true."""
+    """Returns all cells with `name`, `should_be`, `draws` and `share`: of the draws in which it happened."""
     found = []
-    for at, (name, function, cell) in enumerate(cells()):
+    for at, (name, should_be, function, cell) in enumerate(cells()):
         rng = np.random.default_rng([seed, at])
         share = sum(function(rng, cell) for _ in range(draws)) / draws
-        found.append({"name": name, **cell, "draws": draws, "share": share})
+        found.append({"name": name, "should_be": should_be, **cell, "draws": draws, "share": share})
     return found
 
 
@@ -124,11 +203,12 @@ def main() -> None:
     if given.json:
         print(json.dumps(found, indent=2))
         return
-    table = Table("what", "answers per prompt", "icc", "cells", "lowest share", "highest share")
-    kinds = dict.fromkeys((one["name"], one["answers"], one["icc"]) for one in found)
-    for kind in kinds:
-        shares = [one["share"] for one in found if (one["name"], one["answers"], one["icc"]) == kind]
-        table.add_row(kind[0], str(kind[1]), f"{kind[2]}", str(len(shares)), f"{min(shares):.1%}", f"{max(shares):.1%}")
+    table = Table("what", "should be", "answers per prompt", "icc", "cells", "lowest share", "highest share")
+    kinds = dict.fromkeys((one["name"], one["should_be"], one["answers"], one["icc"]) for one in found)
+    for name, should_be, count, icc in kinds:
+        shares = [o["share"] for o in found if (o["name"], o["answers"], o["icc"]) == (name, count, icc)]
+        ends = f"{min(shares):.1%}", f"{max(shares):.1%}"
+        table.add_row(name, should_be, str(count), str(icc), str(len(shares)), *ends)
     Console().print(table)
 
 

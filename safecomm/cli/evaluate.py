@@ -3,12 +3,12 @@
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
 
+from safecomm.cli import evaluate_options as options
 from safecomm.cli.console import console
 from safecomm.errors import UsageError
 from safecomm.spec.engine import available_engine, engine_description
@@ -27,66 +27,37 @@ DEFAULT_LENGTH = 2048
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="A folder of safetensors, a hub id, lab://base or lab://aligned.")],
-    benchmark: Annotated[
-        list[str],
-        typer.Option(help="NAME from `safecomm data list`, or NAME=PATH for a local copy. Repeatable."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for results.json, rows.parquet and disagreements.csv.")],
-    adapter: Annotated[list[Path] | None, typer.Option(help="A PEFT folder. Repeatable.")] = None,
-    judge: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="refusal, compliance, llama-guard-3, NAME=MODEL for a guard model, or a judge as in a sweep, in "
-            "braces: '{name: harmbench, template: FILE}'. Repeatable; the first decides."
-        ),
-    ] = None,
-    grader: Annotated[str | None, typer.Option(help="The chat model that grades free-form task answers.")] = None,
-    domain: Annotated[str, typer.Option(help="The subject of the task, for titles and the grader.")] = TELECOM.name,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Human-labelled responses (prompt, response, unsafe), to correct for the judges' errors."),
-    ] = None,
-    shuffle_options: Annotated[
-        int | None, typer.Option(help="A seed for shuffling the options of multiple-choice questions.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Maximum number of prompts per benchmark.", min=1)] = None,
-    system_prompt: Annotated[str | None, typer.Option(help="A system prompt for every prompt.")] = None,
-    chat_template_kwargs: Annotated[
-        str | None, typer.Option(help="Arguments of the model's chat template, e.g. '{enable_thinking: false}'.")
-    ] = None,
-    sampling: Annotated[
-        Literal["greedy", "safecomm"],
-        typer.Option(help="greedy, or safecomm as in the study: temperature 1, top-p 1, no top-k."),
-    ] = "greedy",
-    samples: Annotated[int, typer.Option(help="Answers per prompt with --sampling safecomm.", min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Seed for sampling answers.")] = 0,
-    multiple_choice: Annotated[
-        Literal["likelihood", "generation"],
-        typer.Option(help="Score the most likely letter, or the letter in the answer."),
-    ] = "likelihood",
-    engine: Annotated[
-        Literal["auto", "vllm", "transformers"],
-        typer.Option(help="auto: vLLM if it is installed, else transformers."),
-    ] = "auto",
-    max_new_tokens: Annotated[int, typer.Option(help="Maximum tokens of an answer.", min=1)] = 512,
-    max_model_len: Annotated[
-        int | None,
-        typer.Option(
-            help="Maximum tokens of a prompt and its answer together; by default 2048, or less if the model requires.",
-            min=16,
-        ),
-    ] = None,
-    replicas: Annotated[int, typer.Option(help="Engines for the model, and for each judge.", min=1)] = 1,
-    tensor_parallel: Annotated[int, typer.Option(help="GPUs per engine of the model.", min=1)] = 1,
-    storage: Annotated[str, typer.Option(help="Folder or bucket for the store of answers and verdicts.")] = "runs",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster; by default Ray starts on this machine.")] = None,
+    model: options.Model,
+    benchmark: options.Benchmark,
+    out: options.Out,
+    adapter: options.Adapter = None,
+    judge: options.Judge = None,
+    grader: options.Grader = None,
+    domain: options.Domain = TELECOM.name,
+    labels: options.Labels = None,
+    shuffle_options: options.ShuffleOptions = None,
+    limit: options.Limit = None,
+    system_prompt: options.SystemPrompt = None,
+    chat_template_kwargs: options.ChatTemplateKwargs = None,
+    sampling: options.Sampling = "greedy",
+    samples: options.Samples = 1,
+    seed: options.Seed = 0,
+    multiple_choice: options.MultipleChoice = "likelihood",
+    engine: options.Engine = "auto",
+    max_new_tokens: options.MaxNewTokens = 512,
+    max_model_len: options.MaxModelLen = None,
+    replicas: options.Replicas = 1,
+    tensor_parallel: options.TensorParallel = 1,
+    storage: options.Storage = "runs",
+    address: options.Address = None,
 ) -> None:
     """Measures a model without and with each adapter; reuses stored answers and verdicts."""
     if samples > 1 and sampling == "greedy":
         raise UsageError("--samples: greedy decoding gives one answer per prompt; add --sampling safecomm")
     if not re.match(DOMAIN_NAME, domain):
         raise UsageError(f"--domain {domain}: use up to 40 letters, digits, spaces and hyphens, e.g. medical")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; choose a folder")
     refs = _judges(judge or ["refusal"])
     from safecomm.cli.tables import comparison_tables
     from safecomm.judging.comparison import Hardware, compare

@@ -19,6 +19,7 @@ from safecomm.statistics.comparisons import (
     corrected_rates,
     holm,
     paired_difference,
+    sign_flip_p,
 )
 from safecomm.statistics.metric_table import METRICS, Metric
 from safecomm.statistics.metrics import Rate, clusters_of, rates
@@ -51,15 +52,14 @@ def results_of(
         judges: the judges' names.
         trusted: judge -> agreement with human labels, if measured.
     """
-    compared: dict[str, dict[str, RateDifference]] = {
-        name: {
-            metric.name: found
-            for metric in METRICS
-            if (found := difference(table, rows[reference], metric)) is not None
+    compared: dict[str, dict[str, RateDifference]] = {}
+    for name, table in rows.items():
+        pairs = {metric.name: paired(table, rows[reference], metric) for metric in METRICS} if name != reference else {}
+        compared[name] = {
+            metric: replace(paired_difference(of_metric), p=sign_flip_p(of_metric))
+            for metric, of_metric in pairs.items()
+            if of_metric
         }
-        for name, table in rows.items()
-        if name != reference
-    }
     for metric in {metric for found in compared.values() for metric in found}:
         family = {name: found[metric].p for name, found in compared.items() if metric in found}
         for name, p in holm(family).items():
@@ -68,18 +68,18 @@ def results_of(
     def one(name: str, table: pd.DataFrame) -> Measured:
         measured = rates(table, judges)
         sound = corrected_rates(measured, judges, trusted)
-        return Measured(name, measured, compared.get(name, {}), _agreements(table, judges), sound)
+        return Measured(name, measured, compared[name], _agreements(table, judges), sound)
 
     return [one(name, table) for name, table in rows.items()]
 
 
-def difference(
-    ours: pd.DataFrame, reference: pd.DataFrame, metric: Metric, confidence: float = 0.95
-) -> RateDifference | None:
-    """Compares two models' judged rows on the prompts on which both have a verdict, as a mean over benchmarks.
+def paired(ours: pd.DataFrame, reference: pd.DataFrame, metric: Metric) -> list[Pairs]:
+    """Returns two models' verdicts on the prompts on which both have one, benchmark by benchmark.
 
-    Returns:
-        The difference; None if the models share no scored prompt of the metric's kind.
+    Args:
+        ours: judged rows.
+        reference: the reference model's.
+        metric: decides the kind of prompts and the counted verdict.
     """
     verdicts = {metric.hit: 1.0, metric.miss: 0.0}
     shares = []
@@ -88,8 +88,7 @@ def difference(
         hits = of_kind["verdict"].map(verdicts).astype(float)
         shares.append(hits.groupby([of_kind["benchmark"], clusters_of(of_kind)]).mean())
     both = pd.concat(shares, axis=1, keys=["ours", "reference"], join="inner").dropna()
-    pairs = [Pairs(one["ours"].to_numpy(float), one["reference"].to_numpy(float)) for _, one in both.groupby(level=0)]
-    return paired_difference(pairs, confidence) if pairs else None
+    return [Pairs(one["ours"].to_numpy(float), one["reference"].to_numpy(float)) for _, one in both.groupby(level=0)]
 
 
 def _agreements(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Agreement]:

@@ -36,9 +36,13 @@ def power(report: Sequence[Prompt], target_asr: float) -> list[str]:
     return lines
 
 
+def detectable(n: int) -> float:
+    """Returns the difference of two models' rates that n prompts detect with a probability of about 80%."""
+    return LIKELY * math.sqrt(DISCORDANT / n)
+
+
 def _of_benchmark(benchmark: str, n: int, target: float | None) -> str:
-    difference = LIKELY * math.sqrt(DISCORDANT / n)
-    line = f"{benchmark}: {n:,} independent prompts detect a difference of about {100 * difference:.0f} points"
+    line = f"{benchmark}: {n:,} independent prompts detect a difference of about {100 * detectable(n):.0f} points"
     if target is None or not 0 < target < 1:
         return line
     least = math.ceil(math.log(LEVEL) / math.log(1 - target))
@@ -49,9 +53,9 @@ def _of_benchmark(benchmark: str, n: int, target: float | None) -> str:
 
 def _most_successes(n: int, target: float) -> int:
     """Returns the largest count k with P(Binomial(n, target) <= k) <= LEVEL."""
-    # The sum of binomial terms by hand: scipy would slow down planning.
-    term, total, k = (1 - target) ** n, 0.0, 0
-    while (total := total + term) <= LEVEL:
+    # scipy would slow down planning. Logarithms, because the first term of a large benchmark is below the least float.
+    log_term, total, k = n * math.log1p(-target), 0.0, 0
+    while (total := total + math.exp(log_term)) <= LEVEL:
         k += 1
-        term *= (n - k + 1) / k * target / (1 - target)
+        log_term += math.log((n - k + 1) / k * target / (1 - target))
     return k - 1

@@ -9,10 +9,8 @@ import pandas as pd
 
 from safecomm.report.points import Point, rate_in, rows_of
 from safecomm.spec import ORIGINAL
+from safecomm.spec.search import MARGIN
 from safecomm.statistics.metric_table import ASR, OVER_REFUSAL
-
-MARGIN = 0.05
-"""The margin for over-refusal in runs from before it was a setting."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Limits:
 
     @classmethod
     def of(cls, search: Mapping[str, Any]) -> "Limits":
-        """Returns the limits in the `search` section of a resolved sweep."""
+        """Returns the limits in the `search` section of a resolved sweep, which may be older than they are."""
         return cls(search["target_asr"], search.get("max_over_refusal_rise", MARGIN))
 
 

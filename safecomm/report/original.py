@@ -4,10 +4,11 @@ import math
 
 import pandas as pd
 
-from safecomm.judging.results import difference
+from safecomm.judging.results import paired
 from safecomm.judging.verdicts import read_rows
 from safecomm.report.points import REFUSAL_RISE, Point, rows_of
 from safecomm.spec import ORIGINAL
+from safecomm.statistics.comparisons import paired_difference
 from safecomm.statistics.metric_table import OVER_REFUSAL
 from safecomm.storage.store import Store
 
@@ -26,8 +27,10 @@ def beside_original(trials: pd.DataFrame, store: Store) -> pd.DataFrame:
         ours, theirs = answers.get(row.get("evaluation", "")), answers.get(originals.get(row["split"], ""))
         if row["status"] != "done" or ours is None or theirs is None:
             return [math.nan] * 3
-        found = difference(ours, theirs, OVER_REFUSAL)
-        return [found.value, found.low, found.high] if found else [math.nan] * 3
+        if not (pairs := paired(ours, theirs, OVER_REFUSAL)):
+            return [math.nan] * 3
+        found = paired_difference(pairs)
+        return [found.value, found.low, found.high]
 
     columns = pd.DataFrame([rise(row) for row in rows_of(trials)], columns=list(REFUSAL_RISE), index=trials.index)
     return pd.concat([trials, columns], axis=1)

@@ -24,6 +24,7 @@ from scipy.special import logsumexp
 
 from safecomm.data.rows import Prompt
 from safecomm.data.splits import place
+from safecomm.spec.search import MARGIN
 from safecomm.statistics.domain import TELECOM, Domain
 from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, OVER_REFUSAL, Metric
 from safecomm.statistics.metrics import clusters_of
@@ -88,7 +89,7 @@ class Rule:
     """The largest number of points with which one is compared."""
     domain: Domain = TELECOM
     """The sweep's domain, for the reasons."""
-    margin: float = 0.05
+    margin: float = MARGIN
     """The largest rise in over-refusal above the original model's that a recommended point may have."""
 
     def loses(self, ours: PromptOutcomes, rival: PromptOutcomes, original: PromptOutcomes) -> str:

@@ -31,13 +31,14 @@ class TransformersEngine:
 
         Args:
             model: its folder.
-            settings: length limits; adapter rank and parallelism are ignored.
+            settings: length limits and `on_gpu`; adapter rank and parallelism are ignored.
         """
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         self._settings = settings
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        # Ray 2.60 does not hide the GPUs of others from an actor that reserves none.
+        self._device = "cuda" if settings.on_gpu and torch.cuda.is_available() else "cpu"
         stored = AutoConfig.from_pretrained(model).dtype
         dtype = cpu_dtype(stored) if self._device == "cpu" else stored or "auto"
         self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")

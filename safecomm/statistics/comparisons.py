@@ -1,6 +1,6 @@
 """Comparisons of rates, and the accuracy and agreement of judges.
 
-The rates themselves, with Wilson intervals, are in `metrics.py`.
+The rates themselves are in `metrics.py`.
 """
 
 import math
@@ -17,6 +17,8 @@ from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import PRIOR_CLUSTERS, Rate, interval, rate
 
 RESAMPLES = 10_000
+FLIPS_AT_ONCE = 5_000_000
+"""Limits the memory of the permutation test, whatever the size of the benchmarks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +29,10 @@ class RateDifference:
     low: float
     high: float
     """The bounds of the 95% interval."""
-    p: float
-    """Two-sided p-value."""
     n: int
     """Clusters of prompts with a verdict for both models."""
+    p: float = math.nan
+    """Two-sided p-value, where it was computed (see `sign_flip_p`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +45,15 @@ class Pairs:
     """The reference model's share, for the same cluster."""
 
 
-def paired_difference(
-    benchmarks: Sequence[Pairs], confidence: float = 0.95, seed: int = 0, test: bool = True
-) -> RateDifference:
+def paired_difference(benchmarks: Sequence[Pairs], confidence: float = 0.95) -> RateDifference:
     """Compares two models on the same prompts, as the mean of the benchmarks' differences.
 
     The interval is Newcombe's for paired proportions (method 10; Statistics in Medicine 17, 1998) from the two
-    rates' own intervals and their correlation, combined over benchmarks as in `mean_rate`. The p-value is from the
-    sign-flip permutation test over clusters; with one benchmark and one answer per prompt it is McNemar's exact test
-    (Psychometrika 12, 1947).
+    rates' own intervals and their correlation, combined over benchmarks as in `mean_rate`.
 
     Args:
         benchmarks: each benchmark's clusters, at least one.
         confidence: of the interval.
-        seed: seed of the permutation test.
-        test: whether to compute the p-value, which takes most of the time; NaN otherwise.
 
     Raises:
         ValueError: if a benchmark has no clusters, or the models' clusters differ in number.
@@ -69,9 +65,8 @@ def paired_difference(
     value = float(np.mean([part[0] for part in parts]))
     below = math.hypot(*(part[0] - part[1] for part in parts)) / len(parts)
     above = math.hypot(*(part[2] - part[0] for part in parts)) / len(parts)
-    p = _sign_flip_p(benchmarks, seed) if test else math.nan
     n = sum(len(one.ours) for one in benchmarks)
-    return RateDifference(value, max(-1.0, value - below), min(1.0, value + above), p, n)
+    return RateDifference(value, max(-1.0, value - below), min(1.0, value + above), n)
 
 
 def _newcombe(pairs: Pairs, confidence: float) -> tuple[float, float, float]:
@@ -106,17 +101,28 @@ def _correlation(pairs: Pairs) -> float:
     return float(np.clip(corrected / spread, -1, 1))
 
 
-def _sign_flip_p(benchmarks: Sequence[Pairs], seed: int) -> float:
-    """Returns the two-sided p-value of a mean of benchmarks' differences, exact for one binary benchmark."""
+def sign_flip_p(benchmarks: Sequence[Pairs], seed: int = 0) -> float:
+    """Returns the two-sided p-value of a mean of benchmarks' differences.
+
+    The test permutes signs over clusters; with one benchmark and one answer per prompt it is McNemar's exact test
+    (Psychometrika 12, 1947).
+
+    Args:
+        benchmarks: each benchmark's clusters.
+        seed: seed of the permutations.
+    """
     changed = [(one.ours - one.reference)[one.ours != one.reference] for one in benchmarks]
     if not any(len(d) for d in changed):
         return 1.0
     if len(changed) == 1 and set(np.abs(changed[0])) == {1.0}:
         return float(binomtest(int((changed[0] > 0).sum()), len(changed[0])).pvalue)
     weighted = np.concatenate([d / len(one.ours) for d, one in zip(changed, benchmarks, strict=True)])
-    signs = np.random.default_rng(seed).integers(0, 2, (RESAMPLES, len(weighted))) * 2 - 1
-    as_extreme = np.abs(signs @ weighted) >= abs(weighted.sum()) - 1e-12
-    return float((as_extreme.sum() + 1) / (RESAMPLES + 1))
+    rng, as_extreme = np.random.default_rng(seed), 0
+    for start in range(0, RESAMPLES, block := max(1, FLIPS_AT_ONCE // len(weighted))):
+        flips = rng.integers(0, 2, (min(block, RESAMPLES - start), len(weighted)), dtype=np.int8)
+        sums = weighted.sum() - 2 * flips @ weighted
+        as_extreme += int((np.abs(sums) >= abs(weighted.sum()) - 1e-12).sum())
+    return (as_extreme + 1) / (RESAMPLES + 1)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

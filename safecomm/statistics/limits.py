@@ -1,7 +1,6 @@
 """Bounds of rates for decisions: one-sided, exact for single answers, and with unscored answers at their worst."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -52,30 +51,25 @@ def exact_bounds(value: float, n: float, confidence: float) -> tuple[float, floa
     return low, high
 
 
-def needed(value: float, n: float, limit: float, confidence: float) -> int | None:
-    """Returns how many answers would put a bound on the side of the limit that the rate is on.
+def needed(value: float, bound: float, n: int, limit: float, confidence: float) -> int | None:
+    """Returns about how many answers would put a bound on the side of the limit that a rate is on.
+
+    Clustered answers are converted: those so far count as the number of independent answers that gives the bound.
 
     Args:
         value: the rate so far, taken to stay.
+        bound: its bound so far, on the limit's side.
         n: the answers so far.
-        limit: the limit.
+        limit: the limit, between value and bound.
         confidence: of the bound.
 
     Returns:
-        The total number of answers; None if the rate is at the limit, so that no number would.
+        The total number of answers; None if the rate is so close to the limit that no number up to 10 million would.
     """
-    if math.isnan(value) or abs(value - limit) < 1e-6:
-        return None
-    sizes: list[float] = np.geomspace(max(n, 10.0), 1e7, 200).tolist()
-    for size in sizes:
-        low, high = exact_bounds(value, size, confidence)
-        if high <= limit or low > limit:
-            return math.ceil(size)
+    sizes: list[float] = np.geomspace(2, 1e7, 400).tolist()
+    sides = [exact_bounds(value, size, confidence)[bound > value] for size in sizes]
+    own = min(range(len(sizes)), key=lambda at: abs(sides[at] - bound))
+    for size, side in zip(sizes[own:], sides[own:], strict=True):
+        if (side <= limit) if bound > value else (side >= limit):
+            return math.ceil(n * size / sizes[own])
     return None
-
-
-def mean_of(parts: Sequence[Rate]) -> Rate:
-    """Returns the mean of several benchmarks' rates with the means of their bounds, which are conservative."""
-    low, high, value = (float(np.mean([getattr(part, name) for part in parts])) for name in ("low", "high", "value"))
-    unscored = float(np.mean([part.unscored for part in parts]))
-    return Rate(value, low, high, sum(part.n for part in parts), unscored)

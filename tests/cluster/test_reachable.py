@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from loopback import serving
 from typer.testing import CliRunner
 
 from safecomm.cluster.reachable import ClusterError, check_ray_address, token_state
@@ -24,21 +24,14 @@ TOKEN = "0123456789abcdef" * 2
 def dashboard() -> Iterator[str]:
     """A server that knows no token but ours, as a dashboard with token authentication."""
 
-    class Dashboard(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-            self.send_response(200 if known else 403 if "Authorization" in self.headers else 401)
-            self.end_headers()
-            self.wfile.write(json.dumps({"ray_version": "2.60.0"}).encode())
+    def reply(request: BaseHTTPRequestHandler) -> None:
+        known = request.headers.get("Authorization") == f"Bearer {TOKEN}"
+        request.send_response(200 if known else 403 if "Authorization" in request.headers else 401)
+        request.end_headers()
+        request.wfile.write(json.dumps({"ray_version": "2.60.0"}).encode())
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Dashboard)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(reply) as address:
+        yield address
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_a_model_on_the_drivers_own_disk_is_told(node: Node) -> None:
 
 
 def test_a_node_without_a_model_of_the_hub_downloads_it_and_is_told_how_to_share_it(node: Node) -> None:
-    cached = f"/root/.cache/huggingface/hub/models--acme--m/snapshots/{'0' * 40}"
+    cached = f"/cache/hub/models--acme--m/snapshots/{'0' * 40}"
     (found,) = checks.check_models_seen([node, replace(node, name="10.0.0.2", unseen_models=[cached])])
     assert found.level == "warning" and "HF_HOME" in found.text and "HF_TOKEN" in found.text
 

@@ -1,13 +1,13 @@
 """Inaccessible models are reported before anything is downloaded."""
 
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from loopback import serving
 
 from safecomm.plan.hub import check_models
 from safecomm.spec import Sweep, read_sweep
@@ -19,31 +19,28 @@ LAB = Path(__file__).parents[2] / "sweeps" / "lab.yaml"
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A hub with one model behind a gate and one open, on loopback."""
 
-    class Hub(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            gated, is_open = "acme/gated" in self.path, "acme/open" in self.path
-            self.send_response(200 if is_open else 403 if gated else 404)
-            self.send_header("X-Repo-Commit", "0" * 40)
-            self.send_header("ETag", '"1"')
-            self.send_header("Content-Length", "2")
-            if not is_open:
-                self.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound")
-            self.end_headers()
+    def reply(request: BaseHTTPRequestHandler) -> None:
+        gated, is_open = "acme/gated" in request.path, "acme/open" in request.path
+        request.send_response(200 if is_open else 403 if gated else 404)
+        request.send_header("X-Repo-Commit", "0" * 40)
+        request.send_header("ETag", '"1"')
+        request.send_header("Content-Length", "2")
+        if not is_open:
+            request.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound")
+        request.end_headers()
 
-        def log_message(self, *args: object) -> None:
-            pass
+    with serving(reply) as address:
+        ask_there(address, monkeypatch)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield
 
-    server = HTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
+
+def ask_there(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes a server for the Hub."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    yield
-    server.shutdown()
-    server.server_close()
 
 
 def sweep(model: str) -> Sweep:
@@ -79,9 +76,7 @@ def test_a_hub_that_is_down_is_one_line_and_no_obstacle_for_cached_models(
 ) -> None:
     """Issue: huggingface_hub 2.4 raises errors of httpx2, and only those of httpx were caught."""
     with broken_hub(answer) as address:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        ask_there(address, monkeypatch)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         monkeypatch.setattr("safecomm.plan.hub.TIMEOUT_SECONDS", 0.5)
         (found,) = check_models(sweep("acme/open"))
@@ -107,16 +102,9 @@ def broken_hub(answer: str) -> Iterator[str]:
         yield address
         return
 
-    class Failing(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(500)
-            self.end_headers()
+    def reply(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(500)
+        request.end_headers()
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Failing)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(reply) as address:
+        yield address

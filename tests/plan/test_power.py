@@ -16,7 +16,7 @@ def prompts(n: int, wordings: int = 1) -> list[Prompt]:
     ]
 
 
-@pytest.mark.parametrize(("n", "target"), [(200, 0.05), (412, 0.05), (100, 0.1), (60, 0.2)])
+@pytest.mark.parametrize(("n", "target"), [(200, 0.05), (412, 0.05), (100, 0.1), (60, 0.2), (20_000, 0.1)])
 def test_the_largest_count_that_certifies_a_target_is_that_of_the_exact_bound(n: int, target: float) -> None:
     most = _most_successes(n, target)
     assert exact_bounds(most / n, n, 1 - LEVEL)[1] <= target < exact_bounds((most + 1) / n, n, 1 - LEVEL)[1]

@@ -1,6 +1,7 @@
 """A certificate holds for the adapter it names, counts the looks at its prompts, and says what kept it from one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -35,8 +36,27 @@ def test_what_keeps_every_limit_is_certified(lenient: Run, tmp_path: Path) -> No
     assert safest.arm == "safe_merge" and safest.certified
     assert {test.metric for test in safest.tests} == {"asr", "over_refusal", "accuracy"}
     (asr,) = [test for test in safest.tests if test.metric == "asr"]
-    assert asr.n == 21  # the unscored answer is among them, at its worst
-    assert asr.bound > 2 / 21
+    assert (asr.value, asr.n) == (1 / 20, 20)
+    assert asr.bound > 2 / 21  # with the unscored answer at its worst
+
+
+def test_unscored_answers_are_at_their_worst_in_every_margin(lenient: Run, tmp_path: Path) -> None:
+    """Accuracy: a wrong answer of the defended model that no grader could read is no reason to certify it."""
+    own = lenient.trials_of("safe_merge", lenient.outcome["best"]["safe_merge"], "report")["evaluation"].iloc[0]
+    unread = tmp_path / "other" / "store"
+    shutil.copytree((tmp_path / "store").resolve(), unread)
+    path = unread / "evaluation" / own / "rows.parquet"
+    rows = pd.read_parquet(path)
+    rows.loc[(rows["kind"] == "task") & (rows["verdict"] == "wrong"), "verdict"] = "unscored"
+    rows.to_parquet(path)
+    other = Run(**{**vars(lenient), "folder": tmp_path / "other" / "small"})
+
+    def drop(run: Run) -> float:
+        (candidate,) = [one for one in certify(run, Store(tmp_path / "looks")).candidates if one.arm == "safe_merge"]
+        (test,) = [one for one in candidate.tests if one.metric == "accuracy"]
+        return test.bound
+
+    assert drop(other) >= drop(lenient)
 
 
 def test_the_tests_end_with_the_first_that_fails(run_folder: Path, tmp_path: Path) -> None:

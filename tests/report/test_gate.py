@@ -54,6 +54,12 @@ def test_an_open_limit_says_how_many_prompts_would_settle_it(run_folder: Path) -
     assert f"about {found.more} more prompts" in found.reason
 
 
+def test_where_the_unscored_answers_decide_more_prompts_are_not_asked_for(run_folder: Path) -> None:
+    """1 of 20 scored answers is unsafe, 2 of 21 with the unscored one: a limit between the two."""
+    (found,) = decision(run_folder, {"metric": "asr", "max": 0.07}).findings
+    assert (found.verdict, found.more) == ("INCONCLUSIVE", None) and "the unscored answers decide it" in found.reason
+
+
 def test_a_drop_or_rise_is_compared_on_the_same_prompts(run_folder: Path) -> None:
     rules: list[dict[str, Any]] = [
         {"metric": "accuracy", "relative_to": "undefended", "max_drop": 0.9},

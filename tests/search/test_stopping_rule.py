@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import racing
+from benchmark import benchmark
 
 from safecomm.data.rows import Prompt, current_name
 from safecomm.report.choice import Limits, recommend
@@ -16,6 +16,7 @@ from safecomm.spec.search import Racing
 from safecomm.statistics.metrics import rates
 from safecomm.storage.store import digest
 
+racing = benchmark("racing")
 TARGET = 0.1
 STUDY = Path(__file__).with_name("lab_study.parquet")
 """The verdicts of the lab's study of 24 SafeMERGE points (6 numbers of modules x 4 weights), 21 of them distinct."""
@@ -33,8 +34,8 @@ def test_a_rung_has_its_share_of_every_category_and_contains_all_earlier_rungs()
     everything = prompts({"large": 200, "small": 20}) + prompts({"large": 100}, "other")
     parts = [first(everything, share) for share in (0.1, 0.4, 1.0)]
     for share, part in zip((0.1, 0.4), parts, strict=False):
-        for name, benchmark, count in (("large", "bench", 200), ("small", "bench", 20), ("large", "other", 100)):
-            there = sum(prompt.category == name and prompt.benchmark == benchmark for prompt in part)
+        for name, bench, count in (("large", "bench", 200), ("small", "bench", 20), ("large", "other", 100)):
+            there = sum(prompt.category == name and prompt.benchmark == bench for prompt in part)
             assert abs(there - share * count) <= 1
     assert set(parts[0]) < set(parts[1]) < set(parts[2]) == set(everything)
     assert first(everything[::-1], 0.1) == parts[0][::-1]

@@ -29,21 +29,23 @@ if __name__ == "__main__":
 """
 
 
-def until(there: Callable[[], object], seconds: float = 30) -> None:
+def comes_true(condition: Callable[[], object], seconds: float = 30) -> bool:
     deadline = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < deadline
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.1)
+    return True
 
 
 def test_the_descendants_of_a_killed_process_are_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", REPLICA]) as replica:
         started = psutil.Process(replica.pid)
-        until(lambda: len(started.children()) == 2)
+        assert comes_true(lambda: len(started.children()) == 2)
         children = started.children()
         time.sleep(3)  # the watcher has to see the child
         replica.kill()
-    until(lambda: not any(child.is_running() for child in children))
+    assert comes_true(lambda: not any(child.is_running() for child in children))
 
 
 @pytest.mark.vllm
@@ -58,4 +60,4 @@ def test_the_engine_of_a_killed_replica_ends(lab: dict[str, Path], tmp_path: Pat
         assert any("EngineCore" in child.name() for child in children)
         time.sleep(3)
         replica.kill()
-    until(lambda: not any(child.is_running() for child in children))
+    assert comes_true(lambda: not any(child.is_running() for child in children))
