@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from safecomm.data.rows import Loaded, Prompt
-from safecomm.data.table import Raw, Table, text_in
+from safecomm.data.table import Raw, Table, text_in, whole_number
 from safecomm.storage.store import digest
 
-_NUMBERED = re.compile(r"\s*(\d+)\s*[.):]\s+")
+_NUMBERED = re.compile(r"\s*([0-9]{1,9})\s*[.):]\s+")
 """The number that some datasets put before each option."""
 
 
@@ -130,19 +130,18 @@ def by_columns(category: str = "") -> Reader:
     """
 
     def read(row: Raw) -> ChoiceQuestion | str:
-        choices, answer = row.get("choices"), str(row.get("answer"))
-        index = int(answer) if answer.isdigit() else None
-        return question(text_in(row, "question"), list(choices or []), index, text_in(row, category))
+        choices, index = row.get("choices"), whole_number(str(row.get("answer")))
+        options = choices if isinstance(choices, list) else []
+        return question(text_in(row, "question"), options, index, text_in(row, category))
 
     return read
 
 
 def by_place(row: Raw) -> ChoiceQuestion | str:
     """Reads `[question, [options], answer]` rows with a 1-based answer: ORAN-Bench-13K and srsRANBench."""
-    options, answer = row.get("1"), text_in(row, "2")
-    index = int(answer) - 1 if answer.isdigit() else None
+    options, number = row.get("1"), whole_number(text_in(row, "2"))
     texts = _unnumbered(options) if isinstance(options, list) else []
-    return question(text_in(row, "0"), texts, index, text_in(row, "file"))
+    return question(text_in(row, "0"), texts, None if number is None else number - 1, text_in(row, "file"))
 
 
 def _unnumbered(options: list[Any]) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from safecomm.data import choices
 from safecomm.data.choices import ChoiceQuestion, question
 from safecomm.data.rows import BY_GRADER, Kind, Loaded, Prompt
-from safecomm.data.table import Raw, Table, collected, text_in
+from safecomm.data.table import Raw, Table, collected, text_in, whole_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ def _question(table: Table, row: Raw, columns: Columns) -> ChoiceQuestion | str:
     options = [row.get(_found(table, column) or "") for column in columns.choices]
     if len(options) == 1 and isinstance(options[0], list):
         options = options[0]
-    answer = str(row.get(_found(table, columns.answer) or "")).strip()
+    stated = row.get(_found(table, columns.answer) or "")
+    answer = "" if stated is None else str(stated).strip()
     given = [index for index, option in enumerate(options) if isinstance(option, str) and option.strip()]
     named = _index(answer, options, columns.first)  # counts blank options, which keep their letters
     index = given.index(named) if named in given else None
@@ -70,8 +71,8 @@ def _question(table: Table, row: Raw, columns: Columns) -> ChoiceQuestion | str:
 
 def _index(answer: str, options: list[Any], first: int) -> int | None:
     """Returns the 0-based index of the option that an answer names."""
-    if answer.isdigit():
-        return int(answer) - first
+    if (number := whole_number(answer)) is not None:
+        return number - first
     if answer in options:
         return options.index(answer)
     letter = answer.upper()

@@ -3,14 +3,17 @@
 import csv
 import io
 import json
-import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from safecomm.data.table import SURPLUS, Raw, Table
 from safecomm.errors import DataError
+from safecomm.storage.input_files import MAX_BYTES, decode, parse_json, read_bytes
+
+MAX_ROWS = 50_000_000
+"""The most rows that are read from a Parquet file, whose compression could hide any number of them."""
 
 
 def read_table(path: Path, published: Sequence[str] = (), password: str = "") -> Table:
@@ -25,17 +28,22 @@ def read_table(path: Path, published: Sequence[str] = (), password: str = "") ->
     Raises:
         DataError: if the file is missing, has another format or contains no rows.
     """
-    path = path.expanduser()
-    parts = sorted(part for pattern in published if "*" in pattern for part in path.glob(pattern))
-    if path.is_dir() and parts:
-        tables = [(part, _read_file(part, password)) for part in parts]
-        return Table([{**row, "file": part.stem} for part, table in tables for row in table.rows], str(path))
-    return _read_file(_locate(path, published), password)
+    try:
+        path = path.expanduser()
+        parts = sorted(part for pattern in published if "*" in pattern for part in path.glob(pattern))
+        several = bool(parts) and path.is_dir()
+        files = parts if several else [_locate(path, published)]
+    except (OSError, ValueError, RuntimeError) as error:  # NUL, too long, an unknown user
+        raise DataError(f"{path}: is not a path ({getattr(error, 'strerror', None) or error})") from error
+    tables = [(file, _read_file(file, password)) for file in files]
+    if not several:
+        return tables[0][1]
+    return Table([{**row, "file": part.stem} for part, table in tables for row in table.rows], str(path))
 
 
 def _read_file(file: Path, password: str) -> Table:
     try:
-        content = file.read_bytes()
+        content = read_bytes(file)
     except OSError as error:
         raise DataError(f"{file}: can't be read: {error.strerror}") from error
     return parse(content, file.name, str(file), password)
@@ -84,30 +92,38 @@ def _unzip(content: bytes, where: str, password: str) -> tuple[str, bytes]:
 
     try:
         with pyzipper.AESZipFile(io.BytesIO(content)) as archive:
-            members = [name for name in archive.namelist() if Path(name).suffix.lower() in FORMATS]
+            members = [member for member in archive.infolist() if Path(member.filename).suffix.lower() in FORMATS]
             if len(members) != 1:
                 raise DataError(
                     f"{where}: contains {len(members)} data files instead of one; unpack it and give the file's path"
                 )
-            return members[0], archive.read(members[0], pwd=password.encode() or None)
-    except RuntimeError as error:  # zipfile raises this for a wrong password
-        raise DataError(f"{where}: the published password does not open it; download it again or unpack it") from error
-    except (zipfile.BadZipFile, pyzipper.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+            if members[0].file_size > MAX_BYTES:
+                raise DataError(f"{where}: unpacks to {members[0].file_size:,} bytes, more than {MAX_BYTES:,}")
+            with archive.open(members[0], pwd=password.encode() or None) as file:
+                return members[0].filename, file.read(MAX_BYTES)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, its decompressors and its ciphers raise many types
+        if type(error) is RuntimeError:  # what zipfile raises for a wrong password
+            why = "the published password does not open it"
+            raise DataError(f"{where}: {why}; download it again or unpack it") from error
         raise DataError(f"{where}: is not a valid zip archive ({error}); download it again") from error
 
 
 def _text(content: bytes, where: str) -> str:
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: is not UTF-8 text; download it again or convert it") from error
+        return decode(content)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; download it again or convert it") from error
 
 
 def _csv(content: bytes, where: str) -> list[Raw]:
     text = io.StringIO(_text(content, where), newline="")
     try:
         rows = csv.DictReader(text, restkey=SURPLUS, strict=True)
-        columns = rows.fieldnames or []
+        columns = list(rows.fieldnames or [])
+        if repeated := [column for column, count in Counter(columns).items() if column and count > 1]:
+            raise DataError(f"{where}: has the column {repeated[0]!r} more than once; rename one of them")
         if len(columns) == 1 and " " in columns[0].strip():
             # A list of prompts without a header: DictReader took the first prompt for one.
             return [
@@ -121,12 +137,15 @@ def _csv(content: bytes, where: str) -> list[Raw]:
 
 def _json(content: bytes, where: str) -> list[Raw]:
     """Parses a list or an object of rows; accepts JSON Lines too, regardless of the suffix."""
+    text = _text(content, where)
     try:
-        values = json.loads(_text(content, where))
+        values = parse_json(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
             return _json_lines(content, where)
         raise DataError(f"{where}: is not valid JSON ({error}); download it again") from error
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; use the dataset's original file") from error
     if isinstance(values, dict):
         values = list(values.values())
     return _objects(values, where)
@@ -137,9 +156,11 @@ def _json_lines(content: bytes, where: str) -> list[Raw]:
     for number, line in enumerate(_text(content, where).split("\n"), start=1):
         try:
             if line.strip():
-                rows.append(json.loads(line))
+                rows.append(parse_json(line))
         except json.JSONDecodeError as error:
             raise DataError(f"{where}: line {number} is not valid JSON ({error.msg}); download it again") from error
+        except ValueError as error:
+            raise DataError(f"{where}: line {number} {error}; correct or remove it") from error
     return _objects(rows, where)
 
 
@@ -157,12 +178,18 @@ def _objects(values: Any, where: str) -> list[Raw]:
 
 
 def _parquet(content: bytes, where: str) -> list[Raw]:
-    import pyarrow
     import pyarrow.parquet
 
     try:
-        rows: list[Raw] = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
-    except pyarrow.ArrowException as error:
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+        size = sum(file.metadata.row_group(at).total_byte_size for at in range(file.metadata.num_row_groups))
+        if file.metadata.num_rows > MAX_ROWS or size > MAX_BYTES:
+            raise DataError(f"{where}: has {file.metadata.num_rows:,} rows of {size:,} bytes, more than are read")
+        table = file.read()
+        rows: list[Raw] = table.to_pylist()
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow raises its own types, OSError, ValueError, OverflowError, MemoryError...
         raise DataError(f"{where}: is not a valid Parquet file; download it again") from error
     return rows
 

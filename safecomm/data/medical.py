@@ -41,8 +41,9 @@ def _question(row: Raw) -> ChoiceQuestion | str:
 
 def _paragraphs(named: Raw) -> list[str]:
     context: Any = named.get("context")
-    paragraphs: list[str] = (context["contexts"] if isinstance(context, dict) else named.get("contexts")) or []
-    return [paragraph.strip() for paragraph in paragraphs if paragraph.strip()]
+    paragraphs: Any = context.get("contexts") if isinstance(context, dict) else named.get("contexts")
+    texts = [one for one in paragraphs if isinstance(one, str)] if isinstance(paragraphs, list) else []
+    return [text.strip() for text in texts if text.strip()]
 
 
 SETS: dict[str, Dataset] = {

@@ -12,6 +12,7 @@ from typing import Any
 from safecomm.data.files import parse
 from safecomm.data.table import Table
 from safecomm.errors import DataError
+from safecomm.storage.input_files import MAX_BYTES, read_bytes
 from safecomm.storage.store import digest
 
 GITHUB = "https://github.com"
@@ -64,7 +65,7 @@ class Hub:
 
         try:
             rows = datasets.load_dataset(self.repo, self.config, split=self.split, **dict(self.options)).to_list()
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        except Exception as error:  # its own types, and those of pyarrow, fsspec, huggingface_hub and HTTP clients
             reason = str(error).strip().split("\n")[0].rstrip(".")
             raise DataError(f"{self.where} can't be loaded: {reason or type(error).__name__}") from error
         return Table(rows, self.where)
@@ -102,7 +103,7 @@ class Web:
             DataError: if the URL is unreachable or the file is invalid.
         """
         if self.is_local:
-            return parse(self._copy.read_bytes(), self._name, str(self._copy), password)
+            return parse(read_bytes(self._copy), self._name, str(self._copy), password)
         content = _download(self.url)
         table = parse(content, self._name, self.url, password)
         _save(self._copy, content)  # only after it has parsed
@@ -127,7 +128,7 @@ def _cache() -> Path:
 def _download(url: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
-            content: bytes = answer.read()
+            content: bytes = answer.read(MAX_BYTES)
     except (OSError, http.client.HTTPException) as error:
         raise DataError(f"{url} can't be downloaded: {error}") from error
     return content

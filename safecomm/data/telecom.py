@@ -16,8 +16,8 @@ from safecomm.data.sources import GITHUB, RAW, Hub, Web
 from safecomm.data.splits import is_training_row
 from safecomm.data.table import Raw, Table, collected, text_in
 
-_OPTION = re.compile(r"option[ _](\d+)")
-_ANSWER = re.compile(r"option[ _](\d+)\s*:?(.*)", re.DOTALL)
+_OPTION = re.compile(r"option[ _]([0-9]{1,9})")
+_ANSWER = re.compile(r"option[ _]([0-9]{1,9})\s*:?(.*)", re.DOTALL)
 
 
 def questions(table: Table) -> Loaded[ChoiceQuestion]:

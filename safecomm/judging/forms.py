@@ -10,6 +10,7 @@ from safecomm.errors import DataError
 from safecomm.serving.engine import Question
 from safecomm.spec.judges import Grader, JudgeRef, ModelRef, grading_rubric
 from safecomm.statistics.domain import TELECOM
+from safecomm.storage.input_files import read_text
 
 
 class Exchange(NamedTuple):
@@ -165,13 +166,22 @@ def _held_to(verdicts: tuple[str, str], reply: Reply) -> str:
     return first[1] if first and first[1] in verdicts else "unscored"
 
 
+def template_text(path: Path) -> str:
+    """Reads a judge's template.
+
+    Raises:
+        DataError: if the file can't be read.
+    """
+    try:
+        return read_text(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: the judge's template can't be read: {error}") from error
+
+
 def _template(path: Path) -> str:
     """Reads a template, without the newline that editors add at the end, and unifies the authors' placeholder names."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the judge's template can't be read: {error}") from error
-    text = text.replace("{behavior}", "{prompt}").replace("{generation}", "{response}").removesuffix("\n")
+    text = template_text(path).replace("{behavior}", "{prompt}").replace("{generation}", "{response}")
+    text = text.removesuffix("\n")
     if "{prompt}" not in text or "{response}" not in text:
         raise DataError(f"{path}: the judge's template has no {{prompt}} and {{response}}, where it would read them")
     return text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from safecomm.judging.forms import Exchange, Form, Reply, form_of
+from safecomm.judging.forms import Exchange, Form, Reply, form_of, template_text
 from safecomm.judging.judges import Judge, OwnJudge, PhraseJudge
 from safecomm.serving.chat import check_chat_template
 from safecomm.serving.engine import EngineSettings
@@ -141,7 +141,7 @@ def identity(ref: ModelRef, models: Mapping[str, ModelFolder]) -> str:
     if ref.runs_here:
         settings["model"] = models[ref.name].identity
     if isinstance(ref, JudgeRef) and ref.template:
-        settings["template"] = Path(ref.template).read_text(encoding="utf-8")
+        settings["template"] = template_text(Path(ref.template))
     if isinstance(ref, JudgeRef) and ref.own:
         settings["code"] = source_digest(ref.own)
     return digest(settings)

@@ -14,9 +14,13 @@ from safecomm.defenses.space import PER_TYPE, SPACES
 from safecomm.errors import SpecError
 from safecomm.spec.secrets import secret_in
 from safecomm.spec.sweep import Sweep
+from safecomm.storage.input_files import read_text
 
 logger = logging.getLogger(__name__)
 Settings = TypeVar("Settings", bound=BaseModel)
+MAX_SWEEP_BYTES = 4 << 20
+MAX_VALUES = 100_000
+"""The most values in a file, with those that aliases repeat."""
 FORMER_KEY = re.compile(rf"^evaluate\.{FORMER_TASK}(?=[.=])")
 
 
@@ -52,13 +56,14 @@ def read_settings(path: Path, model: type[Settings], example: str) -> Settings:
 
 def _read_yaml(path: Path, example: str, overrides: list[str]) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        _refuse_secrets(path, text, overrides)
-        raw = parse_yaml(text)
+        text = read_text(path, MAX_SWEEP_BYTES)
     except OSError as error:
         raise SpecError(str(path), [f"can't be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise SpecError(str(path), [f"is not a text file; start from {example}"]) from error
+    except ValueError as error:
+        raise SpecError(str(path), [f"{error}; start from {example}"]) from error
+    _refuse_secrets(path, text, overrides)
+    try:
+        raw = parse_yaml(text)
     except ValueError as error:
         raise SpecError(str(path), [f"is not valid YAML: {error}"]) from error
     if not isinstance(raw, dict):
@@ -83,11 +88,27 @@ def parse_yaml(text: str) -> Any:
         ValueError: if it is not valid, in one line: wrong syntax, a value that is not of its type, or too deep.
     """
     try:
-        return yaml.load(text, _UniqueKeys)
+        found = yaml.load(text, _UniqueKeys)
+        _refuse_too_many(found)
+        return found
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError) as error:  # e.g. 2024-13-45
         raise ValueError(" ".join(str(error).split())[:300]) from error
+
+
+def _refuse_too_many(value: Any) -> None:
+    """Raises a ValueError if aliases make a short file a value of any size, or one that contains itself."""
+    remaining = [value]
+    for _ in range(MAX_VALUES):
+        if not remaining:
+            return
+        one = remaining.pop()
+        if isinstance(one, dict):
+            remaining += one.values()
+        elif isinstance(one, list | tuple | set):
+            remaining += one
+    raise ValueError(f"it has more than {MAX_VALUES:,} values")
 
 
 class _UniqueKeys(yaml.SafeLoader):
