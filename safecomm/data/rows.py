@@ -11,6 +11,8 @@ Kind = Literal["red_team", "over_refusal", "task"]
 """What a benchmark measures."""
 FORMER_TASK = "telecom"
 """The former name of the kind `task`: in older sweep files and rows, and in the keys of stored results to this day."""
+CHARACTERS_PER_TOKEN = 4
+"""Of English text, where no tokenizer is at hand."""
 BY_GRADER = "grader"
 """The `grading` of prompts whose answers a model compares with the reference."""
 
@@ -18,6 +20,11 @@ BY_GRADER = "grader"
 def stored_name(name: str) -> str:
     """Returns what the keys of stored results call a kind of benchmark, so that earlier results are found."""
     return FORMER_TASK if name == "task" else name
+
+
+def estimated_tokens(*texts: str) -> int:
+    """Returns about how many tokens English texts have together."""
+    return sum(map(len, texts)) // CHARACTERS_PER_TOKEN
 
 
 def current_name(name: str) -> str:

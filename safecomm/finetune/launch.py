@@ -11,16 +11,19 @@ from typing import Any
 
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from safecomm.cluster.session import CPU_SHARE
 from safecomm.defenses.adapter import Adapter
 from safecomm.errors import TrainingError
 from safecomm.finetune.checkpoints import drop_incomplete, last_step
 from safecomm.finetune.job import FinetuneJob
+from safecomm.finetune.simulated import simulated_training, write_simulated_adapter
 from safecomm.finetune.worker import train
+from safecomm.spec.simulation import Simulation
 from safecomm.storage import shared
 from safecomm.storage.names import TRAINING
-from safecomm.storage.store import Store, write_json
+from safecomm.storage.store import Store, local_copy, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ def finetune(
     callbacks: Sequence[Any] = (),
     labels: Mapping[str, str] | None = None,
     spread: bool = False,
+    simulation: Simulation | None = None,
 ) -> None:
     """Trains the job's adapter and writes it to `out`, with `training.json` (steps, loss, seconds, curve) beside it.
 
@@ -53,6 +57,7 @@ def finetune(
         callbacks: Ray Train callbacks.
         labels: required labels of the training nodes.
         spread: whether to place the ranks on different nodes if possible.
+        simulation: the speed of a simulated fine-tune, which writes a random adapter; None to train.
 
     Raises:
         TrainingError: if the loss is not finite, the workers fail repeatedly, or the saved adapter is untrained or not
@@ -73,7 +78,7 @@ def finetune(
     drop_incomplete(checkpoints, job.workers)
     for attempt in itertools.count(1):
         # A new name for each attempt: Ray Train restores the state of a run with a known name.
-        trainer = _trainer(settings, scaling, runs, f"{out.name}-{attempt}", callbacks)
+        trainer = _trainer(settings, scaling, runs, f"{out.name}-{attempt}", callbacks, simulation)
         try:
             write_json(out / TRAINING, trainer.fit().return_value)
             break
@@ -85,6 +90,8 @@ def finetune(
             if cause or failures == ATTEMPTS:
                 raise cause or TrainingError(f"the fine-tune failed {failures} times: {_last_line(error)}") from error
             logger.warning("the fine-tune's workers failed (%s); resuming from the last checkpoint", _last_line(error))
+    if simulation:
+        write_simulated_adapter(job, local_copy(Path(job.data)), out)
     shared.fetch(out)  # rank 0 may have run on another node
     Adapter.load(out).check_trained()
     _remove(checkpoints, *(runs / f"{out.name}-{number}" for number in range(1, attempt + 1)))
@@ -99,21 +106,32 @@ def _remove(*folders: Path) -> None:
 
 
 def _trainer(
-    settings: dict[str, Any], scaling: ray.train.ScalingConfig, runs: Path, name: str, callbacks: Sequence[Any]
-) -> TorchTrainer:
+    settings: dict[str, Any],
+    scaling: ray.train.ScalingConfig,
+    runs: Path,
+    name: str,
+    callbacks: Sequence[Any],
+    simulation: Simulation | None,
+) -> DataParallelTrainer:
     """Returns a trainer for one attempt."""
     on_gpu = scaling.use_gpu
+    run = ray.train.RunConfig(
+        name=name,
+        storage_path=shared.address(runs),
+        callbacks=list(callbacks),
+        worker_runtime_env=None if on_gpu else {"env_vars": {"DS_ACCELERATOR": "cpu"}},
+    )
+    if simulation:
+        settings = settings | {"simulation": simulation.model_dump()}
+        return DataParallelTrainer(
+            simulated_training, train_loop_config=settings, scaling_config=scaling, run_config=run
+        )
     return TorchTrainer(
         train,
         train_loop_config=settings,
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=WAIT_SECONDS),
         scaling_config=scaling,
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=shared.address(runs),
-            callbacks=list(callbacks),
-            worker_runtime_env=None if on_gpu else {"env_vars": {"DS_ACCELERATOR": "cpu"}},
-        ),
+        run_config=run,
     )
 
 

@@ -10,15 +10,12 @@ from typing import Any, get_args
 from safecomm.data.catalog.registry import load_examples, load_prompts
 from safecomm.data.dataset import Counts
 from safecomm.data.overlap import contained
-from safecomm.data.rows import Example, Kind, Prompt
+from safecomm.data.rows import Example, Kind, Prompt, estimated_tokens
 from safecomm.errors import DataError
 from safecomm.judging.verdicts import check_gradable
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.spec import DatasetRef, Sweep
-
-CHARACTERS_PER_TOKEN = 4
-"""Of English text; the tokenizer may not be on this machine."""
 
 
 def all_prompts(sweep: Sweep, fetch: bool = True) -> list[Prompt]:
@@ -139,8 +136,7 @@ def _tokens(ref: DatasetRef, longest: int) -> int | None:
         return min(ref.limit or counts.examples, counts.examples) * min(longest, counts.tokens)
     if _is_local(ref):
         with contextlib.suppress(DataError):
-            lengths = (len(row.prompt) + len(row.response) for row in examples(ref))
-            return sum(min(longest, length // CHARACTERS_PER_TOKEN) for length in lengths)
+            return sum(min(longest, estimated_tokens(row.prompt, row.response)) for row in examples(ref))
     return None
 
 

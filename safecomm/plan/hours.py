@@ -31,7 +31,7 @@ def hours(sweep: Sweep, placement: Placement, tuned: list[Trial], trials: dict[P
         trials: phase -> the number of trials still to run.
     """
     try:
-        parameters = find_shape(sweep.model.aligned).parameters
+        trained, written = _rates(sweep)
     except ModelError:
         return placement.phases
 
@@ -39,12 +39,24 @@ def hours(sweep: Sweep, placement: Placement, tuned: list[Trial], trials: dict[P
         if not phase.gpus:
             return None
         if phase.name == "train":
-            tokens, gpus = training_tokens(sweep, tuned), phase.trials_at_a_time * placement.finetune_gpus
-            rate = TRAINED[sweep.finetune.zero] * gpus
+            tokens = training_tokens(sweep, tuned)
+            rate = trained * phase.trials_at_a_time * placement.finetune_gpus
         else:
-            written = written_tokens(sweep, phase.name)
-            tokens = None if written is None else trials[phase.name] * written
-            rate = WRITTEN * placement.target_replicas * sweep.cluster.target.engine_gpus
-        return None if tokens is None else float(f"{parameters * tokens / rate / 3600:.3g}")
+            answers = written_tokens(sweep, phase.name)
+            tokens = None if answers is None else trials[phase.name] * answers
+            rate = written * placement.target_replicas
+        return None if tokens is None else float(f"{tokens / rate / 3600:.3g}")
 
     return [replace(phase, hours=of(phase)) for phase in placement.phases]
+
+
+def _rates(sweep: Sweep) -> tuple[float, float]:
+    """Returns the tokens per second that a rank trains on and that an engine writes.
+
+    Raises:
+        ModelError: if the model's size is unknown.
+    """
+    if speed := sweep.speed:
+        return speed.trained_tokens_per_second, speed.tokens_per_second
+    parameters = find_shape(sweep.model.aligned).parameters
+    return TRAINED[sweep.finetune.zero] / parameters, WRITTEN * sweep.cluster.target.engine_gpus / parameters

@@ -17,7 +17,7 @@ from safecomm.errors import UsageError
 from safecomm.report.evidence import Evidence, change_evidence, rate_evidence
 from safecomm.report.points import rate_in, rows_of
 from safecomm.report.release import Release, released
-from safecomm.report.run import FLATTERED, Run, headline
+from safecomm.report.run import Run, headline
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS, UNDEFENDED
 from safecomm.spec.search import MARGIN
 from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, OVER_REFUSAL, Metric
@@ -84,8 +84,8 @@ class Certificate:
 
 def certify(run: Run, store: Store) -> Certificate:
     """Tests the arms' best points on the report split, and counts the look at its prompts in the store."""
-    if run.is_flattered:
-        return _nothing(run, FLATTERED)
+    if run.warnings:
+        return _nothing(run, run.warnings[0])
     releases = _ordered(run)
     if not releases:
         return _nothing(run, "no arm has a finished trial on the report split")

@@ -19,7 +19,6 @@ from safecomm.report.modules import Profile, read_profile, rho_figure
 from safecomm.report.plots import styles, trade_off
 from safecomm.report.points import rows_of
 from safecomm.report.run import (
-    FLATTERED,
     Headline,
     Run,
     benchmark_rates,
@@ -82,7 +81,7 @@ def render(run: Run) -> str:
         asr=ASR,
         accuracy=ACCURACY,
         certificate=in_sentences(certificate) if (certificate := read_certificate(run.folder)) else [],
-        flattered=FLATTERED if run.is_flattered else "",
+        flattered=run.is_flattered,
         styles=styles(run.arms),
         recommended=next((row for row in rows if row.recommended), None),
         references={row.arm: row for row in rows if row.arm in REFERENCE_ARMS},

@@ -9,7 +9,7 @@ import pandas as pd
 from safecomm.errors import UsageError
 from safecomm.judging.verdicts import read_rows
 from safecomm.report.points import Point, rate_in, rows_of
-from safecomm.report.run import Headline, Run, headline
+from safecomm.report.run import SIMULATED, Headline, Run, headline
 from safecomm.spec import ORIGINAL, UNDEFENDED
 from safecomm.statistics.metrics import Rate
 
@@ -57,8 +57,10 @@ def released(run: Run, arm: str | None, seed: int) -> Release:
     """Returns what would be released: an arm's best point or, without an arm, the recommended one.
 
     Raises:
-        UsageError: if it was not measured on the report split with that seed.
+        UsageError: if it was not measured on the report split with that seed, or not really measured.
     """
+    if run.is_simulated:
+        raise UsageError(f"{run.folder}: {SIMULATED} Run the sweep with a real engine")
     rows = headline(run)
     wanted = [row for row in rows if (row.arm == arm if arm else row.recommended)]
     if not wanted:

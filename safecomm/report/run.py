@@ -28,6 +28,11 @@ FLATTERED = (
     "rates are optimistic."
 )
 
+SIMULATED = (
+    "The engines and fine-tunes were simulated (evaluate.engine: simulated): all rates are made up, and nothing here "
+    "can be released."
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -56,6 +61,16 @@ class Run:
     def is_flattered(self) -> bool:
         """Whether the settings were chosen on the prompts of the reported rates."""
         return bool(self.sweep["search"].get("split") == "report")
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the rates are made up."""
+        return bool(self.sweep["evaluate"].get("engine") == "simulated")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before any rate."""
+        return [*([SIMULATED] if self.is_simulated else []), *([FLATTERED] if self.is_flattered else [])]
 
     @property
     def arms(self) -> list[str]:

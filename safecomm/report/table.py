@@ -9,7 +9,6 @@ from rich.text import Text
 
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.run import (
-    FLATTERED,
     Headline,
     Run,
     benchmark_rates,
@@ -36,8 +35,7 @@ def results_table(folder: Path) -> Group:
     """
     run = read_run(folder)
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
-    if run.is_flattered:
-        parts.append(Text(f"\n{FLATTERED}", style="bold red"))
+    parts += [Text(f"\n{warning}", style="bold red") for warning in run.warnings]
     return Group(*parts, *_certificate(run), *_published(run), *_judges(run), *_failures(run))
 
 

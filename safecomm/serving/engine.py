@@ -69,6 +69,8 @@ class EngineSettings:
     """Whether questions have seeds."""
     ignore_eos: bool = False
     """Always generate `max_new_tokens` tokens, for benchmarks."""
+    simulation: dict[str, float] | None = None
+    """The fields of a `Simulation`, for simulated engines."""
 
     @property
     def gpus(self) -> int:

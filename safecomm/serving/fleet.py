@@ -38,6 +38,10 @@ def build_engine(name: str, model: str, settings: EngineSettings) -> Engine:
         from safecomm.serving.vllm_engine import VllmEngine
 
         return VllmEngine(model, settings)
+    if name == "simulated":
+        from safecomm.serving.simulated_engine import SimulatedEngine
+
+        return SimulatedEngine(settings)
     from safecomm.serving.transformers_engine import TransformersEngine
 
     return TransformersEngine(model, settings)
@@ -137,7 +141,7 @@ class Fleet:
     def _resources(self) -> dict[str, Any]:
         """Returns the resources of one replica; with several GPUs, each worker gets a placement-group bundle."""
         parallel = self.settings.gpus
-        if self.settings.on_gpu and parallel > 1 and self.engine == "vllm":
+        if self.settings.on_gpu and parallel > 1 and self.engine != "transformers":
             bundles = [{"CPU": CPU_SHARE}] + [{"GPU": 1.0, "CPU": CPU_SHARE}] * parallel
             # Tensor parallelism exchanges activations in every layer, so its workers belong on one node.
             strategy = "STRICT_PACK" if self.settings.pipeline_parallel == 1 else "PACK"

@@ -14,6 +14,8 @@ def available_engine() -> EngineName:
 
 def engine_description(engine: str) -> str:
     """Returns a line that names the engine of a sweep or an evaluation, for printing."""
+    if engine == "simulated":
+        return "Engine: simulated (a rehearsal: all rates are made up)."
     if engine != "vllm":
         reason = "as configured" if find_spec("vllm") else "vLLM is not installed here"
         return f"Engine: transformers ({reason})."

@@ -89,8 +89,9 @@ class Search(Strict):
     which makes the rates optimistic; `run` then also requires --search-on-report-split, and every result says so."""
     racing: Racing | None = Racing()
     """Early stopping. `false` measures every point on the whole search split; sweeps with several seeds always do."""
-    batch: Annotated[int, Field(ge=1)] = 4
-    """Points that a sampler proposes at once, given all earlier results."""
+    batch: Annotated[int, Field(ge=1)] | None = None
+    """Points that a sampler proposes at once for an arm, given all earlier results; they are also the most that an arm
+    measures at a time. By default an eighth of the arm's points, at least 4."""
     seed: int = 0
     """Seed of the sampler."""
 

@@ -14,6 +14,7 @@ from safecomm.spec.finetune import Finetune
 from safecomm.spec.judges import Grader, Judge, JudgeRef
 from safecomm.spec.published import find_published
 from safecomm.spec.search import PUBLISHED, Search
+from safecomm.spec.simulation import Simulation
 from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, domain_of
 from safecomm.storage.own_code import as_value_error, is_dotted, source_digest
 
@@ -64,8 +65,9 @@ class Evaluate(Strict):
     """Seed for sampling answers."""
     multiple_choice: Literal["likelihood", "generation"] = "likelihood"
     """Score the option letter with the highest likelihood, or the letter in the generated answer."""
-    engine: Annotated[Literal["auto", "vllm", "transformers"], Field(validate_default=True)] = "auto"
-    """The inference engine. `auto` is vLLM if it is installed, else transformers."""
+    engine: Annotated[Literal["auto", "vllm", "transformers", "simulated"], Field(validate_default=True)] = "auto"
+    """The inference engine. `auto` is vLLM if it is installed, else transformers. `simulated` rehearses the sweep: its
+    engines and fine-tunes compute nothing and only take time (see `simulation`)."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
     """Maximum tokens of an answer."""
     max_model_len: Annotated[int, Field(ge=16)] = 2048
@@ -227,6 +229,8 @@ class Sweep(Strict):
     storage: PathText = "runs"
     """The folder for the store and the run folders. On a cluster it must be shared by all nodes, or be
     `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`."""
+    simulation: Annotated[Simulation | None, Field(exclude_if=lambda speed: speed is None)] = None
+    """How fast the engines and fine-tunes of a rehearsal are."""
     paper: str | None = None
     """The study that this sweep repeats, `safecomm` or `safemerge`; the report compares with its published results."""
 
@@ -351,6 +355,23 @@ class Sweep(Strict):
                 f"finetune.micro_batch_size = {self.cluster.finetune.workers * share}; change one of the three"
             )
         return self
+
+    @model_validator(mode="after")
+    def simulation_has_its_engine(self) -> Self:
+        """Rejects the settings of a simulation for a sweep that does not simulate."""
+        if self.simulation is not None and not self.is_simulated:
+            raise ValueError("simulation is only for evaluate.engine: simulated; remove it, or set that engine")
+        return self
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether engines and fine-tunes only take time; such a run's rates are made up."""
+        return self.evaluate.engine == "simulated"
+
+    @property
+    def speed(self) -> Simulation | None:
+        """The speed of simulated engines and fine-tunes; None if they are real."""
+        return (self.simulation or Simulation()) if self.is_simulated else None
 
     @property
     def own_code(self) -> dict[str, str]:

@@ -27,6 +27,7 @@ def running_fleets(sweep: Sweep, stages: Stages, plan: Plan, say: Callable[[str]
         max_lora_rank=plan.max_lora_rank,
         lora_targets=tuple(sweep.finetune.lora.targets),
         sampled=sweep.evaluate.sampling != "greedy",
+        simulation=sweep.speed.model_dump() if sweep.speed else None,
     )
     target = Fleet.of(sweep.evaluate.engine, str(stages.aligned.path), settings, targets, stages.on_gpu)
     fleets = [target, *judge_fleets(stages.measurement().panel, target, judges)]

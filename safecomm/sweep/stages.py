@@ -232,6 +232,7 @@ class Stages:
                 callbacks=[TuneReportCallback()],
                 labels=workers.labels,
                 spread=workers.spread,
+                simulation=self.sweep.speed,
             )
 
         inputs = {
@@ -239,6 +240,7 @@ class Stages:
             "data": _key(data),
             "version": version("finetune"),
             **job.hyperparameters,
+            **({"simulated": True} if self.sweep.is_simulated else {}),
         }
         return self.store.obtain("finetune", inputs, make)
 

@@ -9,7 +9,7 @@ import pytest
 
 from safecomm.cli import main
 from safecomm.report.release import released
-from safecomm.report.run import FLATTERED, read_run
+from safecomm.report.run import FLATTERED, SIMULATED, read_run
 
 
 def safecomm(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
@@ -84,16 +84,34 @@ def test_impossible_exports_are_reported(
     assert said in capsys.readouterr().err
 
 
+def with_setting(run_folder: Path, copy: Path, section: str, key: str, value: str) -> Path:
+    """Returns a copy of a run whose sweep has another setting."""
+    shutil.copytree(run_folder.parent / "store", copy / "store")
+    (copy / "small").mkdir()
+    shutil.copy(run_folder / "trials.parquet", copy / "small")
+    sweep = json.loads((run_folder / "sweep.json").read_text())
+    sweep[section][key] = value
+    (copy / "small" / "sweep.json").write_text(json.dumps(sweep))
+    return copy / "small"
+
+
 @pytest.fixture
 def flattered(run_folder: Path, tmp_path: Path) -> Path:
     """The same run with settings chosen on the report split."""
-    shutil.copytree(run_folder.parent / "store", tmp_path / "store")
-    (tmp_path / "small").mkdir()
-    shutil.copy(run_folder / "trials.parquet", tmp_path / "small")
-    sweep = json.loads((run_folder / "sweep.json").read_text())
-    sweep["search"]["split"] = "report"
-    (tmp_path / "small" / "sweep.json").write_text(json.dumps(sweep))
-    return tmp_path / "small"
+    return with_setting(run_folder, tmp_path, "search", "split", "report")
+
+
+def test_a_simulated_run_is_marked_and_nothing_of_it_is_released(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulated = with_setting(run_folder, tmp_path, "evaluate", "engine", "simulated")
+    assert safecomm(monkeypatch, "report", simulated) == 0
+    assert SIMULATED in " ".join(capsys.readouterr().out.split())
+    assert SIMULATED in (simulated / "report.html").read_text()
+    for command in (["gate", simulated, "--max-asr", "1"], ["export", simulated, "--out", tmp_path / "out"]):
+        assert safecomm(monkeypatch, *command) == 2
+        assert SIMULATED in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_rates_on_selection_prompts_fail_every_gate_and_are_flagged(

@@ -11,6 +11,7 @@ from small_sweep import LEAST
 
 from safecomm.errors import SpecError
 from safecomm.spec import Sweep, read_sweep
+from safecomm.spec.simulation import Simulation
 
 GOOD = LEAST | {
     "arms": {
@@ -69,6 +70,14 @@ def test_incompatible_finetune_settings_are_rejected_by_key(tmp_path: Path) -> N
     for wrong in ("nvme", "{nmve: /nvme}", "{nvme: 3}"):
         (line,) = problems(tmp_path, ["finetune.zero=3", f"finetune.offload={wrong}"])
         assert "finetune.offload: must be none, cpu or {nvme: FOLDER}, not" in line
+
+
+def test_a_simulation_belongs_to_the_simulated_engine_and_shows_only_there(tmp_path: Path) -> None:
+    real, simulated = (read_sweep(write(tmp_path, GOOD), [f"evaluate.engine={name}"]) for name in ("vllm", "simulated"))
+    assert (real.speed, simulated.speed) == (None, Simulation())
+    assert "simulation" not in real.resolved()
+    (line,) = problems(tmp_path, ["evaluate.engine=vllm", "simulation.clock=2"])
+    assert "simulation is only for evaluate.engine: simulated" in line
 
 
 def test_nvme_offload_survives_resolving(tmp_path: Path) -> None:
