@@ -177,7 +177,7 @@ def _selection(threshold: str | None, lowest: str | None, quantile: str | None, 
 def _types(targets: str | None) -> tuple[str, ...]:
     from safecomm.defenses.full_weights import LINEAR
 
-    return tuple(kind.strip() for kind in targets.split(",")) if targets else LINEAR
+    return LINEAR if targets is None else tuple(kind.strip() for kind in targets.split(","))
 
 
 def _save(result: "Realigned", out: Path) -> None:

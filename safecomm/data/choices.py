@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from safecomm.data.rows import Loaded, Prompt
-from safecomm.data.table import Raw, Table, text_in, whole_number
+from safecomm.data.table import Raw, Table, text_in
+from safecomm.storage.input_files import whole_number
 from safecomm.storage.store import digest
 
 _NUMBERED = re.compile(r"\s*([0-9]{1,9})\s*[.):]\s+")

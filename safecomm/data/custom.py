@@ -6,7 +6,8 @@ from typing import Any
 from safecomm.data import choices
 from safecomm.data.choices import ChoiceQuestion, question
 from safecomm.data.rows import BY_GRADER, Kind, Loaded, Prompt
-from safecomm.data.table import Raw, Table, collected, text_in, whole_number
+from safecomm.data.table import Raw, Table, collected, text_in
+from safecomm.storage.input_files import whole_number
 
 
 @dataclass(frozen=True, slots=True)

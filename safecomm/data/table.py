@@ -52,11 +52,6 @@ def text_in(row: Raw, column: str | None) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def whole_number(text: str) -> int | None:
-    """Returns the number that decimal digits denote, or None; `str.isdigit` also accepts `²` and any length."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
 def collected(table: Table, read: Callable[[Raw], tuple[str, Row] | str]) -> Loaded[Row]:
     """Returns the usable rows; counts the others by reason.
 

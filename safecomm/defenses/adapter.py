@@ -16,10 +16,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from safecomm.defenses.threads import one_thread
-from safecomm.defenses.weights import in_layer_order, open_safetensors, read_json
+from safecomm.defenses.weights import DTYPES, in_layer_order, open_safetensors
 from safecomm.errors import ModelError
+from safecomm.storage.input_files import time_limit
+from safecomm.storage.model_files import read_object
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
+PATTERN_SECONDS = 2.0
 PREFIX = "base_model.model."
 UNSUPPORTED = {
     "use_dora": "DoRA",
@@ -78,7 +81,7 @@ class Adapter:
             ModelError: if the folder is missing or broken, or the adapter is not a plain LoRA on linear modules.
         """
         folder = Path(folder)
-        config = read_json(folder / ADAPTER_CONFIG)
+        config = read_object(folder / ADAPTER_CONFIG)
         _refuse_other_kinds(folder, config)
         if not (folder / ADAPTER_WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
             raise ModelError(
@@ -86,10 +89,14 @@ class Adapter:
                 "code; convert them with PeftModel.from_pretrained(MODEL, FOLDER).save_pretrained(NEW_FOLDER)"
             )
         file = open_safetensors(folder / ADAPTER_WEIGHTS)
-        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118, a safe_open handle is not a mapping
+        tensors = {key: _factor(folder, file, key) for key in file.keys()}  # noqa: SIM118, a safe_open handle is not a mapping
         pairs = _paired(folder, tensors)
-        modules = {name: Factors(A, B, _scaling(folder, config, name, A.shape[0])) for name, (A, B) in pairs.items()}
-        return cls(modules, config, str(folder))
+        try:
+            with time_limit(PATTERN_SECONDS, "matching rank_pattern and alpha_pattern"):
+                scalings = {name: _scaling(config, name, A.shape[0]) for name, (A, _) in pairs.items()}
+        except (ValueError, re.error) as error:
+            raise ModelError(f"{folder / ADAPTER_CONFIG}: {error}; save the adapter again") from error
+        return cls({name: Factors(A, B, scalings[name]) for name, (A, B) in pairs.items()}, config, str(folder))
 
     @one_thread()
     def save(self, folder: Path) -> None:
@@ -167,6 +174,15 @@ def _refuse_other_kinds(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def _factor(folder: Path, file: Any, key: str) -> Tensor:
+    """Reads one factor. Others than these types would lose their digits or their scale in later steps."""
+    stored = file.get_slice(key).get_dtype()
+    if stored not in DTYPES:
+        raise ModelError(f"{folder}: {key} is stored as {stored}; save the adapter in fp32, bf16 or fp16")
+    tensor: Tensor = file.get_tensor(key)
+    return tensor.clone()
+
+
 def _paired(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Returns A and B of each module, in layer order."""
     sides: dict[str, dict[str, Tensor]] = {}
@@ -184,30 +200,37 @@ def _paired(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tens
     for name, side in sides.items():
         if set(side) != {"A", "B"}:
             raise ModelError(f"{folder}: {name} has lora_{min(side)} but not the other factor; save the adapter again")
+        if 0 in (*side["A"].shape, *side["B"].shape):
+            raise ModelError(f"{folder}: the factors of {name} are empty; save the adapter again")
         if side["A"].shape[0] != side["B"].shape[1]:
             raise ModelError(f"{folder}: the lora_A and lora_B of {name} have different ranks; save the adapter again")
     return {name: (sides[name]["A"], sides[name]["B"]) for name in in_layer_order(sides)}
 
 
-def _scaling(folder: Path, config: Mapping[str, Any], name: str, rank: int) -> float:
-    """Returns the factor by which PEFT multiplies a module's B A."""
-    try:
-        stated = _for_module(config.get("rank_pattern") or {}, name, config["r"])
-        alpha = float(_for_module(config.get("alpha_pattern") or {}, name, config["lora_alpha"]))
-    except (KeyError, TypeError, ValueError, re.error) as error:
-        raise ModelError(
-            f"{folder / ADAPTER_CONFIG}: r and lora_alpha must be numbers; save the adapter again"
-        ) from error
+def _scaling(config: Mapping[str, Any], name: str, rank: int) -> float:
+    """Returns the factor by which PEFT multiplies a module's B A.
+
+    Raises:
+        ValueError: if the configuration does not state it.
+    """
+    stated, alpha = (
+        _for_module(config, "rank_pattern", "r", name),
+        _for_module(config, "alpha_pattern", "lora_alpha", name),
+    )
     if stated != rank:
-        raise ModelError(
-            f"{folder}: {name} has rank {rank}, but {ADAPTER_CONFIG} says {stated}; save the adapter again"
-        )
+        raise ValueError(f"{name} has rank {rank}, but {ADAPTER_CONFIG} says {stated:g}")
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
-def _for_module(pattern: Mapping[str, Any], name: str, default: Any) -> Any:
-    """Returns the value of the first pattern that matches the end of a module's name, like PEFT."""
-    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", name)), default)
+def _for_module(config: Mapping[str, Any], patterns: str, default: str, name: str) -> float:
+    """Returns the value of the first pattern that matches the end of a module's name, like PEFT, or the default."""
+    pattern = config.get(patterns) or {}
+    if not isinstance(pattern, dict):
+        raise ValueError(f"{patterns} must map names of modules to numbers")
+    value = next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", name)), config.get(default))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+        raise ValueError(f"r and lora_alpha must be numbers, also in {patterns}, not {value!r:.60}")
+    return float(value)
 
 
 def _uniform(modules: Mapping[str, Factors]) -> Mapping[str, Factors]:

@@ -18,9 +18,10 @@ from torch import Tensor
 from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.hardware import device
 from safecomm.defenses.threads import Report, in_parallel, silent
-from safecomm.defenses.weights import WeightDelta, by, open_safetensors, read_json
+from safecomm.defenses.weights import WeightDelta, by, open_safetensors
 from safecomm.errors import ModelError
 from safecomm.statistics.selection import ModuleProfile
+from safecomm.storage.model_files import read_object
 from safecomm.storage.names import PROFILE, PROJECTED
 from safecomm.storage.store import write_json
 
@@ -61,7 +62,7 @@ class Profile:
         Raises:
             ModelError: if the profile is incomplete or belongs to another adapter.
         """
-        table = read_json(folder / PROFILE)
+        table = read_object(folder / PROFILE)
         inputs, file = table["inputs"], open_safetensors(folder / PROJECTED)
         if inputs["finetuned"] != adapter.digest():
             raise ModelError(

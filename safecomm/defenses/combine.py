@@ -8,6 +8,7 @@ from torch import Tensor
 
 from safecomm.defenses.adapter import Factors
 from safecomm.defenses.methods.safe_merge import Combination
+from safecomm.errors import ModelError
 
 Weights = tuple[float, float]
 """Weights of the fine-tuned adapter and of the other one."""
@@ -49,9 +50,16 @@ def by_factor(
         weights: their weights, 0 or more.
         density: share of the entries to keep; `linear` keeps all.
         seed: seed for the entries that `dare_linear` drops.
+
+    Raises:
+        ModelError: if an adapter's alpha is negative.
     """
     from peft.utils import merge_utils
 
+    if min(ours.scaling, theirs.scaling) < 0:
+        raise ModelError(
+            f"combine: {combine} takes the square root of alpha, and an adapter's alpha is negative; use cat or svd"
+        )
     roots = torch.tensor([math.sqrt(weights[0] * ours.scaling), math.sqrt(weights[1] * theirs.scaling)])
     merges: dict[str, Callable[[list[Tensor]], Tensor]] = {
         "linear": lambda pair: merge_utils.task_arithmetic(pair, roots),

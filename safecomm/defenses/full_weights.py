@@ -19,11 +19,14 @@ from safecomm.defenses.threads import Report, in_parallel, silent
 from safecomm.defenses.weights import WeightDelta, Weights, by, open_safetensors
 from safecomm.errors import DefenseError, ModelError
 from safecomm.statistics.selection import ModuleProfile, Selection, select
+from safecomm.storage.hub_cache import is_snapshot
 from safecomm.storage.names import LINEAGE
 from safecomm.storage.store import new_folder, write_json
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear modules of Llama-style models."""
+DESCRIBING = (".json", ".model", ".txt", ".jinja", ".md")
+"""Suffixes of the files that are copied beside the weights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +62,12 @@ def extract_lora(
         report: progress callback.
 
     Raises:
-        DefenseError: if the rank is below 1.
+        DefenseError: if the rank is below 1, or there are no targets.
         ModelError: if a checkpoint is broken, the checkpoints are of different models, or no target module differs.
     """
     if rank < 1:
         raise DefenseError(f"rank must be at least 1, not {rank}")
+    _check_targets(targets)
     change = WeightDelta(Path(reference), Path(model))
     names = change.after.modules(targets)
     for name in names:
@@ -92,6 +96,11 @@ def extract_lora(
         {name: energy for name, (_, energy) in found.items()},
         sorted(_changed_tensors(change, {f"{name}.weight" for name in names})),
     )
+
+
+def _check_targets(targets: Sequence[str]) -> None:
+    if not targets or not all(targets):
+        raise DefenseError("targets: name at least one module type, e.g. q_proj,v_proj")
 
 
 def _nearest(difference: Tensor, rank: int, seed: int) -> tuple[Factors, float]:
@@ -143,6 +152,7 @@ def project_full_weights(
         DefenseError: if the settings are invalid.
         ModelError: if a checkpoint is broken or of another model.
     """
+    _check_targets(targets)
     alignment, change = WeightDelta(Path(base), Path(aligned)), WeightDelta(Path(reference or aligned), Path(model))
     names = change.after.modules(targets)
     for name in names:
@@ -207,8 +217,12 @@ def _changed_tensors(change: WeightDelta, covered: set[str]) -> Iterator[str]:
     """Yields the names of tensors that differ between the checkpoints and are not covered by the adapter."""
     before, after = change.before, change.after
     for name in {*before.files, *after.files} - covered:
-        if name not in before.files or name not in after.files or not before.get(name).equal(after.get(name)):
+        if name not in before.files or name not in after.files or not _equal(before.get(name), after.get(name)):
             yield name
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and bool((one == other).all())
 
 
 def _copy_with(
@@ -230,7 +244,24 @@ def _copy_with(
         opened = open_safetensors(shard)
         tensors = {key: tensor(key, opened) for key in sorted(opened.keys())}
         save_file(tensors, out / shard.name, metadata=opened.metadata())
-    for path in model.folder.iterdir():
-        weights = path.suffix in (".safetensors", ".bin", ".pt", ".pth")
-        if path.is_file() and not weights and path.name != LINEAGE:
-            shutil.copyfile(path, out / path.name)
+    for path in _described_by(model.folder):
+        shutil.copyfile(path, out / path.name)
+
+
+def _described_by(folder: Path) -> Iterator[Path]:
+    """Yields a model's configuration, tokenizer, license and description, and none of the other files in its folder.
+
+    Raises:
+        ModelError: if one is a link to somewhere else than the Hub's cache of this model: the copy would publish it.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name == LINEAGE or not path.is_file():
+            continue
+        if path.suffix not in DESCRIBING and path.name not in ("LICENSE", "NOTICE"):
+            continue
+        place = path.resolve().parent
+        if place != folder.resolve() and not (
+            is_snapshot(folder.resolve()) and place == folder.resolve().parents[1] / "blobs"
+        ):
+            raise ModelError(f"{path}: is a link to a file outside the model's folder; replace it by a copy")
+        yield path

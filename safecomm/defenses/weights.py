@@ -4,7 +4,6 @@ It reads safetensors only: `model.safetensors`, or the shards that `model.safete
 views of memory-mapped files, so a 70B checkpoint takes only the memory of the current module.
 """
 
-import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,27 +15,12 @@ from torch import Tensor
 from safecomm.defenses.hardware import device
 from safecomm.errors import ModelError
 from safecomm.statistics.selection import module_type
+from safecomm.storage.input_files import whole_number
+from safecomm.storage.model_files import read_object
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        ModelError: if the file is missing or is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path}: can't be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ModelError(f"{path}: is not valid JSON; download or create it again") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: is not a JSON object; download or create it again")
-    return value
 
 
 def open_safetensors(path: Path) -> Any:
@@ -67,11 +51,11 @@ class Weights:
         self.files = self._find_files()
         """The file of each tensor."""
 
-    def shape(self, module: str) -> tuple[int, ...]:
-        """Returns the shape of a module's weight without reading it.
+    def shape(self, module: str) -> tuple[int, int]:
+        """Returns the shape of a module's weight, rows x columns, without reading it.
 
         Raises:
-            ModelError: if the checkpoint lacks the module or stores it quantized.
+            ModelError: if the checkpoint lacks the module or stores it quantized, or the weight is no matrix.
         """
         header = self._holding(f"{module}.weight").get_slice(f"{module}.weight")
         if header.get_dtype() not in DTYPES:
@@ -79,7 +63,13 @@ class Weights:
                 f"{self.folder}: {module} is stored as {header.get_dtype()}; use an unquantized checkpoint in bf16, "
                 "fp16 or fp32"
             )
-        return tuple(header.get_shape())
+        shape = tuple(header.get_shape())
+        if len(shape) != 2 or 0 in shape:
+            raise ModelError(
+                f"{self.folder}: the weight of {module} has the shape {by(shape) or 'of one number'}, but must be a "
+                "matrix; target linear modules, or download the checkpoint again"
+            )
+        return shape
 
     def get(self, tensor: str) -> Tensor:
         """Returns a tensor in the checkpoint's dtype, as a view of the memory-mapped file.
@@ -133,9 +123,14 @@ class Weights:
             self._opened[single] = open_safetensors(single)
             return dict.fromkeys(self._opened[single].keys(), single)
         if index.is_file():
-            weight_map = read_json(index).get("weight_map")
-            if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            weight_map = read_object(index).get("weight_map")
+            if not isinstance(weight_map, dict) or not weight_map:
                 raise ModelError(f"{index}: has no weight_map; download it again")
+            if wrong := [name for name in weight_map.values() if not _is_file_name(name)]:
+                raise ModelError(
+                    f"{index}: names {wrong[0]!r:.100} as a file of weights, but must name *.safetensors files in its "
+                    "own folder; download it again"
+                )
             return {tensor: self.folder / name for tensor, name in weight_map.items()}
         if any(self.folder.glob("*.bin")) or any(self.folder.glob("*.pt")) or any(self.folder.glob("*.pth")):
             raise ModelError(
@@ -208,6 +203,13 @@ def by(shape: tuple[int, ...]) -> str:
 
 def in_layer_order(names: Iterable[str]) -> list[str]:
     """Sorts module names so that layer 10 follows layer 9."""
-    return sorted(
-        names, key=lambda name: [(part.isdigit(), int(part) if part.isdigit() else part) for part in name.split(".")]
-    )
+    return sorted(names, key=lambda name: [_ranked(part) for part in name.split(".")])
+
+
+def _ranked(part: str) -> tuple[bool, int, str]:
+    number = whole_number(part)
+    return number is not None, number or 0, part
+
+
+def _is_file_name(name: object) -> bool:
+    return isinstance(name, str) and name.endswith(".safetensors") and not set(name) & set("/\\\0")

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from safecomm.errors import ModelError
 from safecomm.storage.hub_cache import split_reference
+from safecomm.storage.model_files import read_object, size_in
 
 HALF = 2
 """Bytes of a bf16 or fp16 number. vLLM serves every model in 16 bits, even if its checkpoint is fp32."""
@@ -68,25 +69,22 @@ class ModelShape:
 
         Raises:
             ModelError: if the architecture is unsupported (mixtures of experts, vision models, fused projections), the
-                weights are quantized, or a size is missing.
+                weights are quantized, or a size is missing or no positive number.
         """
         family = _family(config)
-        try:
-            hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-            head_dim = int(config.get("head_dim") or family.head_dim or hidden // heads)
-            bare = cls(
-                hidden=hidden,
-                layers=int(config["num_hidden_layers"]),
-                heads=heads,
-                kv_heads=int(config.get("num_key_value_heads") or heads),
-                head_dim=head_dim,
-                intermediate=int(config["intermediate_size"]),
-                vocabulary=int(config["vocab_size"]),
-                tied=bool(config.get("tie_word_embeddings", family.tied)),
-                layer_vectors=family.norms * hidden + family.head_norms * 2 * head_dim,
-            )
-        except KeyError as error:
-            raise ModelError(f"config.json has no {error.args[0]}") from error
+        hidden, heads = _needed(config, "hidden_size"), _needed(config, "num_attention_heads")
+        head_dim = size_in(config, "head_dim", family.head_dim) or max(1, hidden // heads)
+        bare = cls(
+            hidden=hidden,
+            layers=_needed(config, "num_hidden_layers"),
+            heads=heads,
+            kv_heads=size_in(config, "num_key_value_heads") or heads,
+            head_dim=head_dim,
+            intermediate=_needed(config, "intermediate_size"),
+            vocabulary=_needed(config, "vocab_size"),
+            tied=bool(config.get("tie_word_embeddings", family.tied)),
+            layer_vectors=family.norms * hidden + family.head_norms * 2 * head_dim,
+        )
         return cls(**vars(bare) | {"layer_vectors": bare.layer_vectors + _biases(bare, family, config)})
 
     @property
@@ -167,18 +165,25 @@ def find_config(reference: str) -> dict[str, Any] | None:
     """
     folder = Path(reference).expanduser()
     if folder.is_dir():
-        return _read(folder / "config.json")
+        return read_object(folder / "config.json")
     repository, revision = split_reference(reference)
     return _known().get(repository) or _cached(repository, revision)
 
 
 def _family(config: dict[str, Any]) -> Family:
     kind = config.get("model_type")
-    if kind not in FAMILIES:
-        raise ModelError(f"models of type {kind} are not supported; supported: {', '.join(FAMILIES)}")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise ModelError(f"models of type {kind!s:.60} are not supported; supported: {', '.join(FAMILIES)}")
     if config.get("quantization_config"):
         raise ModelError("its weights are quantized, so config.json does not determine their size")
     return FAMILIES[kind]
+
+
+def _needed(config: dict[str, Any], key: str) -> int:
+    found = size_in(config, key)
+    if found is None:
+        raise ModelError(f"config.json has no {key}")
+    return found
 
 
 def _biases(shape: ModelShape, family: Family, config: dict[str, Any]) -> int:
@@ -202,12 +207,4 @@ def _cached(repository: str, revision: str | None) -> dict[str, Any] | None:
         path = try_to_load_from_cache(repository, "config.json", revision=revision)
     except HFValidationError:
         path = None
-    return _read(Path(path)) if isinstance(path, str) else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path} can't be read: {error}") from error
-    return config
+    return read_object(Path(path)) if isinstance(path, str) else None

@@ -1,9 +1,35 @@
 """Checks that a model's chat template takes the chats that it will be asked, before any engine starts."""
 
 from pathlib import Path
+from typing import Any
 
 from safecomm.errors import ModelError
 from safecomm.serving.engine import Question, render_chat
+from safecomm.storage.input_files import time_limit
+
+TEMPLATE_SECONDS = 5.0
+
+
+def loaded_tokenizer(model: Path, setting: str) -> Any:
+    """Loads a model's configuration and tokenizer, as its engine will.
+
+    Args:
+        model: its folder.
+        setting: what names the model.
+
+    Raises:
+        ModelError: if its type is unknown or it has no tokenizer.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    what = "config.json"
+    try:
+        AutoConfig.from_pretrained(model)
+        what = "tokenizer"
+        return AutoTokenizer.from_pretrained(model)
+    except Exception as error:  # transformers and tokenizers raise any type about a file's content
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"{setting}: the {what} of {model} can't be used: {said}") from error
 
 
 def check_chat_template(model: Path, question: Question, setting: str) -> None:
@@ -15,12 +41,10 @@ def check_chat_template(model: Path, question: Question, setting: str) -> None:
         setting: what names the model.
 
     Raises:
-        ModelError: if there is no template, or it rejects or omits one of the messages.
+        ModelError: if there is no tokenizer or template, or the template rejects or omits one of the messages, or
+            takes too long.
     """
-    from jinja2 import TemplateError
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = loaded_tokenizer(model, setting)
     if not tokenizer.chat_template:
         raise ModelError(
             f"{setting}: {model} has no chat template, so it can't be asked; name a chat model, or save a template as "
@@ -29,8 +53,9 @@ def check_chat_template(model: Path, question: Question, setting: str) -> None:
     roles = [message["role"] for message in question["messages"]]
     chat = f"{', '.join(roles)} chats" + ("; set model.system_prompt: null" if setting == "model" and roles[1:] else "")
     try:
-        text = render_chat(tokenizer, question, tokenize=False)
-    except (TemplateError, TypeError, ValueError) as error:
+        with time_limit(TEMPLATE_SECONDS, "rendering it"):
+            text = render_chat(tokenizer, question, tokenize=False)
+    except Exception as error:  # a template is a program, which can fail in any way
         raise ModelError(f"{setting}: the chat template of {model} rejects {chat}: {error}") from error
     for message in question["messages"]:
         if message["content"].strip() not in text:

@@ -1,15 +1,16 @@
 """Resolves model references to folders: a folder, `ORG/NAME` or `ORG/NAME@REVISION` on the Hub, or a lab model."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from safecomm.errors import ModelError
 from safecomm.serving.identity import identity
 from safecomm.storage.hub_cache import download, revision_of, split_reference
+from safecomm.storage.model_files import read_object, size_in
 from safecomm.storage.store import Store
 
 LAB = "lab://"
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,17 @@ class ModelFolder:
 
     @property
     def context(self) -> int | None:
-        """Context length in tokens; None if the configuration does not specify it."""
-        config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-        found: int | None = config.get("max_position_embeddings")
-        return found
+        """Context length in tokens; None if the configuration does not specify it.
+
+        Raises:
+            ModelError: if it is no positive number.
+        """
+        config = read_object(self.path / CONFIG)
+        text = config.get("text_config")
+        try:
+            return size_in(text if isinstance(text, dict) else config, "max_position_embeddings")
+        except ModelError as error:
+            raise ModelError(f"{self.path / CONFIG}: {error}; download it again") from error
 
     def check_context(self, tokens: int, setting: str) -> None:
         """Checks that a text length is within the model's context length.
@@ -77,11 +85,11 @@ def _lab_folder(name: str, store: Store) -> Path:
 
 
 def _check(folder: Path, reference: str) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"model {reference}: {folder} has no config.json")
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"model {reference}: {folder} has no {CONFIG}")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"model {reference}: {folder} has no *.safetensors; convert the weights with save_pretrained")
     try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ModelError(f"model {reference}: {folder}/config.json is not valid JSON (line {error.lineno})") from error
+        read_object(folder / CONFIG)
+    except ModelError as error:
+        raise ModelError(f"model {reference}: {error}") from error

@@ -14,7 +14,7 @@ from safecomm.defenses.space import PER_TYPE, SPACES
 from safecomm.errors import SpecError
 from safecomm.spec.secrets import secret_in
 from safecomm.spec.sweep import Sweep
-from safecomm.storage.input_files import read_text
+from safecomm.storage.input_files import read_text, whole_number
 
 logger = logging.getLogger(__name__)
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -161,8 +161,8 @@ def _override(raw: dict[str, Any], text: str) -> str | None:
     *parents, last = key.split(".")
     node: Any = raw
     for name in parents:
-        step = int(name) if isinstance(node, list) and _is_index(name, node) else name
-        if isinstance(node, list) and isinstance(step, str):
+        step = _index(name, node) if isinstance(node, list) else name
+        if step is None:
             return f"--set {text}: {name} is not an index of the list; use 0 to {len(node) - 1}"
         if isinstance(node, dict) and not isinstance(node.get(step), dict | list):
             node[step] = {}
@@ -174,16 +174,17 @@ def _override(raw: dict[str, Any], text: str) -> str | None:
     except ValueError:
         return f"--set {text:.100}: the value is not valid YAML; quote it"
     if isinstance(node, list):
-        if not _is_index(last, node):
+        if (index := _index(last, node)) is None:
             return f"--set {text}: {last} is not an index of the list; use 0 to {len(node) - 1}"
-        node[int(last)] = parsed
+        node[index] = parsed
     else:
         node[last] = parsed
     return None
 
 
-def _is_index(text: str, items: list[Any]) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(items)
+def _index(text: str, items: list[Any]) -> int | None:
+    index = whole_number(text)
+    return index if index is not None and index < len(items) else None
 
 
 def _message(problem: Any, model: type[BaseModel]) -> str:

@@ -6,7 +6,11 @@ callers add the file and how to fix it.
 
 import json
 import os
+import signal
 import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +98,36 @@ def read_json(path: Path) -> Any:
         return parse_json(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"is not valid JSON (line {error.lineno}: {error.msg})") from error
+
+
+def whole_number(text: str) -> int | None:
+    """Returns the number that decimal digits denote, or None; `str.isdigit` also accepts `²` and any length."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+@contextmanager
+def time_limit(seconds: float, what: str) -> Iterator[None]:
+    """Bounds the time of a pattern or template that a file holds; either may take forever.
+
+    It works by a signal, so it limits the main thread only, where the command line reads its inputs.
+
+    Raises:
+        ValueError: if the time is up.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise ValueError(f"{what} takes more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    left, every = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left, every)
+        signal.signal(signal.SIGALRM, before)
 
 
 def is_regular(path: Path) -> bool:

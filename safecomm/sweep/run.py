@@ -20,6 +20,7 @@ from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.queue import TrialQueue
 from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
+from safecomm.serving.chat import loaded_tokenizer
 from safecomm.spec import Sweep
 from safecomm.storage.names import JOURNAL, PLAN, SWEEP
 from safecomm.storage.store import Store, write_json
@@ -83,6 +84,9 @@ def _run_missing(
     store = Store.of(sweep.storage)
     models = resolve_models(sweep, folder, store)
     models.aligned.check_context(sweep.evaluate.max_model_len, "evaluate.max_model_len")
+    judges = {f"judge {name}": model for name, model in models.judges.items()}
+    for setting, model in {"model.aligned": models.aligned, **judges}.items():
+        loaded_tokenizer(model.path, setting)  # before Ray starts
     with ray_session(address) as available:
         resources = expected_resources(available, sweep)
         for line in waiting_for_nodes(available, sweep):

@@ -1,6 +1,7 @@
 """A model whose chat template can't express the sweep's prompts is rejected before an engine starts."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,46 @@ def test_a_multimodal_template_gets_messages_in_parts(lab: dict[str, Path], tmp_
     Panel([guard], models=models).check_chat_templates()
     with pytest.raises(ModelError, match=r"omits the user message"):
         Panel([guard.model_copy(update={"form": "guard"})], models=models).check_chat_templates()
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "takes more than"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ messages[0].content.__class__.__mro__ }}", "rejects"),
+        ("{% for a in range(10 ** 9) %}{% endfor %}", "rejects"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "rejects"),
+        ("{{ messages[7].content.x }}", "rejects"),
+    ],
+)
+def test_a_hostile_template_is_refused_in_time(
+    lab: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str, reason: str
+) -> None:
+    monkeypatch.setattr("safecomm.serving.chat.TEMPLATE_SECONDS", 0.5)
+    started = time.monotonic()
+    with pytest.raises(ModelError, match=reason):
+        check_chat_template(with_template(lab, tmp_path / "other", template), chat("user"), "model")
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config.json", '{"model_type": "no-such-type"}', "judge x: the config.json of .* can't be used"),
+        ("config.json", "[]", r"the config.json of .* can't be used"),
+        ("tokenizer.json", None, "the tokenizer of .* can't be used"),
+        ("tokenizer.json", "{}", "the tokenizer of .* can't be used"),
+        ("tokenizer_config.json", "\udcff", "the tokenizer of .* can't be used"),
+    ],
+)
+def test_a_folder_that_no_engine_can_load_is_refused_before_one_starts(
+    lab: dict[str, Path], tmp_path: Path, name: str, content: str | None, said: str
+) -> None:
+    folder = with_template(lab, tmp_path / "other", "{{ messages[0].content }}")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content, errors="surrogateescape")
+    with pytest.raises(ModelError, match=said) as caught:
+        check_chat_template(folder, chat("user"), "judge x")
+    assert "\n" not in str(caught.value)

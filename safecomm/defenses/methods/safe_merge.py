@@ -72,8 +72,8 @@ def safe_merge(profile: "Profile", safe: "Adapter", settings: SafeMerge) -> "Rea
         settings: the settings, as an object or as keyword arguments.
 
     Raises:
-        ModelError: if the safe adapter is empty or has non-finite values, or lacks a selected module, has it in another
-            shape, or has it in another rank and the combination merges factors.
+        ModelError: if the safe adapter is empty, has non-finite values or is the fine-tuned one, or lacks a selected
+            module, has it in another shape, or has it in another rank and the combination merges factors.
         DefenseError: if the settings are invalid.
     """
     from safecomm.defenses.realigned import Realigned
@@ -82,6 +82,11 @@ def safe_merge(profile: "Profile", safe: "Adapter", settings: SafeMerge) -> "Rea
     by = cast(Selection, settings.selection)
     with one_thread():
         safe.check()
+        if safe.digest() == profile.adapter.digest():
+            raise ModelError(
+                f"{safe.source}: is the same adapter as {profile.adapter.source}, so there is nothing to merge; give "
+                "one that was tuned on safety data only"
+            )
         selected = (
             select(profile.modules, by, strict=settings.strict) if by else [module.name for module in profile.modules]
         )
