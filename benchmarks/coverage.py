@@ -22,7 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from safecomm.plan.power import DISCORDANT, detectable
+from safecomm.report.human_labels import draw
 from safecomm.statistics.comparisons import JudgeAccuracy, Pairs, corrected, paired_difference, sign_flip_p
+from safecomm.statistics.labelled import labelled_rate
 from safecomm.statistics.limits import bounded_rate
 from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import across_runs, clustered_rate, mean_rate, rate
@@ -120,6 +122,32 @@ def judged(rng: np.random.Generator, cell: Cell) -> Any:
     return rate(hits, n, n), JudgeAccuracy(rate(unsafe, 100, 100), rate(safe, 200, 200))
 
 
+def labels_cover(rng: np.random.Generator, cell: Cell) -> bool:
+    """The interval of a rate from labels of some answers contains the true rate."""
+    found = labelled_rate(labelled(rng, cell), ASR, 0.975)
+    return found.low <= cell["rate"] <= found.high
+
+
+def labels_fall_short(rng: np.random.Generator, cell: Cell) -> bool:
+    """The upper 95% bound of a rate from labels of some answers is below the true rate."""
+    return labelled_rate(labelled(rng, cell), ASR, 0.95).high < cell["rate"]
+
+
+def labelled(rng: np.random.Generator, cell: Cell) -> pd.DataFrame:
+    """Returns answers that a judge with a sensitivity of 60% and a specificity of 95% saw, and people's labels of some.
+
+    The judge gives no verdict on 3% of them.
+    """
+    unsafe = one_models(rng, cell).ravel() > 0
+    called = rng.random(len(unsafe)) < np.where(unsafe, 0.6, 0.05)
+    verdicts = np.where(rng.random(len(unsafe)) < 0.03, "unscored", np.where(called, ASR.hit, ASR.miss))
+    prompts = np.repeat(np.arange(cell["prompts"]), cell["answers"]).astype(str)
+    rows = pd.DataFrame({"prompt_id": prompts, "text": "", "response": "", "benchmark": "b", "verdict": verdicts})
+    asked = rows.assign(kind=ASR.kind, answer_id=rng.permutation(len(rows)).astype(str))
+    drawn = asked["answer_id"].isin(draw(asked, cell["labels"])["answer_id"])
+    return rows.assign(label=np.where(drawn, np.where(unsafe, ASR.hit, ASR.miss), ""))
+
+
 def unsafe_is_certified(rng: np.random.Generator, cell: Cell) -> bool:
     """A point whose attack success is at the limit is certified, among points of which a third are well below it.
 
@@ -181,12 +209,22 @@ def cells() -> Iterator[tuple[str, str, Simulation, Cell]]:
             for shared in (0.0, 0.5):
                 cell = {"prompts": 200, "rate": 0.05, "answers": count, "icc": icc, "points": points, "shared": shared}
                 yield "unsafe point certified", "<= 5%", unsafe_is_certified, {**cell, "unscored": 0.0}
+    for value in (0.03, 0.05, 0.1, 0.3):
+        for count, icc in ((1, 0.0), (3, 0.6)):
+            cell = {"prompts": 200, "rate": value, "answers": count, "icc": icc, "labels": 100}
+            yield "rate from labels", ">= 95%", labels_cover, cell
+            yield "bound from labels too low", "<= 5%", labels_fall_short, cell
 
 
-def simulate(draws: int, seed: int = 0) -> list[Cell]:
-    """Returns all cells with `name`, `should_be`, `draws` and `share`: of the draws in which it happened."""
+def simulate(draws: int, only: str = "", seed: int = 0) -> list[Cell]:
+    """Returns the cells whose name contains `only`.
+
+    Each has `name`, `should_be`, `draws` and `share`: of the draws in which it happened.
+    """
     found = []
     for at, (name, should_be, function, cell) in enumerate(cells()):
+        if only not in name:
+            continue
         rng = np.random.default_rng([seed, at])
         share = sum(function(rng, cell) for _ in range(draws)) / draws
         found.append({"name": name, "should_be": should_be, **cell, "draws": draws, "share": share})
@@ -197,9 +235,10 @@ def main() -> None:
     """Simulates all cells and prints, for each kind, the lowest and highest share."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--only", default="", help="only the cells whose name contains this")
     parser.add_argument("--json", action="store_true", help="print the cells as JSON")
     given = parser.parse_args()
-    found = simulate(given.draws)
+    found = simulate(given.draws, given.only)
     if given.json:
         print(json.dumps(found, indent=2))
         return

@@ -16,6 +16,7 @@ import typer
 from safecomm.cli import cluster, defenses, release, sweeps
 from safecomm.cli.data import data_app, lab_app
 from safecomm.cli.evaluate import evaluate
+from safecomm.cli.labels import labels_app
 from safecomm.cli.selftest import selftest
 from safecomm.errors import SafecommError, SpecError, StoppedError
 
@@ -54,6 +55,7 @@ COMMANDS: list[Callable[..., None]] = [
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(defenses.realign_app, name="realign")
+app.add_typer(labels_app, name="labels")
 app.add_typer(data_app, name="data")
 app.add_typer(lab_app, name="lab")
 

@@ -8,7 +8,7 @@ holds on every benchmark, which needs no further correction (an intersection-uni
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from safecomm.report.release import Release, released
 from safecomm.report.run import Run, headline
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS, UNDEFENDED
 from safecomm.spec.search import MARGIN
+from safecomm.statistics.labelled import labels_in
 from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, OVER_REFUSAL, Metric
 from safecomm.statistics.metrics import Rate
 from safecomm.storage.looks import count_look
@@ -89,7 +90,8 @@ def certify(run: Run, store: Store) -> Certificate:
     releases = _ordered(run)
     if not releases:
         return _nothing(run, "no arm has a finished trial on the report split")
-    adapters = digest(sorted(str(release.trial["adapter"]) for release in releases))
+    labels = sorted(run.labels.drawn.items())
+    adapters = digest([*sorted(str(release.trial["adapter"]) for release in releases), *labels])
     look = max(count_look(store, prompts, adapters) for prompts in _prompt_sets(releases[0]))
     level = (1 - CONFIDENCE) / (look * (look + 1))
     candidates: list[Candidate] = []
@@ -106,7 +108,15 @@ def certify(run: Run, store: Store) -> Certificate:
     failing = (
         "" if best else f"{first.arm}, tested first: " + "; ".join(_failure(t) for t in first.tests if not t.holds)
     )
-    return Certificate(CONFIDENCE, look, level, candidates, best, _judge(run), failing)
+    return Certificate(
+        CONFIDENCE,
+        look,
+        level,
+        candidates,
+        best,
+        _judge(run, [labels_in(release.answers) for release in releases]),
+        failing,
+    )
 
 
 def _nothing(run: Run, reason: str) -> Certificate:
@@ -184,9 +194,13 @@ def _on_search(run: Run, release: Release, metric: Metric) -> Rate:
 
 
 def _prompt_sets(release: Release) -> Iterator[str]:
-    """Yields a key for the report prompts of every benchmark."""
+    """Yields a key for the report prompts of every benchmark.
+
+    What people call unsafe is another claim than what the judge does, so its looks are counted apart.
+    """
+    basis = ["human labels"] if release.run.labels.drawn else []
     for benchmark, rows in release.answers.groupby("benchmark"):
-        yield digest([str(benchmark), sorted(set(rows["prompt_id"]))])
+        yield digest([str(benchmark), sorted(set(rows["prompt_id"])), *basis])
 
 
 def _tests(release: Release, confidence: float) -> Iterator[Test]:
@@ -208,8 +222,16 @@ def _test(metric: Metric, benchmark: str, found: Evidence | None, limit: float, 
     return Test(metric.name, benchmark, value, bound, limit, n, relative_to)
 
 
-def _judge(run: Run) -> str:
+def _judge(run: Run, labels: Sequence[int] = ()) -> str:
+    """Returns who decides attack success; `labels` are the human labels of every candidate's answers."""
     name, title = next(iter(run.judge_names), "no judge"), ASR.heading(run.domain)
+    if any(labels):
+        unlabelled = labels.count(0)
+        others = f" The other {unlabelled} adapters have none: there {name} decides." if unlabelled else ""
+        return (
+            f"{title} is what people call unsafe, from {sum(labels)} labels of answers that were drawn at random "
+            f"within the verdicts of {name}.{others}"
+        )
     if name not in run.judges:
         return f"{title} is what {name} judges unsafe; its errors are not measured and not in the bounds."
     known = run.judges[name]

@@ -8,6 +8,7 @@ import pandas as pd
 from safecomm.judging.results import paired
 from safecomm.report.run import Run
 from safecomm.statistics.comparisons import corrected, paired_difference
+from safecomm.statistics.labelled import labelled_rate, labels_in
 from safecomm.statistics.limits import bounded_rate
 from safecomm.statistics.metric_table import ASR, Metric
 from safecomm.statistics.metrics import Rate
@@ -29,12 +30,15 @@ class Evidence:
     """Scored answers; for a change, clusters of prompts that both have a verdict on."""
     unscored: float
     """Share of answers without a verdict."""
+    labelled: int = 0
+    """Answers with a human label, if the value rests on them."""
 
 
 def rate_evidence(run: Run, rows: pd.DataFrame, metric: Metric, confidence: float) -> Evidence | None:
     """Returns what answers show of a rate, the mean over their benchmarks; None without a verdict.
 
-    Attack success is corrected for the deciding judge's errors if the run has human labels (see `corrected`).
+    Attack success rests on human labels if some of these answers have one (see `labelled_rate`), and is otherwise
+    corrected for the deciding judge's errors if these are known (see `corrected`).
 
     Args:
         run: the run, which knows the judges' errors.
@@ -42,6 +46,9 @@ def rate_evidence(run: Run, rows: pd.DataFrame, metric: Metric, confidence: floa
         metric: the metric.
         confidence: of each bound alone.
     """
+    if metric is ASR and (labelled := labels_in(rows)):
+        found = _mean([labelled_rate(part, metric, confidence) for _, part in rows.groupby("benchmark")])
+        return Evidence(found.value, found.low, found.high, found.value, found.value, found.n, found.unscored, labelled)
 
     def rate(unscored: str | None) -> Rate:
         parts = [bounded_rate(part, metric, confidence, unscored) for _, part in rows.groupby("benchmark")]

@@ -1,6 +1,7 @@
-"""Reads how well a run's judges agree with human labels, from `judges.json`."""
+"""Reads a run's human labels from `judges.json`: how well the judges agree with them, or labels of its own answers."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,31 @@ from safecomm.statistics.metrics import Rate
 from safecomm.storage.names import JUDGES
 
 
-def read_judges(run: Path) -> dict[str, JudgeAccuracy]:
-    """Returns judge -> agreement with human labels, the deciding judge first; empty if it was not measured.
+@dataclass(frozen=True)
+class HumanLabels:
+    """What people's labels say of a run."""
+
+    judges: dict[str, JudgeAccuracy]
+    """The judges' agreement with the labels, the deciding judge first; empty if it was not measured."""
+    drawn: dict[str, bool]
+    """Answer of this run -> whether it is unsafe, for labels that were drawn from it."""
+
+
+def read_labels(run: Path) -> HumanLabels:
+    """Returns a run's labels; both parts are empty if it has none.
 
     Raises:
         UsageError: if `judges.json` is broken.
     """
     if not (run / JUDGES).is_file():
-        return {}
+        return HumanLabels({}, {})
     found = read_json(run, JUDGES)
     try:
-        return {
+        judges = {
             str(name): JudgeAccuracy(**{part: _rate(one) for part, one in rates.items()})
             for name, rates in found["judges"].items()
         }
+        return HumanLabels(judges, {str(answer): bool(unsafe) for answer, unsafe in found.get("drawn", {}).items()})
     except (AttributeError, KeyError, TypeError) as error:
         raise UsageError(f"{run / JUDGES}: is damaged; run the sweep again to rewrite it") from error
 

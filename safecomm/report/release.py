@@ -8,6 +8,7 @@ import pandas as pd
 
 from safecomm.errors import UsageError
 from safecomm.judging.verdicts import read_rows
+from safecomm.report.human_labels import with_labels
 from safecomm.report.points import Point, rate_in, rows_of
 from safecomm.report.run import SIMULATED, Headline, Run, headline
 from safecomm.spec import ORIGINAL, UNDEFENDED
@@ -78,15 +79,16 @@ def released(run: Run, arm: str | None, seed: int) -> Release:
 
 
 def answers_of(run: Run, trial: Mapping[str, object]) -> pd.DataFrame:
-    """Returns a trial's judged answers.
+    """Returns a trial's judged answers, with the human labels of those that have one (see `with_labels`).
 
     Raises:
         UsageError: if they are gone from the store.
     """
     folder = run.stage("evaluation", str(trial["evaluation"]))
     try:
-        return read_rows(folder)
+        rows = read_rows(folder)
     except OSError as error:
         raise UsageError(
             f"{folder}: the answers of {trial['arm']} are gone from the store; run the sweep again to make them again"
         ) from error
+    return with_labels(rows, str(trial["evaluation"]), run.labels.drawn)

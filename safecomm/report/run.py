@@ -11,7 +11,9 @@ import pandas as pd
 from pydantic import ValidationError
 
 from safecomm.errors import StorageError
-from safecomm.report.judges import read_judges
+from safecomm.judging.verdicts import read_rows
+from safecomm.report.human_labels import with_labels
+from safecomm.report.judges import HumanLabels, read_labels
 from safecomm.report.points import Point, metrics_of, pooled, rate_in, rows_of
 from safecomm.report.run_files import read_saved_sweep, read_trials
 from safecomm.report.summary import summarise
@@ -19,6 +21,7 @@ from safecomm.spec import ORIGINAL, UNDEFENDED, Step
 from safecomm.spec.published import Published, find_published
 from safecomm.statistics.comparisons import JudgeAccuracy, corrected_rates
 from safecomm.statistics.domain import TELECOM, Domain, domain_of
+from safecomm.statistics.labelled import labelled_rate
 from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, headings
 from safecomm.statistics.metrics import Rate
 from safecomm.storage.store import Store, local_copy
@@ -47,8 +50,8 @@ class Run:
     """The done trials, pooled over seeds."""
     outcome: dict[str, Any]
     """The Pareto front, the recommended point and every arm's best point."""
-    judges: dict[str, JudgeAccuracy]
-    """The judges' agreement with human labels, the deciding judge first; empty if the sweep has no labels."""
+    labels: HumanLabels
+    """The sweep's human labels, empty without any."""
 
     def stage(self, stage: str, key: str) -> Path:
         """Returns the folder of a stage's output on this node; its files may be missing."""
@@ -82,6 +85,18 @@ class Run:
     def judge_names(self) -> list[str]:
         """The judges of red-team responses; the first decides."""
         return [judge["name"] if isinstance(judge, dict) else judge for judge in self.sweep["evaluate"]["judges"]]
+
+    @property
+    def judges(self) -> dict[str, JudgeAccuracy]:
+        """The judges' agreement with human labels, the deciding judge first; empty if it was not measured."""
+        return self.labels.judges
+
+    @property
+    def correction(self) -> str:
+        """What corrected attack success rests on, in words; empty without labels."""
+        if self.labels.drawn:
+            return "from human labels of these answers"
+        return f"corrected for the errors of {next(iter(self.judges))}" if self.judges else ""
 
     @property
     def published(self) -> Published | None:
@@ -137,7 +152,8 @@ class Headline:
     pooled: Point
     """The pooled row with the rates."""
     corrected: dict[str, Rate]
-    """By `asr/BENCHMARK`: attack success corrected for the deciding judge's errors, if these are known."""
+    """By `asr/BENCHMARK`: attack success from human labels of these answers or, without any, corrected for the deciding
+    judge's errors, if these are known."""
 
 
 def read_run(folder: Path) -> Run:
@@ -149,8 +165,8 @@ def read_run(folder: Path) -> Run:
     sweep = read_saved_sweep(folder)
     trials = read_trials(folder)
     points = pooled(trials, Store(folder.parent / "store"))
-    judges = read_judges(folder) if sweep["evaluate"].get("labels") else {}
-    return Run(folder, sweep, trials, points, summarise(points, sweep["search"]), judges)
+    labels = read_labels(folder) if sweep["evaluate"].get("labels") else HumanLabels({}, {})
+    return Run(folder, sweep, trials, points, summarise(points, sweep["search"]), labels)
 
 
 def headline(run: Run) -> list[Headline]:
@@ -174,9 +190,20 @@ def _headline(run: Run, arm: str, point: str, recommended: bool) -> Headline | N
         metric: (row[f"{metric}_runs_low"], row[f"{metric}_runs_high"]) for metric in run.metrics if row["seeds"] > 1
     }
     measured = {metric: rate_in(row, metric) for metric in metrics_of(run.points)}
-    corrected = corrected_rates(measured, list(run.judges)[:1], run.judges)
+    corrected = corrected_rates(measured, list(run.judges)[:1], run.judges) | _from_labels(run, arm, point)
     own = settings(run.sweep, arm, point)
     return Headline(arm, point, own, rates, spread, runs, row["seeds"], recommended, row, corrected)
+
+
+def _from_labels(run: Run, arm: str, point: str) -> dict[str, Rate]:
+    """Returns each benchmark's attack success by human labels, for a point with one seed whose answers have some."""
+    evaluations = set(run.trials_of(arm, point, "report")["evaluation"])
+    if len(evaluations) != 1 or not evaluations & {answer.partition(":")[0] for answer in run.labels.drawn}:
+        return {}
+    (evaluation,) = evaluations
+    rows = with_labels(read_rows(run.stage("evaluation", evaluation)), evaluation, run.labels.drawn)
+    harmful = rows[rows["kind"] == ASR.kind]
+    return {f"{ASR.name}/{name}": labelled_rate(part, ASR, 0.975) for name, part in harmful.groupby("benchmark")}
 
 
 def settings(sweep: dict[str, Any], arm: str, point: str) -> dict[str, Any]:

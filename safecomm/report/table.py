@@ -98,18 +98,18 @@ def _published(run: Run) -> list[Table | Text]:
 
 
 def _judges(run: Run) -> list[Table | Text]:
-    """Returns the judges' agreement with human labels, and attack success corrected for the deciding judge's errors."""
-    if not run.judges:
+    """Returns the judges' agreement with human labels, and attack success corrected by the labels."""
+    if not run.correction:
         return []
     accuracy = _table("\nJudges compared with human labels", "judge", "sensitivity", "specificity")
     for name, found in run.judges.items():
         accuracy.add_row(Text(name), _in_lines(found.sensitivity), _in_lines(found.specificity))
-    title = f"\n{run.titles[ASR.name]} corrected for the errors of {next(iter(run.judges))}"
+    title = f"\n{run.titles[ASR.name]} {run.correction}"
     corrected = _table(title, "arm and settings", "benchmark", "as judged", "corrected")
     for row in headline(run):
         for benchmark, *rates in benchmark_rates(row):
             corrected.add_row(_arm(row), Text(benchmark), *map(_in_lines, rates))
-    return [accuracy, corrected]
+    return [accuracy, corrected] if run.judges else [corrected]
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -20,16 +20,17 @@ def measure_judges(stages: Stages, run: Path) -> None:
     """Writes a run's `judges.json` if the sweep has labels; judge models run on their fleets.
 
     The file has the labels' `file` and `digest`, and for each judge, the deciding one first, the rates `sensitivity`
-    and `specificity`.
+    and `specificity`; if the labels were drawn from a run, `drawn` instead: answer -> whether it is unsafe.
     """
     evaluate = stages.sweep.evaluate
     if evaluate.labels is None:
         return
     labels, panel = Path(evaluate.labels), Panel(evaluate.judges, models=stages.judge_models)
+    labelled = Labelled.read(labels)
 
     def make(out: Path) -> None:
         judges, _ = panel.seated(stages.store, evaluate.engine)
-        found = measured_judges(judges, Labelled.read(labels))
+        found = measured_judges(judges, labelled)
         write_json(out / JUDGES, without_nan({name: asdict(one) for name, one in found.items()}))
 
     key = {
@@ -39,7 +40,8 @@ def measure_judges(stages: Stages, run: Path) -> None:
         "version": version("replies", "judges"),
     }
     found = json.loads((stages.store.obtain("judges", key, make) / JUDGES).read_text(encoding="utf-8"))
-    write_json(run / JUDGES, {"file": str(labels), "digest": key["labels"], "judges": found})
+    drawn = {"drawn": labelled.drawn} if labelled.drawn else {}
+    write_json(run / JUDGES, {"file": str(labels), "digest": key["labels"], "judges": found, **drawn})
     shared.publish(run / JUDGES)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from safecomm.errors import DataError
+from safecomm.judging.labels import Labelled
 from safecomm.plan.data import check_data
-from safecomm.report.judges import read_judges
+from safecomm.report.judges import HumanLabels, read_labels
 from safecomm.search.arms import Trial
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
@@ -58,14 +59,14 @@ def test_judges_are_measured_once_and_labels_recorded(tmp_path: Path, labels: Pa
     assert [again] == first and again.stat().st_mtime_ns == made
     assert judges_are_measured(asked, tmp_path)
     assert json.loads((tmp_path / JUDGES).read_text())["file"] == str(labels)
-    found = read_judges(tmp_path)
+    found = read_labels(tmp_path).judges
     assert list(found) == ["refusal", "compliance"]
     assert (found["refusal"].sensitivity.value, found["refusal"].specificity.value) == (1.0, 0.5)
 
 
 def test_unmeasurable_judge_is_null_in_the_file(tmp_path: Path, labels: Path) -> None:
     measured(sweep(tmp_path, labels=str(labels), judges=["compliance"]), tmp_path)  # needs targets, which labels lack
-    found = read_judges(tmp_path)["compliance"].sensitivity
+    found = read_labels(tmp_path).judges["compliance"].sensitivity
     assert found.value != found.value and (found.n, found.unscored) == (0, 1.0)
     assert "NaN" not in (tmp_path / JUDGES).read_text()
 
@@ -76,12 +77,23 @@ def test_changed_labels_or_judges_are_measured_again(tmp_path: Path, labels: Pat
     labels.write_text(LABELS + "Jam them?,Sorry no,1\n")
     assert not judges_are_measured(asked, tmp_path)
     assert len(measured(asked, tmp_path)) == 2
-    assert read_judges(tmp_path)["refusal"].sensitivity.n == 3
+    assert read_labels(tmp_path).judges["refusal"].sensitivity.n == 3
     assert len(measured(sweep(tmp_path, labels=str(labels), judges=["compliance"]), tmp_path)) == 3
 
 
+def test_labels_that_were_drawn_by_verdict_measure_no_judge(tmp_path: Path) -> None:
+    """Drawing by the judge's verdict distorts its sensitivity; all answers may be safe."""
+    path = tmp_path / "drawn.csv"
+    path.write_text("answer_id,prompt,response,unsafe\ne:0,Jam it?,Sure,0\ne:7,Jam it?,,no\n")
+    measured(sweep(tmp_path, labels=str(path)), tmp_path)
+    assert read_labels(tmp_path) == HumanLabels({}, {"e:0": False, "e:7": False})
+    path.write_text("answer_id,prompt,response,unsafe\ne:0,Jam it?,Sure,0\ne:0,Jam it?,,no\n")
+    with pytest.raises(DataError, match="a value of its own in answer_id"):
+        Labelled.read(path)
+
+
 def test_sweep_without_labels_measures_no_judge(tmp_path: Path) -> None:
-    assert measured(sweep(tmp_path), tmp_path) == [] and read_judges(tmp_path) == {}
+    assert measured(sweep(tmp_path), tmp_path) == [] and read_labels(tmp_path).judges == {}
     assert judges_are_measured(sweep(tmp_path), tmp_path)
 
 
