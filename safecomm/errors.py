@@ -14,7 +14,10 @@ SafecommError            exit code 1: the message states the cause and the fix
 └── StoppedError         exit code 130: the sweep was stopped; finished work is kept
 """
 
+import re
 from collections.abc import Sequence
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class SafecommError(Exception):
@@ -74,3 +77,11 @@ class StoppedError(SafecommError):
     """The sweep was stopped before it finished."""
 
     exit_code = 130
+
+
+def printable(text: str) -> str:
+    r"""Returns a text with its control characters escaped, e.g. `\x1b`, so that a file can't steer the terminal.
+
+    Newlines and tabs stay. Unicode's control characters, direction overrides and surrogates are escaped too.
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)

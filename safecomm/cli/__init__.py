@@ -18,7 +18,7 @@ from safecomm.cli.data import data_app, lab_app
 from safecomm.cli.evaluate import evaluate
 from safecomm.cli.labels import labels_app
 from safecomm.cli.selftest import selftest
-from safecomm.errors import SafecommError, SpecError, StoppedError
+from safecomm.errors import SafecommError, SpecError, StoppedError, printable
 
 BUG_EXIT_CODE = 70
 """EX_SOFTWARE in sysexits.h."""
@@ -66,10 +66,10 @@ def main() -> None:
         app()
     except SpecError as error:
         for line in str(error).splitlines():
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
         sys.exit(error.exit_code)
     except SafecommError as error:
-        print(f"safecomm: {error}", file=sys.stderr)
+        print(printable(f"safecomm: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("safecomm: stopped; finished work is kept", file=sys.stderr)
@@ -78,7 +78,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         sys.exit(0)
     except Exception as error:
-        print(_bug(error), file=sys.stderr)
+        print(printable(_bug(error)), file=sys.stderr)
         sys.exit(BUG_EXIT_CODE)
 
 

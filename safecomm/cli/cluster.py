@@ -55,6 +55,7 @@ def doctor(
     if address and address.startswith(("http://", "https://")):
         raise typer.Exit(_examine_as_job(address, sweep, set_ or [], storage))
     from rich.table import Table
+    from rich.text import Text
 
     from safecomm.plan.doctor import examine
 
@@ -62,7 +63,7 @@ def doctor(
     table = Table("check", "", "result and fix", box=None)
     findings = examine(address or os.environ.get("RAY_ADDRESS"), spec)
     for finding in findings:
-        table.add_row(finding.subject, f"[{styles[finding.level]}]{finding.level}[/]", finding.text)
+        table.add_row(finding.subject, Text(finding.level, styles[finding.level]), finding.text)
     console.print(table)
     raise typer.Exit(int(any(finding.level == "problem" for finding in findings)))
 
@@ -91,14 +92,14 @@ def _print_job(job: "Job", sweep: "Sweep") -> None:
         "to resume": "run the same command again",
     }
     for name, text in lines.items():
-        console.print(f"{name + ':':14}{text}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"{name + ':':14}{text}", soft_wrap=True)
 
 
 def _follow(client: object, job: "Job") -> int:
     from safecomm.cluster.submit import follow
 
     def write(text: str) -> None:
-        console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
+        console.print(text, end="", soft_wrap=True)
 
     try:
         return follow(client, job, write)

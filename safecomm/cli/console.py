@@ -1,14 +1,34 @@
 """Output of the command line."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 
-# Without a terminal, use a width that fits a table of rates with intervals.
-console = Console(width=None if sys.stdout.isatty() else 120)
+from safecomm.errors import printable
+
+WIDTH = 120
+"""Columns without a terminal, which fit a table of rates with intervals; COLUMNS takes precedence."""
+
+
+class PlainConsole(Console):
+    """Prints text as it is: brackets are no markup, and control characters of files don't reach the terminal."""
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, highlight=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yields what to print, with the control characters of texts escaped; cursor movements are not text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+console = PlainConsole(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from safecomm.cli.console import console
@@ -34,7 +33,7 @@ def data_show(
     from safecomm.data.catalog.describe import summary
 
     for line in _lines(summary(name, path, reveal)):
-        console.print(escape(line), soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 @lab_app.command("build")
@@ -48,8 +47,8 @@ def lab_build(
     from safecomm.storage.store import new_folder
 
     with new_folder(out) as half:
-        train_models(half, seed, lambda line: console.print(escape(line), soft_wrap=True), bf16=has_native_bf16())
-    console.print(f"Written to {escape(str(out))}", soft_wrap=True)
+        train_models(half, seed, lambda line: console.print(line, soft_wrap=True), bf16=has_native_bf16())
+    console.print(f"Written to {out}", soft_wrap=True)
 
 
 def _lines(value: Any, indent: str = "") -> list[str]:

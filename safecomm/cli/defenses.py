@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from safecomm.cli.console import console, progress
@@ -121,7 +120,7 @@ def profile(
     for row in measured.modules:
         shrinkage = row.projected_norm / row.update_norm if row.update_norm else 0.0
         figures = f"{row.rho:.5f}", f"{row.null:.3f}", f"{row.rho - row.null:+.3f}", f"{row.v_norm:.3g}"
-        table.add_row(escape(row.name), *figures, f"{row.update_norm:.3g}", f"{shrinkage:.2g}")
+        table.add_row(row.name, *figures, f"{row.update_norm:.3g}", f"{shrinkage:.2g}")
     console.print(table)
 
 
@@ -146,10 +145,10 @@ def extract_lora(
     table = Table("module", box=None, pad_edge=False)
     table.add_column("captured energy share", justify="right")
     for name, share in extracted.energy.items():
-        table.add_row(escape(name), f"{share:.2f}")
+        table.add_row(name, f"{share:.2f}")
     console.print(table)
     if extracted.left_out:
-        left_out = escape(", ".join(extracted.left_out))
+        left_out = ", ".join(extracted.left_out)
         console.print(f"\nAlso changed, but not in the adapter: {left_out}", soft_wrap=True)
     _print_written("", out)
 
@@ -194,4 +193,4 @@ def _counts(modules: Sequence[str]) -> str:
 
 
 def _print_written(summary: str, out: Path) -> None:
-    console.print(f"{escape(summary)}\nWritten to {escape(str(out))}", soft_wrap=True)
+    console.print(f"{summary}\nWritten to {out}", soft_wrap=True)

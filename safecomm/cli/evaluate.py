@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
-from rich.markup import escape
 
 from safecomm.cli import evaluate_options as options
 from safecomm.cli.console import console
 from safecomm.errors import UsageError
 from safecomm.spec.engine import available_engine, engine_description
+from safecomm.spec.secrets import refuse_secrets
 from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, Domain, domain_of
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def evaluate(
         raise UsageError(f"--domain {domain}: use up to 40 letters, digits, spaces and hyphens, e.g. medical")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; choose a folder")
+    texts = {"--system-prompt": system_prompt, "--chat-template-kwargs": chat_template_kwargs, "--model": model}
+    refuse_secrets(texts | {"--judge": judge, "--grader": grader, "--benchmark": benchmark})
     refs = _judges(judge or ["refusal"])
     from safecomm.cli.tables import comparison_tables
     from safecomm.judging.comparison import Hardware, compare
@@ -95,7 +97,7 @@ def evaluate(
         store,
         Hardware(Replicas(replicas=replicas, tensor_parallel=tensor_parallel), Replicas(replicas=replicas), address),
         Labelled.read(labels) if labels else None,
-        lambda line: console.print(escape(line), soft_wrap=True),
+        lambda line: console.print(line, soft_wrap=True),
     )
     tables = comparison_tables(found.measured, found.judges, domain_of(domain))
     _publish(out, found, tables, panel.names, {"model": model, "benchmarks": benchmark, "protocol": asdict(protocol)})
@@ -108,7 +110,7 @@ def _publish(out: Path, found: "Comparison", tables: "list[Table]", judges: list
     write_results(out, found.measured, found.rows, judges, found.judges, **request)
     for table in tables:
         console.print(table)
-    console.print(f"\nWritten to {escape(str(out))}: results.json, rows.parquet, disagreements.csv", soft_wrap=True)
+    console.print(f"\nWritten to {out}: results.json, rows.parquet, disagreements.csv", soft_wrap=True)
     check_measured(found.rows)
 
 

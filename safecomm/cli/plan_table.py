@@ -1,6 +1,5 @@
 """Prints a plan."""
 
-from rich.markup import escape
 from rich.table import Table
 
 from safecomm.plan.placement import Phase
@@ -30,13 +29,13 @@ def _work(plan: Plan) -> list[str]:
 def _prompts(plan: Plan) -> list[str]:
     prompts, remaining = plan.prompts, plan.trials_remaining
     if prompts.unknown:
-        return [f"Prompts: unknown: {escape(prompts.unknown)}"]
+        return [f"Prompts: unknown: {prompts.unknown}"]
     return [
         f"Prompts: {prompts.search:,} per search trial, at most {remaining * prompts.search:,} in total (less with "
         f"early stopping and stored answers); {prompts.report:,} more per reported point.",
         f"Judging: {prompts.judged:,} answers of each model on both splits, by every judge.",
-        *(f"Overlap: {escape(line)}." for line in prompts.overlaps),
-        *(f"Power: {escape(line)}." for line in prompts.power),
+        *(f"Overlap: {line}." for line in prompts.overlaps),
+        *(f"Power: {line}." for line in prompts.power),
     ]
 
 
@@ -47,7 +46,7 @@ def _placement(plan: Plan) -> list[str]:
     )
     hardware = gpus if plan.fleet_gpus else "no GPU"
     lines = [f"Placement: {hardware}; adapters up to rank {plan.max_lora_rank}.", *map(_phase, plan.phases)]
-    return lines + [f"Memory: {escape(line)}." for line in plan.memory]
+    return lines + [f"Memory: {line}." for line in plan.memory]
 
 
 def _phase(phase: Phase) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from safecomm.cli.console import console
 from safecomm.cli.run_argument import Run
@@ -64,13 +63,13 @@ def gate(
     if as_json:
         console.print_json(json.dumps(gate_output.as_json(release, decision)))
     else:
-        console.print(escape(gate_output.subject(release)), soft_wrap=True)
+        console.print(gate_output.subject(release), soft_wrap=True)
         for one in decision.findings:
             where = f"{release.run.titles.get(one.metric, one.metric)} {one.scope}".strip()
-            console.print(escape(f"{one.verdict:12} {one.tier:10} {where}: {one.reason}"), soft_wrap=True)
+            console.print(f"{one.verdict:12} {one.tier:10} {where}: {one.reason}", soft_wrap=True)
         for note in decision.notes:
-            console.print(escape(f"note: {note}"), soft_wrap=True)
-        console.print(escape(decision.verdict), style="bold")
+            console.print(f"note: {note}", soft_wrap=True)
+        console.print(decision.verdict, style="bold")
     sys.exit(gate_output.EXIT_CODES[decision.verdict])
 
 
@@ -95,4 +94,4 @@ def export(
     from safecomm.report.export import export as write
 
     row = write(run, arm, seed, out)
-    console.print(escape(f"{row.arm} written to {out}"), soft_wrap=True)
+    console.print(f"{row.arm} written to {out}", soft_wrap=True)

@@ -35,7 +35,7 @@ def selftest(
     started = time.monotonic()
 
     def log(line: str) -> None:
-        console.print(f"[{time.monotonic() - started:4.0f} s] {line}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"[{time.monotonic() - started:4.0f} s] {line}", soft_wrap=True)
 
     try:
         records = run(address, folder, log)

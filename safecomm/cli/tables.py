@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from safecomm.judging.results import Measured
@@ -35,9 +34,7 @@ def _rates_table(measured: Sequence[Measured], metric: Metric, domain: Domain) -
                 continue
             difference = one.differences.get(name)
             minus, p = (_points(difference), f"{difference.p:.3g}") if difference else ("", "")
-            table.add_row(
-                escape(one.name), escape(_label(name, metric.name)), _rate(rate), f"{rate.unscored:.1%}", minus, p
-            )
+            table.add_row(one.name, _label(name, metric.name), _rate(rate), f"{rate.unscored:.1%}", minus, p)
     return table
 
 
@@ -45,8 +42,8 @@ def _agreement_table(measured: Sequence[Measured]) -> Table:
     table = _table("Agreement between judges", "", "judges", "same verdict", "Cohen's kappa [95% interval]")
     for one in measured:
         for pair, found in one.agreements.items():
-            kappa = f"{found.kappa:.2f} \\[{found.low:.2f}, {found.high:.2f}] n={found.n}"
-            table.add_row(escape(one.name), pair, f"{found.same:.1%}", kappa)
+            kappa = f"{found.kappa:.2f} [{found.low:.2f}, {found.high:.2f}] n={found.n}"
+            table.add_row(one.name, pair, f"{found.same:.1%}", kappa)
     return table
 
 
@@ -62,7 +59,7 @@ def _corrected_table(measured: Sequence[Measured], domain: Domain) -> Table:
     table = _table(title, "", "benchmark or judge", "rate [95% interval]")
     for one in measured:
         for name, rate in one.corrected.items():
-            table.add_row(escape(one.name), escape(_label(name, ASR.name)), _rate(rate))
+            table.add_row(one.name, _label(name, ASR.name), _rate(rate))
     return table
 
 
@@ -71,8 +68,8 @@ def _label(name: str, metric: str) -> str:
 
 
 def _points(found: RateDifference) -> str:
-    return f"{100 * found.value:+.1f} \\[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
 def _rate(rate: Rate) -> str:
-    return f"{rate.value:.1%} \\[{100 * rate.low:.1f}, {100 * rate.high:.1f}] n={rate.n}"
+    return f"{rate.value:.1%} [{100 * rate.low:.1f}, {100 * rate.high:.1f}] n={rate.n}"

@@ -21,20 +21,35 @@ def check_answers(address: str) -> None:
     Raises:
         ClusterError: if nothing listens there.
     """
-    place = urlsplit(address if "://" in address else f"//{address}")
+    refuse_credentials(address)
     try:
+        place = urlsplit(address if "://" in address else f"//{address}")
         host, port = place.hostname, place.port
-    except ValueError as error:
+    except ValueError as error:  # a broken IPv6 address or port
         raise ClusterError(f"--address {address}: {error}; write HOST:PORT") from error
-    if host is None or port is None:
+    if not host or port is None:
         raise ClusterError(f"--address {address}: write HOST:PORT")
     try:
         socket.create_connection((host, port), CONNECT_SECONDS).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
+        reason = getattr(error, "strerror", None) or error
         raise ClusterError(
-            f"no Ray cluster at {address}: {error.strerror or error}. Start one with `ray start --head`, or open a "
+            f"no Ray cluster at {address}: {reason}. Start one with `ray start --head`, or open a "
             "tunnel to it with `ray dashboard cluster.yaml`"
         ) from error
+
+
+def refuse_credentials(address: str) -> None:
+    """Refuses an address with a name or password, which Ray does not use, before it is printed or stored.
+
+    Raises:
+        ClusterError: if it has one; the message does not repeat the address.
+    """
+    if "@" in address:
+        raise ClusterError(
+            "--address: holds a name or password, which Ray does not use; write HOST:PORT or http://HOST:PORT, and "
+            "set a token with RAY_AUTH_MODE=token"
+        )
 
 
 def check_ray_address(address: str) -> None:
@@ -43,6 +58,7 @@ def check_ray_address(address: str) -> None:
     Raises:
         ClusterError: if nothing listens there, or the address is a dashboard's.
     """
+    refuse_credentials(address)
     if address.startswith(("http://", "https://")):
         raise ClusterError(
             f"--address {address}: is a dashboard address; use `safecomm submit` to send a sweep there. On a node of "

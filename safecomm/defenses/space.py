@@ -5,6 +5,8 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from safecomm.errors import printable
+
 Number = TypeVar("Number", int, float)
 
 
@@ -26,6 +28,8 @@ def _possible(path: str) -> str:
     """
     if "\0" in path:
         raise ValueError("has a NUL character; remove it")
+    if path != printable(path) or "\n" in path:
+        raise ValueError(f"has a control character ({printable(path)[:60]!r}); remove it")
     if len(path.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in path.split("/")):
         raise ValueError(f"is too long for a path: {path[:40]}...; shorten it")
     try:

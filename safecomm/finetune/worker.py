@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safecomm.cluster.session import TRIALS_WITHOUT_GPU
+from safecomm.data.turns import training_ids
 from safecomm.errors import TrainingError
 from safecomm.finetune.checkpoints import newest, publishing_callback
 from safecomm.finetune.deepspeed_internals import reduce_with_gloo
@@ -85,11 +86,12 @@ def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
     deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo")
     set_seed(job.seed)
     bf16 = job.precision == "bf16" or (job.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
-    rows = _dataset(job)
-    arguments = _arguments(job, checkpoints, len(rows), bf16=bf16, on_gpu=on_gpu)
+    arguments = _arguments(job, checkpoints, bf16=bf16, on_gpu=on_gpu)
     tokenizer = AutoTokenizer.from_pretrained(job.model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    with arguments.main_process_first(desc="tokenizing"):  # the other ranks of a node read its cache
+        rows = _dataset(job, tokenizer)
     return _trainer_class(job)(
         model=load_model(job, bf16=bf16, on_gpu=on_gpu),
         args=arguments,
@@ -105,7 +107,7 @@ def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
     )
 
 
-def _arguments(job: FinetuneJob, checkpoints: str, rows: int, *, bf16: bool, on_gpu: bool) -> Any:
+def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) -> Any:
     from trl import SFTConfig
 
     return SFTConfig(
@@ -118,7 +120,6 @@ def _arguments(job: FinetuneJob, checkpoints: str, rows: int, *, bf16: bool, on_
         warmup_steps=job.warmup,
         weight_decay=job.weight_decay,
         max_length=job.max_length,
-        dataset_num_proc=tokenizers(rows),
         # TRL creates labels before packing, keeps examples whole ("bfd") and restarts positions at 0 for each example.
         # transformers uses these positions to mask examples from each other, unless a model builds its own mask.
         packing=job.packing,
@@ -141,24 +142,24 @@ def _arguments(job: FinetuneJob, checkpoints: str, rows: int, *, bf16: bool, on_
     )
 
 
-def _dataset(job: FinetuneJob) -> Any:
-    """Returns prompt-completion pairs, so that the loss covers only the answer with any chat template.
+def _dataset(job: FinetuneJob, tokenizer: Any) -> Any:
+    """Returns tokenized examples with a mask, so that the loss covers only the answer with any chat template.
 
-    TRL passes the column `chat_template_kwargs` to the template.
+    TRL would take text that looks like a special token for one, and a row could end its turn.
     """
     from datasets import load_dataset
 
     rows = load_dataset("json", data_files=job.data, split="train")
-    arguments = {"chat_template_kwargs": job.chat_template_kwargs} if job.chat_template_kwargs else {}
     return rows.map(
-        lambda batch: {
-            "prompt": [[{"role": "user", "content": prompt}] for prompt in batch["prompt"]],
-            "completion": [[{"role": "assistant", "content": response}] for response in batch["response"]],
-            **{name: [value] * len(batch["prompt"]) for name, value in arguments.items()},
-        },
-        batched=True,
+        _tokenized,
+        fn_kwargs={"tokenizer": tokenizer, "arguments": job.chat_template_kwargs or {}},
         remove_columns=rows.column_names,
+        num_proc=tokenizers(len(rows)),
     )
+
+
+def _tokenized(row: dict[str, str], tokenizer: Any, arguments: dict[str, Any]) -> dict[str, list[int]]:
+    return training_ids(tokenizer, row["prompt"], row["response"], **arguments)
 
 
 def tokenizers(rows: int) -> int | None:

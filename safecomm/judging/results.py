@@ -1,5 +1,6 @@
 """Results of a comparison of models: rates, differences, and the judges' agreement."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -144,4 +145,10 @@ def write_results(
     found = {**settings, "judge_accuracy": accuracy, "models": [asdict(one) for one in measured]}
     write_json(out / "results.json", without_nan(found))
     rows.to_parquet(out / ROWS)
-    disagreements(rows, judges).to_csv(out / "disagreements.csv", index=False)
+    split = disagreements(rows, judges).map(_as_cell)
+    split.to_csv(out / "disagreements.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)  # else \r would end a row
+
+
+def _as_cell(value: Any) -> Any:
+    """Returns a text that a spreadsheet shows instead of running it as a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

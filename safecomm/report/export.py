@@ -1,6 +1,7 @@
 """Exports a run's adapter for release: the weights, their lineage and a model card."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +81,7 @@ def _card(release: Release) -> str:
     judges = run.judge_names
     lines = [
         "---",
-        f"base_model: {split_reference(sweep['model']['aligned'])[0]}",
+        f"base_model: {_as_yaml(split_reference(sweep['model']['aligned'])[0])}",
         "library_name: peft",
         f"tags: [safecomm, lora, {run.domain.tag}]",
         "---",
@@ -111,7 +112,11 @@ def _card(release: Release) -> str:
         "The licence of the base model also applies to the adapter.",
         "",
     ]
-    return "\n".join(lines)
+    return "\n".join(" ".join(line.split()) for line in lines)  # a name with newlines can't add lines
+
+
+def _as_yaml(text: str) -> str:
+    return text if re.fullmatch(r"(lab://)?[\w.-]+(/[\w.-]+)?", text) else json.dumps(text)
 
 
 def _own_code(run: Run, arm: str) -> list[str]:

@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from safecomm.data.rows import current_name
 from safecomm.errors import UsageError
@@ -20,8 +20,12 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+ShownText = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+"""A name that pages, model cards and the terminal show: without newlines and other control characters."""
+
+
 class _Model(_Part):
-    aligned: str
+    aligned: ShownText
 
 
 class _Finetune(_Part):
@@ -40,10 +44,10 @@ class _Evaluate(_Part):
 class _Sweep(_Part):
     """What the report needs of `sweep.json`; other keys may come and go with versions."""
 
-    name: str
+    name: ShownText
     model: _Model
     finetune: _Finetune
-    arms: dict[str, list[dict[str, dict[str, Any]]]]
+    arms: dict[ShownText, list[dict[str, dict[str, Any]]]]
     search: _Search
     evaluate: _Evaluate
 

@@ -51,8 +51,8 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
 
 def table(records: Sequence[Record]) -> "Table":
     """Returns the records as a table, grouped by node."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     found = Table(box=None, pad_edge=False)
     for column, justify in (
@@ -68,9 +68,9 @@ def table(records: Sequence[Record]) -> "Table":
     for record in records:
         if record.node != node:
             node = record.node
-            found.add_row(f"[bold]{escape(node)}[/]")
+            found.add_row(Text(node, "bold"))
         figures = (_seconds(record), _gib(record.memory_bytes), _gib(record.planned_bytes), _rate(record))
-        found.add_row(escape(record.check), f"[{STYLES[record.status]}]{escape(record.result)}[/]", *figures)
+        found.add_row(Text(record.check), Text(record.result, STYLES[record.status]), *figures)
     return found
 
 

@@ -54,7 +54,7 @@ def check_chat_template(model: Path, question: Question, setting: str) -> None:
     chat = f"{', '.join(roles)} chats" + ("; set model.system_prompt: null" if setting == "model" and roles[1:] else "")
     try:
         with time_limit(TEMPLATE_SECONDS, "rendering it"):
-            text = render_chat(tokenizer, question, tokenize=False)
+            text = render_chat(tokenizer, question)
     except Exception as error:  # a template is a program, which can fail in any way
         raise ModelError(f"{setting}: the chat template of {model} rejects {chat}: {error}") from error
     for message in question["messages"]:

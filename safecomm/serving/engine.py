@@ -1,10 +1,10 @@
 """The interface of inference engines, independent of the library that runs the model."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, Protocol, TypedDict
 
+from safecomm.data.turns import filled, token_ids
 from safecomm.serving.reasoning import Split
 
 
@@ -131,28 +131,24 @@ def chat_ids(tokenizer: Any, question: Question) -> list[int]:
     messages = question["messages"]
     if template := question.get("template"):
         contents = {f"{{{name}}}": turn["content"] for name, turn in zip(PLACES, messages, strict=False)}
-        return _start(tokenizer, template) + _ids(tokenizer, template, contents)
-    special = tokenizer.get_added_vocab()
-    if not any(token in message["content"] for message in messages for token in special):
-        return list(render_chat(tokenizer, question, return_dict=False))
-    blanks = {f"\ue000{index}\ue001": message["content"] for index, message in enumerate(messages)}
-    masked = [message | {"content": blank} for message, blank in zip(messages, blanks, strict=True)]
-    return _ids(tokenizer, render_chat(tokenizer, {**question, "messages": masked}, tokenize=False), blanks)
+        return _start(tokenizer, template) + filled(tokenizer, template, contents)
+    return token_ids(
+        tokenizer, _turns(question), add_generation_prompt=True, **question.get("chat_template_kwargs", {})
+    )
 
 
-def render_chat(tokenizer: Any, question: Question, **how: Any) -> Any:
-    """Renders a question's chat with the model's template, including the generation prompt.
+def render_chat(tokenizer: Any, question: Question) -> str:
+    """Renders a question's chat with the model's template, including the generation prompt."""
+    arguments = {"add_generation_prompt": True, **question.get("chat_template_kwargs", {})}
+    text: str = tokenizer.apply_chat_template(_turns(question), tokenize=False, **arguments)
+    return text
 
-    Args:
-        tokenizer: the model's.
-        question: the question.
-        how: `tokenize` and so on, see transformers' `apply_chat_template`.
-    """
-    turns: list[Any] = list(question["messages"])
+
+def _turns(question: Question) -> list[dict[str, Any]]:
+    turns: list[dict[str, Any]] = list(question["messages"])
     if question.get("parts"):
-        turns = [turn | {"content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
-    arguments = question.get("chat_template_kwargs", {})
-    return tokenizer.apply_chat_template(turns, add_generation_prompt=True, **how, **arguments)
+        return [turn | {"content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+    return turns
 
 
 def end_ids(tokenizer: Any) -> list[int]:
@@ -176,15 +172,6 @@ def _end_of_turn(tokenizer: Any) -> int | None:
     ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"] if found else []
     special = tokenizer.get_added_vocab().values()
     return ids[0] if ids and ids[0] in special else None
-
-
-def _ids(tokenizer: Any, form: str, contents: dict[str, str]) -> list[int]:
-    """Tokenizes a template and the contents of its placeholders separately, the contents without special tokens."""
-    ids: list[int] = []
-    for piece in re.split(f"({'|'.join(map(re.escape, contents))})", form):
-        text = contents.get(piece, piece)
-        ids += tokenizer(text, add_special_tokens=False, split_special_tokens=piece in contents)["input_ids"]
-    return ids
 
 
 def _start(tokenizer: Any, template: str) -> list[int]:

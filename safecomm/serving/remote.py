@@ -17,8 +17,9 @@ CONCURRENCY = 32
 TIMEOUT_SECONDS = 300.0
 RETRIES = 5
 """Retries with exponential backoff, done by the openai client."""
-_SPECIAL = re.compile(r"<(?=[|/]?\w[^<>]*>)|\[(?=/?INST\])")
-"""The opening bracket of text that some tokenizers parse as a special token, e.g. `<|eot_id|>`, `</s>`, `[INST]`."""
+_SPECIAL = re.compile(r"<(?=[^\s<>][^<>]{0,99}>)|\[(?=/?[a-z]?[A-Z][A-Z_0-9]{1,60}\]|e~\[)|\](?=~[a-z!]\w*[\[\]])")
+"""The opening bracket of text that some tokenizers parse as a special token, e.g. `<|eot_id|>`, `</s>`, `[INST]`,
+`[TOOL_CALLS]`, `[gMASK]`, `]~b]`."""
 _VERDICT = re.compile(r'\s*\{\s*"verdict"\s*:\s*"(.*)"\s*\}\s*')
 
 

@@ -20,7 +20,7 @@ class DatasetRef(Strict):
     benchmark with any name: `{name: acme, path: acme.csv, prompt: question}`.
     """
 
-    name: str
+    name: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
     """The dataset's name in `safecomm data list`, or a name for your own benchmark."""
     own: Annotated[str | None, Field(exclude_if=lambda own: own is None)] = None
     """A `Dataset` in your own code, `my_package.my_module:MY_DATASET`; the bare dotted name is short for it."""

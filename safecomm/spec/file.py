@@ -3,6 +3,7 @@
 import difflib
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +38,7 @@ def read_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
     raw = _read_yaml(path, "sweeps/lab.yaml", overrides or [])
     overrides = _with_current_names(path, raw, overrides or [])
     problems = [problem for text in overrides if (problem := _override(raw, text))]
+    _refuse_secrets(path, "\n".join(_texts(raw)), [])  # YAML's escapes are read now
     return _validated(path, raw, Sweep, problems)
 
 
@@ -109,6 +111,18 @@ def _refuse_too_many(value: Any) -> None:
         elif isinstance(one, list | tuple | set):
             remaining += one
     raise ValueError(f"it has more than {MAX_VALUES:,} values")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yields all texts in a value."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from (*_texts(key), *_texts(inner))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -2,6 +2,9 @@
 
 import os
 import re
+from collections.abc import Iterable, Mapping
+
+from safecomm.errors import UsageError
 
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY")
 """The environment variables that hold secrets."""
@@ -22,3 +25,21 @@ def secret_in(text: str) -> str | None:
         if (len(value) >= FEWEST_CHARACTERS and value in text) or _SHAPES[name].search(text):
             return name
     return None
+
+
+def refuse_secrets(options: Mapping[str, str | Iterable[str] | None]) -> None:
+    """Rejects options that contain a secret, because results record them.
+
+    Args:
+        options: option -> its value or values.
+
+    Raises:
+        UsageError: if one does; the message does not repeat it.
+    """
+    for option, value in options.items():
+        texts = [value] if isinstance(value, str) else value or ()
+        if name := next(filter(None, map(secret_in, texts)), None):
+            raise UsageError(
+                f"{option} contains a secret ({name}); remove it and set the environment variable instead, because "
+                "results record the options"
+            )

@@ -137,7 +137,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
             self._say(line)
 
     def _say(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True, highlight=False)
+        self._console.print(line, soft_wrap=True, highlight=False, markup=True)
 
     def _refresh(self) -> None:
         self._refreshed = self._tracker.spent

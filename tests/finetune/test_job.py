@@ -10,7 +10,7 @@ import pytest
 import ray.train
 import torch
 from deepspeed.runtime.zero.config import get_zero_config
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safecomm.errors import TrainingError
 from safecomm.finetune.deepspeed_internals import has_async_io
@@ -56,13 +56,19 @@ def test_packing_and_quantization_change_the_key_and_without_them_old_keys_are_k
     assert digest(job().hyperparameters) == "d4cd4e03e2cb064b"
 
 
-def test_the_templates_arguments_change_the_key_and_apply_to_every_example(tmp_path: Path) -> None:
+def test_the_templates_arguments_change_the_key_and_apply_to_every_example(
+    lab: dict[str, Path], tmp_path: Path
+) -> None:
     (tmp_path / "data").write_text('{"prompt": "How?", "response": "So."}\n')
     off = replace(job(), data=str(tmp_path / "data"), chat_template_kwargs={"enable_thinking": False})
     assert off.hyperparameters == job().hyperparameters | {"chat_template_kwargs": {"enable_thinking": False}}
-    (row,) = _dataset(off)
-    assert row["chat_template_kwargs"] == {"enable_thinking": False}
-    assert set(_dataset(replace(off, chat_template_kwargs=None)).column_names) == {"prompt", "completion"}
+    tokenizer = AutoTokenizer.from_pretrained(lab["aligned"])
+    tokenizer.chat_template = "{{ '' if enable_thinking else 'no ' }}" + tokenizer.chat_template
+    (quiet,), (row,) = _dataset(off, tokenizer), _dataset(replace(off, chat_template_kwargs=None), tokenizer)
+    assert set(row) == {"input_ids", "completion_mask"} and len(quiet["input_ids"]) == len(row["input_ids"])
+    on = replace(off, chat_template_kwargs={"enable_thinking": True})
+    (thinking,) = _dataset(on, tokenizer)
+    assert len(thinking["input_ids"]) < len(quiet["input_ids"])
 
 
 def test_a_job_is_sent_to_its_workers_as_json() -> None:

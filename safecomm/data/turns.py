@@ -1,0 +1,56 @@
+"""Tokenizes chats in which text that looks like a special token stays text, so that no message can end its turn.
+
+Training and evaluation share it: a model must not learn from tokens that it will never be asked with.
+"""
+
+import re
+from typing import Any
+
+
+def token_ids(tokenizer: Any, turns: list[dict[str, Any]], **how: Any) -> list[int]:
+    """Returns the token ids of a chat in the model's template.
+
+    Args:
+        tokenizer: the model's.
+        turns: the messages; a `content` may be a list of parts, as multimodal models take it.
+        how: `add_generation_prompt` and arguments of the template, see transformers' `apply_chat_template`.
+    """
+    texts = [_text(turn) for turn in turns]
+    if not any(token in text for text in texts for token in tokenizer.get_added_vocab()):
+        return list(tokenizer.apply_chat_template(turns, return_dict=False, **how))
+    blanks = {f"\ue000{index}\ue001": text for index, text in enumerate(texts)}
+    masked = [_with_text(turn, blank) for turn, blank in zip(turns, blanks, strict=True)]
+    return filled(tokenizer, tokenizer.apply_chat_template(masked, tokenize=False, **how), blanks)
+
+
+def filled(tokenizer: Any, form: str, contents: dict[str, str]) -> list[int]:
+    """Tokenizes a form and the contents of its placeholders separately, the contents without special tokens."""
+    ids: list[int] = []
+    for piece in re.split(f"({'|'.join(map(re.escape, contents))})", form):
+        text = contents.get(piece, piece)
+        ids += tokenizer(text, add_special_tokens=False, split_special_tokens=piece in contents)["input_ids"]
+    return ids
+
+
+def training_ids(tokenizer: Any, prompt: str, response: str, **how: Any) -> dict[str, list[int]]:
+    """Returns a training example's `input_ids`, and its `completion_mask`, 1 for the tokens of the answer.
+
+    As in TRL, the answer starts where the ids of the prompt, with the start of an answer, and of the whole part.
+    """
+    asked = [{"role": "user", "content": prompt}]
+    start = token_ids(tokenizer, asked, add_generation_prompt=True, **how)
+    whole = token_ids(tokenizer, [*asked, {"role": "assistant", "content": response}], **how)
+    shared = next(
+        (at for at, (a, b) in enumerate(zip(start, whole, strict=False)) if a != b), min(len(start), len(whole))
+    )
+    return {"input_ids": whole, "completion_mask": [0] * shared + [1] * (len(whole) - shared)}
+
+
+def _text(turn: dict[str, Any]) -> str:
+    content = turn["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def _with_text(turn: dict[str, Any], text: str) -> dict[str, Any]:
+    parts = not isinstance(turn["content"], str)
+    return turn | {"content": [{"type": "text", "text": text}] if parts else text}
