@@ -9,6 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ from safecomm.cli.evaluate import evaluate
 from safecomm.cli.labels import labels_app
 from safecomm.cli.selftest import selftest
 from safecomm.errors import SafecommError, SpecError, StoppedError, printable
+from safecomm.storage.disk import report_disk_full
 
 BUG_EXIT_CODE = 70
 """EX_SOFTWARE in sysexits.h."""
@@ -63,7 +65,8 @@ app.add_typer(lab_app, name="lab")
 def main() -> None:
     """Runs the command line; prints a SafecommError as its message and exits with its code, a bug with 70."""
     try:
-        app()
+        with report_disk_full(Path.cwd()):
+            app()
     except SpecError as error:
         for line in str(error).splitlines():
             print(printable(line), file=sys.stderr)

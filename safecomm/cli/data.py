@@ -44,7 +44,7 @@ def lab_build(
     """Trains the bundled small models again from scratch, with the same recipe."""
     from safecomm.data.lab.build import train_models
     from safecomm.serving.precision import has_native_bf16
-    from safecomm.storage.store import new_folder
+    from safecomm.storage.output_files import new_folder
 
     with new_folder(out) as half:
         train_models(half, seed, lambda line: console.print(line, soft_wrap=True), bf16=has_native_bf16())

@@ -13,6 +13,7 @@ from safecomm.errors import UsageError
 from safecomm.spec.engine import available_engine, engine_description
 from safecomm.spec.secrets import refuse_secrets
 from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, Domain, domain_of
+from safecomm.storage.output_files import unwritable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,14 +57,15 @@ def evaluate(
         raise UsageError("--samples: greedy decoding gives one answer per prompt; add --sampling safecomm")
     if not re.match(DOMAIN_NAME, domain):
         raise UsageError(f"--domain {domain}: use up to 40 letters, digits, spaces and hyphens, e.g. medical")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file; choose a folder")
+    if reason := unwritable(out):
+        raise UsageError(f"--out {out}: {reason}; choose a folder that can be written to")
     texts = {"--system-prompt": system_prompt, "--chat-template-kwargs": chat_template_kwargs, "--model": model}
     refuse_secrets(texts | {"--judge": judge, "--grader": grader, "--benchmark": benchmark})
     refs = _judges(judge or ["refusal"])
     from safecomm.cli.tables import comparison_tables
     from safecomm.judging.comparison import Hardware, compare
     from safecomm.judging.labels import Labelled
+    from safecomm.judging.results import check_no_others
     from safecomm.serving.models import resolve_model
     from safecomm.serving.protocol import EvaluationProtocol
     from safecomm.spec.sweep import Replicas
@@ -88,6 +90,8 @@ def evaluate(
         multiple_choice,
         _arguments(chat_template_kwargs),
     )
+    request = {"model": model, "benchmarks": benchmark, "protocol": asdict(protocol)}
+    check_no_others(out, **request)
     found = compare(
         target,
         adapter or [],
@@ -100,7 +104,7 @@ def evaluate(
         lambda line: console.print(line, soft_wrap=True),
     )
     tables = comparison_tables(found.measured, found.judges, domain_of(domain))
-    _publish(out, found, tables, panel.names, {"model": model, "benchmarks": benchmark, "protocol": asdict(protocol)})
+    _publish(out, found, tables, panel.names, request)
 
 
 def _publish(out: Path, found: "Comparison", tables: "list[Table]", judges: list[str], request: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from safecomm.cli.console import console
 from safecomm.cli.release import Arm, Seed
@@ -33,6 +32,7 @@ def draw(
     asks nothing anew, and the certificate, the gate and the report then rest on the labels. The answers are drawn by
     the deciding judge's verdict, which the file does not show.
     """
+    from safecomm.data.cells import as_cell
     from safecomm.report.human_labels import draw as drawn_from
     from safecomm.report.release import released
     from safecomm.report.run import read_run
@@ -45,7 +45,7 @@ def draw(
     release = released(read_run(run), arm, seed)
     found = drawn_from(release.answers, number)
     try:
-        write_text(out, found.to_csv(index=False))
+        write_text(out, found.map(as_cell).to_csv(index=False))
     except OSError as error:
         raise UsageError(f"--out: {out}: can't be written: {error.strerror}; choose another file") from error
-    console.print(escape(f"{len(found)} answers of {release.row.arm} written to {out}"), soft_wrap=True)
+    console.print(f"{len(found)} answers of {release.row.arm} written to {out}", soft_wrap=True)

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from safecomm.data.files import parse
 from safecomm.data.table import Table
 from safecomm.errors import DataError
 from safecomm.storage.input_files import MAX_BYTES, read_bytes
+from safecomm.storage.output_files import whole_file
 from safecomm.storage.store import digest
 
 GITHUB = "https://github.com"
@@ -136,7 +136,5 @@ def _download(url: str) -> bytes:
 
 def _save(path: Path, content: bytes) -> None:
     """Writes a file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as half:
-        half.write(content)
-    Path(half.name).replace(path)
+    with whole_file(path) as half:
+        half.write_bytes(content)

@@ -21,7 +21,8 @@ from safecomm.errors import DefenseError, ModelError
 from safecomm.statistics.selection import ModuleProfile, Selection, select
 from safecomm.storage.hub_cache import is_snapshot
 from safecomm.storage.names import LINEAGE
-from safecomm.storage.store import new_folder, write_json
+from safecomm.storage.output_files import new_folder
+from safecomm.storage.store import write_json
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear modules of Llama-style models."""

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safecomm.storage.names import LINEAGE
-from safecomm.storage.store import new_folder, write_json
+from safecomm.storage.output_files import new_folder
+from safecomm.storage.store import write_json
 
 if TYPE_CHECKING:
     from safecomm.defenses.adapter import Adapter

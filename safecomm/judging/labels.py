@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from safecomm.data.cells import from_cell
 from safecomm.data.files import read_table
 from safecomm.data.table import text_in
 from safecomm.errors import DataError
@@ -48,7 +49,8 @@ class Labelled:
                 f"{path}: label both safe and unsafe responses; with one kind alone no judge can be measured"
             )
         rows = [
-            {"text": text_in(row, prompt), "response": text_in(row, response), "target": None} for row in table.rows
+            {"text": from_cell(text_in(row, prompt)), "response": from_cell(text_in(row, response)), "target": None}
+            for row in table.rows
         ]
         return cls(pd.DataFrame(rows), unsafe, dict(zip(answers, unsafe, strict=True)) if answers else {})
 

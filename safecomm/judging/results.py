@@ -1,6 +1,7 @@
 """Results of a comparison of models: rates, differences, and the judges' agreement."""
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -9,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from safecomm.errors import EvaluationError
+from safecomm.data.cells import as_cell
+from safecomm.errors import EvaluationError, UsageError
 from safecomm.judging.verdicts import verdict_columns
 from safecomm.statistics.comparisons import (
     Agreement,
@@ -24,8 +26,12 @@ from safecomm.statistics.comparisons import (
 )
 from safecomm.statistics.metric_table import METRICS, Metric
 from safecomm.statistics.metrics import Rate, clusters_of, rates
+from safecomm.storage.input_files import read_json
 from safecomm.storage.names import ROWS
-from safecomm.storage.store import without_nan, write_json
+from safecomm.storage.output_files import whole_file
+from safecomm.storage.store import without_nan
+
+RESULTS, DISAGREEMENTS = "results.json", "disagreements.csv"
 
 
 @dataclass(frozen=True)
@@ -143,12 +149,32 @@ def write_results(
     """
     accuracy = {name: asdict(found) for name, found in trusted.items()}
     found = {**settings, "judge_accuracy": accuracy, "models": [asdict(one) for one in measured]}
-    write_json(out / "results.json", without_nan(found))
-    rows.to_parquet(out / ROWS)
-    split = disagreements(rows, judges).map(_as_cell)
-    split.to_csv(out / "disagreements.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)  # else \r would end a row
+    text = json.dumps(without_nan(found), indent=2, ensure_ascii=False) + "\n"
+    split = disagreements(rows, judges).map(as_cell)
+    with whole_file(out / RESULTS) as half, whole_file(out / ROWS) as table, whole_file(out / DISAGREEMENTS) as cells:
+        half.write_text(text, encoding="utf-8")
+        rows.to_parquet(table)
+        split.to_csv(cells, index=False, quoting=csv.QUOTE_NONNUMERIC)  # else \r would end a row
 
 
-def _as_cell(value: Any) -> Any:
-    """Returns a text that a spreadsheet shows instead of running it as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+def check_no_others(out: Path, **settings: Any) -> None:
+    """Checks that a folder holds no results of another evaluation, which `write_results` would replace.
+
+    Args:
+        out: the folder.
+        settings: the settings of the evaluation to come.
+
+    Raises:
+        UsageError: if it does.
+    """
+    if not (out / RESULTS).exists():
+        return
+    try:
+        found = read_json(out / RESULTS)
+        same = all(found[name] == json.loads(json.dumps(value)) for name, value in settings.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise UsageError(
+            f"{out}: holds the results of another evaluation, or of another version; choose another folder or remove it"
+        )

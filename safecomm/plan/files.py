@@ -1,7 +1,6 @@
 """Checks within a second that the files and folders that a sweep names are there, before anything heavy is imported."""
 
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -10,6 +9,7 @@ from safecomm.data.rows import Kind
 from safecomm.errors import SpecError
 from safecomm.spec import DatasetRef, Sweep
 from safecomm.storage.names import ADAPTER_CONFIG
+from safecomm.storage.output_files import unwritable
 from safecomm.storage.shared import mounted_folder
 
 HUB_ID = re.compile(r"[\w-][\w.-]{0,95}(/[\w-][\w.-]{0,95})?(@[\w./-]{1,200})?")
@@ -85,16 +85,5 @@ def _exists(path: str | Path) -> bool:
 def _storage(storage: str) -> Iterator[str]:
     """Checks that a storage folder exists or can be created, and can be written to."""
     folder = mounted_folder(storage)
-    if folder is None:
-        return
-    place = Path(folder)
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        yield f"storage: {storage}: {place} is a file; choose a folder"
-        return
-    try:
-        with tempfile.TemporaryDirectory(prefix=".safecomm-", dir=place):
-            pass
-    except OSError as error:
-        yield f"storage: {storage}: {place} can't be written to ({error.strerror}); choose another folder"
+    if folder is not None and (reason := unwritable(Path(folder))):
+        yield f"storage: {storage}: {reason}; choose another folder"

@@ -16,8 +16,9 @@ from safecomm.statistics.metric_table import ASR, METRICS
 from safecomm.statistics.metrics import Rate
 from safecomm.storage.hub_cache import split_reference
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE
+from safecomm.storage.output_files import new_folder
 from safecomm.storage.own_code import is_dotted
-from safecomm.storage.store import local_copy, new_folder, stage_damage, write_json
+from safecomm.storage.store import local_copy, stage_damage, write_json
 
 
 def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:

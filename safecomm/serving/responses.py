@@ -73,7 +73,7 @@ class Responses:
         if good.empty:
             return
         write_json(self._folder / "inputs.json", self._inputs)
-        half = self._folder / f"{digest(sorted(good[ID]))}.half"
+        half = self._folder / f"{digest(sorted(good[ID]))}.half"  # its digest, and so its name, is known once written
         with report_disk_full(self._folder):
             good.to_parquet(half)
             part = half.replace(self._folder / f"{PART}{file_digest(half)}.parquet")

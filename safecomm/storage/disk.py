@@ -10,7 +10,8 @@ from pathlib import Path
 
 from safecomm.errors import DiskFullError
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""EFBIG: a limit on the size of files, as `ulimit -f` sets one."""
 
 
 @contextmanager

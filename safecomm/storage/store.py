@@ -13,19 +13,19 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from safecomm.errors import StorageError, UsageError
+from safecomm.errors import StorageError
 from safecomm.storage import shared
 from safecomm.storage.checksums import checksums, damage
 from safecomm.storage.disk import report_disk_full
 from safecomm.storage.hub_cache import is_snapshot, node_copy
 from safecomm.storage.names import LINEAGE
+from safecomm.storage.output_files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +47,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         DiskFullError: if the disk is full.
     """
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with report_disk_full(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            half.write_text(text, encoding="utf-8")
-            half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+    with whole_file(path) as half:
+        half.write_text(text, encoding="utf-8")
 
 
 def without_nan(value: Any) -> Any:
@@ -64,28 +58,6 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_nan(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yields a temporary folder to fill and renames it to `folder` on success.
-
-    Raises:
-        UsageError: if the folder exists and is not empty, or can't be created.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: already exists; choose another output folder or remove it")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        half = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise UsageError(f"{folder}: can't be written: {error.strerror}; choose another output folder") from error
-    try:
-        yield half
-        half.chmod(0o755)
-        half.replace(folder)
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
 
 
 class Store:

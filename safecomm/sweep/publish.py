@@ -17,6 +17,7 @@ from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS, Sweep
 from safecomm.storage.names import CERTIFICATE, PARETO, REPORT, TRIALS
+from safecomm.storage.output_files import whole_file
 from safecomm.storage.store import Store
 
 
@@ -64,9 +65,8 @@ def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: lis
     table = trials_table(sweep, folder, searched + [trial for trial in fine_tunes if not folder.find(trial)])
     names = {trial.id: json.dumps(queue.names(trial), sort_keys=True) for trial in searched}
     table["names"] = [names.get(trial, "[]") for trial in table["trial"]]
-    half = folder.path / f".{TRIALS}"
-    table.to_parquet(half)
-    half.replace(folder.path / TRIALS)
+    with whole_file(folder.path / TRIALS) as half:
+        table.to_parquet(half)
     folder.publish(TRIALS)
     if not (table["status"] == "done").any():
         error, log = table["error"].iloc[0], table["log"].iloc[0]

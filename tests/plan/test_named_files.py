@@ -25,7 +25,7 @@ CANNOT_RUN = [
     ("evaluate.judges=[{name: harmbench, template: /nope}]", "evaluate.judges.0.template: /nope"),
     ("evaluate.judges=[{name: own, model: /nope}]", "evaluate.judges (own): model: /nope: there is no such folder"),
     ("storage=/proc/x", "storage: /proc/x: /proc can't be written to"),
-    (f"storage={LAB}", "is a file; choose a folder"),
+    (f"storage={LAB}", "is a file; choose another folder"),
 ]
 
 
