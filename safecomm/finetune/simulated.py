@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from safecomm.data.rows import estimated_tokens
-from safecomm.defenses.adapter import Adapter, Factors
-from safecomm.defenses.weights import Weights
 from safecomm.finetune.job import FinetuneJob
 from safecomm.spec.simulation import Simulation
 from safecomm.storage.store import local_copy
@@ -72,7 +70,10 @@ def write_simulated_adapter(job: FinetuneJob, data: Path, out: Path) -> None:
         data: a copy of its data file on this node.
         out: the adapter's folder.
     """
-    import torch
+    import torch  # not needed by the ranks, of which many may share a machine
+
+    from safecomm.defenses.adapter import Adapter, Factors
+    from safecomm.defenses.weights import Weights
 
     weights = Weights(local_copy(Path(job.model)))
     seed = random.Random(json.dumps([job.hyperparameters, data.read_text(encoding="utf-8")])).getrandbits(63)
