@@ -7,13 +7,13 @@ from rich.table import Table
 from safecomm.judging.results import Measured
 from safecomm.statistics.comparisons import JudgeAccuracy, RateDifference
 from safecomm.statistics.domain import Domain
-from safecomm.statistics.metric_table import ASR, METRICS, Metric
+from safecomm.statistics.metric_table import ALL_METRICS, ASR, Metric
 from safecomm.statistics.metrics import Rate
 
 
 def comparison_tables(measured: Sequence[Measured], judges: Mapping[str, JudgeAccuracy], domain: Domain) -> list[Table]:
     """Returns the non-empty tables: one per metric, then the judges' agreement and accuracy, then corrected rates."""
-    tables = [_rates_table(measured, metric, domain) for metric in METRICS]
+    tables = [_rates_table(measured, metric, domain) for metric in ALL_METRICS]
     tables += [_agreement_table(measured), _accuracy_table(judges), _corrected_table(measured, domain)]
     return [table for table in tables if table.row_count]
 

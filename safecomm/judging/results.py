@@ -12,6 +12,7 @@ import pandas as pd
 
 from safecomm.data.cells import as_cell
 from safecomm.errors import EvaluationError, UsageError
+from safecomm.judging.coherence import with_coherence
 from safecomm.judging.verdicts import verdict_columns
 from safecomm.statistics.comparisons import (
     Agreement,
@@ -24,7 +25,7 @@ from safecomm.statistics.comparisons import (
     paired_difference,
     sign_flip_p,
 )
-from safecomm.statistics.metric_table import METRICS, Metric
+from safecomm.statistics.metric_table import ALL_METRICS, METRICS, Metric
 from safecomm.statistics.metrics import Rate, clusters_of, rates
 from safecomm.storage.input_files import read_json
 from safecomm.storage.names import ROWS
@@ -60,8 +61,10 @@ def results_of(
         trusted: judge -> agreement with human labels, if measured.
     """
     compared: dict[str, dict[str, RateDifference]] = {}
-    for name, table in rows.items():
-        pairs = {metric.name: paired(table, rows[reference], metric) for metric in METRICS} if name != reference else {}
+    tables = {name: with_coherence(table) for name, table in rows.items()}
+    for name, table in tables.items():
+        others = ALL_METRICS if name != reference else ()
+        pairs = {metric.name: paired(table, tables[reference], metric) for metric in others}
         compared[name] = {
             metric: replace(paired_difference(of_metric), p=sign_flip_p(of_metric))
             for metric, of_metric in pairs.items()
@@ -77,7 +80,7 @@ def results_of(
         sound = corrected_rates(measured, judges, trusted)
         return Measured(name, measured, compared[name], _agreements(table, judges), sound)
 
-    return [one(name, table) for name, table in rows.items()]
+    return [one(name, table) for name, table in tables.items()]
 
 
 def paired(ours: pd.DataFrame, reference: pd.DataFrame, metric: Metric) -> list[Pairs]:

@@ -9,6 +9,8 @@ import pandas as pd
 
 from safecomm.judging.judges import JUDGES
 from safecomm.report.evidence import Evidence, change_evidence, rate_evidence
+from safecomm.report.incoherence import incoherence_of
+from safecomm.report.incoherence import warning as incoherence_warning
 from safecomm.report.policy import EVERY, MEAN, Policy, Rule, Tier
 from safecomm.report.release import Release
 from safecomm.report.run import FLATTERED
@@ -74,9 +76,9 @@ def overall(findings: Sequence[Finding]) -> Verdict:
 
 def _notes(release: Release) -> list[str]:
     judge, title = next(iter(release.run.judge_names), ""), release.run.titles[ASR.name]
+    notes = [warning] if (warning := incoherence_warning(release.row.arm, incoherence_of(release.trial))) else []
     if labels_in(release.answers):
-        return []
-    notes = []
+        return notes
     if release.run.labels.drawn:
         notes.append(f"The human labels are of other answers; draw some of this adapter's ({LABELS_DRAW}).")
     if judge in JUDGES and judge not in release.run.judges:

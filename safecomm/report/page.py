@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.curves import curves
+from safecomm.report.incoherence import incoherence_of, warnings
 from safecomm.report.modules import Profile, read_profile, rho_figure
 from safecomm.report.plots import styles, trade_off
 from safecomm.report.points import rows_of
@@ -85,6 +86,8 @@ def render(run: Run) -> str:
         styles=styles(run.arms),
         recommended=next((row for row in rows if row.recommended), None),
         references={row.arm: row for row in rows if row.arm in REFERENCE_ARMS},
+        incoherent=[(row, rate) for row in rows if (rate := incoherence_of(row.pooled)).n],
+        warnings=warnings(rows),
         beside=beside_published(run),
         departures=departures(run.published, run.sweep) if run.published else [],
         profile=profile,

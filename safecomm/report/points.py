@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from safecomm.judging.coherence import with_coherence
 from safecomm.judging.verdicts import read_rows
 from safecomm.statistics.metrics import Rate, across_runs, as_columns, mean_rate, one_seeds_interval, rates
 from safecomm.storage.store import Store
@@ -106,7 +107,7 @@ def _rates(seeds: pd.DataFrame, metrics: Sequence[str], store: Store | None) -> 
 
 def _answers(store: Store | None, evaluation: str) -> pd.DataFrame | None:
     folder = store.find("evaluation", evaluation) if store and evaluation else None
-    return None if folder is None else read_rows(folder)
+    return None if folder is None else with_coherence(read_rows(folder))
 
 
 def _rise(seeds: pd.DataFrame) -> dict[str, float]:

@@ -17,7 +17,7 @@ EVERY, MEAN = "*", "mean"
 class Rule(Strict):
     """One limit: absolute (`max` or `min`), or relative to another arm on the same prompts."""
 
-    metric: MetricName
+    metric: MetricName | Literal["incoherence"]
     benchmark: str = EVERY
     """A benchmark's name, `*` for each of the metric's benchmarks, or `mean` for their mean."""
     category: str | None = None

@@ -7,6 +7,7 @@ from functools import cached_property
 import pandas as pd
 
 from safecomm.errors import UsageError
+from safecomm.judging.coherence import with_coherence
 from safecomm.judging.verdicts import read_rows
 from safecomm.report.human_labels import with_labels
 from safecomm.report.points import Point, rate_in, rows_of
@@ -81,6 +82,8 @@ def released(run: Run, arm: str | None, seed: int) -> Release:
 def answers_of(run: Run, trial: Mapping[str, object]) -> pd.DataFrame:
     """Returns a trial's judged answers, with the human labels of those that have one (see `with_labels`).
 
+    The answers to open prompts follow once more as rows of `INCOHERENCE` (see `with_coherence`).
+
     Raises:
         UsageError: if they are gone from the store.
     """
@@ -91,4 +94,4 @@ def answers_of(run: Run, trial: Mapping[str, object]) -> pd.DataFrame:
         raise UsageError(
             f"{folder}: the answers of {trial['arm']} are gone from the store; run the sweep again to make them again"
         ) from error
-    return with_labels(rows, str(trial["evaluation"]), run.labels.drawn)
+    return with_labels(with_coherence(rows), str(trial["evaluation"]), run.labels.drawn)

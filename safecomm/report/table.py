@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safecomm.report.certificate import in_sentences, read_certificate
+from safecomm.report.incoherence import warnings
 from safecomm.report.run import (
     Headline,
     Run,
@@ -36,6 +37,7 @@ def results_table(folder: Path) -> Group:
     run = read_run(folder)
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
     parts += [Text(f"\n{warning}", style="bold red") for warning in run.warnings]
+    parts += [Text(f"\n{line}", style="bold red") for line in warnings(headline(run))]
     return Group(*parts, *_certificate(run), *_published(run), *_judges(run), *_failures(run))
 
 

@@ -1,12 +1,12 @@
 """The `search` section: how the arms' settings are searched."""
 
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator
 
 from safecomm.defenses.space import Strict
-from safecomm.statistics.metric_table import METRICS, MetricName
+from safecomm.statistics.metric_table import MetricName
 from safecomm.storage.own_code import as_value_error, is_dotted, load, refuse
 
 ALGORITHMS = ("grid", "random", "tpe", "nsga2", "cmaes")
@@ -75,7 +75,7 @@ class Search(Strict):
     `my_package.my_module:my_sampler`."""
     arms: dict[str, ArmSearch] = {}
     """Search settings that apply to a single arm."""
-    objectives: Annotated[list[MetricName], Field(min_length=1)] = [metric.name for metric in METRICS]
+    objectives: Annotated[list[MetricName], Field(min_length=1)] = list(get_args(MetricName))
     """The metrics to optimize: minimize attack success and over-refusal, maximize task accuracy."""
     target_asr: Annotated[float, Field(ge=0, le=1)] = 0.05
     """The highest attack success rate of a recommended point."""

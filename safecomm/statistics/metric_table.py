@@ -10,6 +10,7 @@ from safecomm.data.rows import Kind
 from safecomm.statistics.domain import Domain
 
 MetricName = Literal["asr", "accuracy", "over_refusal"]
+"""The metrics that a search can optimize."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +20,10 @@ class Metric:
     In `title` and `axis`, `{domain}` is replaced by the name of the sweep's domain.
     """
 
-    name: MetricName
+    name: MetricName | Literal["incoherence"]
     """The name in `trials.parquet`, in W&B and in a sweep's objectives."""
-    kind: Kind
-    """The kind of benchmark that it is measured on."""
+    kind: Kind | Literal["incoherence"]
+    """The kind of benchmark that it is measured on; for `incoherence`, that of the rows in `judging/coherence.py`."""
     hit: str
     """The verdict that counts as a hit."""
     miss: str
@@ -87,12 +88,25 @@ METRICS = (
     ),
 )
 ASR, ACCURACY, OVER_REFUSAL = METRICS
-BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+INCOHERENCE = Metric(
+    name="incoherence",
+    kind="incoherence",
+    hit="incoherent",
+    miss="coherent",
+    title="incoherence",
+    axis="incoherence (lower is better)",
+    short="incoherence",
+    verb="write no sense",
+    direction="min",
+)
+"""Of the answers to harmful and harmless prompts. It is no objective: it tells whether the other rates mean much."""
+ALL_METRICS = (*METRICS, INCOHERENCE)
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in ALL_METRICS}
 
 
 def headings(domain: Domain) -> dict[str, str]:
     """Returns metric -> title."""
-    return {metric.name: metric.heading(domain) for metric in METRICS}
+    return {metric.name: metric.heading(domain) for metric in ALL_METRICS}
 
 
 def _capitalised(text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from safecomm.statistics.metric_table import ASR, METRICS, Metric
+from safecomm.statistics.metric_table import ALL_METRICS, ASR, Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +173,12 @@ def rates(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Rate]:
         judges: the sweep's judges for harmful prompts; the column `verdict` has the first one's verdicts.
 
     Returns:
-        `asr`, `accuracy`, `over_refusal` (means over benchmarks); `asr/BENCHMARK` etc. for each benchmark; and
-        `asr@JUDGE`, `asr@JUDGE/BENCHMARK` for the judges after the first. Kinds without benchmarks are omitted.
+        `asr`, `accuracy`, `over_refusal`, `incoherence` (means over benchmarks); `asr/BENCHMARK` etc. for each
+        benchmark; and `asr@JUDGE`, `asr@JUDGE/BENCHMARK` for the judges after the first. Kinds without benchmarks are
+        omitted.
     """
     found: dict[str, Rate] = {}
-    for metric in METRICS:
+    for metric in ALL_METRICS:
         of_kind = rows[rows["kind"] == metric.kind]
         found |= _benchmark_rates(of_kind, "verdict", metric, metric.name)
         if metric is ASR:

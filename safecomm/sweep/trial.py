@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safecomm.errors import SafecommError, UnansweredError
+from safecomm.judging.coherence import with_coherence
 from safecomm.judging.verdicts import read_rows
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import TRAIN
@@ -53,7 +54,7 @@ def carry_out(
         **_stage_keys(folders),
         evaluation=evaluation.name,
         seconds=round(time.time() - started, 2),
-        rates=rates(read_rows(evaluation), stages.judges),
+        rates=rates(with_coherence(read_rows(evaluation)), stages.judges),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from safecomm.judging.coherence import with_coherence
 from safecomm.statistics.metrics import as_columns, rate, rates
 
 ATTACK = "</details></script><script>window.broken = true</script><b>bold</b>[/bold]"
@@ -75,7 +76,10 @@ def _trial(store: Path, at: int, arm: str, point: str, split: str, seed: int = 0
     keys = {"finetune": "f", "profile": profile, "evaluation": folder.name, "adapter": "a", "adapter_path": adapter}
     place = {"trial": f"t{at:02d}", "arm": arm, "point": point, "data": "lab-teleqna", "seed": seed, "split": split}
     return (
-        place | {"status": "done", "error": "", "log": "", "seconds": 1.0} | keys | as_columns(rates(rows, ["refusal"]))
+        place
+        | {"status": "done", "error": "", "log": "", "seconds": 1.0}
+        | keys
+        | as_columns(rates(with_coherence(rows), ["refusal"]))
     )
 
 

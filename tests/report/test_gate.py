@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 import yaml
 
 from safecomm.cli import main
 from safecomm.errors import SpecError
+from safecomm.judging.coherence import with_coherence
 from safecomm.report.gate import Decision, Finding, decide, overall
+from safecomm.report.page import render
 from safecomm.report.policy import Policy, read_policy
 from safecomm.report.release import released
 from safecomm.report.run import read_run
+from safecomm.statistics.metrics import as_columns, rates
 
 
 def decision(run: Path, *rules: dict[str, Any], arm: str = "safe_merge") -> Decision:
@@ -85,6 +89,24 @@ def test_the_tiers_decide_what_blocks_a_release() -> None:
 
 def test_a_phrase_list_never_decides_without_being_named(run_folder: Path, labelled_run: Path) -> None:
     assert "phrase list refusal" in decision(run_folder, {"metric": "asr", "max": 1.0}).notes[0]
+
+
+def test_a_broken_model_is_warned_of_and_fails_a_rule(with_adapters: Path) -> None:
+    """Issue: a model that writes gibberish is neither unsafe nor refusing, and passed."""
+    store = with_adapters.parent / "store" / "evaluation"
+    release = released(read_run(with_adapters), "safe_merge", 0)
+    path = store / str(release.trial["evaluation"]) / "rows.parquet"
+    rows = pd.read_parquet(path)
+    rows.loc[rows["kind"] != "task", "response"] = "so so so so " * 20
+    rows.to_parquet(path)
+    found = decision(with_adapters, {"metric": "incoherence", "relative_to": "original", "max_rise": 0.02})
+    assert found.verdict == "NO-GO" and {one.scope for one in found.findings} == {"lab-harm", "lab-borderline"}
+    trials = read_run(with_adapters).trials
+    own = as_columns(rates(with_coherence(rows), ["refusal"]))
+    trials.loc[trials["evaluation"] == release.trial["evaluation"], list(own)] = list(own.values())
+    trials.to_parquet(with_adapters / "trials.parquet")
+    assert "100.0%" in decision(with_adapters, {"metric": "asr", "max": 1.0}).notes[0]
+    assert "are incoherent, so its other rates mean little" in render(read_run(with_adapters))
 
 
 @pytest.mark.parametrize(
