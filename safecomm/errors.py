@@ -2,10 +2,10 @@
 
 SafecommError            exit code 1: the message states the cause and the fix
 ├── UsageError           exit code 2: wrong usage
-│   └── SpecError        exit code 2: all mistakes in a sweep file, one per line
+│   ├── SpecError        exit code 2: all mistakes in a sweep file, one per line
+│   └── DefenseError     exit code 2: a defense's settings are invalid
 ├── DataError            a dataset or benchmark can't be read
 ├── ModelError           a model or adapter folder can't be used
-├── DefenseError         a defense's settings are invalid
 ├── TrainingError        a fine-tune failed; states the step
 ├── EvaluationError      a fleet did not start, or an evaluation can't be carried out
 │   └── UnansweredError  prompts got no answer because of an infrastructure failure; a retry may succeed
@@ -49,7 +49,7 @@ class ModelError(SafecommError):
     """A model or adapter folder is missing, incomplete or incompatible."""
 
 
-class DefenseError(SafecommError):
+class DefenseError(UsageError):
     """A defense's settings are invalid."""
 
 

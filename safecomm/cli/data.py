@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from safecomm.cli.console import console
+from safecomm.cli.numbers import MAX_SEED
 
 data_app = typer.Typer(no_args_is_help=True, help="The datasets and benchmarks that sweeps can use.")
 lab_app = typer.Typer(no_args_is_help=True, help="The bundled small models.")
@@ -39,7 +40,9 @@ def data_show(
 @lab_app.command("build")
 def lab_build(
     out: Annotated[Path, typer.Option(help="A new folder for the models base, aligned and guard.")],
-    seed: Annotated[int, typer.Option(help="Seed for the training text and the initial weights.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed for the training text and the initial weights.", min=0, max=MAX_SEED)
+    ] = 0,
 ) -> None:
     """Trains the bundled small models again from scratch, with the same recipe."""
     from safecomm.data.lab.build import train_models

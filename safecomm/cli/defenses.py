@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from safecomm.cli.console import console, progress
+from safecomm.cli.numbers import MAX_SEED
 from safecomm.cli.realign_options import (
     MODEL,
     PER_TYPE,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 realign_app = typer.Typer(no_args_is_help=True, help="Make a fine-tuned adapter, or a model, safer without training.")
 
-Seed = Annotated[int, typer.Option(help="Seed for the random projection.")]
+Seed = Annotated[int, typer.Option(help="Seed for the random projection.", min=0, max=MAX_SEED)]
 Targets = Annotated[
     str | None, typer.Option(help="Module types, e.g. q_proj,v_proj; by default all seven linear ones.")
 ]
@@ -129,7 +130,7 @@ def extract_lora(
     reference: Annotated[
         str, typer.Option(help=f"The model that the adapter will apply to, e.g. the aligned model: {MODEL}.")
     ],
-    rank: Annotated[int, typer.Option(help="The adapter's rank.")],
+    rank: Annotated[int, typer.Option(help="The adapter's rank.", min=1)],
     out: Out,
     targets: Targets = None,
     seed: Seed = 0,

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from safecomm.cli.numbers import MAX_SEED
+
 Model = Annotated[str, typer.Option(help="A folder of safetensors, a hub id, lab://base or lab://aligned.")]
 Benchmark = Annotated[
     list[str], typer.Option(help="NAME from `safecomm data list`, or NAME=PATH for a local copy. Repeatable.")
@@ -25,7 +27,7 @@ Labels = Annotated[
     typer.Option(help="Human-labelled responses (prompt, response, unsafe), to correct for the judges' errors."),
 ]
 ShuffleOptions = Annotated[
-    int | None, typer.Option(help="A seed for shuffling the options of multiple-choice questions.")
+    int | None, typer.Option(help="A seed for shuffling the options of multiple-choice questions.", min=0, max=MAX_SEED)
 ]
 Limit = Annotated[int | None, typer.Option(help="Maximum number of prompts per benchmark.", min=1)]
 SystemPrompt = Annotated[str | None, typer.Option(help="A system prompt for every prompt.")]
@@ -37,7 +39,7 @@ Sampling = Annotated[
     typer.Option(help="greedy, or safecomm as in the study: temperature 1, top-p 1, no top-k."),
 ]
 Samples = Annotated[int, typer.Option(help="Answers per prompt with --sampling safecomm.", min=1)]
-Seed = Annotated[int, typer.Option(help="Seed for sampling answers.")]
+Seed = Annotated[int, typer.Option(help="Seed for sampling answers.", min=0, max=MAX_SEED)]
 MultipleChoice = Annotated[
     Literal["likelihood", "generation"], typer.Option(help="Score the most likely letter, or the letter in the answer.")
 ]

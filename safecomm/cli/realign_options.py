@@ -1,6 +1,7 @@
 """The options of `safecomm realign`: a defense's inputs, and its settings with help and defaults."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -9,7 +10,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from safecomm.defenses.defense import Defense, Need, Realignment, Selecting
-from safecomm.errors import DefenseError
+from safecomm.errors import UsageError
 
 MODEL = "a folder of safetensors, a hub id, or lab://base and lab://aligned"
 Base = Annotated[str, typer.Option(help=f"The model before its alignment: {MODEL}.")]
@@ -84,16 +85,25 @@ def level(way: str, text: str) -> float | dict[str, float]:
     """Reads `0.6`, or `q_proj=0.6,v_proj=0.85`.
 
     Raises:
-        DefenseError: if it is neither.
+        UsageError: if it is neither, or names a module type twice.
     """
+    option = f"--{way.replace('_', '-')}"
     try:
         if "=" not in text:
-            return float(text)
-        pairs = (part.split("=") for part in text.split(","))
-        return {kind.strip(): float(value) for kind, value in pairs}
+            return _finite(text)
+        pairs = [(kind.strip(), _finite(value)) for kind, value in (part.split("=") for part in text.split(","))]
     except ValueError as error:
-        option = way.replace("_", "-")
-        raise DefenseError(f"--{option} {text}: must be a number, or q_proj=NUMBER,v_proj=NUMBER") from error
+        raise UsageError(f"{option} {text:.100}: must be a number, or q_proj=NUMBER,v_proj=NUMBER") from error
+    if len(dict(pairs)) < len(pairs):
+        raise UsageError(f"{option} {text:.100}: a module type is given twice; remove one")
+    return dict(pairs)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("must be finite")
+    return number
 
 
 def _type(name: str, field: FieldInfo) -> Any:

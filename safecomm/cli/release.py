@@ -8,21 +8,26 @@ from typing import Annotated
 import typer
 
 from safecomm.cli.console import console
+from safecomm.cli.numbers import MAX_SEED, finite
 from safecomm.cli.run_argument import Run
 from safecomm.errors import UsageError
 from safecomm.statistics.metric_table import ACCURACY, ASR, OVER_REFUSAL
 
 Arm = Annotated[str | None, typer.Option(help="Use this arm's best point instead of the recommended point.")]
-Seed = Annotated[int, typer.Option(help="Seed of the fine-tune.")]
+Seed = Annotated[int, typer.Option(help="Seed of the fine-tune.", min=0, max=MAX_SEED)]
 
 
 def gate(
     run: Run,
     policy: Annotated[Path | None, typer.Option(help="A policy file; see docs/release.md.")] = None,
-    max_asr: Annotated[float | None, typer.Option(help=f"Highest mean {ASR.title} rate.", min=0, max=1)] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="Lowest mean task accuracy.", min=0, max=1)] = None,
+    max_asr: Annotated[
+        float | None, typer.Option(help=f"Highest mean {ASR.title} rate.", min=0, max=1, callback=finite)
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Lowest mean task accuracy.", min=0, max=1, callback=finite)
+    ] = None,
     max_over_refusal: Annotated[
-        float | None, typer.Option(help=f"Highest mean {OVER_REFUSAL.title}.", min=0, max=1)
+        float | None, typer.Option(help=f"Highest mean {OVER_REFUSAL.title}.", min=0, max=1, callback=finite)
     ] = None,
     arm: Arm = None,
     seed: Seed = 0,

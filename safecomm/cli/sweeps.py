@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from safecomm.cli.console import console
+from safecomm.cli.numbers import finite
 from safecomm.cli.run_argument import Run
 from safecomm.errors import SpecError, UsageError
 from safecomm.plan.files import check_files
@@ -61,7 +62,10 @@ def plan(
     gpus: Annotated[
         float | None,
         typer.Option(
-            help="GPUs to plan for; by default cluster.gpus or, with cluster.gpu_memory, the fewest possible."
+            help="GPUs to plan for; by default cluster.gpus or, with cluster.gpu_memory, the fewest possible.",
+            min=0,
+            max=100_000,
+            callback=finite,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, as in plan.json.")] = False,

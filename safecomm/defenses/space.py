@@ -1,5 +1,7 @@
 """Searchable values: a constant, or one of the ranges and lists below."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -46,17 +48,37 @@ LocalPath = Annotated[PathText, AfterValidator(lambda path: str(Path(path).expan
 """A file or folder. Relative paths are resolved when the sweep is read, because Ray's workers run in other folders."""
 
 
+Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
+"""A seed that every random generator takes: 0 to 2^32 - 1."""
+
+
+def refuse_twice(kind: str, items: Iterable[object]) -> None:
+    """Raises a ValueError if something appears twice; `kind` names it in the message."""
+    if twice := [item for item, count in Counter(map(str, items)).items() if count > 1]:
+        raise ValueError(f"{kind} {twice[0]} is given twice; remove one")
+
+
+def different(kind: str) -> AfterValidator:
+    """Rejects a list in which something appears twice."""
+
+    def check(items: list[Any]) -> list[Any]:
+        refuse_twice(kind, items)
+        return items
+
+    return AfterValidator(check)
+
+
 class Grid(Strict, Generic[Number]):
     """All values are tried."""
 
-    grid: Annotated[list[Number], Field(min_length=1)]
+    grid: Annotated[list[Number], Field(min_length=1), different("the value")]
     """The values."""
 
 
 class Choice(Strict, Generic[Number]):
     """The searcher picks among values."""
 
-    choice: Annotated[list[Number], Field(min_length=1)]
+    choice: Annotated[list[Number], Field(min_length=1), different("the value")]
     """The values."""
 
 
@@ -195,6 +217,16 @@ def at_point(key: str, value: object, point: dict[str, Any]) -> Any:
     if isinstance(value, dict):
         return {kind: at_point(f"{key}.{kind}", inner, point) for kind, inner in value.items()}
     return point.get(key, value)
+
+
+def allows(space: object, value: float) -> bool:
+    """Returns whether a value may be tried in a search space: in a range or one of the choices; grids take others."""
+    if isinstance(space, Choice):
+        return value in values_of(space)
+    if isinstance(space, _Range):
+        low, high = values_of(space)
+        return bool(low <= value <= high) and (not isinstance(space, RandInt) or value == int(value))
+    return True
 
 
 def values_of(value: object) -> list[Any]:

@@ -93,11 +93,32 @@ def check_data(sweep: Sweep) -> None:
         for place, ref in enumerate(getattr(evaluate, kind)):
             _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
     check_gradable(all_prompts(sweep), evaluate.grader is not None)
+    check_enough(sweep, all_prompts(sweep))
     if evaluate.labels:
         from safecomm.judging.labels import Labelled  # imports scipy, which slows down planning
 
         with _placed("evaluate.labels"):
             Labelled.read(Path(evaluate.labels))
+
+
+def check_enough(sweep: Sweep, prompts: Sequence[Prompt]) -> None:
+    """Checks that every benchmark has enough prompts on both splits for an interval.
+
+    Raises:
+        DataError: if one has fewer than two; prompts of one cluster count once.
+    """
+    clusters: dict[tuple[str, str, str], set[str]] = {}
+    for prompt in prompts:
+        place = (prompt.kind, prompt.benchmark, prompt.side)
+        clusters.setdefault(place, set()).add(prompt.cluster or prompt.question or prompt.text)
+    for kind in get_args(Kind):
+        for at, ref in enumerate(getattr(sweep.evaluate, kind)):
+            for split in {sweep.search.split, "report"}:
+                if len(found := clusters.get((kind, ref.name, split), ())) < 2:
+                    raise DataError(
+                        f"evaluate.{kind}.{at} ({ref.name}): has {len(found)} prompts on the {split} split, too few "
+                        "for an interval; raise its limit or use a larger benchmark"
+                    )
 
 
 def datasets_to_download(sweep: Sweep) -> list[str]:

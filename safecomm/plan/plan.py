@@ -10,7 +10,7 @@ from safecomm.data.rows import Prompt
 from safecomm.defenses.defense import TrainingDefense
 from safecomm.defenses.space import Exact, values_of
 from safecomm.errors import DataError, ModelError
-from safecomm.plan.data import all_prompts, datasets_to_download, overlaps, split_prompts
+from safecomm.plan.data import all_prompts, check_enough, datasets_to_download, overlaps, split_prompts
 from safecomm.plan.fit import check_finetune, check_fleet
 from safecomm.plan.hours import hours
 from safecomm.plan.memory import GIB, Serving
@@ -171,6 +171,7 @@ def _prompts(sweep: Sweep, fetch: bool) -> Prompts:
         everything = all_prompts(sweep, fetch)
     except DataError as error:  # it may be there where the sweep is to run
         return Prompts(0, 0, 0, unknown=str(error))
+    check_enough(sweep, everything)
 
     def answers(prompts: Iterable[Prompt]) -> int:
         return sum(1 if prompt.options else sweep.evaluate.samples for prompt in prompts)

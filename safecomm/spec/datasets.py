@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from safecomm.data.catalog.registry import DATASETS, entry_of
 from safecomm.data.custom import Columns
 from safecomm.data.dataset import Dataset as Entry
-from safecomm.defenses.space import LocalPath, Strict
+from safecomm.defenses.space import LocalPath, Seed, Strict
 from safecomm.storage.own_code import as_value_error, is_dotted, short_name
 
 COLUMNS = {"prompt", "category", "choices", "answer", "first_option", "reference"}
@@ -41,7 +41,7 @@ class DatasetRef(Strict):
     """The number of the first option, if answers are numbers."""
     reference: str | None = None
     """For free-form task questions: the column with the reference answer, used by `evaluate.grader`."""
-    shuffle_options: int | None = None
+    shuffle_options: Seed | None = None
     """A seed for shuffling the options of multiple-choice questions."""
 
     @model_validator(mode="after")

@@ -39,6 +39,7 @@ def read_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
     overrides = _with_current_names(path, raw, overrides or [])
     problems = [problem for text in overrides if (problem := _override(raw, text))]
     _refuse_secrets(path, "\n".join(_texts(raw)), [])  # YAML's escapes are read now
+    problems += [f"{key}: the number is too large" for key in _too_large(raw)]
     return _validated(path, raw, Sweep, problems)
 
 
@@ -111,6 +112,15 @@ def _refuse_too_many(value: Any) -> None:
         elif isinstance(one, list | tuple | set):
             remaining += one
     raise ValueError(f"it has more than {MAX_VALUES:,} values")
+
+
+def _too_large(value: Any, key: str = "") -> Iterator[str]:
+    """Yields the dotted keys of whole numbers that don't fit into 64 bits."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        yield from _too_large(one, f"{key}.{name}".lstrip("."))
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        yield key
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from safecomm.defenses.space import LocalPath, Strict
+from safecomm.defenses.space import LocalPath, Strict, different
 from safecomm.spec.datasets import SafetyData, TrainData
 
 
@@ -13,11 +13,14 @@ class Lora(Strict):
 
     r: Annotated[int, Field(ge=1, le=512)] = 8
     """Rank."""
-    alpha: Annotated[float, Field(gt=0)] = 16
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 16
     """The update is scaled by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the adapter."""
-    targets: Annotated[list[str], Field(min_length=1)] = ["q_proj", "v_proj"]
+    targets: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), different("the module")] = [
+        "q_proj",
+        "v_proj",
+    ]
     """The linear modules to adapt."""
 
 
@@ -26,9 +29,9 @@ class SafeAdapter(Strict):
 
     data: SafetyData
     """Harmful requests with safe answers."""
-    epochs: Annotated[float, Field(gt=0)] = 10.0
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 10.0
     """Passes over the data."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
     """Peak learning rate."""
 
 
@@ -53,7 +56,7 @@ class Finetune(Strict):
     """Training of SafeMERGE's safe adapter."""
     lora: Lora = Lora()
     """The adapter."""
-    epochs: Annotated[float, Field(gt=0)] = 1.0
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Passes over the data."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Examples per optimizer step, over all workers."""
@@ -62,13 +65,13 @@ class Finetune(Strict):
 
     By default the worker's whole share of the batch.
     """
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Learning rate schedule after the warm-up."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the steps used for the warm-up."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     """AdamW's weight decay."""
     max_length: Annotated[int, Field(ge=8)] = 1024
     """Maximum tokens per example; longer examples are truncated."""

@@ -1,16 +1,19 @@
 """The `search` section: how the arms' settings are searched."""
 
 from collections.abc import Collection
+from itertools import pairwise
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator
 
-from safecomm.defenses.space import Strict
+from safecomm.defenses.space import Seed, Strict, different
 from safecomm.statistics.metric_table import MetricName
 from safecomm.storage.own_code import as_value_error, is_dotted, load, refuse
 
 ALGORITHMS = ("grid", "random", "tpe", "nsga2", "cmaes")
 RULES = ("paired",)
+MAX_POINTS = 10_000
+"""The most points of an arm."""
 MARGIN = 0.05
 """The default non-inferiority margin for over-refusal and accuracy."""
 KnownPoint = dict[str, float] | Literal["published"]
@@ -52,11 +55,19 @@ class Racing(Strict):
     rule: Annotated[str, _known("stopping rule", RULES)] = "paired"
     """`paired`: exact paired tests. For your own rule: `my_package.my_module:MyRule`."""
 
+    @field_validator("rungs")
+    @classmethod
+    def rungs_rise(cls, rungs: list[float]) -> list[float]:
+        """Rejects shares that do not grow."""
+        if any(later <= earlier for earlier, later in pairwise(rungs)):
+            raise ValueError(f"must rise, not {rungs}; each rung measures more prompts than the one before")
+        return rungs
+
 
 class ArmSearch(Strict):
     """Search settings of a single arm."""
 
-    trials: Annotated[int, Field(ge=1)] | None = None
+    trials: Annotated[int, Field(ge=1, le=MAX_POINTS)] | None = None
     """Points, instead of `search.trials`."""
     algorithm: Algorithm | None = None
     """Sampler, instead of `search.algorithm`."""
@@ -68,14 +79,14 @@ class ArmSearch(Strict):
 class Search(Strict):
     """How the arms' settings are searched."""
 
-    trials: Annotated[int, Field(ge=1)] = 16
+    trials: Annotated[int, Field(ge=1, le=MAX_POINTS)] = 16
     """Points per arm with a range to sample; an arm with only grids and constants tries every combination."""
     algorithm: Algorithm = "tpe"
     """Optuna's sampler. `grid` supports no ranges; `cmaes` supports one objective. For your own sampler:
     `my_package.my_module:my_sampler`."""
     arms: dict[str, ArmSearch] = {}
     """Search settings that apply to a single arm."""
-    objectives: Annotated[list[MetricName], Field(min_length=1)] = list(get_args(MetricName))
+    objectives: Annotated[list[MetricName], Field(min_length=1), different("the objective")] = list(get_args(MetricName))
     """The metrics to optimize: minimize attack success and over-refusal, maximize task accuracy."""
     target_asr: Annotated[float, Field(ge=0, le=1)] = 0.05
     """The highest attack success rate of a recommended point."""
@@ -92,7 +103,7 @@ class Search(Strict):
     batch: Annotated[int, Field(ge=1)] | None = None
     """Points that a sampler proposes at once for an arm, given all earlier results; they are also the most that an arm
     measures at a time. By default an eighth of the arm's points, at least 4."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the sampler."""
 
     @field_validator("racing", mode="before")

@@ -1,19 +1,33 @@
 """A whole sweep: all sections with their meaning and limits."""
 
+import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from safecomm.defenses.defense import Selecting
 from safecomm.defenses.registry import DEFENSES, defense_of
-from safecomm.defenses.space import Exact, Grid, LocalPath, PathText, Strict
+from safecomm.defenses.space import (
+    PER_TYPE,
+    Exact,
+    Grid,
+    LocalPath,
+    PathText,
+    Seed,
+    Strict,
+    allows,
+    at_point,
+    refuse_twice,
+    values_of,
+)
 from safecomm.spec.arms import Step, by_own_names, dimensions
-from safecomm.spec.datasets import Dataset, with_role
+from safecomm.spec.datasets import Dataset, DatasetRef, with_role
 from safecomm.spec.engine import available_engine
 from safecomm.spec.finetune import Finetune
 from safecomm.spec.judges import Grader, Judge, JudgeRef
 from safecomm.spec.published import find_published
-from safecomm.spec.search import PUBLISHED, Search
+from safecomm.spec.search import MAX_POINTS, PUBLISHED, Search
 from safecomm.spec.simulation import Simulation
 from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, domain_of
 from safecomm.storage.own_code import as_value_error, is_dotted, source_digest
@@ -59,9 +73,9 @@ class Evaluate(Strict):
     """The chat model that compares free-form answers with reference answers, for task sets that need one."""
     sampling: Literal["greedy", "safecomm"] = "greedy"
     """`safecomm`: temperature 1, top-p 1, no top-k, as in the study (with `max_new_tokens: 512`)."""
-    samples: Annotated[int, Field(ge=1)] = 1
+    samples: Annotated[int, Field(ge=1, le=1000)] = 1
     """Answers per prompt with `sampling: safecomm`; intervals then treat a prompt's answers as one cluster."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed for sampling answers."""
     multiple_choice: Literal["likelihood", "generation"] = "likelihood"
     """Score the option letter with the highest likelihood, or the letter in the generated answer."""
@@ -79,6 +93,13 @@ class Evaluate(Strict):
         """Resolves `auto`, so that a run's sweep.json and store keys name the engine that was used."""
         return available_engine() if engine == "auto" else engine
 
+    @field_validator("red_team", "over_refusal", "task")
+    @classmethod
+    def benchmarks_differ(cls, refs: list[DatasetRef]) -> list[DatasetRef]:
+        """Rejects a benchmark that would count twice."""
+        refuse_twice("the benchmark", [ref.name for ref in refs])
+        return refs
+
     @field_validator("judges")
     @classmethod
     def judges_differ(cls, judges: list[JudgeRef]) -> list[JudgeRef]:
@@ -93,6 +114,16 @@ class Evaluate(Strict):
         if self.samples > 1 and self.sampling == "greedy":
             raise ValueError(
                 "samples: greedy decoding gives one answer per prompt; set samples: 1 or sampling: safecomm"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def a_prompt_has_room(self) -> Self:
+        """Rejects answers as long as the context, which leave no token for a prompt."""
+        if self.max_new_tokens >= self.max_model_len:
+            raise ValueError(
+                f"max_new_tokens ({self.max_new_tokens}) leaves no room for a prompt in max_model_len "
+                f"({self.max_model_len}); lower the first or raise the second"
             )
         return self
 
@@ -128,7 +159,7 @@ Labels = Annotated[dict[str, str], AfterValidator(selects_nodes)]
 class FinetuneWorkers(Strict):
     """The workers of a fine-tune."""
 
-    workers: Annotated[int, Field(ge=1)] = 2
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 2
     """Data-parallel ranks per fine-tune, each on its own GPU if the cluster has GPUs."""
     labels: Labels = {}
     """Labels of the nodes to train on; by default any node."""
@@ -139,11 +170,11 @@ class FinetuneWorkers(Strict):
 class Replicas(Strict):
     """The engines of one model, which all trials share."""
 
-    replicas: Annotated[int, Field(ge=1)] = 1
+    replicas: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Number of engines. A phased sweep without `labels` here starts more if GPUs are left over."""
-    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    tensor_parallel: Annotated[int, Field(ge=1, le=10_000)] = 1
     """GPUs over which each layer of an engine is split."""
-    pipeline_parallel: Annotated[int, Field(ge=1)] = 1
+    pipeline_parallel: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Groups of such GPUs over which an engine's layers are distributed, e.g. one per node."""
     labels: Labels = {}
     """Labels of the nodes to run the engines on; by default any node."""
@@ -165,7 +196,7 @@ class Cluster(Strict):
     """The engines that answer the prompts."""
     judge: Replicas = Replicas()
     """The engines of each judge model."""
-    gpus: Annotated[int, Field(ge=0)] = 0
+    gpus: Annotated[int, Field(ge=0, le=100_000)] = 0
     """GPUs to plan for, on a cluster that starts nodes on demand; ignored if the cluster already has more."""
     gpu_memory: Annotated[float, Field(gt=0)] | None = None
     """GiB per GPU. If set, a sweep that does not fit is rejected before anything starts."""
@@ -190,6 +221,22 @@ class Tracking(Strict):
 
     wandb: Wandb | None = Wandb()
     """Weights & Biases; `null` disables it."""
+
+
+def _check_at(arm: str, step: Step, point: dict[str, float]) -> None:
+    """Checks that a step's settings are valid at a point.
+
+    Raises:
+        ValueError: if one is outside its limits.
+    """
+    settings = {name: at_point(f"{step.name}.{name}", value, point) for name, value in step.settings}
+    try:
+        type(step.settings).model_validate(settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"] if part not in ("value", PER_TYPE))
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise ValueError(f"arms.{arm}.points: {step.name}.{key}: {message}") from error
 
 
 def _training_steps(chain: list[Step]) -> str:
@@ -220,7 +267,7 @@ class Sweep(Strict):
     """The benchmarks."""
     search: Search = Search()
     """The search."""
-    seeds: Annotated[int, Field(ge=1)] = 1
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     """Number of seeds; every point is trained and measured with seeds 0 to seeds - 1."""
     cluster: Cluster = Cluster()
     """The hardware."""
@@ -305,6 +352,22 @@ class Sweep(Strict):
                 raise ValueError(f"{step.name} needs a safe adapter; set finetune.safe_adapter")
         return arms
 
+    @field_validator("arms")
+    @classmethod
+    def module_types_are_adapted(cls, arms: dict[str, list[Step]], info: ValidationInfo) -> dict[str, list[Step]]:
+        """Rejects selection criteria for module types that the adapter does not have."""
+        finetune: Finetune | None = info.data.get("finetune")
+        types = {target.rpartition(".")[2] for target in finetune.lora.targets} if finetune else set()
+        for name, chain in arms.items():
+            for step in chain:
+                given = {kind for _, value in step.settings if isinstance(value, dict) for kind in value}
+                if types and isinstance(step.settings, Selecting) and (unknown := sorted(given - types)):
+                    raise ValueError(
+                        f"{name}: {step.name} selects among {unknown[0]} modules, but finetune.lora.targets has only "
+                        f"{', '.join(sorted(types))}"
+                    )
+        return arms
+
     @field_validator("search")
     @classmethod
     def searches_fit_their_arms(cls, search: Search, info: ValidationInfo) -> Search:
@@ -326,6 +389,20 @@ class Sweep(Strict):
                     raise ValueError(
                         f"arms.{name}.points: each point must set exactly {', '.join(spaces)}; check {sorted(wrong)[0]}"
                     )
+            for point in search.points_of(name, spaces):
+                if outside := [key for key, value in point.items() if not allows(spaces[key], value)]:
+                    raise ValueError(
+                        f"arms.{name}.points: {outside[0]}: {point[outside[0]]:g} is not in its search space; change "
+                        "the point or the space"
+                    )
+                for step in chain:
+                    _check_at(name, step, point)
+            listed = math.prod(len(values_of(space)) for space in spaces.values() if isinstance(space, Grid))
+            if not ranges and listed > MAX_POINTS:
+                raise ValueError(
+                    f"the lists of {name} have {listed:,} combinations, more than {MAX_POINTS:,}; shorten them, or "
+                    "sample with ranges and search.trials"
+                )
         return search
 
     @field_validator("paper")

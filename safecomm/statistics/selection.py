@@ -72,6 +72,8 @@ def select(modules: Sequence[ModuleProfile], by: Selection, *, strict: bool = Fa
     rho = _measured(modules, way)
     selected: set[str] = set()
     for value, names in _groups(rho, way, setting):
+        if not math.isfinite(value):
+            raise DefenseError(f"{way} must be a finite number, not {value:g}")
         selected |= _select_among({name: rho[name] for name in names}, way, value, strict)
     return [name for name in rho if name in selected]
 

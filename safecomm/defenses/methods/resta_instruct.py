@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from safecomm.defenses.defense import Need, Realignment, by_name
-from safecomm.defenses.space import Real, Whole, values_of, within
+from safecomm.defenses.space import Real, Seed, Whole, values_of, within
 
 if TYPE_CHECKING:
     from safecomm.defenses.adapter import Adapter, Factors
@@ -27,7 +27,7 @@ class RestaInstruct(Realignment):
     """Weight of the added alignment; RESTA uses 0.5 for its own vector."""
     rank: Annotated[Whole, within(1, inf)] = 16
     """Rank of the added alignment; it adds to the adapter's rank."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed for the randomized SVD."""
 
     def added_rank(self, rank: int) -> int:

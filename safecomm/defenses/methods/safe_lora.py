@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import model_validator
 
 from safecomm.defenses.defense import Need, Selecting, by_name
-from safecomm.defenses.space import Real, Whole, within
+from safecomm.defenses.space import Real, Seed, Whole, within
 from safecomm.statistics.selection import Selection, select
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class SafeLora(Selecting):
     """Number of directions of `subspace`."""
     energy: Annotated[Real, within(1e-6, 1)] | None = None
     """Alternative to `rank`: the share of the alignment that the directions of `subspace` capture."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed for the randomized SVD."""
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import model_validator
 
 from safecomm.defenses.defense import Need, Selecting, by_name
-from safecomm.defenses.space import Real, within
+from safecomm.defenses.space import Real, Seed, within
 from safecomm.errors import ModelError
 from safecomm.statistics.selection import Selection, select
 
@@ -39,7 +39,7 @@ class SafeMerge(Selecting):
     the factors, not the updates."""
     density: Annotated[Real, within(1e-3, 1)] | None = None
     """Share of the entries that `dare_linear` and `ties` keep."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed for the entries that `dare_linear` drops."""
 
     @model_validator(mode="after")
