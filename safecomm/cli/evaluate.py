@@ -1,7 +1,7 @@
 """`safecomm evaluate`: measures a user's model with and without adapters, without a sweep."""
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ def evaluate(
     adapter: options.Adapter = None,
     judge: options.Judge = None,
     grader: options.Grader = None,
+    refusal_judge: options.RefusalJudge = None,
     domain: options.Domain = TELECOM.name,
     labels: options.Labels = None,
     shuffle_options: options.ShuffleOptions = None,
@@ -60,7 +61,8 @@ def evaluate(
     if reason := unwritable(out):
         raise UsageError(f"--out {out}: {reason}; choose a folder that can be written to")
     texts = {"--system-prompt": system_prompt, "--chat-template-kwargs": chat_template_kwargs, "--model": model}
-    refuse_secrets(texts | {"--judge": judge, "--grader": grader, "--benchmark": benchmark})
+    texts |= {"--grader": grader, "--refusal-judge": refusal_judge}
+    refuse_secrets(texts | {"--judge": judge, "--benchmark": benchmark})
     refs = _judges(judge or ["refusal"])
     from safecomm.cli.tables import comparison_tables
     from safecomm.judging.comparison import Hardware, compare
@@ -73,7 +75,7 @@ def evaluate(
 
     prompts = [prompt for text in benchmark for prompt in _prompts(text, limit, shuffle_options)]
     store = Store.of(storage)
-    panel = _panel(refs, grader, domain_of(domain), store)
+    panel = _panel(refs, grader, refusal_judge, domain_of(domain), store)
     target = resolve_model(model, store)
     length = max_model_len or min(DEFAULT_LENGTH, target.context or DEFAULT_LENGTH)
     target.check_context(length, "--max-model-len")
@@ -156,15 +158,15 @@ def _judges(given: list[str]) -> list[Any]:
     return refs
 
 
-def _panel(refs: list[Any], grader: str | None, domain: Domain, store: "Store") -> "Panel":
+def _panel(refs: list[Any], grader: str | None, refusal_judge: str | None, domain: Domain, store: "Store") -> "Panel":
     from safecomm.judging.model_judge import Panel
     from safecomm.serving.models import resolve_model
-    from safecomm.spec.judges import Grader
+    from safecomm.spec.judges import Grader, RefusalJudge
 
     grader_ref = Grader(model=grader).told_of(domain) if grader else None
-    all_refs = [*refs, *([grader_ref] if grader_ref else [])]
-    models = {ref.name: resolve_model(ref.model, store) for ref in all_refs if ref.runs_here}
-    return Panel(refs, grader_ref, models)
+    panel = Panel(refs, grader_ref, RefusalJudge(model=refusal_judge) if refusal_judge else None)
+    models = {ref.name: resolve_model(ref.model, store) for ref in panel.everyone if ref.model and ref.runs_here}
+    return replace(panel, models=models)
 
 
 def _prompts(text: str, limit: int | None, shuffle: int | None) -> "list[Prompt]":

@@ -21,6 +21,9 @@ Judge = Annotated[
     ),
 ]
 Grader = Annotated[str | None, typer.Option(help="The chat model that grades free-form task answers.")]
+RefusalJudge = Annotated[
+    str | None, typer.Option(help="The chat model that tells whether answers to harmless prompts refuse.")
+]
 Domain = Annotated[str, typer.Option(help="The subject of the task, for titles and the grader.")]
 Labels = Annotated[
     Path | None,

@@ -98,7 +98,7 @@ def compare(
         rows = measure(measurement, subjects, start, say)
         for name, table in rows.items():
             say(f"{name}: {len(table)} answers, {missing[name]} of them new")
-        judges, _ = panel.seated(store, protocol.engine, start)
+        judges = panel.seated(store, protocol.engine, start).judges
         trusted = measured_judges(judges, labelled) if labelled else {}
     results = results_of(rows, BARE, panel.names, trusted)
     return Comparison(results, pd.concat([table.assign(subject=name) for name, table in rows.items()]), trusted)

@@ -1,14 +1,14 @@
 """Prompts for judge models, and parsing of their answers."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from safecomm.errors import DataError
 from safecomm.serving.engine import Question
-from safecomm.spec.judges import Grader, JudgeRef, ModelRef, grading_rubric
+from safecomm.spec.judges import REACTION, Grader, JudgeRef, ModelRef, RefusalJudge, grading_rubric
 from safecomm.statistics.domain import TELECOM
 from safecomm.storage.input_files import read_text
 
@@ -58,6 +58,8 @@ class Output:
         return "unsafe" if found[1].casefold() in self.unsafe else "safe"
 
 
+REACTIONS = ("compliance", "partial", "refusal")
+"""How a model reacts to a harmless prompt, in the words of `REACTION`."""
 THINKING_TOKENS = 2048
 """For judges that reason before their verdict."""
 
@@ -108,6 +110,8 @@ def _form(judge: ModelRef) -> Form:
     if isinstance(judge, JudgeRef) and (judge.form != "guard" or judge.rubric is None):
         output = OUTPUTS[judge.form]
         return Form(_asking(judge), output.read, output.tokens)
+    if isinstance(judge, RefusalJudge):
+        return _rubric(judge.rubric or REACTION, REACTIONS)
     if isinstance(judge, Grader):
         return _rubric(judge.rubric or grading_rubric(TELECOM), ("right", "wrong"))
     return _rubric(judge.rubric or "", ("safe", "unsafe"))
@@ -148,7 +152,7 @@ def _whole(template: str, exchange: Exchange) -> Question:
     return Question(**_turns(exchange), template=template)
 
 
-def _rubric(rubric: str, verdicts: tuple[str, str]) -> Form:
+def _rubric(rubric: str, verdicts: Sequence[str]) -> Form:
     def ask(exchange: Exchange) -> Question:
         places = exchange._asdict()
         # In one pass: a response that holds `{prompt}` is a response.
@@ -158,7 +162,7 @@ def _rubric(rubric: str, verdicts: tuple[str, str]) -> Form:
     return Form(ask, lambda reply: _held_to(verdicts, reply))
 
 
-def _held_to(verdicts: tuple[str, str], reply: Reply) -> str:
+def _held_to(verdicts: Sequence[str], reply: Reply) -> str:
     scores = list(reply.scores)
     if scores:
         return verdicts[max(range(len(verdicts)), key=scores.__getitem__)]

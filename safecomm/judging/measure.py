@@ -103,9 +103,10 @@ def measure(
 
     kept = {name: measurement.responses(subject) for name, subject in subjects.items()}
     protocol, prompts = measurement.protocol, measurement.prompts
-    judges, grader = measurement.panel.seated(measurement.store, protocol.engine, start)
+    seated = measurement.panel.seated(measurement.store, protocol.engine, start)
     answers = answers_of(kept, measurement.questions, ask)
-    return {name: judged(protocol.rows(prompts, rows), judges, grader) for name, rows in answers.items()}
+    panel = seated.judges, seated.grader, seated.refusal_judge
+    return {name: judged(protocol.rows(prompts, rows), *panel) for name, rows in answers.items()}
 
 
 def _request(subject: Subject, questions: Questions) -> Request:

@@ -55,12 +55,14 @@ class ModelJudge:
 
 @dataclass(frozen=True)
 class Panel:
-    """The judges and the grader."""
+    """The judges and graders."""
 
     judges: Sequence[ModelRef]
     """The judges of answers to harmful prompts; the first one determines the attack success rate."""
     grader: ModelRef | None = None
     """The model that compares free-form answers with reference answers."""
+    refusal_judge: ModelRef | None = None
+    """The model that tells whether answers to harmless prompts refuse."""
     models: Mapping[str, ModelFolder] = field(default_factory=dict)
     """Judge name -> model, for those that need engines here."""
 
@@ -75,15 +77,17 @@ class Panel:
 
     @property
     def everyone(self) -> list[ModelRef]:
-        """The judges and the grader."""
-        return [*self.judges, *self._graders]
+        """The judges, the grader and the judge of refusals."""
+        return [*self.judges, *(ref for ref in (self.grader, self.refusal_judge) if ref)]
 
-    def seated(
-        self, store: Store, engine: str, start: Callable[[], None] = lambda: None
-    ) -> tuple[list[Judge], Judge | None]:
-        """Returns the judges and the grader, ready for use; see `judges_of`."""
-        judges, graders = (judges_of(refs, self.models, store, engine, start) for refs in (self.judges, self._graders))
-        return judges, graders[0] if graders else None
+    def seated(self, store: Store, engine: str, start: Callable[[], None] = lambda: None) -> "Seated":
+        """Returns the judges, ready for use; see `judges_of`."""
+
+        def seats(ref: ModelRef | None) -> Judge | None:
+            return judges_of([ref], self.models, store, engine, start)[0] if ref else None
+
+        judges = judges_of(self.judges, self.models, store, engine, start)
+        return Seated(judges, seats(self.grader), seats(self.refusal_judge))
 
     def check_chat_templates(self) -> None:
         """Checks that the judges' models take the chats that they will be asked.
@@ -95,9 +99,14 @@ class Panel:
             if ref.runs_here and "template" not in (question := form_of(ref).question(Exchange("a prompt", "a reply"))):
                 check_chat_template(self.models[ref.name].path, question, f"judge {ref.name}")
 
-    @property
-    def _graders(self) -> list[ModelRef]:
-        return [self.grader] if self.grader else []
+
+@dataclass(frozen=True)
+class Seated:
+    """A panel that is ready for use."""
+
+    judges: list[Judge]
+    grader: Judge | None
+    refusal_judge: Judge | None
 
 
 def judges_of(

@@ -160,7 +160,7 @@ def check_keys(nodes: Sequence[Node], sweep: Sweep | None, expected: Iterable[st
     """
     lacking: dict[str, str] = {}
     without = [node.name for node in nodes if not node.has_key]
-    judges = [*sweep.evaluate.judges, *([sweep.evaluate.grader] if sweep.evaluate.grader else [])] if sweep else []
+    judges = sweep.evaluate.everyone if sweep else []
     if without and (KEY in expected or any(judge.url for judge in judges)):
         lacking[KEY] = f"on {', '.join(without)}"
     for name in {"HF_TOKEN", "WANDB_API_KEY"} & set(expected):

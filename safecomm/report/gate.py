@@ -1,7 +1,7 @@
 """Compares what was measured of a release with a policy: GO, NO-GO, INCONCLUSIVE or NOT MEASURED."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ from safecomm.report.release import Release
 from safecomm.report.run import FLATTERED
 from safecomm.statistics.labelled import labels_in
 from safecomm.statistics.limits import needed
-from safecomm.statistics.metric_table import ASR, BY_NAME, Metric
+from safecomm.statistics.metric_table import ASR, BY_NAME, OVER_REFUSAL, Metric
 
 LABELS_DRAW = "safecomm labels draw"
 Verdict = Literal["GO", "NO-GO", "INCONCLUSIVE", "NOT MEASURED"]
@@ -62,7 +62,7 @@ def decide(release: Release, policy: Policy) -> Decision:
     findings = [finding for rule in policy.rules for finding in _apply(rule, release, policy.confidence)]
     if release.run.is_flattered:
         findings.append(Finding("split", "", "critical", "NO-GO", FLATTERED))
-    return Decision(overall(findings), findings, _notes(release))
+    return Decision(overall(findings), findings, _notes(release, {rule.metric for rule in policy.rules}))
 
 
 def overall(findings: Sequence[Finding]) -> Verdict:
@@ -74,9 +74,14 @@ def overall(findings: Sequence[Finding]) -> Verdict:
     return next((verdict for verdict in blocking if verdict in by_tier["critical"]), "GO")
 
 
-def _notes(release: Release) -> list[str]:
+def _notes(release: Release, metrics: Collection[str]) -> list[str]:
     judge, title = next(iter(release.run.judge_names), ""), release.run.titles[ASR.name]
     notes = [warning] if (warning := incoherence_warning(release.row.arm, incoherence_of(release.trial))) else []
+    if OVER_REFUSAL.name in metrics and not release.run.sweep["evaluate"].get("refusal_judge"):
+        notes.append(
+            f"{release.run.titles[OVER_REFUSAL.name]} is decided by a list of refusal phrases, whose errors are not "
+            "measured; name a chat model (evaluate.refusal_judge)."
+        )
     if labels_in(release.answers):
         return notes
     if release.run.labels.drawn:

@@ -25,7 +25,7 @@ from safecomm.spec.arms import Step, by_own_names, dimensions
 from safecomm.spec.datasets import Dataset, DatasetRef, with_role
 from safecomm.spec.engine import available_engine
 from safecomm.spec.finetune import Finetune
-from safecomm.spec.judges import Grader, Judge, JudgeRef
+from safecomm.spec.judges import Grader, Judge, JudgeRef, ModelRef, RefusalJudge
 from safecomm.spec.published import find_published
 from safecomm.spec.search import MAX_POINTS, PUBLISHED, Search
 from safecomm.spec.simulation import Simulation
@@ -71,6 +71,9 @@ class Evaluate(Strict):
     """
     grader: Grader | None = None
     """The chat model that compares free-form answers with reference answers, for task sets that need one."""
+    refusal_judge: Annotated[RefusalJudge | None, Field(exclude_if=lambda judge: judge is None)] = None
+    """The chat model that tells full compliance, partial and full refusal of harmless prompts apart; both kinds of
+    refusal count. Without it, a list of refusal phrases decides."""
     sampling: Literal["greedy", "safecomm"] = "greedy"
     """`safecomm`: temperature 1, top-p 1, no top-k, as in the study (with `max_new_tokens: 512`)."""
     samples: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -129,9 +132,13 @@ class Evaluate(Strict):
 
     @property
     def judge_models(self) -> dict[str, str]:
-        """Name -> model of the judges and the grader that need engines in this sweep."""
-        refs = [*self.judges, *([self.grader] if self.grader else [])]
-        return {ref.name: ref.model for ref in refs if ref.model and ref.runs_here}
+        """Name -> model of the judges and graders that need engines in this sweep."""
+        return {ref.name: ref.model for ref in self.everyone if ref.model and ref.runs_here}
+
+    @property
+    def everyone(self) -> list[ModelRef]:
+        """The judges, the grader and the judge of refusals."""
+        return [*self.judges, *(ref for ref in (self.grader, self.refusal_judge) if ref)]
 
 
 NAME = "[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"

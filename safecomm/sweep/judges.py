@@ -29,7 +29,7 @@ def measure_judges(stages: Stages, run: Path) -> None:
     labelled = Labelled.read(labels)
 
     def make(out: Path) -> None:
-        judges, _ = panel.seated(stages.store, evaluate.engine)
+        judges = panel.seated(stages.store, evaluate.engine).judges
         found = measured_judges(judges, labelled)
         write_json(out / JUDGES, without_nan({name: asdict(one) for name, one in found.items()}))
 

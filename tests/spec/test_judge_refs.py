@@ -5,7 +5,8 @@ import re
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from safecomm.spec.judges import Grader, Judge, JudgeRef
+from safecomm.spec.judges import Grader, Judge, JudgeRef, RefusalJudge
+from safecomm.spec.sweep import Evaluate
 
 JUDGE: TypeAdapter[JudgeRef] = TypeAdapter(Judge)
 SHOWN = "{prompt} {response}"
@@ -49,6 +50,17 @@ def test_model_behind_a_url_needs_no_engines() -> None:
 def test_incomplete_judges_are_rejected(value: object, said: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(said)):
         JUDGE.validate_python(value)
+
+
+def test_a_judge_of_refusals_needs_a_model_and_keeps_other_sweeps_keys() -> None:
+    with pytest.raises(ValidationError, match=r"lacks \{prompt\}"):
+        RefusalJudge(model="m", rubric="{response}")
+    with pytest.raises(ValidationError, match="set `model:` to the chat model"):
+        RefusalJudge()
+    without = Evaluate(red_team=["lab-harm"], task=["lab-telecom"])
+    assert "refusal_judge" not in without.model_dump()
+    judged = Evaluate(red_team=["lab-harm"], task=["lab-telecom"], refusal_judge={"model": "lab://guard"})
+    assert judged.judge_models == {"refusal_judge": "lab://guard"} and "refusal_judge" in judged.model_dump()
 
 
 def test_grader_needs_a_model_and_the_reference() -> None:
