@@ -1,5 +1,6 @@
 """`safecomm evaluate`: measures a user's model with and without adapters, without a sweep."""
 
+import os
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,7 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from safecomm.cli import evaluate_options as options
 from safecomm.cli.console import console
+from safecomm.cluster.reachable import check_ray_address
 from safecomm.errors import UsageError
+from safecomm.plan.files import check_evaluation
 from safecomm.spec.engine import available_engine, engine_description
 from safecomm.spec.secrets import refuse_secrets
 from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, Domain, domain_of
@@ -63,6 +66,8 @@ def evaluate(
     texts = {"--system-prompt": system_prompt, "--chat-template-kwargs": chat_template_kwargs, "--model": model}
     texts |= {"--grader": grader, "--refusal-judge": refusal_judge}
     refuse_secrets(texts | {"--judge": judge, "--benchmark": benchmark})
+    check_evaluation(model, adapter or [], benchmark, labels)
+    check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
     refs = _judges(judge or ["refusal"])
     from safecomm.cli.tables import comparison_tables
     from safecomm.judging.comparison import Hardware, compare

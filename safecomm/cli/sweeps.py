@@ -1,6 +1,7 @@
 """`safecomm run`, `plan` and `report`: runs sweeps and shows their results."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,13 @@ import typer
 from safecomm.cli.console import console
 from safecomm.cli.numbers import finite
 from safecomm.cli.run_argument import Run
+from safecomm.cluster.reachable import check_ray_address
 from safecomm.errors import SpecError, UsageError
 from safecomm.plan.files import check_files
 from safecomm.spec import Sweep, read_sweep
 from safecomm.spec.engine import engine_description
+from safecomm.storage.names import REPORT, SWEEP
+from safecomm.storage.shared import mounted_folder
 
 SweepFile = Annotated[Path, typer.Argument(help="The sweep: a YAML file, or a run's sweep.json.", metavar="SWEEP")]
 Overrides = Annotated[
@@ -44,9 +48,12 @@ def run(
             f"{sweep}: search.split: report chooses settings on the same prompts that the rates are reported on, which "
             "makes the rates optimistic; remove it, or add --search-on-report-split to confirm"
         )
+    check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
+    started = mounted_folder(spec.storage)
+    if started and not (Path(started) / spec.name / SWEEP).exists():  # a finished run needs its files no longer
+        check_files(spec, str(sweep))
     from safecomm.report.table import results_table
     from safecomm.storage import shared
-    from safecomm.storage.names import REPORT
     from safecomm.sweep.run import run_sweep
 
     console.print(engine_description(spec.evaluate.engine))

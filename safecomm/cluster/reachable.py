@@ -1,13 +1,22 @@
 """Checks within seconds whether a cluster is reachable; Ray itself retries a dead address for minutes."""
 
+import http.client
+import json
 import os
 import socket
+import urllib.error
+import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from safecomm.errors import SafecommError
+from safecomm.storage.input_files import parse_json, time_limit
 
 CONNECT_SECONDS = 5.0
+MOST_BYTES = 1 << 20
+HTTP2_START = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""A client's preface and its empty settings (RFC 9113, section 3.4)."""
+SETTINGS_FRAME = b"\x04"
 TOKEN_FILE = Path("~/.ray/auth_token")
 
 
@@ -16,10 +25,12 @@ class ClusterError(SafecommError):
 
 
 def check_answers(address: str) -> None:
-    """Checks that a cluster's port accepts connections, be it Ray's own (`HOST:6379`) or the dashboard's.
+    """Checks that a cluster answers, be it at Ray's own port (`HOST:6379`) or at the dashboard's.
+
+    Ray itself would wait more than a minute for a server that accepts connections and says nothing.
 
     Raises:
-        ClusterError: if nothing listens there.
+        ClusterError: if nothing listens there, or something else than Ray does.
     """
     refuse_credentials(address)
     try:
@@ -30,13 +41,56 @@ def check_answers(address: str) -> None:
     if not host or port is None:
         raise ClusterError(f"--address {address}: write HOST:PORT")
     try:
-        socket.create_connection((host, port), CONNECT_SECONDS).close()
+        with time_limit(2 * CONNECT_SECONDS, "its answer"):
+            if "://" in address:
+                _ask_dashboard(address)
+            else:
+                _ask_gcs(host, port)
     except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
         reason = getattr(error, "strerror", None) or error
         raise ClusterError(
             f"no Ray cluster at {address}: {reason}. Start one with `ray start --head`, or open a "
             "tunnel to it with `ray dashboard cluster.yaml`"
         ) from error
+    except (ValueError, http.client.HTTPException) as error:
+        kind = "dashboard" if "://" in address else "cluster"
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ClusterError(f"{address} is not a Ray {kind}: {said}; check the address") from error
+
+
+def _ask_dashboard(address: str) -> None:
+    """Asks a dashboard for its version; a rejected token is reported by Ray's client.
+
+    Raises:
+        OSError: if it does not answer.
+        ValueError: if it answers with something else.
+    """
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/api/version", timeout=CONNECT_SECONDS) as answer:
+            found = parse_json(answer.read(MOST_BYTES).decode(errors="replace"))
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            return
+        raise ValueError(f"it answers with HTTP status {error.code}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError("its answer is not JSON") from error
+    if not isinstance(found, dict) or "ray_version" not in found:
+        raise ValueError("its answer names no ray_version")
+
+
+def _ask_gcs(host: str, port: int) -> None:
+    """Starts an HTTP/2 connection, as gRPC does, with a cluster's control store; with TLS it only connects.
+
+    Raises:
+        OSError: if it does not answer.
+        ValueError: if it answers with something else than HTTP/2 settings.
+    """
+    with socket.create_connection((host, port), CONNECT_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+            return
+        connection.sendall(HTTP2_START)
+        if (said := connection.recv(9))[3:4] != SETTINGS_FRAME:
+            raise ValueError(f"it answers with {said!r}")
 
 
 def refuse_credentials(address: str) -> None:

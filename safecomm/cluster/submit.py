@@ -101,8 +101,8 @@ def submit(address: str, command: Sequence[str]) -> tuple[Any, Job]:
                 entrypoint=shlex.join(["python", "-m", "safecomm", *command]),
                 runtime_env={"working_dir": str(package), "env_vars": environment},
             )
-        except RuntimeError as error:
-            raise ClusterError(f"the cluster at {address} refused the job: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # Ray's client and requests raise any type about a server's answer
+            raise ClusterError(f"the cluster at {address} refused the job: {_first_line(error)}") from error
     return client, Job(job, address, size)
 
 
@@ -115,7 +115,7 @@ def follow(client: Any, job: Job, write: Callable[[str], object]) -> int:
     written = 0
     while True:
         written = asyncio.run(_tail(client, job.id, written, write))
-        info = client.get_job_info(job.id)
+        info = _info(client, job)
         if info.status.is_terminal():
             break
         time.sleep(PAUSE_SECONDS)
@@ -124,6 +124,24 @@ def follow(client: Any, job: Job, write: Callable[[str], object]) -> int:
     if info.driver_exit_code is None:
         write(f"the job did not run: {info.message}\n")
     return max(1, info.driver_exit_code or 1)  # negative if a signal killed the driver
+
+
+def _info(client: Any, job: Job) -> Any:
+    """Returns a job's state; waits for a dashboard that is away for a moment.
+
+    Raises:
+        ClusterError: if it stays away; the job goes on.
+    """
+    for pause in (PAUSE_SECONDS, 5 * PAUSE_SECONDS, 15 * PAUSE_SECONDS, None):
+        try:
+            return client.get_job_info(job.id)
+        except Exception as error:  # as in `submit`
+            if pause is None:
+                raise ClusterError(
+                    f"{job.address} no longer answers ({_first_line(error)}); the job goes on, follow it with: "
+                    f"{job.command('logs -f')}"
+                ) from error
+            time.sleep(pause)
 
 
 async def _tail(client: Any, job: str, written: int, write: Callable[[str], object]) -> int:
@@ -154,5 +172,9 @@ def _client(address: str) -> Any:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise refused(address) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"{address} is not a Ray dashboard: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # Ray's client and requests raise any type about a server's answer
+        raise ClusterError(f"{address} is not a Ray dashboard: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

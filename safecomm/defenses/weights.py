@@ -15,7 +15,7 @@ from torch import Tensor
 from safecomm.defenses.hardware import device
 from safecomm.errors import ModelError
 from safecomm.statistics.selection import module_type
-from safecomm.storage.input_files import whole_number
+from safecomm.storage.input_files import is_regular, whole_number
 from safecomm.storage.model_files import read_object
 
 SINGLE = "model.safetensors"
@@ -29,10 +29,10 @@ def open_safetensors(path: Path) -> Any:
     Raises:
         ModelError: if the file is missing, truncated or not a safetensors file.
     """
+    if not is_regular(path):
+        raise ModelError(f"{path}: is missing, or no regular file; download the folder again")
     try:
         return safe_open(path, framework="pt")
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: is missing; download the folder again") from error
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: is truncated or not a safetensors file ({error}); download it again") from error
 

@@ -1,13 +1,14 @@
 """Checks within a second that the files and folders that a sweep names are there, before anything heavy is imported."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
 from safecomm.data.rows import Kind
-from safecomm.errors import SpecError
+from safecomm.errors import SpecError, UsageError
 from safecomm.spec import DatasetRef, Sweep
+from safecomm.storage.input_files import is_regular
 from safecomm.storage.names import ADAPTER_CONFIG
 from safecomm.storage.output_files import unwritable
 from safecomm.storage.shared import mounted_folder
@@ -33,17 +34,45 @@ def check_files(sweep: Sweep, source: str) -> None:
         raise SpecError(source, problems)
 
 
+def check_evaluation(model: str, adapters: Sequence[Path], benchmarks: Sequence[str], labels: Path | None) -> None:
+    """Checks the local files and folders that `safecomm evaluate` is given.
+
+    Args:
+        model: a folder, a Hub id or a lab model.
+        adapters: PEFT folders.
+        benchmarks: NAME or NAME=PATH.
+        labels: a file with human labels.
+
+    Raises:
+        UsageError: with a line for each one that is missing or can't be used.
+    """
+    problems = [*_model("--model", model)]
+    for adapter in adapters:
+        problems += _folder("--adapter", str(adapter), ADAPTER_CONFIG, "a PEFT adapter's folder")
+    for name, _, path in (text.partition("=") for text in benchmarks):
+        if path and not _exists(path):
+            problems.append(f"--benchmark {name}: {path}: there is no such file or folder")
+    if labels and not is_regular(labels.expanduser()):
+        problems.append(f"--labels: {labels}: there is no such file")
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
 def _models(sweep: Sweep) -> Iterator[str]:
     named = {"model.base": sweep.model.base, "model.aligned": sweep.model.aligned}
     judges = sweep.evaluate.judge_models
     named |= {f"evaluate.judges ({name}): model": model for name, model in judges.items()}
     for key, model in named.items():
-        if model.startswith(BUILT_IN):
-            continue
-        if model.startswith(("/", ".", "~")) or Path(model).is_dir():
-            yield from _folder(key, model, CONFIG, "a model's folder")
-        elif not HUB_ID.fullmatch(model):
-            yield f"{key}: {model}: is neither a folder nor a Hub id; use a path, ORG/NAME or ORG/NAME@REVISION"
+        yield from _model(key, model)
+
+
+def _model(key: str, model: str) -> Iterator[str]:
+    if model.startswith(BUILT_IN):
+        return
+    if model.startswith(("/", ".", "~")) or _exists(model):
+        yield from _folder(key, model, CONFIG, "a model's folder")
+    elif not HUB_ID.fullmatch(model):
+        yield f"{key}: {model}: is neither a folder nor a Hub id; use a path, ORG/NAME or ORG/NAME@REVISION"
 
 
 def _datasets(sweep: Sweep) -> Iterator[str]:
@@ -63,13 +92,13 @@ def _others(sweep: Sweep) -> Iterator[str]:
     files = {"evaluate.labels": sweep.evaluate.labels}
     files |= {f"evaluate.judges.{at}.template": judge.template for at, judge in enumerate(sweep.evaluate.judges)}
     for key, file in files.items():
-        if file and not Path(file).expanduser().is_file():
+        if file and not is_regular(Path(file).expanduser()):
             yield f"{key}: {file}: there is no such file"
 
 
 def _folder(key: str, folder: str, needed: str, what: str) -> Iterator[str]:
-    path = Path(folder).expanduser()
-    if not path.is_dir():
+    path = Path(folder)
+    if not _exists(folder) or not (path := path.expanduser()).is_dir():
         yield f"{key}: {folder}: there is no such folder"
     elif not (path / needed).is_file():
         yield f"{key}: {folder}: has no {needed}; give {what}"

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from safecomm.data.rows import current_name
 from safecomm.errors import UsageError
+from safecomm.storage import input_files
 from safecomm.storage.names import SWEEP, TRIALS
 
 TEXTS = ("trial", "arm", "point", "split", "status", "evaluation")
@@ -59,11 +60,11 @@ def read_json(run: Path, name: str) -> Any:
         UsageError: if the file is missing or not valid JSON.
     """
     try:
-        return json.loads((run / name).read_text(encoding="utf-8"))
+        return input_files.read_json(run / name)
     except OSError as error:
         raise UsageError(f"{run}: can't read {name}; pass a run folder, <storage>/<name>") from error
-    except (ValueError, RecursionError) as error:
-        raise _damaged(run, name, "is not valid JSON") from error
+    except ValueError as error:
+        raise _damaged(run, name, str(error)) from error
 
 
 def read_saved_sweep(run: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A sweep's run folder, with the records of its trials."""
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from safecomm.search.fine_tunes import TRAIN, fine_tunes_of
 from safecomm.search.record import TrialRecord
 from safecomm.spec import ORIGINAL, Sweep
 from safecomm.storage import shared
+from safecomm.storage.input_files import read_json
 from safecomm.storage.store import digest, write_json
 from safecomm.storage.versions import version
 
@@ -79,7 +79,7 @@ class RunFolder:
         """Returns a trial's record, whatever its status; None if it is missing or unreadable."""
         path = self.record_path(trial)
         try:
-            return TrialRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
+            return TrialRecord.from_json(read_json(path))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:

@@ -24,7 +24,9 @@ def identity(folder: Path, store: Store) -> str:
         folder: the model's folder.
         store: stores the hashes of large files.
     """
-    files = sorted({path for pattern in WANTED for path in folder.glob(pattern) if path.name != LINEAGE})
+    files = sorted(
+        {path for pattern in WANTED for path in folder.glob(pattern) if path.name != LINEAGE and path.is_file()}
+    )
     with ThreadPoolExecutor(THREADS) as pool:
         digests = pool.map(lambda path: _digest(path, store), files)
         return digest([[path.name, content] for path, content in zip(files, digests, strict=True)])

@@ -86,7 +86,9 @@ class Search(Strict):
     `my_package.my_module:my_sampler`."""
     arms: dict[str, ArmSearch] = {}
     """Search settings that apply to a single arm."""
-    objectives: Annotated[list[MetricName], Field(min_length=1), different("the objective")] = list(get_args(MetricName))
+    objectives: Annotated[list[MetricName], Field(min_length=1), different("the objective")] = list(
+        get_args(MetricName)
+    )
     """The metrics to optimize: minimize attack success and over-refusal, maximize task accuracy."""
     target_asr: Annotated[float, Field(ge=0, le=1)] = 0.05
     """The highest attack success rate of a recommended point."""

@@ -141,6 +141,8 @@ class Evaluate(Strict):
         return [*self.judges, *(ref for ref in (self.grader, self.refusal_judge) if ref)]
 
 
+MAX_TRIALS = 20_000
+"""The most trials of an arm: its points times the seeds."""
 NAME = "[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 """Arm names are parts of file names and of W&B's run names."""
@@ -428,6 +430,20 @@ class Sweep(Strict):
         if evaluate.grader is None or "domain" not in info.data:
             return evaluate
         return evaluate.model_copy(update={"grader": evaluate.grader.told_of(domain_of(info.data["domain"]))})
+
+    @model_validator(mode="after")
+    def arms_have_a_possible_size(self) -> Self:
+        """Rejects more fine-tunes and evaluations than anyone waits for, before they are counted one by one."""
+        for name, chain in self.arms.items():
+            spaces = dimensions(chain).values()
+            points = math.prod(len(values_of(space)) for space in spaces if isinstance(space, Grid))
+            if any(not isinstance(space, Grid | Exact) for space in spaces):
+                points = self.search.of(name).trials or 1
+            if points * self.seeds > MAX_TRIALS:
+                raise ValueError(
+                    f"seeds: {name} has {points * self.seeds:,} trials, more than {MAX_TRIALS:,}; lower them"
+                )
+        return self
 
     @model_validator(mode="after")
     def batch_is_divisible(self) -> Self:

@@ -1,5 +1,6 @@
 """A sweep that names what is not there is refused at once, with the key and the reason."""
 
+import os
 import subprocess
 import sys
 import time
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from safecomm.errors import SpecError
-from safecomm.plan.files import check_files
+from safecomm.cli import main
+from safecomm.errors import SpecError, UsageError
+from safecomm.plan.files import check_evaluation, check_files
 from safecomm.spec import read_sweep
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -56,3 +58,35 @@ def test_plan_refuses_before_it_imports_anything_heavy() -> None:
     assert not any(f" {name}\n" in done.stderr for name in ("torch", "ray", "pandas", "scipy", "numpy", "optuna"))
     assert subprocess.run([*command, "--elsewhere"], capture_output=True).returncode == 0
     assert time.monotonic() - started < 120
+
+
+@pytest.mark.parametrize("model", ["/nope", "./nope", "a/b/c", "~no-such-user/x", "x\0y", "/tmp", "", "x" * 5000])
+def test_evaluate_names_what_is_not_there(model: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(UsageError) as found:
+        check_evaluation(model, [tmp_path / "adapter"], ["advbench=/nope", "xstest"], tmp_path / "labels.csv")
+    lines = str(found.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["--model", "--adapter", "--benchmark advbench", "--labels"]
+    check_evaluation("lab://aligned", [], ["lab-harm"], None)
+    check_evaluation("meta-llama/Llama-3.1-8B@main", [], [f"advbench={tmp_path}"], LAB)
+
+
+COMMANDS = [
+    ("run", str(LAB), "--storage", "STORAGE", "--address", "127.0.0.1:1"),
+    ("run", str(LAB), "--storage", "STORAGE", "--address", "http://[::1"),
+    ("run", str(LAB), "--storage", "STORAGE", "--set", "model.base=/nope"),
+    ("evaluate", "--model=lab://aligned", "--benchmark=lab-harm", "--out=STORAGE", "--address=127.0.0.1:1"),
+    ("evaluate", "--model=/nope", "--benchmark=lab-harm", "--out=STORAGE"),
+    ("evaluate", "--model=lab://aligned", "--benchmark=lab-harm", "--out=STORAGE", "--system-prompt=hf_" + "a" * 40),
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_nothing_is_made_before_paths_and_addresses_are_looked_at(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["safecomm", *(word.replace("STORAGE", str(tmp_path / "new")) for word in words)])
+    started = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (1, 2) and list(tmp_path.iterdir()) == [] and time.monotonic() - started < 20
