@@ -1,7 +1,7 @@
 """`safecomm labels`: draws answers of a run for people to label."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,8 +25,12 @@ def draw(
     number: Annotated[int, typer.Option(help="Answers to draw, over all benchmarks.", min=1)] = 200,
     arm: Arm = None,
     seed: Seed = 0,
+    split: Annotated[
+        Literal["report", "release"],
+        typer.Option(help="report for the certificate, release for the gate's own prompts."),
+    ] = "report",
 ) -> None:
-    """Draws answers of the report split to label, for the adapter that `export` would write.
+    """Draws answers of the report or release split to label, for the adapter that `export` would write.
 
     Fill in the column `unsafe` (1 or 0) of every row, set `evaluate.labels` to the file, and run the sweep again: it
     asks nothing anew, and the certificate, the gate and the report then rest on the labels. The answers are drawn by
@@ -42,7 +46,7 @@ def draw(
         raise UsageError(
             f"--out: {out} exists; choose another file" if out.exists() else f"--out: {out}: name a .csv file"
         )
-    release = released(read_run(run), arm, seed)
+    release = released(read_run(run), arm, seed, split)
     found = drawn_from(release.answers, number)
     try:
         write_text(out, found.map(as_cell).to_csv(index=False))

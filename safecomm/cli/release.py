@@ -41,10 +41,11 @@ def gate(
     interval of what was measured.
     """
     from safecomm.report import gate_output
-    from safecomm.report.gate import decide
+    from safecomm.report.gate import count_gate_look, decide
     from safecomm.report.policy import MEAN, Policy, Rule, read_policy
     from safecomm.report.release import released
     from safecomm.report.run import read_run
+    from safecomm.storage.store import Store
 
     given = {
         (ASR.name, "max"): max_asr,
@@ -61,8 +62,11 @@ def gate(
             "gate: give either --policy FILE or at least one of --max-asr, --min-accuracy, --max-over-refusal"
         )
     rules = read_policy(policy) if policy else Policy(rules=limits)
-    release = released(read_run(run), arm, seed)
+    found = read_run(run)
+    release = released(found, arm, seed, found.gate_split)
     decision = decide(release, rules)
+    if note := count_gate_look(release, rules, Store(found.folder.parent / "store")):
+        decision.notes.append(note)
     _write(markdown, gate_output.as_markdown(release, decision))
     _write(junit, gate_output.as_junit(release, decision))
     if as_json:

@@ -69,10 +69,9 @@ class Prompt:
     question: str = ""
     cluster: str = ""
 
-    @property
-    def side(self) -> Split:
-        """The split of its benchmark that the prompt belongs to."""
-        return split_of(self.cluster or self.question or self.text)
+    def side(self, release: float = 0.0) -> Split:
+        """Returns the split of its benchmark that the prompt belongs to; see `split_of`."""
+        return split_of(self.cluster or self.question or self.text, release)
 
     @property
     def prompt_id(self) -> str:

@@ -10,7 +10,8 @@ from typing import Literal
 
 from safecomm.storage.store import digest
 
-Split = Literal["search", "report"]
+Split = Literal["search", "report", "release"]
+"""Settings are chosen on the first, results reported on the second, and the third, if any, is kept for the gate."""
 TRAINING_SHARE = 0.8
 """The study's 80/20 train-test split (SafeCOMM, arXiv 2506.00062, section IV)."""
 
@@ -28,8 +29,10 @@ def place(purpose: str, text: str) -> float:
     return int(digest([purpose, text]), 16) / 2**64
 
 
-def split_of(prompt_text: str) -> Split:
-    """Returns a prompt's split: settings are chosen on the search split and results reported on the report split."""
+def split_of(prompt_text: str, release: float = 0.0) -> Split:
+    """Returns a prompt's split; `release` is the share of all prompts that is kept for the gate."""
+    if place("release", normalised(prompt_text)) < release:
+        return "release"
     return "search" if place("search or report", normalised(prompt_text)) < 0.5 else "report"
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -70,9 +70,14 @@ def _contained(prompts: tuple[Prompt, ...], trained: tuple[DatasetRef, ...]) -> 
 
 
 def split_prompts(sweep: Sweep, split: str, fetch: bool = True) -> list[Prompt]:
-    """Returns the prompts for the trials of a split (`search` or `report`); for `fetch` see `all_prompts`."""
+    """Returns the prompts for the trials of a split (see `of_split`); for `fetch` see `all_prompts`."""
+    return of_split(sweep, split, all_prompts(sweep, fetch))
+
+
+def of_split(sweep: Sweep, split: str, prompts: Iterable[Prompt]) -> list[Prompt]:
+    """Returns those of a sweep's prompts that the trials of a split (`search`, `report`, `release`) answer."""
     side = sweep.search.split if split == "search" else split
-    return [prompt for prompt in all_prompts(sweep, fetch) if prompt.side == side]
+    return [prompt for prompt in prompts if prompt.side(sweep.search.release_split) == side]
 
 
 def check_data(sweep: Sweep) -> None:
@@ -109,11 +114,11 @@ def check_enough(sweep: Sweep, prompts: Sequence[Prompt]) -> None:
     """
     clusters: dict[tuple[str, str, str], set[str]] = {}
     for prompt in prompts:
-        place = (prompt.kind, prompt.benchmark, prompt.side)
+        place = (prompt.kind, prompt.benchmark, prompt.side(sweep.search.release_split))
         clusters.setdefault(place, set()).add(prompt.cluster or prompt.question or prompt.text)
     for kind in get_args(Kind):
         for at, ref in enumerate(getattr(sweep.evaluate, kind)):
-            for split in {sweep.search.split, "report"}:
+            for split in {sweep.search.split, *sweep.search.reported_splits}:
                 if len(found := clusters.get((kind, ref.name, split), ())) < 2:
                     raise DataError(
                         f"evaluate.{kind}.{at} ({ref.name}): has {len(found)} prompts on the {split} split, too few "
@@ -147,7 +152,10 @@ def written_tokens(sweep: Sweep, split: str) -> int | None:
     """Returns about how many tokens a model writes at most for a split; None if a dataset's size is unknown."""
     evaluate, side = sweep.evaluate, sweep.search.split if split == "search" else split
     by_likelihood = evaluate.multiple_choice == "likelihood"
-    answers = [_answers(ref, kind, side, by_likelihood) for kind in get_args(Kind) for ref in getattr(evaluate, kind)]
+    release = sweep.search.release_split
+    answers = [
+        _answers(ref, kind, side, release, by_likelihood) for kind in get_args(Kind) for ref in getattr(evaluate, kind)
+    ]
     return None if None in answers else sum(filter(None, answers)) * evaluate.samples * evaluate.max_new_tokens
 
 
@@ -161,15 +169,16 @@ def _tokens(ref: DatasetRef, longest: int) -> int | None:
     return None
 
 
-def _answers(ref: DatasetRef, kind: Kind, side: str, by_likelihood: bool) -> int | None:
+def _answers(ref: DatasetRef, kind: Kind, side: str, release: float, by_likelihood: bool) -> int | None:
     """Returns how many prompts of a benchmark's side are answered in words; None if that is unknown here."""
     if counts := _counts(ref):
-        asked = min(ref.limit or counts.prompts, counts.prompts) // 2
+        share = release if side == "release" else (1 - release) / 2
+        asked = int(min(ref.limit or counts.prompts, counts.prompts) * share)
         return 0 if ref.entry.questions and by_likelihood else asked
     if _is_local(ref):
         with contextlib.suppress(DataError):
             prompts = _prompts(ref, kind)
-            return sum(prompt.side == side and not (prompt.options and by_likelihood) for prompt in prompts)
+            return sum(prompt.side(release) == side and not (prompt.options and by_likelihood) for prompt in prompts)
     return None
 
 

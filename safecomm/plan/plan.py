@@ -129,6 +129,7 @@ def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, 
     rank = _largest_rank(sweep)
     arms = {arm: _arm(sweep, arm, equivalent, folder) for arm in [*REFERENCE_ARMS, *sweep.arms]}
     trials, reported = sum(arm.trials for arm in arms.values()), sweep.seeds * len(arms)
+    reported *= len(sweep.search.reported_splits)
     placed = place(sweep, resources, equivalent, trials, reported)
     left: dict[PhaseName, int] = {"search": trials - sum(arm.done for arm in arms.values()), "report": reported}
     return Plan(

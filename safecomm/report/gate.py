@@ -9,14 +9,17 @@ import pandas as pd
 
 from safecomm.judging.judges import JUDGES
 from safecomm.report.evidence import Evidence, change_evidence, rate_evidence
-from safecomm.report.incoherence import incoherence_of
 from safecomm.report.incoherence import warning as incoherence_warning
 from safecomm.report.policy import EVERY, MEAN, Policy, Rule, Tier
 from safecomm.report.release import Release
 from safecomm.report.run import FLATTERED
+from safecomm.search.arms import RELEASE
 from safecomm.statistics.labelled import labels_in
 from safecomm.statistics.limits import needed
-from safecomm.statistics.metric_table import ASR, BY_NAME, OVER_REFUSAL, Metric
+from safecomm.statistics.metric_table import ASR, BY_NAME, INCOHERENCE, OVER_REFUSAL, Metric
+from safecomm.statistics.metrics import Rate, rates
+from safecomm.storage.looks import count_look
+from safecomm.storage.store import Store, digest
 
 LABELS_DRAW = "safecomm labels draw"
 Verdict = Literal["GO", "NO-GO", "INCONCLUSIVE", "NOT MEASURED"]
@@ -74,9 +77,28 @@ def overall(findings: Sequence[Finding]) -> Verdict:
     return next((verdict for verdict in blocking if verdict in by_tier["critical"]), "GO")
 
 
+def count_gate_look(release: Release, policy: Policy, store: Store) -> str:
+    """Counts the look at the prompts that are kept for the gate; returns a note on earlier ones, or an empty string.
+
+    Deciding again on the same adapter by the same policy is no further look.
+    """
+    if release.trial["split"] != RELEASE:
+        return ""
+    prompts = digest([RELEASE, *sorted(set(release.answers["prompt_id"]))])
+    look = count_look(store, prompts, digest([str(release.trial["adapter"]), policy.model_dump(mode="json")]))
+    return (
+        f"It is look {look} at the prompts that are kept for the gate; each makes them worth less." if look > 1 else ""
+    )
+
+
+def _incoherence(release: Release) -> Rate:
+    rows = release.answers[release.answers["kind"] == INCOHERENCE.kind]
+    return rates(rows, [""]).get(INCOHERENCE.name, Rate(math.nan, 0.0, 1.0, 0, 0.0))
+
+
 def _notes(release: Release, metrics: Collection[str]) -> list[str]:
     judge, title = next(iter(release.run.judge_names), ""), release.run.titles[ASR.name]
-    notes = [warning] if (warning := incoherence_warning(release.row.arm, incoherence_of(release.trial))) else []
+    notes = [warning] if (warning := incoherence_warning(release.row.arm, _incoherence(release))) else []
     if OVER_REFUSAL.name in metrics and not release.run.sweep["evaluate"].get("refusal_judge"):
         notes.append(
             f"{release.run.titles[OVER_REFUSAL.name]} is decided by a list of refusal phrases, whose errors are not "

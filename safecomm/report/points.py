@@ -11,6 +11,7 @@ import pandas as pd
 
 from safecomm.judging.coherence import with_coherence
 from safecomm.judging.verdicts import read_rows
+from safecomm.search.arms import RELEASE
 from safecomm.statistics.metrics import Rate, across_runs, as_columns, mean_rate, one_seeds_interval, rates
 from safecomm.storage.store import Store
 
@@ -43,8 +44,8 @@ def pooled(trials: pd.DataFrame, store: Store | None) -> pd.DataFrame:
     (Student's t; unknown for one seed). Seeds that share an evaluation, as the original model's do, count once. If the
     answers are gone, the interval is that of a single seed's prompts.
 
-    A point that stopped early is left out, because its rates are those of a few prompts. If all points of an arm
-    stopped, those that were measured on most prompts represent it.
+    The split that is kept for the gate is left out. A point that stopped early is left out, because its rates are those
+    of a few prompts. If all points of an arm stopped, those that were measured on most prompts represent it.
 
     Args:
         trials: what `read_trials` returns.
@@ -55,6 +56,7 @@ def pooled(trials: pd.DataFrame, store: Store | None) -> pd.DataFrame:
         `first_trial`, and per metric M the columns M, M_low, M_high, M_n, M_unscored, M_min, M_max (the lowest and
         highest seed), M_runs_low and M_runs_high; and the seeds' mean of `REFUSAL_RISE`.
     """
+    trials = trials[trials["split"] != RELEASE]
     shown = trials[_furthest(trials)].drop_duplicates(["arm", "point", "split", "evaluation"])
     groups = shown.groupby(["arm", "point", "split"], sort=False)
     rows = [

@@ -48,18 +48,25 @@ class Release:
             UsageError: if the run has none.
         """
         point = "{}" if arm in (ORIGINAL, UNDEFENDED) else str(self.run.outcome["best"].get(arm, ""))
-        trials = self.run.trials_of(arm, point, "report")
+        split = str(self.trial["split"])
+        trials = self.run.trials_of(arm, point, split)
         same_seed = rows_of(trials[trials["seed"] == self.seed]) or rows_of(trials)
         if not same_seed:
-            raise UsageError(f"{self.run.folder}: has no arm {arm} on the report split to compare with")
+            raise UsageError(f"{self.run.folder}: has no arm {arm} on the {split} split to compare with")
         return answers_of(self.run, same_seed[0])
 
 
-def released(run: Run, arm: str | None, seed: int) -> Release:
+def released(run: Run, arm: str | None, seed: int, split: str = "report") -> Release:
     """Returns what would be released: an arm's best point or, without an arm, the recommended one.
 
+    Args:
+        run: the run.
+        arm: the arm.
+        seed: the seed of the fine-tune.
+        split: the prompts of its measurements; `release` holds no rates, only answers.
+
     Raises:
-        UsageError: if it was not measured on the report split with that seed, or not really measured.
+        UsageError: if it was not measured on the split with that seed, or not really measured.
     """
     if run.is_simulated:
         raise UsageError(f"{run.folder}: {SIMULATED} Run the sweep with a real engine")
@@ -69,9 +76,13 @@ def released(run: Run, arm: str | None, seed: int) -> Release:
         arms = ", ".join(row.arm for row in rows) or "none"
         what = f"arm {arm}" if arm else "recommended point"
         raise UsageError(f"{run.folder}: has no {what} on the report split; its arms there: {arms}")
-    trials = run.trials_of(wanted[0].arm, wanted[0].point, "report")
+    trials = run.trials_of(wanted[0].arm, wanted[0].point, split)
     found = rows_of(trials[trials["seed"] == seed])
     if not found:
+        if trials.empty:
+            raise UsageError(
+                f"{run.folder}: {wanted[0].arm} was not measured on the {split} split; run the sweep again"
+            )
         seeds = ", ".join(map(str, trials["seed"]))
         raise UsageError(
             f"{run.folder}: {wanted[0].arm} was not measured with seed {seed}; use one of its seeds: {seeds}"

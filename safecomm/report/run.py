@@ -17,6 +17,7 @@ from safecomm.report.judges import HumanLabels, read_labels
 from safecomm.report.points import Point, metrics_of, pooled, rate_in, rows_of
 from safecomm.report.run_files import read_saved_sweep, read_trials
 from safecomm.report.summary import summarise
+from safecomm.search.arms import RELEASE
 from safecomm.spec import ORIGINAL, UNDEFENDED, Step
 from safecomm.spec.published import Published, find_published
 from safecomm.statistics.comparisons import JudgeAccuracy, corrected_rates
@@ -74,6 +75,11 @@ class Run:
     def warnings(self) -> list[str]:
         """What a reader must know before any rate."""
         return [*([SIMULATED] if self.is_simulated else []), *([FLATTERED] if self.is_flattered else [])]
+
+    @property
+    def gate_split(self) -> str:
+        """The split that the gate decides on: the one that is kept for it, or the report split."""
+        return RELEASE if self.sweep["search"].get("release_split") else "report"
 
     @property
     def arms(self) -> list[str]:

@@ -12,6 +12,8 @@ from safecomm.storage.store import digest
 
 Point = dict[str, Any]
 """The searched settings of an arm: `defense.setting` -> number."""
+RELEASE = "release"
+"""The split that is kept for the gate."""
 Chain = tuple[tuple[str, dict[str, Any]], ...]
 """Defenses in the order in which they are applied, each with constant settings; a user's own by its dotted name."""
 

@@ -31,6 +31,8 @@ class RunFolder:
         context["version"] = version("responses", "replies", "evaluation")
         if sweep.search.split == "report":
             context["split"] = "report"
+        if sweep.search.release_split:
+            context["release"] = sweep.search.release_split
         if own := sweep.own_code:
             context["own code"] = own
         self._context = digest(context)

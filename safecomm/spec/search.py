@@ -100,6 +100,8 @@ class Search(Strict):
     split: Literal["search", "report"] = "search"
     """The prompts on which settings are chosen. `report` uses the prompts of the reported rates, as papers often do,
     which makes the rates optimistic; `run` then also requires --search-on-report-split, and every result says so."""
+    release_split: Annotated[float, Field(ge=0, le=0.5, exclude_if=lambda share: share == 0)] = 0.0
+    """The share of all prompts that is kept for the gate, e.g. 0.2: nothing is chosen or reported on them."""
     racing: Racing | None = Racing()
     """Early stopping. `false` measures every point on the whole search split; sweeps with several seeds always do."""
     batch: Annotated[int, Field(ge=1)] | None = None
@@ -113,6 +115,11 @@ class Search(Strict):
     def racing_is_switched(cls, value: object) -> object:
         """Accepts `false` for no racing and `true` for the defaults."""
         return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+    @property
+    def reported_splits(self) -> list[str]:
+        """The splits on which the arms' best points are measured."""
+        return ["report", *(["release"] if self.release_split else [])]
 
     def of(self, arm: str) -> "ArmSearch":
         """Returns an arm's search settings, with defaults filled in from `search`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safecomm.data.rows import Example, Prompt
-from safecomm.plan.data import all_prompts, examples
+from safecomm.plan.data import all_prompts, examples, of_split
 from safecomm.spec import DatasetRef, Sweep
 from safecomm.storage.store import Store, digest, local_copy
 
@@ -27,9 +27,8 @@ class SweepData:
     """The folder from `store_data`; None to read the data from their sources."""
 
     def prompts(self, split: str) -> list[Prompt]:
-        """Returns the prompts of a split (`search` or `report`)."""
-        side = self.sweep.search.split if split == "search" else split
-        return [prompt for prompt in self._prompts() if prompt.side == side]
+        """Returns the prompts of a split (`search`, `report` or `release`)."""
+        return of_split(self.sweep, split, self._prompts())
 
     def examples(self, name: str) -> Sequence[Example]:
         """Returns the examples of a training set: TASK, SAFETY or SAFE_ADAPTER."""

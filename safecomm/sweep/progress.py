@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from safecomm.search.arms import Trial
+from safecomm.search.arms import RELEASE, Trial
 from safecomm.search.record import TrialRecord
 from safecomm.statistics.domain import TELECOM, Domain
 from safecomm.statistics.metric_table import METRICS
@@ -158,7 +158,7 @@ def milestone(result: Report) -> tuple[str, int]:
 
 def title(trial: Trial) -> str:
     """Formats a trial's arm, settings, seed and split."""
-    split = " on the report split" if trial.split == "report" else ""
+    split = f" on the {trial.split} split" if trial.split in ("report", RELEASE) else ""
     return trial.title + split
 
 

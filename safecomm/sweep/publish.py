@@ -31,7 +31,7 @@ def trials_table(sweep: Sweep, folder: RunFolder, trials: list[Trial]) -> pd.Dat
 
 
 def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[Trial]:
-    """Returns the trials to measure on the report split: the reference arms and each arm's best point.
+    """Returns the trials to measure on the report and the release split: the reference arms and each arm's best point.
 
     The points are chosen on the search split.
     """
@@ -44,7 +44,10 @@ def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> lis
     limits = Limits(sweep.search.target_asr, sweep.search.max_over_refusal_rise)
     best = best_of_arms(points, limits, original)
     chosen = dict.fromkeys([(arm, "{}") for arm in REFERENCE_ARMS] + list(best.items()))
-    return [trial for arm, point in chosen for trial in seeded(sweep, arm, json.loads(point), "report")]
+    splits = sweep.search.reported_splits
+    return [
+        trial for split in splits for arm, point in chosen for trial in seeded(sweep, arm, json.loads(point), split)
+    ]
 
 
 def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: list[Trial]) -> None:

@@ -102,8 +102,8 @@ def _run_missing(
         stages = Stages(sweep, models.base, models.aligned, store, on_gpu, models.judges, data)
         stages.measurement().check_chat_templates()
 
-        def carry_out(phase: PhaseName, queue: TrialQueue, most: int) -> None:
-            experiment(phase, queue, most, plan.trials_at_a_time(phase), stages, folder, console)
+        def carry_out(phase: PhaseName, queue: TrialQueue, most: int, name: str = "") -> None:
+            experiment(name or phase, queue, most, plan.trials_at_a_time(phase), stages, folder, console)
             folder.fetch()
             equivalent.fetch()
 
@@ -120,6 +120,8 @@ def _run_missing(
             queue = SearchQueue(sweep, folder.find, folder.path / JOURNAL, equivalent)
             carry_out("search", queue, make_plan(sweep, resources, equivalent).trials)
             unpublished = _missing(report_points(sweep, folder, queue.trials), folder)
-            carry_out("report", TrialQueue(unpublished), len(unpublished))
+            for split in sweep.search.reported_splits:
+                trials = [trial for trial in unpublished if trial.split == split]
+                carry_out("report", TrialQueue(trials), len(trials), split)
     publish(sweep, folder, queue, fine_tunes(sweep, equivalent))
     log_sweep(sweep, folder)

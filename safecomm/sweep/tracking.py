@@ -17,7 +17,7 @@ from ray.tune import Callback
 
 from safecomm.report.plots import trade_off
 from safecomm.report.run import read_run
-from safecomm.search.arms import Trial
+from safecomm.search.arms import RELEASE, Trial
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
@@ -187,7 +187,7 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         shown = ("status", "reason", "error", "finetune", "profile", "evaluation", "adapter")
         run.summary.update({key: value for key, value in record.to_json().items() if key in shown})
         run.log(as_columns(record.rates))
-        if record.status == "done" and record.evaluation:  # fine-tunes have none
+        if record.status == "done" and record.evaluation and record.split != RELEASE:  # fine-tunes have none
             run.log({"samples": sample_table(local_copy(self._store.folder("evaluation", record.evaluation)))})
             if record.adapter and record.adapter_path:
                 run.log_artifact(adapter_artifact(local_copy(Path(record.adapter_path)), record.adapter))

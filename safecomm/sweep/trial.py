@@ -9,7 +9,7 @@ from pathlib import Path
 from safecomm.errors import SafecommError, UnansweredError
 from safecomm.judging.coherence import with_coherence
 from safecomm.judging.verdicts import read_rows
-from safecomm.search.arms import Trial
+from safecomm.search.arms import RELEASE, Trial
 from safecomm.search.fine_tunes import TRAIN
 from safecomm.search.record import TrialRecord
 from safecomm.spec import ORIGINAL
@@ -26,6 +26,8 @@ def carry_out(
     look: Look = lambda share, evaluation: "",
 ) -> TrialRecord:
     """Runs a trial and returns its record: rates with intervals, and the store keys of its stages.
+
+    On the release split it returns no rates, so that nobody sees them before the gate.
 
     Args:
         trial: the trial.
@@ -54,7 +56,7 @@ def carry_out(
         **_stage_keys(folders),
         evaluation=evaluation.name,
         seconds=round(time.time() - started, 2),
-        rates=rates(with_coherence(read_rows(evaluation)), stages.judges),
+        rates={} if trial.split == RELEASE else rates(with_coherence(read_rows(evaluation)), stages.judges),
     )
 
 

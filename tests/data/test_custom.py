@@ -108,7 +108,7 @@ def test_split_does_not_depend_on_options(tmp_path: Path) -> None:
     prompts = [row for seed in (None, 1) for row in _questions(path, columns, seed)]
     sides: dict[str, set[str]] = {}
     for row in prompts:
-        sides.setdefault(row.question, set()).add(row.side)
+        sides.setdefault(row.question, set()).add(row.side())
     assert len(prompts) == 240 and len(sides) == 40
     assert {len(found) for found in sides.values()} == {1} and set.union(*sides.values()) == {"search", "report"}
 

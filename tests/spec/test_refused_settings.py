@@ -112,7 +112,7 @@ def test_a_benchmark_of_one_prompt_is_refused() -> None:
         DataError, match=r"evaluate\.red_team\.0 \(lab-harm\): has 1 prompts on the (search|report) split"
     ):
         check_enough(
-            sweep, [next(p for p in prompts if p.side == "search"), next(p for p in prompts if p.side == "report")]
+            sweep, [next(p for p in prompts if p.side() == "search"), next(p for p in prompts if p.side() == "report")]
         )
     with pytest.raises(DataError, match="too few for an interval"):  # two wordings of one request are one
         check_enough(sweep, [Prompt("lab-harm", "red_team", f"a {n}", cluster="one") for n in range(40)])

@@ -68,7 +68,7 @@ def summary(name: str, path: str | Path | None = None, reveal: bool = False) -> 
 
 
 def _counts(prompts: Sequence[Prompt]) -> dict[str, Any]:
-    splits = Counter(prompt.side for prompt in prompts)
+    splits = Counter(prompt.side() for prompt in prompts)
     categories = Counter(prompt.category or "none given" for prompt in prompts)
     return {"search": splits["search"], "report": splits["report"], "categories": dict(categories.most_common())}
 
