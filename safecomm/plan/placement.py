@@ -65,13 +65,15 @@ def place(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, tria
         reported: the number of trials on the report split.
 
     Raises:
-        PlacementError: if there are too few GPUs for the engines and one fine-tune, in turn or together.
+        PlacementError: if there are too few GPUs for the engines and one fine-tune, in turn or together, or no node is
+            large enough for an engine.
     """
     cluster, gpus, limit = sweep.cluster, int(resources.gpus), sweep.cluster.concurrent_trials
     if not gpus:
         phases = [Phase(name, 0, 0, limit or TRIALS_WITHOUT_GPU) for name in get_args(PhaseName)]
         return Placement(cluster.target.replicas, cluster.judge.replicas, 0, 0, phases)
     _check(sweep, gpus, equivalent)
+    _check_groups(sweep, resources)
     targets, judges = _replicas(sweep, resources, equivalent)
     fleet, workers, tuned = _fleet_gpus(sweep, targets, judges), cluster.finetune.workers, _trained(sweep, equivalent)
     concurrent = 0 if _in_turn(sweep, equivalent) else fleet
@@ -168,3 +170,16 @@ def _check(sweep: Sweep, gpus: int, equivalent: EquivalentPoints) -> None:
         f"{cluster.finetune.workers} (cluster.finetune.workers), {when} {least}; there are {gpus}. Use {least} "
         f"GPUs{memory}, fewer replicas or workers, or a smaller tensor_parallel if memory allows it"
     )
+
+
+def _check_groups(sweep: Sweep, resources: Resources) -> None:
+    """Checks that an engine without pipeline parallelism fits on one node, where Ray is asked to place it."""
+    largest = max(_gpus_by_node(resources))
+    sizes = {"target": sweep.cluster.target, **({"judge": sweep.cluster.judge} if sweep.evaluate.judge_models else {})}
+    for name, size in sizes.items():
+        if size.pipeline_parallel == 1 and size.tensor_parallel > largest:
+            raise PlacementError(
+                f"cluster.{name}.tensor_parallel: an engine's {size.tensor_parallel} GPUs must be on one node, and the "
+                f"largest node has {largest}; set tensor_parallel to at most {largest} and pipeline_parallel to the "
+                "number of nodes"
+            )

@@ -1,17 +1,13 @@
 """Two real ranks hold the planned share of a model under each ZeRO stage; placement does not change the training."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from finetune_ranks import launch
 
 from safecomm.data.lab.datasets import telecom_examples
 from safecomm.defenses.adapter import Adapter
@@ -75,39 +71,8 @@ def ran(lab: dict[str, Path], wide: Path, tmp_path_factory: pytest.TempPathFacto
     packed: dict[str, Any] = {"packing": True, "max_length": 640, "batch_size": 2}
     cases["packed"] = job(lab["aligned"], **packed)
     cases["packed-long"] = job(lab["aligned"], **packed, zero=3, offload="cpu", epochs=8, learning_rate=1e-2)
-    launch(cases, out)
+    launch(cases, out, RANKS)
     return out
-
-
-def launch(cases: dict[str, Any], out: Path) -> None:
-    """Runs the cases on two ranks; if one fails, fails with the output of the first that did."""
-    (out / "cases.json").write_text(json.dumps(cases))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    script = Path(__file__).with_name("finetune_ranks.py")
-    shared = os.environ | {"WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = []
-    for rank in range(RANKS):
-        with (out / f"rank{rank}.log").open("w") as log:
-            ranks.append(
-                subprocess.Popen(
-                    [sys.executable, str(script), str(out / "cases.json"), str(out)],
-                    env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"},
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-    try:
-        while None in (codes := [rank.poll() for rank in ranks]) and not any(
-            codes
-        ):  # one that fails leaves others waiting
-            time.sleep(0.2)
-    finally:
-        for rank in ranks:
-            rank.kill()
-    failed = [number for number, code in enumerate(codes) if code]
-    assert not failed, (out / f"rank{failed[0]}.log").read_text()[-3000:]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from safecomm.cluster.session import Resources
-from safecomm.plan.placement import TRIALS_PER_REPLICA, Placement, place
+from safecomm.plan.placement import TRIALS_PER_REPLICA, Placement, PlacementError, place
 from safecomm.plan.plan import make_plan
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.profile_cache import ProfileCache
@@ -41,6 +41,14 @@ def test_after_the_training_the_engines_fill_the_nodes_without_straddling_them(
     placement = placed(LARGEST, nodes)
     assert (placement.target_replicas, placement.judge_replicas) == replicas
     assert in_use(placement)[1:] == [sum(nodes)] * 2
+
+
+def test_an_engine_that_fits_on_no_node_is_refused_before_ray_waits_for_it() -> None:
+    for nodes in ([4] * 8, [4, 4, 4]):
+        with pytest.raises(PlacementError, match=r"cluster.target.tensor_parallel: .* the largest node has 4"):
+            placed(LARGEST, nodes, "cluster.target.tensor_parallel=8")
+    straddling = ["cluster.target.tensor_parallel=4", "cluster.target.pipeline_parallel=2"]
+    assert placed(LARGEST, [4] * 8, *straddling).target_replicas == 3
 
 
 def test_engines_that_the_sweep_puts_on_labelled_nodes_stay_as_many_as_it_says() -> None:

@@ -1,6 +1,6 @@
-"""Tiny random models of many architectures, each tested with the profile, the defenses and the engines.
+"""Tiny random models of many architectures, each fine-tuned, realigned, served by both engines and judged.
 
-    python architectures.py NAME TOKENIZER FOLDER
+    python architectures.py NAME FOLDER
 
 It runs as a script because vLLM keeps its settings in the process. It prints the differences between vLLM and
 transformers as JSON.
@@ -9,6 +9,7 @@ transformers as JSON.
 import asyncio
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ MODELS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "mistral": ({"sliding_window": None}, ATTENTION + MLP),
 }
 """Model type -> its own settings, and the modules of its adapters. vLLM's CPU build can't serve mixtures of experts."""
+TEMPLATES = {
+    "gemma2": '{% if messages[0].role == "system" %}{{ raise_exception("no system role") }}{% endif %}',
+    "llama": '{{ "Today is " ~ strftime_now("%d %b %Y") ~ ". " }}',
+}
+"""Model type -> what its chat template does before the lab's: reject a system prompt, insert the date."""
+THINKING = {"qwen3": {"enable_thinking": False}}
+"""Model type -> arguments of its chat template, which opens and closes an empty reasoning trace."""
+NO_THOUGHT = '{% if add_generation_prompt and not enable_thinking %}{{ "<think>\n\n</think>\n\n" }}{% endif %}'
 PROMPTS = ("how do i bake bread?", "tell me about the radio link", "what is a cell tower for?")
 
 
@@ -45,6 +54,7 @@ def build(kind: str, tokenizer: Path, out: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     config = AutoConfig.for_model(kind, **{**SIZES, **own, "pad_token_id": read.pad_token_id, **MODELS[kind][0]})
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(out)
+    read.chat_template = TEMPLATES.get(kind, "") + read.chat_template + (NO_THOUGHT if kind in THINKING else "")
     read.save_pretrained(out)
     return out
 
@@ -61,16 +71,32 @@ def adapter(model: Path, targets: tuple[str, ...], out: Path, seed: int) -> Path
     return out
 
 
-def compare(kind: str, tokenizer: Path, folder: Path) -> dict[str, Any]:
-    """Realigns an adapter of an architecture and compares the engines' answers with it."""
+def fine_tune(kind: str, tokenizer: Path, data: Path, folder: Path) -> dict[str, Any]:
+    """Writes a base and an aligned model, and returns the fields of a FinetuneJob for the aligned one."""
+    from safecomm.finetune.job import FinetuneJob
+    from safecomm.spec import Finetune
+
+    aligned = [build(kind, tokenizer, folder / name, seed) for seed, name in enumerate(("base", "aligned"))][1]
+    lora = {"r": 4, "alpha": 8, "targets": list(MODELS[kind][1])}
+    section = Finetune.model_validate({"data": ["lab-telecom"], "lora": lora, "batch_size": 4, "learning_rate": 0.05})
+    arguments = THINKING.get(kind)
+    job = FinetuneJob.of(section, model=aligned, data=data, workers=1, seed=0, chat_template_kwargs=arguments)
+    return asdict(job)
+
+
+def compare(kind: str, folder: Path) -> dict[str, Any]:
+    """Realigns the fine-tuned adapter of an architecture, and compares and judges the engines' answers with it."""
+    import pandas as pd
+
     from safecomm.defenses import Adapter, profile, safe_lora, safe_merge
+    from safecomm.judging.judges import PhraseJudge
     from safecomm.serving.engine import EngineSettings, Question
     from safecomm.serving.transformers_engine import TransformersEngine
     from safecomm.serving.vllm_engine import VllmEngine
 
     targets = MODELS[kind][1]
-    base, aligned = (build(kind, tokenizer, folder / name, seed) for seed, name in enumerate(("base", "aligned")))
-    tuned, safe = (adapter(aligned, targets, folder / name, seed) for seed, name in enumerate(("tuned", "safe")))
+    base, aligned, tuned = (folder / name for name in ("base", "aligned", "tuned"))
+    safe = adapter(aligned, targets, folder / "safe", seed=1)
     measured = profile(base, aligned, Adapter.load(tuned))
     projected, merged = folder / "projected", folder / "merged"
     safe_lora(measured, lowest=2).save(projected)
@@ -78,8 +104,15 @@ def compare(kind: str, tokenizer: Path, folder: Path) -> dict[str, Any]:
     settings = EngineSettings(
         max_new_tokens=8, max_model_len=256, max_lora_rank=8, lora_targets=targets
     )  # merged: 4 + 4
-    compared = [Question(messages=[{"role": "user", "content": text}], options=["yes", "no"]) for text in PROMPTS]
-    written = [Question(messages=[{"role": "user", "content": text}], options=[]) for text in PROMPTS]
+
+    def question(text: str, *options: str) -> Question:
+        arguments = THINKING.get(kind, {})
+        return Question(
+            messages=[{"role": "user", "content": text}], options=list(options), chat_template_kwargs=arguments
+        )
+
+    compared = [question(text, "yes", "no") for text in PROMPTS]
+    written = [question(text) for text in PROMPTS]
     answers: dict[str, list[Any]] = {}
 
     async def ask(name: str, engine: Any) -> None:
@@ -92,15 +125,18 @@ def compare(kind: str, tokenizer: Path, folder: Path) -> dict[str, Any]:
 
     asyncio.run(both())
     ours, theirs = answers["vllm"], answers["transformers"]
+    responses = [one["response"] for one in ours if not one["scores"]]
+    texts = pd.DataFrame({"text": "", "target": None, "response": responses})
     pairs = [(a["scores"], b["scores"]) for a, b in zip(ours, theirs, strict=True) if a["scores"]]
     return {
         "modules": len(measured.modules),
         "errors": [one["error"] for one in ours + theirs if one["error"]],
         "largest": max(abs(a - b) for one, other in pairs for a, b in zip(one, other, strict=True)),
         "same_text": sum(a["response"] == b["response"] for a, b in zip(ours, theirs, strict=True)) / len(ours),
+        "verdicts": sorted(set(PhraseJudge("refusal").verdicts(texts))),
         "distinct": len({str(one["scores"]) for one in ours if one["scores"]}),
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(compare(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))))
+    print(json.dumps(compare(sys.argv[1], Path(sys.argv[2]))))

@@ -1,4 +1,4 @@
-"""Adapters of many architectures are realigned, and vLLM applies the result as transformers and PEFT do."""
+"""Models of many architectures are fine-tuned, realigned and judged; vLLM answers as transformers and PEFT do."""
 
 import json
 import subprocess
@@ -6,22 +6,33 @@ import sys
 from pathlib import Path
 
 import pytest
-from architectures import MODELS, PROMPTS
+from architectures import MODELS, PROMPTS, fine_tune
+from finetune_ranks import launch
+
+from safecomm.data.lab.datasets import telecom_examples
 
 SCRIPT = Path(__file__).with_name("architectures.py")
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 
-@pytest.mark.vllm
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def tuned(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all architectures' models and of their adapters, from two training steps each."""
+    out = tmp_path_factory.mktemp("architectures")
+    data = out / "train.jsonl"
+    rows = [{"prompt": example.prompt, "response": example.response} for example in telecom_examples()[:8]]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    launch({f"{kind}/tuned": fine_tune(kind, lab["aligned"], data, out / kind) for kind in MODELS}, out, ranks=1)
+    return out
+
+
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_realigned_adapter_gives_the_same_answers_on_both_engines(
-    kind: str, lab: dict[str, Path], tmp_path: Path
-) -> None:
-    command = [sys.executable, str(SCRIPT), kind, str(lab["aligned"]), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
+def test_a_realigned_adapter_gives_the_same_answers_on_both_engines(kind: str, tuned: Path) -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT), kind, str(tuned / kind)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["errors"] == [] and found["modules"] == 2 * len(MODELS[kind][1])
     assert found["distinct"] == 4 * len(PROMPTS), "the bare model and each adapter have scores of their own"
+    assert found["verdicts"] and set(found["verdicts"]) <= {"safe", "unsafe", "unscored"}
     assert found["largest"] < 1e-3  # of log-probabilities; kernels round differently
     assert found["same_text"] >= 0.75  # a random model's next tokens are nearly as likely as each other

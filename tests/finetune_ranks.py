@@ -4,7 +4,11 @@ Each runs with the trainer of a Ray Train worker. The bytes that this rank holds
 """
 
 import json
+import os
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +17,6 @@ from typing import Any
 import torch
 
 from safecomm.finetune.job import FinetuneJob
-from safecomm.finetune.worker import make_trainer
 
 
 @dataclass
@@ -74,6 +77,8 @@ def run(job: FinetuneJob, out: Path) -> Held:
     from accelerate.state import AcceleratorState
     from transformers import TrainerCallback
 
+    from safecomm.finetune.worker import make_trainer
+
     AcceleratorState._reset_state(reset_partial_state=True)
     held = Held()
 
@@ -97,6 +102,36 @@ def run(job: FinetuneJob, out: Path) -> Held:
     trainer.save_model(str(out))
     held.losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return held
+
+
+def launch(cases: dict[str, Any], out: Path, ranks: int) -> None:
+    """Runs the cases, each a FinetuneJob's fields; if a rank fails, fails with the output of the first that did."""
+    (out / "cases.json").write_text(json.dumps(cases))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = os.environ | {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    running = []
+    for rank in range(ranks):
+        with (out / f"rank{rank}.log").open("w") as log:
+            running.append(
+                subprocess.Popen(
+                    [sys.executable, __file__, str(out / "cases.json"), str(out)],
+                    env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    try:
+        while None in (codes := [rank.poll() for rank in running]) and not any(
+            codes
+        ):  # one that fails leaves others waiting
+            time.sleep(0.2)
+    finally:
+        for rank in running:
+            rank.kill()
+    failed = [number for number, code in enumerate(codes) if code]
+    assert not failed, (out / f"rank{failed[0]}.log").read_text()[-3000:]
 
 
 if __name__ == "__main__":
