@@ -39,7 +39,15 @@ def simulated_training(settings: dict[str, Any]) -> dict[str, Any]:
         done = round(steps * report / reports)
         curve.append({"step": done, "loss": 1 / (1 + report)})
         if report < reports:
-            ray.train.report({"train/loss": 1 / (1 + report), "train/step": done, "train/steps": steps})
+            ray.train.report(
+                {
+                    "train/loss": 1 / (1 + report),
+                    "train/learning_rate": job.learning_rate,
+                    "train/step": done,
+                    "train/steps": steps,
+                    "train/tokens_per_second": speed.trained_tokens_per_second * job.workers,
+                }
+            )
     return {
         "steps": steps,
         "loss": curve[-1]["loss"],
