@@ -36,6 +36,27 @@ def serve_is_running() -> bool:
     return True
 
 
+def retry_trials_killed_for_memory() -> None:
+    """Makes Ray Tune treat a trial that Ray killed because its node ran out of memory like one whose process died.
+
+    Tune 2.60 does not expect this error and ends the whole experiment with it.
+    """
+    from ray.air.execution._internal.actor_manager import RayActorManager
+    from ray.exceptions import OutOfMemoryError, RayActorError
+
+    failed = RayActorManager._actor_task_failed
+    if getattr(failed, "expects_memory_kills", False):
+        return
+
+    def wrapped(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=str(exception))
+        failed(self, tracked_actor_task=tracked_actor_task, exception=exception)
+
+    wrapped.expects_memory_kills = True  # type: ignore[attr-defined]
+    RayActorManager._actor_task_failed = wrapped
+
+
 def zip_working_directory(folder: Path, target: Path, excludes: Sequence[str], logger: logging.Logger) -> None:
     """Packs a directory like `ray job submit`, without files matched by `.gitignore`, `.rayignore` and `excludes`.
 

@@ -13,6 +13,8 @@ FORMER_TASK = "telecom"
 """The former name of the kind `task`: in older sweep files and rows, and in the keys of stored results to this day."""
 CHARACTERS_PER_TOKEN = 4
 """Of English text, where no tokenizer is at hand."""
+ADDED = ("cluster", "prefill", "prefill_tokens")
+"""Later fields of `Prompt`."""
 BY_GRADER = "grader"
 """The `grading` of prompts whose answers a model compares with the reference."""
 
@@ -54,7 +56,8 @@ class Prompt:
     action); some judges use it. `question` is the question without its options; the split depends on it alone, so
     options and their order don't matter. `cluster` is shared by prompts whose answers are correlated, e.g. wordings of
     one request: they are on the same side of a split and count as one unit in intervals and tests. Empty: the prompt
-    is its own cluster.
+    is its own cluster. With `prefill`, an attack, the model's answer starts with that text's first `prefill_tokens`
+    tokens.
     """
 
     benchmark: str
@@ -68,6 +71,8 @@ class Prompt:
     grading: str = ""
     question: str = ""
     cluster: str = ""
+    prefill: str = ""
+    prefill_tokens: int = 0
 
     def side(self, release: float = 0.0) -> Split:
         """Returns the split of its benchmark that the prompt belongs to; see `split_of`."""
@@ -76,7 +81,8 @@ class Prompt:
     @property
     def prompt_id(self) -> str:
         """A stable id, unique across benchmarks."""
-        return digest([self.benchmark, self.text, list(self.options)])
+        forced = [self.prefill, self.prefill_tokens] if self.prefill else []
+        return digest([self.benchmark, self.text, list(self.options), *forced])
 
     def as_row(self) -> dict[str, Any]:
         """Returns the prompt as a flat row of JSON values."""
@@ -85,7 +91,8 @@ class Prompt:
     def as_key(self) -> dict[str, Any]:
         """Returns the prompt as it stands in the keys of stored results."""
         row = {**self.as_row(), "kind": stored_name(self.kind)}
-        return row if self.cluster else {name: value for name, value in row.items() if name != "cluster"}
+        # Fields that older versions lacked are omitted where they are empty, so that earlier results are found.
+        return {name: value for name, value in row.items() if value or name not in ADDED}
 
 
 @dataclass(slots=True)

@@ -51,7 +51,7 @@ def overlaps(sweep: Sweep, fetch: bool = True) -> list[str]:
 def _benchmarks(sweep: Sweep) -> dict[str, tuple[Prompt, ...]]:
     """Returns the prompts of every benchmark, by its key in the sweep."""
     return {
-        f"evaluate.{kind}.{at} ({ref.name})": _prompts(ref, kind)
+        f"evaluate.{kind}.{at} ({ref.benchmark})": _prompts(ref, kind)
         for kind in get_args(Kind)
         for at, ref in enumerate(getattr(sweep.evaluate, kind))
     }
@@ -119,10 +119,10 @@ def check_enough(sweep: Sweep, prompts: Sequence[Prompt]) -> None:
     for kind in get_args(Kind):
         for at, ref in enumerate(getattr(sweep.evaluate, kind)):
             for split in {sweep.search.split, *sweep.search.reported_splits}:
-                if len(found := clusters.get((kind, ref.name, split), ())) < 2:
+                if len(found := clusters.get((kind, ref.benchmark, split), ())) < 2:
                     raise DataError(
-                        f"evaluate.{kind}.{at} ({ref.name}): has {len(found)} prompts on the {split} split, too few "
-                        "for an interval; raise its limit or use a larger benchmark"
+                        f"evaluate.{kind}.{at} ({ref.benchmark}): has {len(found)} prompts on the {split} split, too "
+                        "few for an interval; raise its limit or use a larger benchmark"
                     )
 
 
@@ -214,4 +214,5 @@ def examples(ref: DatasetRef) -> tuple[Example, ...]:
 
 @functools.cache
 def _prompts(ref: DatasetRef, kind: Kind) -> tuple[Prompt, ...]:
-    return tuple(load_prompts(ref.name, ref.path, ref.limit, ref.columns, kind, ref.shuffle_options, ref.own).rows)
+    rows = load_prompts(ref.name, ref.path, ref.limit, ref.columns, kind, ref.shuffle_options, ref.own).rows
+    return tuple(ref.attack.of(rows, ref.benchmark) if ref.attack else rows)

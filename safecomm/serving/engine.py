@@ -26,6 +26,8 @@ class Question(TypedDict):
     template: NotRequired[str]
     """The full prompt, with `{prompt}` and `{response}` as placeholders for the first and second message, for models
     that are used without their chat template."""
+    prefill: NotRequired[tuple[str, int]]
+    """A text, and how many of its tokens the answer starts with."""
     seed: NotRequired[int]
     """If set, the answer is sampled (temperature 1, top-p 1, no top-k), else decoding is greedy. The same seed gives
     the same text up to the engine's floating-point rounding: other prompts in the batch can change the last digits of a
@@ -113,9 +115,11 @@ def compared(scores: list[float]) -> Answer:
     return Answer(response="", reasoning="", finish_reason="compared", scores=scores, error="")
 
 
-def written(parts: Split, finish_reason: str) -> Answer:
-    """Returns the answer to a question without options."""
-    return Answer(response=parts.answer, reasoning=parts.reasoning, finish_reason=finish_reason, scores=[], error="")
+def written(parts: Split, finish_reason: str, start: str = "") -> Answer:
+    """Returns the answer to a question without options; `start` is the part that the model was given."""
+    return Answer(
+        response=start + parts.answer, reasoning=parts.reasoning, finish_reason=finish_reason, scores=[], error=""
+    )
 
 
 def failed(reason: str) -> Answer:
@@ -135,6 +139,15 @@ def chat_ids(tokenizer: Any, question: Question) -> list[int]:
     return token_ids(
         tokenizer, _turns(question), add_generation_prompt=True, **question.get("chat_template_kwargs", {})
     )
+
+
+def opening(tokenizer: Any, question: Question) -> tuple[list[int], str]:
+    """Returns the tokens with which the answer has to start, and their text; empty without a prefill."""
+    if "prefill" not in question:
+        return [], ""
+    text, tokens = question["prefill"]
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"][:tokens]
+    return ids, tokenizer.decode(ids)
 
 
 def render_chat(tokenizer: Any, question: Question) -> str:

@@ -61,6 +61,8 @@ class EvaluationProtocol:
         messages = [*system, {"role": "user", "content": prompt.text}]
         is_compared = self._is_compared(prompt)
         question = Question(messages=messages, options=list(prompt.options) if is_compared else [])
+        if prompt.prefill:
+            question["prefill"] = (prompt.prefill, prompt.prefill_tokens)
         if self.chat_template_kwargs:
             question["chat_template_kwargs"] = self.chat_template_kwargs
         if self.sampling != "greedy" and not is_compared:

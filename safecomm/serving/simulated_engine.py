@@ -52,7 +52,8 @@ class SimulatedEngine:
             return compared([-share(text, option) - ADAPTED * norm for option in options])
         seed = str(question.get("seed", ""))
         is_willing = share(text, seed) < WILLING * min(1.0, norm)
-        return written(Split("", ANSWER if is_willing else REFUSAL), "stop")
+        start, _ = question.get("prefill", ("", 0))
+        return written(Split("", ANSWER if is_willing else REFUSAL), "stop", start)
 
 
 def answer_tokens(text: str, most: int, is_compared: bool) -> int:

@@ -11,6 +11,7 @@ from safecomm.serving.engine import (
     chat_ids,
     compared,
     end_ids,
+    opening,
     option_score,
     too_long,
     written,
@@ -72,18 +73,20 @@ class TransformersEngine:
         self._switch(adapter)
         answers: dict[int, Answer] = {}
         to_write: Numbered = []
+        starts: dict[int, str] = {}
         for index, question in enumerate(questions):
             prompt = chat_ids(self._tokenizer, question)
-            if len(prompt) + self._settings.max_new_tokens > self._settings.max_model_len:
+            start, starts[index] = opening(self._tokenizer, question)
+            if len(prompt) + len(start) + self._settings.max_new_tokens > self._settings.max_model_len:
                 answers[index] = too_long()
             elif question["options"]:
                 logprobs = self._score(prompt, question["options"])
                 answers[index] = compared([option_score(one, question) for one in logprobs])
             else:
-                to_write.append((index, prompt))
+                to_write.append((index, prompt + start))
         for seed, batch in _batches(to_write, questions):
             for (index, _), answer in zip(batch, self._write([prompt for _, prompt in batch], seed), strict=True):
-                answers[index] = answer
+                answers[index] = answer | {"response": starts[index] + answer["response"]}
         return [answers[index] for index in range(len(questions))]
 
     def _write(self, prompts: list[list[int]], seed: int | None) -> list[Answer]:

@@ -15,6 +15,7 @@ from safecomm.serving.engine import (
     compared,
     end_ids,
     failed,
+    opening,
     option_score,
     too_long,
     written,
@@ -82,18 +83,19 @@ class VllmEngine:
     async def _answer(self, question: Question, lora: Any) -> Answer:
         prompt = chat_ids(self._tokenizer, question)
         options = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in question["options"]]
-        if len(prompt) + max(map(len, options), default=0) >= self._longest:
+        start, start_text = opening(self._tokenizer, question)
+        if len(prompt) + max(map(len, [*options, start])) >= self._longest:
             return too_long()
         try:
             if options:
                 logprobs = await self._compared(prompt, options, lora)
                 return compared([option_score(one, question) for one in logprobs])
             sampled = {"temperature": 1, "seed": question["seed"]} if "seed" in question else {"temperature": 0}
-            output = (await self._run(prompt, self._write(**sampled), lora)).outputs[0]
+            output = (await self._run(prompt + start, self._write(**sampled), lora)).outputs[0]
         except ValueError as error:  # vLLM rejects the request
             return failed(str(error))
         parts = self._splitter.split(prompt, output.token_ids, output.text)
-        return written(parts, output.finish_reason or "")
+        return written(parts, output.finish_reason or "", start_text)
 
     async def _compared(self, prompt: list[int], options: list[list[int]], lora: Any) -> list[list[float]]:
         """Returns the log-probabilities of every option's tokens; one-token options share a single prefill."""

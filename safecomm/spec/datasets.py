@@ -8,6 +8,7 @@ from safecomm.data.catalog.registry import DATASETS, entry_of
 from safecomm.data.custom import Columns
 from safecomm.data.dataset import Dataset as Entry
 from safecomm.defenses.space import LocalPath, Seed, Strict
+from safecomm.spec.attacks import AttackRef
 from safecomm.storage.own_code import as_value_error, is_dotted, short_name
 
 COLUMNS = {"prompt", "category", "choices", "answer", "first_option", "reference"}
@@ -44,6 +45,10 @@ class DatasetRef(Strict):
     shuffle_options: Seed | None = None
     """A seed for shuffling the options of multiple-choice questions."""
 
+    attack: Annotated[AttackRef | None, Field(exclude_if=lambda attack: attack is None)] = None
+    """For red-team benchmarks: ask the prompts in a way that gets around shallow safety training, e.g. `prefill`. The
+    result is a benchmark of its own, beside the plain one if that is listed too."""
+
     @model_validator(mode="after")
     def dataset_is_known(self) -> Self:
         """Rejects unknown names and incomplete descriptions of files."""
@@ -75,6 +80,11 @@ class DatasetRef(Strict):
         return self
 
     @property
+    def benchmark(self) -> str:
+        """The benchmark's name in results."""
+        return f"{self.name}+{self.attack.label}" if self.attack else self.name
+
+    @property
     def entry(self) -> Entry:
         """The dataset's registry entry; only for datasets without `prompt`."""
         return entry_of(self.own or self.name)
@@ -101,6 +111,8 @@ def with_role(role: str) -> AfterValidator:
     """Limits a field to datasets with a role, e.g. `red_team`."""
 
     def check(dataset: DatasetRef) -> DatasetRef:
+        if dataset.attack and role != "red_team":
+            raise ValueError("attack is for the benchmarks of evaluate.red_team; remove it")
         if dataset.prompt is not None:
             if role in ("train", "safety"):
                 raise ValueError(

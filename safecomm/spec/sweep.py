@@ -100,7 +100,7 @@ class Evaluate(Strict):
     @classmethod
     def benchmarks_differ(cls, refs: list[DatasetRef]) -> list[DatasetRef]:
         """Rejects a benchmark that would count twice."""
-        refuse_twice("the benchmark", [ref.name for ref in refs])
+        refuse_twice("the benchmark", [ref.benchmark for ref in refs])
         return refs
 
     @field_validator("judges")

@@ -51,12 +51,14 @@ def experiment(
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     from ray import tune
 
+    from safecomm.cluster.ray_internals import retry_trials_killed_for_memory
     from safecomm.sweep.progress import Progress
     from safecomm.sweep.searcher import QueueSearcher
     from safecomm.sweep.tracking import tracking_callbacks
 
     if queue.is_done:
         return
+    retry_trials_killed_for_memory()
     # Tune logs a traceback for each process that died. We print one line; the traceback is in error.txt.
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     remaining = [trial for trial in queue.trials if not folder.find(trial)]

@@ -67,9 +67,10 @@ def _stage_keys(folders: StageFolders | None) -> dict[str, str]:
 
 def is_lost(error: Exception) -> bool:
     """Returns whether a process, node or server that the trial needed died, in which case a retry can succeed."""
-    from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
+    from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
-    return isinstance(error, NodeDiedError | ObjectLostError | RayActorError | WorkerCrashedError | UnansweredError)
+    died = NodeDiedError | ObjectLostError | OutOfMemoryError | RayActorError | WorkerCrashedError
+    return isinstance(error, died | UnansweredError)
 
 
 def failure(trial: Trial, error: Exception) -> TrialRecord:

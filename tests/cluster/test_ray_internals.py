@@ -1,10 +1,15 @@
 """Ray still has the internals that the project uses."""
 
+from types import SimpleNamespace
+
 import pytest
 import ray
 from ray import serve
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 
-from safecomm.cluster.ray_internals import live_jobs, serve_is_running
+from safecomm.cluster.ray_internals import live_jobs, retry_trials_killed_for_memory, serve_is_running
+from safecomm.sweep.trial import is_lost
 
 
 @pytest.mark.ray
@@ -17,3 +22,19 @@ def test_this_job_is_alive_and_an_unknown_one_is_not(ray_session: None) -> None:
 def test_running_ray_serve_is_detected(ray_session: None) -> None:
     serve.start(proxy_location="Disabled")  # and left running, as the fleets of other tests need it
     assert serve_is_running()
+
+
+def test_a_trial_that_was_killed_for_memory_fails_alone_and_not_the_experiment() -> None:
+    retry_trials_killed_for_memory()
+    retry_trials_killed_for_memory()  # once per experiment
+    told: list[Exception] = []
+    actor = SimpleNamespace(actor_id=1, _on_error=None)
+    task = SimpleNamespace(_tracked_actor=actor, _on_error=lambda actor, error: told.append(error))
+    manager = RayActorManager(resource_manager=None)
+    manager._cleanup_actor = lambda tracked_actor: None  # it has no real actor
+    manager._actor_task_failed(tracked_actor_task=task, exception=OutOfMemoryError("the node ran low on memory"))
+    (error,) = told
+    assert isinstance(error, RayActorError) and "the node ran low on memory" in str(error)
+    assert is_lost(OutOfMemoryError("the same, of a task that a trial started"))
+    with pytest.raises(RuntimeError, match="unexpected"):
+        manager._actor_task_failed(tracked_actor_task=task, exception=ValueError("a fault of Tune's"))
