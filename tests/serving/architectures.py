@@ -41,6 +41,7 @@ TEMPLATES = {
 THINKING = {"qwen3": {"enable_thinking": False}}
 """Model type -> arguments of its chat template, which opens and closes an empty reasoning trace."""
 NO_THOUGHT = '{% if add_generation_prompt and not enable_thinking %}{{ "<think>\n\n</think>\n\n" }}{% endif %}'
+OPENING = "the radio link is"
 PROMPTS = ("how do i bake bread?", "tell me about the radio link", "what is a cell tower for?")
 
 
@@ -112,7 +113,8 @@ def compare(kind: str, folder: Path) -> dict[str, Any]:
         )
 
     compared = [question(text, "yes", "no") for text in PROMPTS]
-    written = [question(text) for text in PROMPTS]
+    opened = [question(text) | {"prefill": (OPENING, 3)} for text in PROMPTS]
+    written = [*(question(text) for text in PROMPTS), *opened]
     answers: dict[str, list[Any]] = {}
 
     async def ask(name: str, engine: Any) -> None:
@@ -133,6 +135,7 @@ def compare(kind: str, folder: Path) -> dict[str, Any]:
         "errors": [one["error"] for one in ours + theirs if one["error"]],
         "largest": max(abs(a - b) for one, other in pairs for a, b in zip(one, other, strict=True)),
         "same_text": sum(a["response"] == b["response"] for a, b in zip(ours, theirs, strict=True)) / len(ours),
+        "opened": sum(one["response"].startswith(OPENING[:9]) for one in ours + theirs if not one["scores"]),
         "verdicts": sorted(set(PhraseJudge("refusal").verdicts(texts))),
         "distinct": len({str(one["scores"]) for one in ours if one["scores"]}),
     }

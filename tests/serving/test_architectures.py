@@ -32,6 +32,7 @@ def test_a_realigned_adapter_gives_the_same_answers_on_both_engines(kind: str, t
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["errors"] == [] and found["modules"] == 2 * len(MODELS[kind][1])
+    assert found["opened"] == 2 * 4 * len(PROMPTS), "both engines return the start that they were given"
     assert found["distinct"] == 4 * len(PROMPTS), "the bare model and each adapter have scores of their own"
     assert found["verdicts"] and set(found["verdicts"]) <= {"safe", "unsafe", "unscored"}
     assert found["largest"] < 1e-3  # of log-probabilities; kernels round differently
