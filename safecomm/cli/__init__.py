@@ -19,6 +19,7 @@ from safecomm.cli.data import data_app, lab_app
 from safecomm.cli.evaluate import evaluate
 from safecomm.cli.labels import labels_app
 from safecomm.cli.selftest import selftest
+from safecomm.cli.serve import serve
 from safecomm.errors import SafecommError, SpecError, StoppedError, printable
 from safecomm.storage.disk import report_disk_full
 
@@ -50,7 +51,7 @@ def common(
 
 
 COMMANDS: list[Callable[..., None]] = [
-    *(sweeps.run, sweeps.plan, sweeps.report, release.gate, release.export),
+    *(sweeps.run, sweeps.plan, sweeps.report, release.gate, release.export, serve),
     *(cluster.submit, cluster.doctor, selftest),
     *(evaluate, defenses.profile, defenses.extract_lora),
 ]
