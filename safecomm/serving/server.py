@@ -32,7 +32,8 @@ def server_command(
     lora = ["--lora-modules", f"{name}={adapter}"] if adapter else []
     # Otherwise vLLM samples as the model's generation_config.json says, and a sweep does not.
     fixed = ["--generation-config", "vllm", "--host", host, "--port", str(port)]
-    program = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", arguments.pop("model")]
+    # Not the command `vllm serve`, which does not find the package under the name of its CPU build.
+    program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     return [*program, *served, *lora, *fixed, *_flags(arguments)]
 
 
@@ -63,5 +64,5 @@ def _flags(arguments: dict[str, Any]) -> list[str]:
         if isinstance(value, bool):
             flags.append(flag if value else f"--no-{name.replace('_', '-')}")
         elif value is not None:
-            flags += [flag, str(value)]
+            flags += [flag, str(value).removeprefix("torch.")]  # a dtype
     return flags
