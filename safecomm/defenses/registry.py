@@ -1,8 +1,10 @@
 """The defenses by name. To add one, add a file to `methods` and a line here; user code goes by its dotted name."""
 
 from safecomm.defenses.defense import Defense, Realignment, TrainingDefense
+from safecomm.defenses.methods.constrained_sft import ConstrainedSft
 from safecomm.defenses.methods.drop import Drop
 from safecomm.defenses.methods.hyperparameters import Hyperparameters
+from safecomm.defenses.methods.look_ahead import LookAhead
 from safecomm.defenses.methods.resta_instruct import RestaInstruct
 from safecomm.defenses.methods.safe_instruct import SafeInstruct
 from safecomm.defenses.methods.safe_lora import SafeLora
@@ -18,6 +20,8 @@ DEFENSES: dict[str, type[Defense]] = {
     "drop": Drop,
     "scale": Scale,
     "resta_instruct": RestaInstruct,
+    "constrained_sft": ConstrainedSft,
+    "look_ahead": LookAhead,
 }
 
 

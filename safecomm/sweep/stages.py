@@ -101,7 +101,7 @@ class Stages:
         data = self._training_data.mixed(chain, [step for _, step in steps], seed)
         changes = {key: value for _, step in steps for key, value in step.hyperparameters().items()}
         losses = [
-            (name, settings, source_digest(name))
+            (name, settings, source_digest(name) if is_dotted(name) else "")
             for (name, settings), (_, step) in zip(chain, steps, strict=True)
             if type(step).loss is not TrainingDefense.loss
         ]
