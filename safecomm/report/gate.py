@@ -3,16 +3,18 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
+from safecomm.errors import UsageError
 from safecomm.judging.judges import JUDGES
 from safecomm.report.evidence import Evidence, change_evidence, rate_evidence
 from safecomm.report.incoherence import warning as incoherence_warning
-from safecomm.report.policy import EVERY, MEAN, Policy, Rule, Tier
-from safecomm.report.release import Release
-from safecomm.report.run import FLATTERED
+from safecomm.report.policy import EVERY, MEAN, OtherRun, Policy, Rule, Tier
+from safecomm.report.release import Release, released
+from safecomm.report.run import FLATTERED, read_run
 from safecomm.search.arms import RELEASE
 from safecomm.statistics.labelled import labels_in
 from safecomm.statistics.limits import needed
@@ -122,11 +124,36 @@ def _apply(rule: Rule, release: Release, confidence: float) -> Iterator[Finding]
     scopes = list(_scopes(rule, answers))
     if not scopes:
         yield Finding(rule.metric, rule.benchmark, rule.tier, "NOT MEASURED", "there are no such prompts")
+    reference = _reference(rule.relative_to, release, answers) if rule.relative_to and scopes else None
     for name, rows in scopes:
-        if rule.relative_to:
-            yield _relative(rule, metric, name, rows, release, confidence)
+        if reference is not None:
+            yield _relative(rule, metric, name, rows, reference, confidence)
         else:
             yield _absolute(rule, metric, name, rows, release, confidence)
+
+
+def _reference(to: str | OtherRun, release: Release, answers: pd.DataFrame) -> pd.DataFrame:
+    """Returns the answers to compare with.
+
+    Raises:
+        UsageError: if another run asked other prompts than these, or has another deciding judge.
+    """
+    if isinstance(to, str):
+        return release.reference(to)
+    other = released(read_run(Path(to.run)), to.arm, to.seed, str(release.trial["split"]))
+    judges = [run.judge_names[:1] for run in (release.run, other.run)]
+    if judges[0] != judges[1]:
+        raise UsageError(
+            f"relative_to: {to.run}: its deciding judge is {', '.join(judges[1])}, not {', '.join(judges[0])}; compare "
+            "runs with the same judge"
+        )
+    theirs, ours = set(other.answers["prompt_id"]), set(answers["prompt_id"])
+    if missing := ours - theirs:
+        raise UsageError(
+            f"relative_to: {to.run}: did not ask {len(missing):,} of these {len(ours):,} prompts; compare runs with "
+            "the same benchmarks, limits and splits"
+        )
+    return other.answers
 
 
 def _scopes(rule: Rule, answers: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -163,10 +190,9 @@ def _absolute(
 
 
 def _relative(
-    rule: Rule, metric: Metric, name: str, rows: pd.DataFrame, release: Release, confidence: float
+    rule: Rule, metric: Metric, name: str, rows: pd.DataFrame, reference: pd.DataFrame, confidence: float
 ) -> Finding:
-    assert rule.relative_to is not None
-    found = change_evidence(rows, release.reference(rule.relative_to), metric, confidence)
+    found = change_evidence(rows, reference, metric, confidence)
     if found is None:
         reason = f"no prompt has a verdict for both this and {rule.relative_to}"
         return Finding(rule.metric, name, rule.tier, "NOT MEASURED", reason)

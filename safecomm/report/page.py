@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from safecomm.report.arms import arm_differences, difference_in_words, hypervolumes
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.curves import curves
 from safecomm.report.incoherence import incoherence_of, warnings
@@ -71,7 +72,7 @@ def render(run: Run) -> str:
     """Returns the page as HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = {"rate": rate_in_words, "unscored": unscored_in_words, "in_words": in_words}
-    environment.filters |= words | {"benchmarks": benchmark_rates}
+    environment.filters |= words | {"benchmarks": benchmark_rates, "difference": difference_in_words}
     template = environment.from_string((files("safecomm.report") / "page.html.j2").read_text(encoding="utf-8"))
     rows = headline(run)
     profile = read_profile(run)
@@ -89,6 +90,8 @@ def render(run: Run) -> str:
         incoherent=[(row, rate) for row in rows if (rate := incoherence_of(row.pooled)).n],
         warnings=warnings(rows),
         beside=beside_published(run),
+        arm_differences=arm_differences(run, rows),
+        hypervolumes=hypervolumes(run),
         departures=departures(run.published, run.sweep) if run.published else [],
         profile=profile,
         figures={name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile).items()},

@@ -32,8 +32,8 @@ def _dominates(one: list[float], other: list[float]) -> bool:
     return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
-def hypervolume(points: pd.DataFrame, objectives: Sequence[str]) -> float | None:
-    """Returns the normalized hypervolume of the search split's Pareto front.
+def hypervolume(points: pd.DataFrame, objectives: Sequence[str], arms: Sequence[str] = ()) -> float | None:
+    """Returns the normalized hypervolume of the search split's Pareto front, or of the front of some arms' points.
 
     The hypervolume indicator (Zitzler and Thiele, IEEE Trans. Evol. Comput. 3, 1999) between the worse of the two
     reference arms in each objective and the ideal (no attack succeeds, every answer is right, nothing harmless is
@@ -43,6 +43,7 @@ def hypervolume(points: pd.DataFrame, objectives: Sequence[str]) -> float | None
     Args:
         points: the output of `pooled`.
         objectives: the sweep's objectives.
+        arms: the arms whose points count; all by default.
 
     Returns:
         None if no reference arm was measured.
@@ -53,7 +54,7 @@ def hypervolume(points: pd.DataFrame, objectives: Sequence[str]) -> float | None
     improvable = [name for name, loss in worst.items() if loss > 0]
     if not improvable:
         return None
-    front = rows_of(pareto_front(points, objectives))
+    front = rows_of(pareto_front(points[points["arm"].isin(arms)] if arms else points, objectives))
     return _covered([[min(1.0, _loss(row, name) / worst[name]) for name in improvable] for row in front])
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from safecomm.defenses.space import Strict
+from safecomm.defenses.space import LocalPath, Strict
 from safecomm.spec.file import read_settings
 from safecomm.statistics.metric_table import BY_NAME, MetricName
 
@@ -14,8 +14,23 @@ Share = Annotated[float, Field(ge=0, le=1)]
 EVERY, MEAN = "*", "mean"
 
 
+class OtherRun(Strict):
+    """The adapter that another run would release, to compare with."""
+
+    run: LocalPath
+    """The run's folder; it asked the same prompts and has the same deciding judge."""
+    arm: str | None = None
+    """One of its arms, instead of its recommended point."""
+    seed: int = 0
+    """The seed of the fine-tune."""
+
+    def __str__(self) -> str:
+        """Returns the run in words."""
+        return f"{self.arm or 'the recommended point'} of {self.run}"
+
+
 class Rule(Strict):
-    """One limit: absolute (`max` or `min`), or relative to another arm on the same prompts."""
+    """One limit: absolute (`max` or `min`), or relative to another arm or run on the same prompts."""
 
     metric: MetricName | Literal["incoherence"]
     benchmark: str = EVERY
@@ -26,12 +41,12 @@ class Rule(Strict):
     """Highest rate, for attack success and over-refusal."""
     min: Share | None = None
     """Lowest rate, for accuracy."""
-    relative_to: str | None = None
-    """An arm: `original`, `undefended` or one of the sweep's."""
+    relative_to: str | OtherRun | None = None
+    """An arm (`original`, `undefended` or one of the sweep's), or another run: `{run: FOLDER}`."""
     max_rise: Share | None = None
-    """Highest rise above that arm's rate."""
+    """Highest rise above its rate."""
     max_drop: Share | None = None
-    """Highest drop below that arm's rate."""
+    """Highest drop below its rate."""
     tier: Tier = "critical"
     """`critical` rules have to be shown to hold; `supporting` rules must not be shown to be broken; `advisory` rules
     are only reported."""

@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from safecomm.report.arms import arm_differences, difference_in_words, hypervolumes
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.incoherence import warnings
 from safecomm.report.run import (
@@ -38,7 +39,7 @@ def results_table(folder: Path) -> Group:
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
     parts += [Text(f"\n{warning}", style="bold red") for warning in run.warnings]
     parts += [Text(f"\n{line}", style="bold red") for line in warnings(headline(run))]
-    return Group(*parts, *_certificate(run), *_published(run), *_judges(run), *_failures(run))
+    return Group(*parts, *_certificate(run), *_published(run), *_arms(run), *_judges(run), *_failures(run))
 
 
 def _headline_table(run: Run) -> Table:
@@ -97,6 +98,19 @@ def _published(run: Run) -> list[Table | Text]:
     differing = departures(run.published, run.sweep)
     notes = [f"  {key}: {ours} (study: {theirs})" for key, ours, theirs in differing]
     return [table, Text("\n".join(["The sweep differs from the study's protocol:", *notes]))] if notes else [table]
+
+
+def _arms(run: Run) -> list[Table | Text]:
+    """Returns how the arms of a sweep that repeats a paper differ from each other."""
+    if not (found := arm_differences(run, headline(run))):
+        return []
+    target = f"{ASR.words(run.domain)} {run.sweep['search']['target_asr']:.1%}"
+    title = f"\nArms at the target {target}: differences in points, Holm-corrected p"
+    table = _table(title, "arms", "metric", "difference")
+    for one in found:
+        table.add_row(Text(f"{one.first} - {one.second}"), run.titles[one.metric], difference_in_words(one.difference))
+    volumes = ", ".join(f"{arm} {volume:.0%}" for arm, volume in hypervolumes(run).items())
+    return [table, Text(f"Hypervolume on the search split: {volumes}")] if volumes else [table]
 
 
 def _judges(run: Run) -> list[Table | Text]:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from safecomm.cli import main
-from safecomm.errors import SpecError
+from safecomm.errors import SpecError, UsageError
 from safecomm.judging.coherence import with_coherence
 from safecomm.report.gate import Decision, Finding, decide, overall
 from safecomm.report.page import render
@@ -77,6 +77,27 @@ def test_a_drop_or_rise_is_compared_on_the_same_prompts(run_folder: Path) -> Non
     assert found.verdict == "GO"  # what supports only has to be not shown to be broken
 
 
+def test_another_run_is_compared_on_the_same_prompts_or_not_at_all(run_folder: Path, with_adapters: Path) -> None:
+    """Issue: a rule relative to another run, e.g. to the release before."""
+    same = {"run": str(with_adapters), "arm": "safe_merge"}
+    worse = {"run": str(with_adapters), "arm": "undefended"}
+    assert verdicts(run_folder, metric="asr", relative_to=same, max_rise=0.3) == ["GO"]
+    (found,) = decision(run_folder, {"metric": "asr", "relative_to": worse, "max_rise": 0.0}).findings
+    assert found.verdict == "GO" and found.value is not None and found.value < -0.4
+    assert f"from undefended of {with_adapters}" in found.reason
+    store = with_adapters.parent / "store" / "evaluation"
+    for path in store.glob("*-report/rows.parquet"):
+        rows = pd.read_parquet(path)
+        rows[rows["prompt_id"] != "red_team-report-03"].to_parquet(path)
+    with pytest.raises(UsageError, match="did not ask 1 of these 21 prompts"):
+        verdicts(run_folder, metric="asr", relative_to=same, max_rise=0.3)
+    saved = json.loads((with_adapters / "sweep.json").read_text())
+    saved["evaluate"]["judges"] = ["compliance", "refusal"]
+    (with_adapters / "sweep.json").write_text(json.dumps(saved))
+    with pytest.raises(UsageError, match="its deciding judge is compliance, not refusal"):
+        verdicts(run_folder, metric="asr", relative_to=same, max_rise=0.3)
+
+
 def test_the_tiers_decide_what_blocks_a_release() -> None:
     def one(tier: Any, verdict: Any) -> Finding:
         return Finding("asr", "b", tier, verdict, "")
@@ -115,6 +136,7 @@ def test_a_broken_model_is_warned_of_and_fails_a_rule(with_adapters: Path) -> No
         ("rules: []", "rules"),
         ("rules: [{metric: asr, min: 0.1}]", "a rule for asr takes max"),
         ("rules: [{metric: accuracy, relative_to: undefended, min: 0.1}]", "takes max_drop"),
+        ("rules: [{metric: asr, relative_to: {folder: x}, max_rise: 0.1}]", "rules.0.relative_to"),
         ("rules: [{metric: asr, max: 0.1, tier: vital}]", "rules.0.tier"),
         ("rules: [{metric: asr, maximum: 0.1}]", "there is no such key; did you mean max"),
         ("- 1", "has no settings"),
