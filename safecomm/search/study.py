@@ -70,7 +70,7 @@ class ArmStudy:
             load_if_exists=True,
             directions=[DIRECTIONS[BY_NAME[name].direction] for name in objectives(sweep)],
         )
-        if not self._study.trials:
+        if not self._all():
             with warnings.catch_warnings(action="ignore"):  # Optuna marks it as experimental
                 for point in sweep.search.points_of(arm, self._spaces):
                     self._study.enqueue_trial(point)
@@ -116,13 +116,17 @@ class ArmStudy:
             violation: by how much it violates the constraints; at most 0 if it satisfies them. Samplers that support
                 constraints (`tpe`, `nsga2`) prefer points that satisfy them, whatever their objectives.
         """
-        trial = self._study.trials[number]
+        trial = self._all()[number]
         if trial.state != TrialState.RUNNING:
             return
         if values:
             # The proposal may be from an earlier run of the sweep, whose Trial object is gone.
             optuna.Trial(self._study, trial._trial_id).set_constraint("keeps the target", violation)
         self._study.tell(number, values, state=None if values else TrialState.FAIL)
+
+    def _all(self) -> list[FrozenTrial]:
+        """Returns all trials; not `Study.trials`, which copies each of them deeply."""
+        return self._study.get_trials(deepcopy=False)
 
     def _known(self) -> list[FrozenTrial]:
         alive = (TrialState.COMPLETE, TrialState.RUNNING)
@@ -133,7 +137,7 @@ class ArmStudy:
         self._study.sampler = _sampler(str(self._settings.algorithm), self._seed + place, self.budget)
         trial = self._study.ask(self._spaces)
         trial.set_user_attr(COMPLETE, True)
-        return self._study.trials[trial.number]
+        return self._all()[trial.number]
 
     def _drop_incomplete(self) -> None:
         """Marks proposals that an interruption left incomplete as failed."""
