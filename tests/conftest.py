@@ -4,8 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from s3_server import access, new_bucket, s3_server
+from small_sweep import comparable, run_sweep_file, write_sweep
 
 from safecomm.data.rows import Prompt
 from safecomm.storage.shared import CACHE
@@ -25,6 +27,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     store = Store(tmp_path_factory.mktemp("lab"))
     return {name: shipped_model(name, store) for name in NAMES}
+
+
+@pytest.fixture(scope="session")
+def undisturbed(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The trials of the small sweep in which nothing fails, to compare those of disturbed ones with."""
+    sweep_file = write_sweep(tmp_path_factory.mktemp("undisturbed"), lab)
+    run_sweep_file(sweep_file)
+    return comparable(sweep_file.parent / "runs" / "small" / "trials.parquet")
 
 
 @pytest.fixture(scope="session")

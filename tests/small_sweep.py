@@ -75,6 +75,13 @@ def offline(**more: str) -> dict[str, str]:
     return kept | {"WANDB_MODE": "offline", "WANDB_API_KEY": SECRET, "HF_HUB_OFFLINE": "1", "PATH": path} | more
 
 
+def run_sweep_file(sweep_file: Path) -> None:
+    """Runs a sweep to its end."""
+    command = [sys.executable, "-m", "safecomm", "run", str(sweep_file)]
+    done = subprocess.run(command, env=offline(), capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
 def stages(storage: Path) -> dict[str, float]:
     """Returns the finished stages with the time at which each was made."""
     return {

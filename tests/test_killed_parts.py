@@ -83,12 +83,6 @@ def sweep_with(folder: Path, lab: dict[str, Path], **sections: object) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def undisturbed(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    with running(write_sweep(tmp_path_factory.mktemp("undisturbed"), lab), offline()) as run:
-        return run.finish()
-
-
 def test_killed_rank_trial_and_engine_do_not_change_results(
     lab: dict[str, Path], tmp_path: Path, undisturbed: pd.DataFrame
 ) -> None:

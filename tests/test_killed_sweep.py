@@ -1,14 +1,11 @@
 """A sweep whose driver is killed three times gives the same results as an undisturbed one, and repeats no work."""
 
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_sweep import PATIENCE, comparable, kill_at, offline, stages, write_sweep
+from small_sweep import comparable, kill_at, offline, run_sweep_file, stages, write_sweep
 
 from safecomm.storage.names import LINEAGE
 
@@ -16,12 +13,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.f
 
 MOMENTS = ("store/scratch/finetune-*-checkpoints", "small/trials/*-search.json", "small/trials/*-report.json")
 """What there is when the driver is killed: a fine-tune that has begun, a trial of the search, one that is published."""
-
-
-def finish(sweep_file: Path, *options: str) -> None:
-    command = [sys.executable, "-m", "safecomm", "run", str(sweep_file), *options]
-    done = subprocess.run(command, env=offline(), capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +27,7 @@ def killed(sweep_file: Path) -> list[dict[str, float]]:
     for moment in MOMENTS:
         kill_at(moment, sweep_file, offline())
         left.append(stages(sweep_file.parent / "runs"))
-    finish(sweep_file)
+    run_sweep_file(sweep_file)
     return left
 
 
@@ -66,10 +57,5 @@ def test_no_prompt_was_answered_twice(storage: Path) -> None:
     assert answered
 
 
-def test_search_matches_an_uninterrupted_one(storage: Path, sweep_file: Path, tmp_path: Path) -> None:
-    """With fine-tunes of its own it would take a minute more, and they are the same: another test shows it."""
-    for stage in ("data", "finetune"):
-        shutil.copytree(storage / "store" / stage, tmp_path / "store" / stage)
-    finish(sweep_file, "--storage", str(tmp_path))
-    killed, undisturbed = (comparable(folder / "small" / "trials.parquet") for folder in (storage, tmp_path))
-    pd.testing.assert_frame_equal(killed, undisturbed)
+def test_results_match_those_of_an_uninterrupted_sweep(storage: Path, undisturbed: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(comparable(storage / "small" / "trials.parquet"), undisturbed)
