@@ -1,6 +1,6 @@
 """Runs simulated sweeps on a cluster of several nodes with declared GPUs, all on this machine.
 
-    python benchmarks/scale.py            4 nodes with 8 GPUs each, about 40 minutes on 2 idle cores, 10 GB of memory
+    python benchmarks/scale.py            4 nodes with 8 GPUs each, about an hour on 2 idle cores, 10 GB of memory
     python benchmarks/scale.py busy       only the share of GPU time in use, with 240 trials
     python benchmarks/scale.py growth     only how overhead and the driver's memory grow, up to 1,000 trials
     python benchmarks/scale.py kills      only whether killed nodes, workers and drivers change the results
@@ -40,8 +40,8 @@ NODE_GPUS = 8
 TOKENS = 24
 INSTANT = {"clock": 1e9}
 """Engines and fine-tunes take no time."""
-BUSY = {"tokens_per_second": 1200.0, "trained_tokens_per_second": 120.0}
-"""240 trials of 1,000 prompts take about 11 minutes on four engines, and each of the eight fine-tunes about five."""
+BUSY = {"tokens_per_second": 800.0, "trained_tokens_per_second": 120.0}
+"""240 trials of 1,000 prompts take about 16 minutes on four engines, and each of the eight fine-tunes about five."""
 SHORT = {"tokens_per_second": 1200.0, "trained_tokens_per_second": 3000.0}
 NOISE = ["seconds", "log", "adapter_path"]
 """The columns of `trials.parquet` that are a matter of time or place."""
@@ -194,7 +194,7 @@ def study(name: str, folder: Path, gpus: int, trials: int, prompts: int, speed: 
             "phased": True,
             "finetune": {"workers": NODE_GPUS},
             "target": {"replicas": gpus // NODE_GPUS, "tensor_parallel": NODE_GPUS},
-            "concurrent_trials": 16,
+            "concurrent_trials": 8,
         },
         "simulation": speed,
         "tracking": {"wandb": None},
