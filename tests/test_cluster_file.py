@@ -53,7 +53,7 @@ def test_every_node_sets_its_image(config: dict[str, Any]) -> None:
 
 
 def test_documented_labels_match_the_nodes(config: dict[str, Any]) -> None:
-    from safecomm.spec.sweep import Cluster
+    from safecomm.spec.cluster import Cluster
 
     (section,) = re.findall(r"#   cluster:\n(?:#     .*\n)+", TEXT)
     cluster = Cluster.model_validate(yaml.safe_load(section.replace("#   ", ""))["cluster"])

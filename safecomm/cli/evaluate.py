@@ -75,7 +75,7 @@ def evaluate(
     from safecomm.judging.results import check_no_others
     from safecomm.serving.models import resolve_model
     from safecomm.serving.protocol import EvaluationProtocol
-    from safecomm.spec.sweep import Replicas
+    from safecomm.spec.cluster import Replicas
     from safecomm.storage.store import Store
 
     prompts = [prompt for text in benchmark for prompt in _prompts(text, limit, shuffle_options)]

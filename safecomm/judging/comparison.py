@@ -21,7 +21,7 @@ from safecomm.serving.engine import EngineSettings
 from safecomm.serving.fleet import Fleet
 from safecomm.serving.models import ModelFolder
 from safecomm.serving.protocol import EvaluationProtocol
-from safecomm.spec.sweep import Replicas
+from safecomm.spec.cluster import Replicas
 from safecomm.statistics.comparisons import JudgeAccuracy
 from safecomm.statistics.selection import module_type
 from safecomm.storage.store import Store

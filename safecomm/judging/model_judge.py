@@ -17,8 +17,8 @@ from safecomm.serving.remote import remote_ask
 from safecomm.serving.responses import Ask, Questions, Responses
 from safecomm.serving.startup import fleet_seconds
 from safecomm.serving.stream import ID, Request, stream
+from safecomm.spec.cluster import Replicas
 from safecomm.spec.judges import JudgeRef, ModelRef
-from safecomm.spec.sweep import Replicas
 from safecomm.storage.own_code import source_digest
 from safecomm.storage.store import Store, digest
 from safecomm.storage.versions import version

@@ -8,8 +8,8 @@ from safecomm.plan.finetune_memory import finetune_memory, host_memory
 from safecomm.plan.memory import GIB, Parts, Serving, fleet_memory, served
 from safecomm.plan.shapes import ModelShape
 from safecomm.spec import Finetune
+from safecomm.spec.cluster import Replicas
 from safecomm.spec.finetune import Nvme
-from safecomm.spec.sweep import Replicas
 
 USABLE = 0.9
 """A fine-tune fits if its estimate is at most this share of a GPU."""

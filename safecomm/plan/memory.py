@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from safecomm.plan.shapes import ATTENTION_INPUTS, HALF, MLP_INPUTS, ModelShape
 from safecomm.serving.lora_slots import served_rank, slots_within
-from safecomm.spec.sweep import Replicas
+from safecomm.spec.cluster import Replicas
 
 GIB = 1 << 30
 SINGLE = 4

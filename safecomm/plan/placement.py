@@ -13,7 +13,7 @@ from safecomm.plan.fit import NODE_GPUS
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import SAFE_ADAPTER, fine_tunes
 from safecomm.spec import Sweep
-from safecomm.spec.sweep import Replicas
+from safecomm.spec.cluster import Replicas
 
 TRIALS_PER_REPLICA = 8
 """Concurrent trials of the search per engine: enough to keep it busy while some of them judge, realign or start."""

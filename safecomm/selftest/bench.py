@@ -15,7 +15,7 @@ from safecomm.selftest.sizes import TARGETS, Sizes
 from safecomm.selftest.work import Device, engine_error, replica_of
 from safecomm.serving.engine import Answer, EngineSettings, Question
 from safecomm.serving.fleet import DEPLOYMENT, Fleet, stop_fleet, wait_for_fleet
-from safecomm.spec.sweep import Replicas
+from safecomm.spec.cluster import Replicas
 
 ENGINE = "vllm"
 PATIENCE = 900.0

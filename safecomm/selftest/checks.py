@@ -16,7 +16,7 @@ from safecomm.selftest.bench import Bench, Outcome
 from safecomm.selftest.guard import guard, guard_fleet
 from safecomm.selftest.models import make_models
 from safecomm.selftest.sizes import TARGETS
-from safecomm.spec.sweep import Replicas
+from safecomm.spec.cluster import Replicas
 
 TARGET, SPLIT = "selftest", "selftest-split"
 """The names of the fleets, which differ from those of a sweep in the same job."""

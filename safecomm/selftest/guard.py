@@ -8,8 +8,8 @@ from safecomm.selftest.answers import guard_exchanges
 from safecomm.selftest.bench import ENGINE, Bench, Outcome
 from safecomm.serving.fleet import Fleet
 from safecomm.serving.models import ModelFolder
+from safecomm.spec.cluster import Replicas
 from safecomm.spec.judges import JudgeRef
-from safecomm.spec.sweep import Replicas
 from safecomm.storage.store import Store
 
 GUARD = "selftest-guard"

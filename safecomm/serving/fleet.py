@@ -15,7 +15,7 @@ from safecomm.errors import EvaluationError
 from safecomm.serving.canary import Canary
 from safecomm.serving.engine import Answer, Engine, EngineSettings, Question, failed
 from safecomm.serving.orphans import end_with_this_process
-from safecomm.spec.sweep import Replicas
+from safecomm.spec.cluster import Replicas
 from safecomm.storage.store import local_copy
 
 TARGET = "target"

@@ -2,30 +2,27 @@
 
 import math
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from safecomm.defenses.defense import Selecting
-from safecomm.defenses.registry import DEFENSES, defense_of
+from safecomm.defenses.registry import defense_of
 from safecomm.defenses.space import (
     PER_TYPE,
     Exact,
     Grid,
-    LocalPath,
     PathText,
-    Seed,
     Strict,
     allows,
     at_point,
-    refuse_twice,
     values_of,
 )
 from safecomm.spec.arms import Step, by_own_names, dimensions
-from safecomm.spec.datasets import Dataset, DatasetRef, with_role
-from safecomm.spec.engine import available_engine
+from safecomm.spec.cluster import Cluster
+from safecomm.spec.evaluate import Evaluate
 from safecomm.spec.finetune import Finetune
-from safecomm.spec.judges import Grader, Judge, JudgeRef, ModelRef, RefusalJudge
 from safecomm.spec.published import find_published
 from safecomm.spec.search import MAX_POINTS, PUBLISHED, Search
 from safecomm.spec.simulation import Simulation
@@ -49,171 +46,10 @@ class Model(Strict):
     """Arguments of the chat template, in training and evaluation, e.g. `{enable_thinking: false}` for Qwen3."""
 
 
-class Evaluate(Strict):
-    """The benchmarks and judges with which all models of the sweep are measured."""
-
-    red_team: Annotated[list[Annotated[Dataset, with_role("red_team")]], Field(min_length=1)]
-    """Harmful prompts; the attack success rate is the share of unsafe answers."""
-    over_refusal: list[Annotated[Dataset, with_role("over_refusal")]] = []
-    """Harmless prompts; over-refusal is the share that the model refuses."""
-    task: Annotated[list[Annotated[Dataset, with_role("task")]], Field(min_length=1)]
-    """Questions about the fine-tune's task; accuracy is the share of correct answers."""
-    judges: Annotated[list[Judge], Field(min_length=1)] = [JudgeRef(name="refusal")]
-    """The judges of answers to harmful prompts.
-
-    The first one determines the attack success rate; the others are reported as well.
-    """
-    labels: LocalPath | None = None
-    """A CSV, JSON, JSON Lines or Parquet file of responses with human labels (`prompt, response, unsafe`).
-
-    From it, each judge's sensitivity and specificity are estimated, and the report corrects attack success rates for
-    the judge's errors.
-    """
-    grader: Grader | None = None
-    """The chat model that compares free-form answers with reference answers, for task sets that need one."""
-    refusal_judge: Annotated[RefusalJudge | None, Field(exclude_if=lambda judge: judge is None)] = None
-    """The chat model that tells full compliance, partial and full refusal of harmless prompts apart; both kinds of
-    refusal count. Without it, a list of refusal phrases decides."""
-    sampling: Literal["greedy", "safecomm"] = "greedy"
-    """`safecomm`: temperature 1, top-p 1, no top-k, as in the study (with `max_new_tokens: 512`)."""
-    samples: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Answers per prompt with `sampling: safecomm`; intervals then treat a prompt's answers as one cluster."""
-    seed: Seed = 0
-    """Seed for sampling answers."""
-    multiple_choice: Literal["likelihood", "generation"] = "likelihood"
-    """Score the option letter with the highest likelihood, or the letter in the generated answer."""
-    engine: Annotated[Literal["auto", "vllm", "transformers", "simulated"], Field(validate_default=True)] = "auto"
-    """The inference engine. `auto` is vLLM if it is installed, else transformers. `simulated` rehearses the sweep: its
-    engines and fine-tunes compute nothing and only take time (see `simulation`)."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 512
-    """Maximum tokens of an answer."""
-    max_model_len: Annotated[int, Field(ge=16)] = 2048
-    """Maximum tokens of a prompt and its answer together."""
-
-    @field_validator("engine")
-    @classmethod
-    def engine_is_chosen(cls, engine: str) -> str:
-        """Resolves `auto`, so that a run's sweep.json and store keys name the engine that was used."""
-        return available_engine() if engine == "auto" else engine
-
-    @field_validator("red_team", "over_refusal", "task")
-    @classmethod
-    def benchmarks_differ(cls, refs: list[DatasetRef]) -> list[DatasetRef]:
-        """Rejects a benchmark that would count twice."""
-        refuse_twice("the benchmark", [ref.benchmark for ref in refs])
-        return refs
-
-    @field_validator("judges")
-    @classmethod
-    def judges_differ(cls, judges: list[JudgeRef]) -> list[JudgeRef]:
-        """Rejects two judges with the same name."""
-        if len({judge.name for judge in judges}) < len(judges):
-            raise ValueError("two judges have the same name; rename one")
-        return judges
-
-    @model_validator(mode="after")
-    def greedy_has_one_answer(self) -> Self:
-        """Rejects several samples with greedy decoding, which would all be the same."""
-        if self.samples > 1 and self.sampling == "greedy":
-            raise ValueError(
-                "samples: greedy decoding gives one answer per prompt; set samples: 1 or sampling: safecomm"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def a_prompt_has_room(self) -> Self:
-        """Rejects answers as long as the context, which leave no token for a prompt."""
-        if self.max_new_tokens >= self.max_model_len:
-            raise ValueError(
-                f"max_new_tokens ({self.max_new_tokens}) leaves no room for a prompt in max_model_len "
-                f"({self.max_model_len}); lower the first or raise the second"
-            )
-        return self
-
-    @property
-    def judge_models(self) -> dict[str, str]:
-        """Name -> model of the judges and graders that need engines in this sweep."""
-        return {ref.name: ref.model for ref in self.everyone if ref.model and ref.runs_here}
-
-    @property
-    def everyone(self) -> list[ModelRef]:
-        """The judges, the grader and the judge of refusals."""
-        return [*self.judges, *(ref for ref in (self.grader, self.refusal_judge) if ref)]
-
-
 MAX_TRIALS = 20_000
 """The most trials of an arm: its points times the seeds."""
-NAME = "[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 """Arm names are parts of file names and of W&B's run names."""
-KEY = re.compile(rf"([a-z0-9.-]{{1,253}}/)?{NAME}")
-SELECTOR = re.compile(rf"!?({NAME})?|!?in\({NAME}(, ?{NAME})*\)")
-
-
-def selects_nodes(labels: dict[str, str]) -> dict[str, str]:
-    """Rejects label selectors that Ray does not accept."""
-    for key, value in labels.items():
-        if not KEY.fullmatch(key) or not SELECTOR.fullmatch(value):
-            raise ValueError(
-                f"{key}: {value} is not a label selector; use a label's name and value as in `ray start --labels`, or "
-                '"!VALUE", "in(A,B)", "!in(A,B)"'
-            )
-    return labels
-
-
-Labels = Annotated[dict[str, str], AfterValidator(selects_nodes)]
-"""Labels that a node must have (`ray start --labels`, or `labels` in a cluster file or a RayCluster)."""
-
-
-class FinetuneWorkers(Strict):
-    """The workers of a fine-tune."""
-
-    workers: Annotated[int, Field(ge=1, le=10_000)] = 2
-    """Data-parallel ranks per fine-tune, each on its own GPU if the cluster has GPUs."""
-    labels: Labels = {}
-    """Labels of the nodes to train on; by default any node."""
-    spread: bool = False
-    """Spread the ranks over as many nodes as possible, for more memory per rank, instead of over as few as possible."""
-
-
-class Replicas(Strict):
-    """The engines of one model, which all trials share."""
-
-    replicas: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Number of engines. A phased sweep without `labels` here starts more if GPUs are left over."""
-    tensor_parallel: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """GPUs over which each layer of an engine is split."""
-    pipeline_parallel: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Groups of such GPUs over which an engine's layers are distributed, e.g. one per node."""
-    labels: Labels = {}
-    """Labels of the nodes to run the engines on; by default any node."""
-    scale_to_zero: bool = False
-    """Stop the engines while they are idle, and start them again on the next request."""
-
-    @property
-    def engine_gpus(self) -> int:
-        """GPUs of one engine."""
-        return self.tensor_parallel * self.pipeline_parallel
-
-
-class Cluster(Strict):
-    """The hardware that the sweep may use."""
-
-    finetune: FinetuneWorkers = FinetuneWorkers()
-    """The fine-tunes."""
-    target: Replicas = Replicas()
-    """The engines that answer the prompts."""
-    judge: Replicas = Replicas()
-    """The engines of each judge model."""
-    gpus: Annotated[int, Field(ge=0, le=100_000)] = 0
-    """GPUs to plan for, on a cluster that starts nodes on demand; ignored if the cluster already has more."""
-    gpu_memory: Annotated[float, Field(gt=0)] | None = None
-    """GiB per GPU. If set, a sweep that does not fit is rejected before anything starts."""
-    phased: bool = False
-    """Run the shared fine-tunes first, then start the engines for the search; each phase can use all GPUs."""
-    concurrent_trials: Annotated[int, Field(ge=1)] | None = None
-    """Maximum concurrent trials. The default is two without GPUs; with GPUs, as many fine-tunes as fit, and in the
-    search eight trials per replica."""
 
 
 class Wandb(Strict):
@@ -248,9 +84,9 @@ def _check_at(arm: str, step: Step, point: dict[str, float]) -> None:
         raise ValueError(f"arms.{arm}.points: {step.name}.{key}: {message}") from error
 
 
-def _training_steps(chain: list[Step]) -> str:
-    known = [name for name, defense in DEFENSES.items() if defense.trains]
-    return " and ".join(dict.fromkeys([*known, *(step.name for step in chain if step.trains)]))
+def _training_steps(steps: Iterable[Step]) -> str:
+    names = list(dict.fromkeys(step.name for step in steps if step.trains))
+    return f"{' and '.join(names)} act{'s' if len(names) == 1 else ''} during training"
 
 
 class Sweep(Strict):
@@ -338,7 +174,7 @@ class Sweep(Strict):
             if len(set(steps)) < len(steps):
                 raise ValueError(f"{name}: a defense can appear only once in a chain; remove the repetition")
             if [step.trains for step in chain] != sorted((step.trains for step in chain), reverse=True):
-                raise ValueError(f"{name}: {_training_steps(chain)} act during training; put them first")
+                raise ValueError(f"{name}: {_training_steps(chain)}; put what trains first")
         return {name: chain for name, chain in arms.items() if name not in REFERENCE_ARMS}
 
     @field_validator("arms")
@@ -354,8 +190,8 @@ class Sweep(Strict):
                 raise ValueError(f"{step.name} needs safety examples; set finetune.safety_data to a dataset")
             if step.trains and finetune.adapter:
                 raise ValueError(
-                    f"{_training_steps(list(steps))} act during training, but finetune.adapter is already trained; "
-                    "remove them, or replace finetune.adapter by finetune.data"
+                    f"{_training_steps(steps)}, but finetune.adapter is already trained; remove that from the arms, or "
+                    "replace finetune.adapter by finetune.data"
                 )
             if "safe" in step.settings.needs and finetune.safe_adapter is None:
                 raise ValueError(f"{step.name} needs a safe adapter; set finetune.safe_adapter")

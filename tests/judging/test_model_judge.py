@@ -15,8 +15,8 @@ from safecomm.serving.fleet import Fleet
 from safecomm.serving.models import ModelFolder
 from safecomm.serving.responses import Questions, Responses
 from safecomm.serving.stream import ID
+from safecomm.spec.cluster import Replicas
 from safecomm.spec.judges import Grader, JudgeRef, RefusalJudge
-from safecomm.spec.sweep import Replicas
 from safecomm.storage.store import Store
 
 GUARD = JudgeRef(name="guard", model="lab://guard")

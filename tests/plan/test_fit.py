@@ -6,7 +6,7 @@ from safecomm.plan.fit import check_finetune, check_fleet
 from safecomm.plan.memory import GIB, Serving
 from safecomm.plan.shapes import find_shape
 from safecomm.spec import Finetune
-from safecomm.spec.sweep import Replicas
+from safecomm.spec.cluster import Replicas
 
 LLAMA_8B = find_shape("meta-llama/Llama-3.1-8B")
 LLAMA_70B = find_shape("meta-llama/Llama-3.1-70B")

@@ -5,7 +5,7 @@ import pytest
 from safecomm.errors import EvaluationError
 from safecomm.plan.memory import GIB, Serving, fleet_memory, served
 from safecomm.plan.shapes import find_shape
-from safecomm.spec.sweep import Replicas
+from safecomm.spec.cluster import Replicas
 
 LLAMA_8B = find_shape("meta-llama/Llama-3.1-8B")
 GPU = 80 * GIB

@@ -5,7 +5,7 @@ from ray import serve
 
 from safecomm.serving.engine import EngineSettings
 from safecomm.serving.fleet import Fleet, Replica
-from safecomm.spec.sweep import Replicas
+from safecomm.spec.cluster import Replicas
 
 SETTINGS = EngineSettings(max_new_tokens=8, max_model_len=64, max_lora_rank=8, lora_targets=("q_proj",))
 

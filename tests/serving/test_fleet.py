@@ -27,8 +27,8 @@ from safecomm.serving.models import ModelFolder
 from safecomm.serving.responses import Questions, Responses
 from safecomm.serving.stream import ID, Request, stream
 from safecomm.serving.transformers_engine import TransformersEngine
+from safecomm.spec.cluster import Replicas
 from safecomm.spec.judges import JudgeRef
-from safecomm.spec.sweep import Replicas
 from safecomm.statistics.comparisons import agreement
 from safecomm.storage.store import Store
 

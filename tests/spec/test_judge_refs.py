@@ -5,8 +5,8 @@ import re
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from safecomm.spec.evaluate import Evaluate
 from safecomm.spec.judges import Grader, Judge, JudgeRef, RefusalJudge
-from safecomm.spec.sweep import Evaluate
 
 JUDGE: TypeAdapter[JudgeRef] = TypeAdapter(Judge)
 SHOWN = "{prompt} {response}"

@@ -51,7 +51,7 @@ def test_trained_adapter_replaces_data(tmp_path: Path) -> None:
     arms = "arms={safe_lora: [{safe_lora: {lowest: 1}}]}"
     assert read_sweep(write(tmp_path, GOOD), [*given, arms]).finetune.adapter == str(Path("extracted").absolute())
     (line,) = problems(tmp_path, given)
-    assert line.startswith("arms: finetune and safe_instruct act during training")
+    assert line.startswith("arms: safe_instruct acts during training, but finetune.adapter is already trained")
     for wrong in (["finetune.data=[]"], ["finetune.adapter=extracted"]):
         assert "either data to train on or adapter" in problems(tmp_path, wrong)[0]
 
@@ -144,7 +144,7 @@ def test_reading_a_sweep_imports_nothing_heavy() -> None:
         ("arms.x=[{safe_lora: {lowest: 1}, safe_instruct: {ratio: 1}}]", "each step must name exactly one of"),
         (
             "arms.x=[{safe_lora: {lowest: 1}}, {safe_instruct: {ratio: 1}}]",
-            "finetune and safe_instruct act during training; put them first",
+            "safe_instruct acts during training; put what trains first",
         ),
         ("arms.x=[{safe_lora: {lowest: 1}}, {safe_lora: {lowest: 2}}]", "a defense can appear only once"),
         ("search.arms={safe_lroa: {trials: 3}}", "search: arms.safe_lroa: there is no such arm"),

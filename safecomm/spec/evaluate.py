@@ -1,0 +1,102 @@
+"""The `evaluate` section: how all models of a sweep are measured."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from safecomm.defenses.space import LocalPath, Seed, Strict, refuse_twice
+from safecomm.spec.datasets import Dataset, DatasetRef, with_role
+from safecomm.spec.engine import available_engine
+from safecomm.spec.judges import Grader, Judge, JudgeRef, ModelRef, RefusalJudge
+
+
+class Evaluate(Strict):
+    """The benchmarks and judges with which all models of the sweep are measured."""
+
+    red_team: Annotated[list[Annotated[Dataset, with_role("red_team")]], Field(min_length=1)]
+    """Harmful prompts; the attack success rate is the share of unsafe answers."""
+    over_refusal: list[Annotated[Dataset, with_role("over_refusal")]] = []
+    """Harmless prompts; over-refusal is the share that the model refuses."""
+    task: Annotated[list[Annotated[Dataset, with_role("task")]], Field(min_length=1)]
+    """Questions about the fine-tune's task; accuracy is the share of correct answers."""
+    judges: Annotated[list[Judge], Field(min_length=1)] = [JudgeRef(name="refusal")]
+    """The judges of answers to harmful prompts.
+
+    The first one determines the attack success rate; the others are reported as well.
+    """
+    labels: LocalPath | None = None
+    """A CSV, JSON, JSON Lines or Parquet file of responses with human labels (`prompt, response, unsafe`).
+
+    From it, each judge's sensitivity and specificity are estimated, and the report corrects attack success rates for
+    the judge's errors.
+    """
+    grader: Grader | None = None
+    """The chat model that compares free-form answers with reference answers, for task sets that need one."""
+    refusal_judge: Annotated[RefusalJudge | None, Field(exclude_if=lambda judge: judge is None)] = None
+    """The chat model that tells full compliance, partial and full refusal of harmless prompts apart; both kinds of
+    refusal count. Without it, a list of refusal phrases decides."""
+    sampling: Literal["greedy", "safecomm"] = "greedy"
+    """`safecomm`: temperature 1, top-p 1, no top-k, as in the study (with `max_new_tokens: 512`)."""
+    samples: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Answers per prompt with `sampling: safecomm`; intervals then treat a prompt's answers as one cluster."""
+    seed: Seed = 0
+    """Seed for sampling answers."""
+    multiple_choice: Literal["likelihood", "generation"] = "likelihood"
+    """Score the option letter with the highest likelihood, or the letter in the generated answer."""
+    engine: Annotated[Literal["auto", "vllm", "transformers", "simulated"], Field(validate_default=True)] = "auto"
+    """The inference engine. `auto` is vLLM if it is installed, else transformers. `simulated` rehearses the sweep: its
+    engines and fine-tunes compute nothing and only take time (see `simulation`)."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 512
+    """Maximum tokens of an answer."""
+    max_model_len: Annotated[int, Field(ge=16)] = 2048
+    """Maximum tokens of a prompt and its answer together."""
+
+    @field_validator("engine")
+    @classmethod
+    def engine_is_chosen(cls, engine: str) -> str:
+        """Resolves `auto`, so that a run's sweep.json and store keys name the engine that was used."""
+        return available_engine() if engine == "auto" else engine
+
+    @field_validator("red_team", "over_refusal", "task")
+    @classmethod
+    def benchmarks_differ(cls, refs: list[DatasetRef]) -> list[DatasetRef]:
+        """Rejects a benchmark that would count twice."""
+        refuse_twice("the benchmark", [ref.benchmark for ref in refs])
+        return refs
+
+    @field_validator("judges")
+    @classmethod
+    def judges_differ(cls, judges: list[JudgeRef]) -> list[JudgeRef]:
+        """Rejects two judges with the same name."""
+        if len({judge.name for judge in judges}) < len(judges):
+            raise ValueError("two judges have the same name; rename one")
+        return judges
+
+    @model_validator(mode="after")
+    def greedy_has_one_answer(self) -> Self:
+        """Rejects several samples with greedy decoding, which would all be the same."""
+        if self.samples > 1 and self.sampling == "greedy":
+            raise ValueError(
+                "samples: greedy decoding gives one answer per prompt; set samples: 1 or sampling: safecomm"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def a_prompt_has_room(self) -> Self:
+        """Rejects answers as long as the context, which leave no token for a prompt."""
+        if self.max_new_tokens >= self.max_model_len:
+            raise ValueError(
+                f"max_new_tokens ({self.max_new_tokens}) leaves no room for a prompt in max_model_len "
+                f"({self.max_model_len}); lower the first or raise the second"
+            )
+        return self
+
+    @property
+    def judge_models(self) -> dict[str, str]:
+        """Name -> model of the judges and graders that need engines in this sweep."""
+        return {ref.name: ref.model for ref in self.everyone if ref.model and ref.runs_here}
+
+    @property
+    def everyone(self) -> list[ModelRef]:
+        """The judges, the grader and the judge of refusals."""
+        return [*self.judges, *(ref for ref in (self.grader, self.refusal_judge) if ref)]
