@@ -1,14 +1,16 @@
 """Runs simulated sweeps on a cluster of several nodes with declared GPUs, all on this machine.
 
     python benchmarks/scale.py            4 nodes with 8 GPUs each, about an hour on 2 idle cores, 10 GB of memory
-    python benchmarks/scale.py busy       only the share of GPU time in use, with 240 trials
+    python benchmarks/scale.py train      only the share of GPU time in use while eight fine-tunes of 8 ranks train
+    python benchmarks/scale.py search     only that while 240 trials search
     python benchmarks/scale.py growth     only how overhead and the driver's memory grow, up to 1,000 trials
     python benchmarks/scale.py kills      only whether killed nodes, workers and drivers change the results
 
 Engines and fine-tunes are simulated (`evaluate.engine: simulated`): they take the time of real ones on a scaled clock,
 but compute nothing. All else is real: the driver, Ray Tune, Ray Train, Ray Serve, Ray Data, placement and the store.
 
-`busy`: GPU time in use is the time that the work takes at full speed on all GPUs, divided by the time that it took.
+`train`, `search`: GPU time in use is the time that the work takes at full speed on all GPUs, divided by the time that
+it took.
 `growth`: engines and fine-tunes take no time, so what is left is overhead.
 `kills`: a node, a worker (a rank of a fine-tune, then an engine) and the driver are killed in each of the three phases.
 """
@@ -40,11 +42,14 @@ NODE_GPUS = 8
 TOKENS = 24
 INSTANT = {"clock": 1e9}
 """Engines and fine-tunes take no time."""
-BUSY = {"tokens_per_second": 800.0, "trained_tokens_per_second": 120.0}
-"""240 trials of 1,000 prompts take about 16 minutes on four engines, and each of the eight fine-tunes about five."""
+TRAIN = {"trained_tokens_per_second": 60.0}
+"""Each of the eight fine-tunes takes nine minutes on eight GPUs; four run at a time."""
+SEARCH = {"tokens_per_second": 800.0, "trained_tokens_per_second": 1e9}
+"""240 trials of 1,000 prompts take about 16 minutes on four engines."""
 SHORT = {"tokens_per_second": 1200.0, "trained_tokens_per_second": 3000.0}
 NOISE = ["seconds", "log", "adapter_path"]
 """The columns of `trials.parquet` that are a matter of time or place."""
+PARTS = ["train", "search", "growth", "kills"]
 WORKERS = ("ray::RayTrainWorker", "ray::ServeReplica:safecomm-")
 OBJECT_STORE = 10**8
 PATIENCE = 1800.0
@@ -212,19 +217,19 @@ def usage(run: Run, sweep: Sweep, trials: pd.DataFrame, gpus: int) -> Usage:
     prompts = split_prompts(sweep, "search")
     tokens = sum(answer_tokens(prompt.text, TOKENS, bool(prompt.options)) for prompt in prompts)
     searched = int((trials["split"] == "search").sum())
-    search, train = (duration(run.folder, split) for split in ("search", "train"))
+    searching, training = (duration(run.folder, split) for split in ("search", "train"))
     store = Path(sweep.storage) / "store"
     trained = [json.loads(path.read_text()) for path in store.glob("finetune/*/training.json")]
     phases = json.loads((run.folder / "plan.json").read_text())["phases"]
     return Usage(
         trials=searched,
         prompts=searched * len(prompts),
-        train_seconds=train,
-        search_seconds=search,
-        train_busy=sum(one["seconds"] * one["ranks"] for one in trained) / (gpus * train),
-        search_busy=searched * tokens / speed.tokens_per_second / speed.clock / (engines * search),
+        train_seconds=training,
+        search_seconds=searching,
+        train_busy=sum(one["seconds"] * one["ranks"] for one in trained) / (gpus * training),
+        search_busy=searched * tokens / speed.tokens_per_second / speed.clock / (engines * searching),
         planned_gpu_hours=sum(phase["hours"] * phase["gpus_in_use"] for phase in phases[:2]),
-        used_gpu_hours=(train + search) * speed.clock * gpus / 3600,
+        used_gpu_hours=(training + searching) * speed.clock * gpus / 3600,
         driver_mib=run.peak_bytes / 2**20,
         stored_files=sum(path.is_file() for path in store.rglob("*")),
     )
@@ -246,9 +251,14 @@ def measured(
     return usage(run, sweep, run.finish(), cluster.gpus)
 
 
-def busy(folder: Path, cluster: SimulatedCluster) -> list[Usage]:
-    """Measures the GPU time in use with 240 trials of 1,000 prompts."""
-    return [measured("busy", folder, cluster, 240, 1000, BUSY)]
+def train(folder: Path, cluster: SimulatedCluster) -> list[Usage]:
+    """Measures the GPU time in use by fine-tunes."""
+    return [measured("train", folder, cluster, 4, 1000, TRAIN)]
+
+
+def search(folder: Path, cluster: SimulatedCluster) -> list[Usage]:
+    """Measures the GPU time in use by 240 trials of 1,000 prompts."""
+    return [measured("search", folder, cluster, 240, 1000, SEARCH)]
 
 
 def growth(folder: Path, cluster: SimulatedCluster, counts: list[int]) -> list[Usage]:
@@ -314,7 +324,7 @@ def usage_table(rows: list[Usage]) -> Table:
 def main() -> None:
     """Runs the chosen parts and prints their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=["busy", "growth", "kills"], default=["busy", "growth", "kills"])
+    parser.add_argument("parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--counts", type=int, nargs="+", default=[24, 100, 240, 1000], help="trials of `growth`")
     parser.add_argument("--json", action="store_true")
@@ -323,9 +333,10 @@ def main() -> None:
     cluster = SimulatedCluster(options.nodes)
     try:
         with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-            if "busy" in options.parts:
-                found["busy"] = busy(Path(folder), cluster)
-                console.print(usage_table(found["busy"]))
+            for name, part in (("train", train), ("search", search)):
+                if name in options.parts:
+                    found[name] = part(Path(folder), cluster)
+                    console.print(usage_table(found[name]))
             if "growth" in options.parts:
                 found["growth"] = growth(Path(folder), cluster, options.counts)
                 console.print(usage_table(found["growth"]))
