@@ -173,8 +173,9 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         self._runs.pop(trial.trial_id).finish(int((trial.last_result or {}).get("status", "failed") == "failed"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Closes the run of a trial whose process died."""
-        self._runs.pop(trial.trial_id).finish(1)
+        """Closes the run of a trial whose process died; there is none if it died before the trial started."""
+        if run := self._runs.pop(trial.trial_id, None):
+            run.finish(1)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Closes the open runs of an interrupted experiment."""

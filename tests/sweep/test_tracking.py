@@ -39,6 +39,7 @@ evaluation.mkdir(parents=True)
 rows = {"benchmark": "b", "prompt_id": "1", "category": "c", "text": "t" * 99999, "response": "r", "verdict": "v"}
 pd.DataFrame([rows]).to_parquet(evaluation / "rows.parquet")
 callback = WandbTrials(sweep, folder)
+callback.on_trial_error(0, [], types.SimpleNamespace(trial_id="its process died before it started"))
 for name in ("one", "two"):
     config = {"trial": {"arm": name, "point": {}, "chain": [], "seed": 0, "split": "search"}}
     trial = types.SimpleNamespace(trial_id=name, config=config, last_result={"status": "done"})
