@@ -8,7 +8,7 @@ from safecomm.plan.plan import Plan
 
 def plan_tables(plan: Plan) -> list[Table | str]:
     """Returns a table of the arms, followed by lines on prompts and placement."""
-    return [_arms(plan), "", *_work(plan), *_placement(plan)]
+    return [_arms(plan), "", *_work(plan), *_placement(plan), *(f"Licence: {line}." for line in plan.licences)]
 
 
 def _arms(plan: Plan) -> Table:

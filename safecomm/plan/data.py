@@ -86,13 +86,8 @@ def check_data(sweep: Sweep) -> None:
     Raises:
         DataError: if one can't be read or is empty; the message starts with its key in the sweep.
     """
-    section, evaluate = sweep.finetune, sweep.evaluate
-    trained_on = {f"finetune.data.{place}": ref for place, ref in enumerate(section.data)}
-    if section.safety_data:
-        trained_on["finetune.safety_data"] = section.safety_data
-    if section.safe_adapter:
-        trained_on["finetune.safe_adapter.data"] = section.safe_adapter.data
-    for key, ref in trained_on.items():
+    evaluate = sweep.evaluate
+    for key, ref in _trained_on(sweep).items():
         _load(key, examples, ref)
     for kind in get_args(Kind):
         for place, ref in enumerate(getattr(evaluate, kind)):
@@ -124,6 +119,26 @@ def check_enough(sweep: Sweep, prompts: Sequence[Prompt]) -> None:
                         f"evaluate.{kind}.{at} ({ref.benchmark}): has {len(found)} prompts on the {split} split, too "
                         "few for an interval; raise its limit or use a larger benchmark"
                     )
+
+
+def non_commercial(sweep: Sweep) -> list[str]:
+    """Returns a line for each training set whose licence excludes commercial use, and so that of the adapters."""
+    return [
+        f"{key}: {ref.name} is {ref.entry.licence}, so its adapters are not for commercial use"
+        for key, ref in _trained_on(sweep).items()
+        if ref.own is None and "-NC" in ref.entry.licence
+    ]
+
+
+def _trained_on(sweep: Sweep) -> dict[str, DatasetRef]:
+    """Returns the training sets by their key in the sweep."""
+    section = sweep.finetune
+    found = {f"finetune.data.{place}": ref for place, ref in enumerate(section.data)}
+    if section.safety_data:
+        found["finetune.safety_data"] = section.safety_data
+    if section.safe_adapter:
+        found["finetune.safe_adapter.data"] = section.safe_adapter.data
+    return found
 
 
 def datasets_to_download(sweep: Sweep) -> list[str]:

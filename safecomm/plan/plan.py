@@ -10,7 +10,7 @@ from safecomm.data.rows import Prompt
 from safecomm.defenses.defense import TrainingDefense
 from safecomm.defenses.space import Exact, values_of
 from safecomm.errors import DataError, ModelError
-from safecomm.plan.data import all_prompts, check_enough, datasets_to_download, overlaps, split_prompts
+from safecomm.plan.data import all_prompts, check_enough, datasets_to_download, non_commercial, overlaps, split_prompts
 from safecomm.plan.fit import check_finetune, check_fleet
 from safecomm.plan.hours import hours
 from safecomm.plan.memory import GIB, Serving
@@ -82,6 +82,8 @@ class Plan:
     """The largest rank that an adapter of this sweep can have."""
     memory: list[str]
     """The memory that each GPU needs, as text."""
+    licences: list[str]
+    """The training sets that are not for commercial use."""
 
     @property
     def trials(self) -> int:
@@ -145,6 +147,7 @@ def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, 
         phases=hours(sweep, placed, missing, left),
         max_lora_rank=rank,
         memory=_memory(sweep, rank) if on_gpu else [],
+        licences=non_commercial(sweep),
     )
 
 
