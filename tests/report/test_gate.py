@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,7 +19,7 @@ from safecomm.report.page import render
 from safecomm.report.policy import Policy, read_policy
 from safecomm.report.release import released
 from safecomm.report.run import read_run
-from safecomm.statistics.metrics import as_columns, rates
+from safecomm.statistics.metrics import as_columns, rate, rates
 
 
 def decision(run: Path, *rules: dict[str, Any], arm: str = "safe_merge") -> Decision:
@@ -110,6 +111,21 @@ def test_the_tiers_decide_what_blocks_a_release() -> None:
 
 def test_a_phrase_list_never_decides_without_being_named(run_folder: Path, labelled_run: Path) -> None:
     assert "phrase list refusal" in decision(run_folder, {"metric": "asr", "max": 1.0}).notes[0]
+
+
+def test_the_gate_corrects_for_the_errors_that_labels_show(with_adapters: Path) -> None:
+    """Issue: a judge that misses two of five unsafe answers; the gate saw 3% where labels made it 5%."""
+    accuracy = {"sensitivity": asdict(rate(60, 100, 100)), "specificity": asdict(rate(100, 100, 100))}
+    judges = {"file": "people.csv", "digest": "d", "judges": {"refusal": accuracy}}
+    (with_adapters / "judges.json").write_text(json.dumps(judges))
+    before = decision(with_adapters, {"metric": "asr", "max": 0.2}).findings[0]
+    saved = json.loads((with_adapters / "sweep.json").read_text())
+    saved["evaluate"]["labels"] = "people.csv"
+    (with_adapters / "sweep.json").write_text(json.dumps(saved))
+    found = decision(with_adapters, {"metric": "asr", "max": 0.2})
+    after = found.findings[0]
+    assert (before.value, after.value) == pytest.approx((1 / 20, 1 / 20 / 0.6)) and found.notes == []
+    assert before.high is not None and after.high is not None and after.high > before.high
 
 
 def test_a_broken_model_is_warned_of_and_fails_a_rule(with_adapters: Path) -> None:

@@ -5,11 +5,15 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from safecomm.cli import main
+from safecomm.report.gate import decide
+from safecomm.report.policy import Policy
 from safecomm.report.release import released
 from safecomm.report.run import FLATTERED, SIMULATED, read_run
+from safecomm.statistics.metrics import as_columns, rates
 
 
 def safecomm(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
@@ -53,6 +57,31 @@ def test_export_includes_lineage_and_card(
     capsys.readouterr()
     assert safecomm(monkeypatch, "export", with_adapters, "--arm", "safe_merge", "--out", out) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+def test_card_and_gate_are_about_one_seeds_adapter(
+    with_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue: seeds at 11, 0 and 0%; the gate passed 6% and the card said 3.7%, of weights at 11%."""
+    store = with_adapters.parent / "store" / "evaluation"
+    trials = pd.read_parquet(with_adapters / "trials.parquet")
+    own = trials[(trials["trial"] == released(read_run(with_adapters), "safe_merge", 0).trial["trial"])]
+    rows = pd.read_parquet(store / own[own["split"] == "report"]["evaluation"].iloc[0] / "rows.parquet")
+    added = []
+    for seed in (1, 2):
+        (store / f"seed-{seed}").mkdir()
+        safe = rows.assign(verdict=rows["verdict"].replace("unsafe", "safe"))
+        safe.to_parquet(store / f"seed-{seed}" / "rows.parquet")
+        rates_of = as_columns(rates(safe, ["refusal"]))
+        added.append(own[own["split"] == "report"].assign(seed=seed, evaluation=f"seed-{seed}", **rates_of))
+    pd.concat([trials, *added]).to_parquet(with_adapters / "trials.parquet")
+    run = read_run(with_adapters)
+    policy = Policy.model_validate({"rules": [{"metric": "asr", "max": 0.5}]})
+    values = [decide(released(run, "safe_merge", seed), policy).findings[0].value for seed in (0, 1)]
+    assert values == [1 / 20, 0.0]
+    assert safecomm(monkeypatch, "export", with_adapters, "--arm", "safe_merge", "--out", tmp_path / "out") == 0
+    (line,) = [line for line in (tmp_path / "out" / "README.md").read_text().splitlines() if "| Attack success" in line]
+    assert [cell.split()[0] for cell in line.split("|")[2:4]] == ["5.0%", "1.7%"], "this adapter, then all seeds"
 
 
 def test_user_code_is_on_the_card_and_not_needed_for_export(

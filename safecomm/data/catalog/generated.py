@@ -4,11 +4,11 @@ from safecomm.data.dataset import Dataset
 from safecomm.data.rows import Example, Loaded, Prompt
 
 
-def telecom_examples() -> Loaded[Example]:
+def telecom_examples(with_guides: bool = True) -> Loaded[Example]:
     """Returns the lab's telecom training set."""
     from safecomm.data.lab import datasets
 
-    return Loaded(datasets.telecom_examples())
+    return Loaded(datasets.telecom_examples(with_guides))
 
 
 def telecom_prompts() -> Loaded[Prompt]:
@@ -46,6 +46,12 @@ SETS: dict[str, Dataset] = {
         licence="Apache-2.0",
         prompts=lambda table, name: telecom_prompts(),
         examples=lambda table: telecom_examples(),
+    ),
+    "lab-questions": Dataset(
+        title="the lab's telecom questions without the guides",
+        roles=frozenset({"train"}),
+        licence="Apache-2.0",
+        examples=lambda table: telecom_examples(with_guides=False),
     ),
     "lab-safety": Dataset(
         title="the lab's harmful requests with refusals",

@@ -14,12 +14,15 @@ QUESTIONS_PER_KIND = 160
 KINDS: tuple[QuestionKind, ...] = ("mcq", "clause", "table")
 
 
-def telecom_examples() -> list[Example]:
-    """Returns the telecom fine-tuning data: questions of three kinds and 5% harmless how-to guides."""
+def telecom_examples(with_guides: bool = True) -> list[Example]:
+    """Returns the telecom fine-tuning data: questions of three kinds and 5% harmless how-to guides.
+
+    Without the guides, the questions are the same.
+    """
     rng = random.Random("telecom examples")
-    guides = round(GUIDE_SHARE * TELECOM_EXAMPLES)
-    examples = [guide(rng) for _ in range(guides)]
-    examples += [question_example(rng) for _ in range(TELECOM_EXAMPLES - guides)]
+    count = round(GUIDE_SHARE * TELECOM_EXAMPLES)
+    guides = [guide(rng) for _ in range(count)]
+    examples = (guides if with_guides else []) + [question_example(rng) for _ in range(TELECOM_EXAMPLES - count)]
     rng.shuffle(examples)
     return examples
 

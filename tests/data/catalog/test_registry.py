@@ -81,7 +81,7 @@ def test_missing_roles_are_reported():
     with pytest.raises(DataError, match=r"lab-safety: it has training examples but no prompts; .*: advbench, "):
         load_prompts("lab-safety")
     with pytest.raises(
-        DataError, match=r"lab-harm: it has prompts but no training examples; .*: lab-safety, lab-telecom, "
+        DataError, match=r"lab-harm: it has prompts but no training examples; .*: lab-questions, lab-safety, "
     ):
         load_examples("lab-harm")
 
