@@ -71,8 +71,11 @@ def mean_covers(rng: np.random.Generator, cell: Cell) -> bool:
 
 
 def further_runs_are_covered(rng: np.random.Generator, cell: Cell) -> bool:
-    """The interval for further training runs contains their mean rate; `runs` is their relative standard deviation."""
-    rates = cell["rate"] * (1 + cell["runs"] * rng.uniform(-math.sqrt(3), math.sqrt(3), cell["answers"]))
+    """The interval for further training runs contains their mean rate; `runs` is their relative standard deviation.
+
+    The rates of the runs are normally distributed, as Student's t presumes.
+    """
+    rates = np.clip(cell["rate"] * (1 + cell["runs"] * rng.standard_normal(cell["answers"])), 0, 1)
     drawn = answers(rng, rates, cell["prompts"], 1, 0.0, shared=cell["icc"])[:, :, 0].T
     pooled = clustered_rate(drawn.sum(1).tolist(), [drawn.shape[1]] * len(drawn), drawn.size)
     low, high = across_runs(pooled, drawn.mean(0).tolist())
