@@ -51,7 +51,7 @@ def common(
 
 
 COMMANDS: list[Callable[..., None]] = [
-    *(sweeps.run, sweeps.plan, sweeps.report, release.gate, release.export, serve),
+    *(sweeps.run, sweeps.plan, sweeps.report, release.gate, release.export, serve, sweeps.schema),
     *(cluster.submit, cluster.doctor, selftest),
     *(evaluate, defenses.profile, defenses.extract_lora),
 ]

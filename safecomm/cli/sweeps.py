@@ -28,6 +28,16 @@ Storage = Annotated[
 Address = Annotated[str | None, typer.Option(help="A Ray cluster; by default Ray starts on this machine.")]
 
 
+def schema() -> None:
+    """Prints the JSON Schema of sweep files, for editors.
+
+    A sweep names it in its first line: `# yaml-language-server: $schema=sweep.schema.json`.
+    """
+    from safecomm.spec.json_schema import sweep_schema
+
+    print(json.dumps(sweep_schema(), indent=2))
+
+
 def run(
     sweep: SweepFile,
     set_: Overrides = None,

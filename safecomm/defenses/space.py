@@ -5,7 +5,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from safecomm.errors import printable
 
@@ -131,6 +143,11 @@ class Exact(Strict):
     def by_name_alone(cls, value: object) -> object:
         """Accepts the bare word `exact`."""
         return {} if value == "exact" else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Returns a schema with the bare word, for editors of sweep files."""
+        return {"anyOf": [{"const": "exact"}, handler(core)]}
 
 
 SPACES: dict[str, type[Strict]] = {

@@ -109,4 +109,4 @@ def _spelled_out(value: object) -> object:
     return {value: {}} if isinstance(value, str) else value
 
 
-AttackRef = Annotated[Attack, BeforeValidator(_spelled_out)]
+AttackRef = Annotated[Attack, BeforeValidator(_spelled_out, json_schema_input_type=Attack | str)]

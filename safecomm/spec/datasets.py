@@ -104,7 +104,7 @@ def _named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-Dataset = Annotated[DatasetRef, BeforeValidator(_named)]
+Dataset = Annotated[DatasetRef, BeforeValidator(_named, json_schema_input_type=DatasetRef | str)]
 
 
 def with_role(role: str) -> AfterValidator:

@@ -233,4 +233,4 @@ def _named(value: object) -> object:
     return {"name": value, **KNOWN.get(value, {})}
 
 
-Judge = Annotated[JudgeRef, BeforeValidator(_named)]
+Judge = Annotated[JudgeRef, BeforeValidator(_named, json_schema_input_type=JudgeRef | str)]

@@ -110,7 +110,7 @@ class Search(Strict):
     seed: Seed = 0
     """Seed of the sampler."""
 
-    @field_validator("racing", mode="before")
+    @field_validator("racing", mode="before", json_schema_input_type=Racing | bool | None)
     @classmethod
     def racing_is_switched(cls, value: object) -> object:
         """Accepts `false` for no racing and `true` for the defaults."""
