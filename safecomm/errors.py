@@ -14,8 +14,9 @@ SafecommError            exit code 1: the message states the cause and the fix
 └── StoppedError         exit code 130: the sweep was stopped; finished work is kept
 """
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -85,3 +86,9 @@ def printable(text: str) -> str:
     Newlines and tabs stay. Unicode's control characters, direction overrides and surrogates are escaped too.
     """
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """Returns `; did you mean X?` for the known name that is most like a wrong one, or ""."""
+    near = difflib.get_close_matches(str(name)[:100], list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -20,7 +20,7 @@ from safecomm.cli.evaluate import evaluate
 from safecomm.cli.labels import labels_app
 from safecomm.cli.selftest import selftest
 from safecomm.cli.serve import serve
-from safecomm.errors import SafecommError, SpecError, StoppedError, printable
+from safecomm.errors import DiskFullError, SafecommError, SpecError, StoppedError, printable
 from safecomm.storage.disk import report_disk_full
 
 BUG_EXIT_CODE = 70
@@ -66,24 +66,46 @@ app.add_typer(lab_app, name="lab")
 def main() -> None:
     """Runs the command line; prints a SafecommError as its message and exits with its code, a bug with 70."""
     try:
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # e.g. `| head`
+        code = _without_output("", 0)
+    except OSError as error:
+        code = _without_output(f"safecomm: the output can't be written: {error.strerror}", 1)
+    sys.exit(code)
+
+
+def _run() -> str | int | None:
+    try:
         with report_disk_full(Path.cwd()):
             app()
+    except SystemExit as end:
+        return end.code
     except SpecError as error:
-        for line in str(error).splitlines():
-            print(printable(line), file=sys.stderr)
-        sys.exit(error.exit_code)
+        print(printable(str(error)), file=sys.stderr)
+        return error.exit_code
     except SafecommError as error:
+        if isinstance(error, DiskFullError):  # perhaps because the output goes there
+            os.write(sys.stdout.fileno(), b"\n")
         print(printable(f"safecomm: {error}"), file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
         print("safecomm: stopped; finished work is kept", file=sys.stderr)
-        sys.exit(StoppedError.exit_code)
-    except BrokenPipeError:  # e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
-        sys.exit(0)
+        return StoppedError.exit_code
+    except BrokenPipeError:
+        raise
     except Exception as error:
         print(printable(_bug(error)), file=sys.stderr)
-        sys.exit(BUG_EXIT_CODE)
+        return BUG_EXIT_CODE
+    return 0
+
+
+def _without_output(message: str, code: int) -> int:
+    """Prints a message about standard output, which Python would complain about again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if message:
+        print(message, file=sys.stderr)
+    return code
 
 
 def _bug(error: Exception) -> str:

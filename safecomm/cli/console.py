@@ -1,5 +1,6 @@
 """Output of the command line."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,17 @@ class PlainConsole(Console):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
+def open_streams() -> None:
+    """Makes printing safe: a closed stream takes everything, and one in ASCII shows `?` for others."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, open until the process ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+open_streams()
 console = PlainConsole(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
 
 

@@ -26,6 +26,7 @@ from safecomm.cli.realign_options import (
 )
 from safecomm.defenses.defense import Realignment, Selecting
 from safecomm.defenses.registry import DEFENSES
+from safecomm.plan.files import check_given
 
 if TYPE_CHECKING:
     from safecomm.defenses import Profile, Realigned
@@ -51,6 +52,9 @@ AboveNull = Annotated[str | None, _way("above_null")]
 
 def _realign(defense: type[Realignment], **options: Any) -> None:
     """Applies a defense to the adapter in the options, and writes the result."""
+    models = {f"--{name}": options[name] for name in ("base", "aligned") if name in options}
+    adapters = {f"--{name.replace('_', '-')}": options[name] for name in ("adapter", "safe_adapter") if name in options}
+    check_given(models, adapters)
     settings = defense.checked(read_settings(defense, options))
     inputs = [_input(need, options) for need in defense.needs]
     _save(settings.apply(*inputs), options["out"])
@@ -87,6 +91,7 @@ def full_weights(
     targets: Targets = None,
 ) -> None:
     """Applies SafeLoRA to a fully fine-tuned model; writes a new checkpoint shard by shard."""
+    check_given({"--base": base, "--aligned": aligned, "--model": model, "--reference": reference}, {})
     from safecomm import defenses
 
     by = _selection(threshold, lowest, quantile, above_null)
@@ -111,6 +116,7 @@ def profile(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Shows how well each module of an adapter agrees with the model's alignment."""
+    check_given({"--base": base, "--aligned": aligned}, {"--adapter": adapter})
     measured = _profile(base, aligned, adapter)
     if as_json:
         print(json.dumps({"inputs": measured.inputs, "modules": [asdict(row) for row in measured.modules]}, indent=2))
@@ -136,6 +142,7 @@ def extract_lora(
     seed: Seed = 0,
 ) -> None:
     """Extracts the LoRA adapter that best approximates a full fine-tune, so that the model can be realigned."""
+    check_given({"--model": model, "--reference": reference}, {})
     from safecomm import defenses
 
     with progress("Extracting") as report:

@@ -1,5 +1,7 @@
 """Verdicts: from judges for harmful prompts, refusal phrases for harmless ones, answers for task questions."""
 
+import errno
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,10 @@ _LETTER = re.compile(
 
 REFUSES = {"compliance": "answered", "partial": "refused", "refusal": "refused"}
 """The verdict that follows from each of a refusal judge's words; XSTest counts partial refusals too."""
+
+
+TEXTS = ("kind", "benchmark", "prompt_id", "verdict")
+"""Columns by which judged rows are read."""
 
 
 def judged(
@@ -54,8 +60,22 @@ def judged(
 
 
 def read_rows(evaluation: Path) -> pd.DataFrame:
-    """Reads the judged rows of a stored evaluation, and renames kinds that older versions named differently."""
-    rows = pd.read_parquet(evaluation / ROWS)
+    """Reads the judged rows of a stored evaluation, and renames kinds that older versions named differently.
+
+    Raises:
+        FileNotFoundError: if they are gone.
+        DataError: if the file is damaged.
+    """
+    path = evaluation / ROWS
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    try:
+        rows = pd.read_parquet(path)
+        missing = [name for name in TEXTS if name not in rows or not all(isinstance(one, str) for one in rows[name])]
+    except Exception as error:  # pyarrow and pandas raise any type about a file's content
+        raise DataError(f"{path}: is damaged ({type(error).__name__}); run the sweep again to make it again") from error
+    if missing:
+        raise DataError(f"{path}: has no text in {', '.join(missing)}; run the sweep again to make it again")
     return rows.assign(kind=rows["kind"].map(current_name))
 
 

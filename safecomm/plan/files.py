@@ -1,7 +1,7 @@
 """Checks within a second that the files and folders that a sweep names are there, before anything heavy is imported."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -48,7 +48,7 @@ def check_evaluation(model: str, adapters: Sequence[Path], benchmarks: Sequence[
     """
     problems = [*_model("--model", model)]
     for adapter in adapters:
-        problems += _folder("--adapter", str(adapter), ADAPTER_CONFIG, "a PEFT adapter's folder")
+        problems += _adapter("--adapter", adapter)
     for name, _, path in (text.partition("=") for text in benchmarks):
         if path and not _exists(path):
             problems.append(f"--benchmark {name}: {path}: there is no such file or folder")
@@ -56,6 +56,22 @@ def check_evaluation(model: str, adapters: Sequence[Path], benchmarks: Sequence[
         problems.append(f"--labels: {labels}: there is no such file")
     if problems:
         raise UsageError("\n".join(problems))
+
+
+def check_given(models: Mapping[str, str | None], adapters: Mapping[str, Path | None]) -> None:
+    """Checks the models and adapters that options name, each by its option.
+
+    Raises:
+        UsageError: with a line for each one that is missing or can't be used.
+    """
+    problems = [problem for option, model in models.items() if model is not None for problem in _model(option, model)]
+    problems += [problem for option, folder in adapters.items() if folder for problem in _adapter(option, folder)]
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def _adapter(key: str, folder: Path) -> Iterator[str]:
+    yield from _folder(key, str(folder), ADAPTER_CONFIG, "a PEFT adapter's folder")
 
 
 def _models(sweep: Sweep) -> Iterator[str]:

@@ -7,17 +7,19 @@ adapter that breaks a limit is at most 1 - confidence, however many were tried. 
 holds on every benchmark, which needs no further correction (an intersection-union test).
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, FiniteFloat
 
 from safecomm.errors import UsageError
 from safecomm.report.evidence import Evidence, change_evidence, rate_evidence
 from safecomm.report.points import rate_in, rows_of
 from safecomm.report.release import Release, released
 from safecomm.report.run import Run, headline
+from safecomm.report.run_files import read_as
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS, UNDEFENDED
 from safecomm.spec.search import MARGIN
 from safecomm.statistics.labelled import labels_in
@@ -244,8 +246,34 @@ def _judge(run: Run, labels: Sequence[int] = ()) -> str:
 
 def read_certificate(folder: Path) -> dict[str, Any] | None:
     """Returns a run's `certificate.json`; None if it has none."""
-    path = folder / CERTIFICATE
-    if not path.is_file():
+    if not (folder / CERTIFICATE).is_file():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_as(folder, CERTIFICATE, _Saved)
     return found
+
+
+class _SavedTest(BaseModel):
+    metric: str
+    benchmark: str
+    relative_to: str | None
+    limit: FiniteFloat
+    bound: FiniteFloat
+    n: int
+
+
+class _SavedCandidate(BaseModel):
+    arm: str
+    seed: int
+    adapter: str
+    tests: list[_SavedTest]
+
+
+class _Saved(BaseModel):
+    """What is read of `certificate.json`."""
+
+    confidence: FiniteFloat
+    look: int
+    level: FiniteFloat
+    released: _SavedCandidate | None
+    judge: str
+    reason: str

@@ -1,6 +1,5 @@
 """Plots rho per module: how far each module's update agrees with the model's alignment."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +7,27 @@ from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+from pydantic import BaseModel, FiniteFloat
 
 from safecomm.report.plots import COLOURS, GREY, GRID, base_layout
 from safecomm.report.points import Point, rows_of
 from safecomm.report.run import Run, settings
+from safecomm.report.run_files import read_as
 from safecomm.storage.names import MODULES, PROFILE
 
 MOST_COLUMNS = 4
+
+
+class _SavedModule(BaseModel):
+    name: str
+    rho: FiniteFloat
+    null: FiniteFloat
+
+
+class _Saved(BaseModel):
+    """What is read of `profile.json`."""
+
+    modules: list[_SavedModule]
 
 
 @dataclass(frozen=True)
@@ -50,10 +63,10 @@ def read_profile(run: Run) -> Profile | None:
 def _modules(run: Run, row: Point) -> list[dict[str, Any]]:
     if not row["profile"]:
         return []
-    path = run.stage("profile", str(row["profile"])) / PROFILE
-    if not path.is_file():
+    folder = run.stage("profile", str(row["profile"]))
+    if not (folder / PROFILE).is_file():
         return []
-    modules: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["modules"]
+    modules: list[dict[str, Any]] = read_as(folder, PROFILE, _Saved)["modules"]
     return modules
 
 
@@ -65,13 +78,13 @@ def _threshold(run: Run, row: Point) -> float | None:
 
 def _selected(run: Run, row: Point) -> frozenset[str]:
     """Returns the modules that the realign stage changed."""
-    path = run.stage("realign", Path(str(row.get("adapter_path", ""))).name) / MODULES
-    return frozenset(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else frozenset()
+    folder = run.stage("realign", Path(str(row.get("adapter_path", ""))).name)
+    return frozenset(read_as(folder, MODULES, list[str])) if (folder / MODULES).is_file() else frozenset()
 
 
 def _type_and_layer(name: str) -> tuple[str, int]:
     """Returns a module's type and layer, e.g. `q_proj`, 3 for `model.layers.3.self_attn.q_proj`."""
-    layer = re.search(r"\.(\d+)\.", name)
+    layer = re.search(r"\.([0-9]{1,9})\.", name)
     return name.rsplit(".", 1)[-1], int(layer.group(1)) if layer else 0
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from safecomm.errors import UsageError
+from safecomm.errors import UsageError, suggestion
 from safecomm.judging.coherence import with_coherence
 from safecomm.judging.verdicts import read_rows
 from safecomm.report.human_labels import with_labels
@@ -74,7 +74,7 @@ def released(run: Run, arm: str | None, seed: int, split: str = "report") -> Rel
     wanted = [row for row in rows if (row.arm == arm if arm else row.recommended)]
     if not wanted:
         arms = ", ".join(row.arm for row in rows) or "none"
-        what = f"arm {arm}" if arm else "recommended point"
+        what = f"arm {arm}{suggestion(arm, [row.arm for row in rows])}" if arm else "recommended point"
         raise UsageError(f"{run.folder}: has no {what} on the report split; its arms there: {arms}")
     trials = run.trials_of(wanted[0].arm, wanted[0].point, split)
     found = rows_of(trials[trials["seed"] == seed])

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import pandas as pd
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from safecomm.data.rows import current_name
-from safecomm.errors import UsageError
+from safecomm.errors import UsageError, printable
 from safecomm.storage import input_files
 from safecomm.storage.names import SWEEP, TRIALS
 
@@ -67,19 +67,37 @@ def read_json(run: Path, name: str) -> Any:
         raise _damaged(run, name, str(error)) from error
 
 
+def read_as(folder: Path, name: str, what: Any) -> Any:
+    """Reads a JSON file of a run folder, or of a stage's folder, and checks its content.
+
+    Args:
+        folder: the folder.
+        name: the file's name.
+        what: a pydantic model, or another type, of what is needed of the content.
+
+    Returns:
+        The content as it was read.
+
+    Raises:
+        UsageError: if the file is missing, not valid JSON, or has other content.
+    """
+    raw = read_json(folder, name)
+    try:
+        TypeAdapter(what).validate_python(raw, strict=True)
+    except (ValidationError, RecursionError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "is nested too deeply"}
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise _damaged(folder, name, f"{printable(key)[:100]}: {first['msg']}") from error
+    return raw
+
+
 def read_saved_sweep(run: Path) -> dict[str, Any]:
     """Reads `sweep.json`, with the task benchmarks under `evaluate.task` whenever it was written.
 
     Raises:
         UsageError: if it is missing or damaged.
     """
-    raw = read_json(run, SWEEP)
-    try:
-        _Sweep.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise _damaged(run, SWEEP, f"{key}: {first['msg']}") from error
+    raw = read_as(run, SWEEP, _Sweep)
     raw["evaluate"] = {current_name(key): value for key, value in raw["evaluate"].items()}
     found: dict[str, Any] = raw
     return found

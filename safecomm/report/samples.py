@@ -1,5 +1,6 @@
 """Sample prompts with every arm's answers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,16 +69,18 @@ def _sample(prompt: Point, by_id: list[tuple[Headline, dict[str, Point]]]) -> Sa
 
 
 def _answer(row: Headline, found: Point) -> Answer:
-    return Answer(row.arm, in_words(row.settings), _response(found), _text(found["verdict"]) or "unscored")
+    return Answer(row.arm, in_words(row.settings), response_in(found), _text(found["verdict"]) or "unscored")
 
 
-def _response(found: Point) -> str:
-    """Returns the generated text, or the most likely option, or the reason why there is neither."""
+def response_in(found: Mapping[str, Any]) -> str:
+    """Returns the generated text, or the most likely option with its text, or the reason why there is neither."""
     if response := _text(found["response"]):
         return response
     scores, options = (_listed(found.get(name)) for name in ("scores", "options"))
     if scores and len(scores) == len(options):
-        return _text(options[scores.index(max(scores))])
+        letter = _text(options[scores.index(max(scores))])
+        lines = _text(found["text"]).splitlines()  # the options stand in the prompt
+        return next((line for line in lines if line.startswith(f"{letter}. ")), letter)
     reason = _text(found["error"])
     return f"(no answer: {reason})" if reason else "(no answer)"
 

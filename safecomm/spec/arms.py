@@ -19,6 +19,7 @@ from pydantic_core import CoreSchema
 from safecomm.defenses.defense import Defense
 from safecomm.defenses.registry import DEFENSES, defense_of
 from safecomm.defenses.space import Strict, searched
+from safecomm.errors import suggestion
 from safecomm.storage.own_code import as_value_error, is_dotted
 
 
@@ -40,10 +41,8 @@ class Step(Strict):
             raise ValueError(f"each step must name exactly one of {', '.join(DEFENSES)}")
         (reference,) = value
         if not is_dotted(reference) and reference not in DEFENSES:
-            raise ValueError(
-                f"there is no defense {reference!r}; use one of {', '.join(DEFENSES)}, or add your own to the sweep's "
-                "`defenses`"
-            )
+            known = f"use one of {', '.join(DEFENSES)}, or add your own to the sweep's `defenses`"
+            raise ValueError(f"there is no defense {reference!r}{suggestion(reference, DEFENSES) or f'; {known}'}")
         with as_value_error():
             section = _sections({reference: defense_of(reference)})
         return {"reference": reference, "settings": getattr(section.model_validate(value), reference)}

@@ -8,6 +8,7 @@ from safecomm.data.catalog.registry import DATASETS, entry_of
 from safecomm.data.custom import Columns
 from safecomm.data.dataset import Dataset as Entry
 from safecomm.defenses.space import LocalPath, Seed, Strict
+from safecomm.errors import suggestion
 from safecomm.spec.attacks import AttackRef
 from safecomm.storage.own_code import as_value_error, is_dotted, short_name
 
@@ -58,8 +59,8 @@ class DatasetRef(Strict):
             if self.category or self.choices or self.answer or self.reference:
                 raise ValueError("category, choices, answer and reference describe your own file; set prompt too")
             if self.name not in DATASETS:
-                known = ", ".join(sorted(DATASETS))
-                raise ValueError(f"there is no dataset {self.name!r}; `safecomm data list` lists: {known}")
+                hint = suggestion(self.name, DATASETS) or "; `safecomm data list` lists them"
+                raise ValueError(f"there is no dataset {self.name!r}{hint}")
         elif self.path is None:
             raise ValueError("prompt names a column of your own file; set path too")
         elif (self.choices is None) != (self.answer is None):

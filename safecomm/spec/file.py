@@ -1,6 +1,5 @@
 """Reads a sweep from YAML or JSON, applies `--set` overrides, and reports mistakes."""
 
-import difflib
 import logging
 import re
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from safecomm.data.rows import FORMER_TASK, current_name
 from safecomm.defenses.space import PER_TYPE, SPACES
-from safecomm.errors import SpecError
+from safecomm.errors import SpecError, suggestion
 from safecomm.spec.secrets import secret_in
 from safecomm.spec.sweep import Sweep
 from safecomm.storage.input_files import read_text, whole_number
@@ -221,8 +220,7 @@ def _message(problem: Any, model: type[BaseModel]) -> str:
         shown.append(str(part))
     key = ".".join(shown) or "file"
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(shown[-1], _fields(location[:-1], model), n=1)
-        return f"{key}: there is no such key{f'; did you mean {near[0]}?' if near else ''}"
+        return f"{key}: there is no such key{suggestion(shown[-1], _fields(location[:-1], model))}"
     if problem["type"] == "missing":
         return f"{key}: is missing; add it"
     message = str(problem["msg"]).removeprefix("Value error, ")

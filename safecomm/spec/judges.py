@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from safecomm.defenses.space import LocalPath, PathText, Strict
+from safecomm.errors import suggestion
 from safecomm.statistics.domain import TELECOM, Domain
 from safecomm.storage.own_code import as_value_error, is_dotted, load, refuse, short_name
 
@@ -226,10 +227,9 @@ def _named(value: object) -> object:
     if is_dotted(value):
         return {"name": short_name(value), "own": value}
     if value not in PHRASES and value not in KNOWN:
-        raise ValueError(
-            f"there is no judge {value!r}; use one of {', '.join([*PHRASES, *KNOWN])}, {{name: ..., model: MODEL}}, "
-            "or MODULE:CLASS for your own"
-        )
+        names = (*PHRASES, *KNOWN)
+        known = f"; use one of {', '.join(names)}, {{name: ..., model: MODEL}}, or MODULE:CLASS for your own"
+        raise ValueError(f"there is no judge {value!r}{suggestion(value, names) or known}")
     return {"name": value, **KNOWN.get(value, {})}
 
 

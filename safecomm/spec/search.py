@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, Field, field_validator
 
 from safecomm.defenses.space import Seed, Strict, different
+from safecomm.errors import suggestion
 from safecomm.statistics.metric_table import MetricName
 from safecomm.storage.own_code import as_value_error, is_dotted, load, refuse
 
@@ -32,7 +33,9 @@ def _known(kind: str, names: tuple[str, ...]) -> AfterValidator:
     def check(name: str) -> str:
         if not is_dotted(name):
             if name not in names:
-                raise ValueError(f"there is no {kind} {name!r}; use {', '.join(names)}, or MODULE:NAME for your own")
+                hint = suggestion(name, names)
+                known = f"{', '.join(names)}, or MODULE:NAME for your own"
+                raise ValueError(f"there is no {kind} {name!r}{hint or f'; use {known}'}")
             return name
         with as_value_error():
             if not callable(load(name)):

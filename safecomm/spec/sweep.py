@@ -19,6 +19,7 @@ from safecomm.defenses.space import (
     at_point,
     values_of,
 )
+from safecomm.errors import suggestion
 from safecomm.spec.arms import Step, by_own_names, dimensions
 from safecomm.spec.cluster import Cluster
 from safecomm.spec.evaluate import Evaluate
@@ -59,6 +60,8 @@ class Wandb(Strict):
     """Project."""
     entity: str | None = None
     """Team or user; by default W&B's default."""
+    reveal: bool = False
+    """Log harmful prompts and the answers to them in full; by default only their first characters."""
 
 
 class Tracking(Strict):
@@ -219,7 +222,8 @@ class Sweep(Strict):
         """Rejects search settings for unknown arms, and samplers or points that don't fit their arm."""
         arms: dict[str, list[Step]] = info.data.get("arms", {})
         if unknown := sorted(set(search.arms) - set(arms)):
-            raise ValueError(f"arms.{unknown[0]}: there is no such arm; use one of {', '.join(arms)}")
+            hint = suggestion(unknown[0], arms) or f"; use one of {', '.join(arms)}"
+            raise ValueError(f"arms.{unknown[0]}: there is no such arm{hint}")
         for name, chain in arms.items():
             own, spaces = search.of(name), dimensions(chain)
             ranges = [key for key, space in spaces.items() if not isinstance(space, Grid | Exact)]

@@ -15,15 +15,19 @@ import pandas as pd
 import wandb
 from ray.tune import Callback
 
+from safecomm.data.catalog.describe import SHOWN
+from safecomm.judging.verdicts import read_rows
 from safecomm.report.plots import trade_off
 from safecomm.report.run import read_run
+from safecomm.report.samples import response_in
 from safecomm.search.arms import RELEASE, Trial
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
+from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import as_columns
 from safecomm.storage import shared
-from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE, PARETO, ROWS, TRIALS
+from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE, PARETO, TRIALS
 from safecomm.storage.store import Store, digest, local_copy
 from safecomm.sweep.driver import DriverOnly
 
@@ -147,6 +151,7 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         self._sweep = sweep
         self._folder = folder
         self._store = Store.of(sweep.storage)
+        self._reveal = sweep.tracking.wandb is not None and sweep.tracking.wandb.reveal
         self._runs: dict[str, TrackedRun] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -189,7 +194,8 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         run.summary.update({key: value for key, value in record.to_json().items() if key in shown})
         run.log(as_columns(record.rates))
         if record.status == "done" and record.evaluation and record.split != RELEASE:  # fine-tunes have none
-            run.log({"samples": sample_table(local_copy(self._store.folder("evaluation", record.evaluation)))})
+            evaluation = local_copy(self._store.folder("evaluation", record.evaluation))
+            run.log({"samples": sample_table(evaluation, self._reveal)})
             if record.adapter and record.adapter_path:
                 run.log_artifact(adapter_artifact(local_copy(Path(record.adapter_path)), record.adapter))
 
@@ -215,11 +221,25 @@ def _log_results(run: Any, folder: Path) -> None:
     run.summary.update({"recommended": pareto["recommended"], "best": pareto["best"]})
 
 
-def sample_table(evaluation: Path) -> Any:
-    """Returns a few responses per benchmark; the prompts are the same for every trial."""
-    rows = pd.read_parquet(evaluation / ROWS)
+def sample_table(evaluation: Path, reveal: bool) -> Any:
+    """Returns a few responses per benchmark; the prompts are the same for every trial.
+
+    Args:
+        evaluation: the folder of the judged rows.
+        reveal: whether harmful prompts, and the answers to them, are shown in full.
+    """
+    return wandb.Table(dataframe=sample_rows(read_rows(evaluation), reveal))
+
+
+def sample_rows(rows: pd.DataFrame, reveal: bool) -> pd.DataFrame:
+    """Returns the rows of `sample_table`."""
     shown = rows.sort_values("prompt_id").groupby("benchmark").head(SAMPLES // max(1, rows["benchmark"].nunique()))
-    return wandb.Table(dataframe=shown[["benchmark", "category", "text", "response", "verdict"]])
+    shown = shown.assign(response=[response_in(row) for row in shown.to_dict("records")])  # type: ignore[arg-type]
+    if not reveal:
+        harmful = shown["kind"] == ASR.kind
+        for column in ("text", "response"):
+            shown[column] = shown[column].mask(harmful, shown[column].str.slice(0, SHOWN) + "...")
+    return shown[["benchmark", "category", "text", "response", "verdict"]]
 
 
 def adapter_artifact(folder: Path, content: str) -> Any:

@@ -13,7 +13,7 @@ from safecomm.data.custom import Columns
 from safecomm.data.dataset import Dataset, limited, usable
 from safecomm.data.files import read_table
 from safecomm.data.rows import Example, Kind, Loaded, Prompt
-from safecomm.errors import DataError
+from safecomm.errors import DataError, UsageError, suggestion
 from safecomm.storage.own_code import is_dotted, load, refuse
 
 DATASETS: dict[str, Dataset] = {
@@ -85,8 +85,7 @@ def entry_of(name: str) -> Dataset:
     """Returns the dataset with a registered name, or the user's dataset with a dotted name.
 
     Raises:
-        DataError: if it does not exist.
-        UsageError: if the user's object can't be loaded or is not a `Dataset`.
+        UsageError: if it does not exist, or the user's object can't be loaded or is not a `Dataset`.
     """
     if is_dotted(name):
         found = load(name)
@@ -94,7 +93,8 @@ def entry_of(name: str) -> Dataset:
             raise refuse(name, "is not a dataset; make it a safecomm.data.dataset.Dataset")
         return found
     if name not in DATASETS:
-        raise DataError(f"there is no such dataset; `safecomm data list` lists: {', '.join(sorted(DATASETS))}")
+        hint = suggestion(name, DATASETS) or "; `safecomm data list` lists them"
+        raise UsageError(f"there is no dataset {name!r:.100}{hint}")
     return DATASETS[name]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from safecomm.data.catalog.registry import DATASETS, load_examples, load_prompts
-from safecomm.errors import DataError
+from safecomm.errors import DataError, UsageError
 
 HEAVY = ("torch", "ray", "pandas", "datasets", "transformers", "pyzipper", "pyarrow", "huggingface_hub")
 
@@ -72,9 +72,9 @@ def test_invalid_limits_are_rejected(goals: Path):
         load_prompts("advbench", goals, 0)
 
 
-def test_unknown_names_list_known_names():
-    with pytest.raises(DataError, match=r"nowhere: there is no such dataset; .*advbench, direct-harm-4"):
-        load_prompts("nowhere")
+def test_unknown_names_are_misuse_and_the_nearest_is_offered():
+    with pytest.raises(UsageError, match=r"there is no dataset 'advbnech'; did you mean advbench\?"):
+        load_prompts("advbnech")
 
 
 def test_missing_roles_are_reported():
