@@ -1,6 +1,8 @@
 """`safecomm submit` and `doctor`: runs sweeps on a cluster and checks the cluster."""
 
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,11 +51,12 @@ def doctor(
         str | None,
         typer.Option(help="The cluster: its dashboard (http://HEAD:8265), or `auto` on one of its nodes."),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Checks this machine or a cluster; the exit code is 1 if there is a problem."""
     spec = read(sweep, set_, storage) if sweep else None
     if address and address.startswith(("http://", "https://")):
-        raise typer.Exit(_examine_as_job(address, sweep, set_ or [], storage))
+        raise typer.Exit(_examine_as_job(address, sweep, set_ or [], storage, as_json))
     from rich.table import Table
     from rich.text import Text
 
@@ -62,18 +65,21 @@ def doctor(
     styles = {"ok": "green", "warning": "yellow", "problem": "red"}
     table = Table("check", "", "result and fix", box=None)
     findings = examine(address or os.environ.get("RAY_ADDRESS"), spec)
-    for finding in findings:
-        table.add_row(finding.subject, Text(finding.level, styles[finding.level]), finding.text)
-    console.print(table)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            table.add_row(finding.subject, Text(finding.level, styles[finding.level]), finding.text)
+        console.print(table)
     raise typer.Exit(int(any(finding.level == "problem" for finding in findings)))
 
 
-def _examine_as_job(address: str, sweep: Path | None, overrides: list[str], storage: str | None) -> int:
+def _examine_as_job(address: str, sweep: Path | None, overrides: list[str], storage: str | None, as_json: bool) -> int:
     """Runs `safecomm doctor` as a job on the cluster."""
     from safecomm.cluster import submit as jobs
 
     options = jobs.run_command(sweep, overrides, storage)[1:] if sweep else []
-    client, job = jobs.submit(address, ["doctor", *options])
+    client, job = jobs.submit(address, ["doctor", *options, *(["--json"] if as_json else [])])
     return _follow(client, job)
 
 

@@ -1,5 +1,6 @@
 """`safecomm data` and `safecomm lab`: the datasets and the bundled small models."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +15,15 @@ lab_app = typer.Typer(no_args_is_help=True, help="The bundled small models.")
 
 
 @data_app.command("list")
-def data_list() -> None:
+def data_list(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
     """Lists the datasets with their roles, licences and sources."""
     from safecomm.data.catalog.describe import overview
 
+    if as_json:
+        print(json.dumps(overview(), indent=2))
+        return
     table = Table("name", "description", "roles", "licence", "source", box=None, pad_edge=False)
     for entry in overview():
         table.add_row(entry["name"], entry["title"], ", ".join(entry["roles"]), entry["licence"], entry["where"])

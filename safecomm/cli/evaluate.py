@@ -3,13 +3,12 @@
 import os
 import re
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from safecomm.cli import evaluate_options as options
-from safecomm.cli.console import console
+from safecomm.cli.console import PlainConsole, console
 from safecomm.cluster.reachable import check_ray_address
 from safecomm.errors import UsageError
 from safecomm.plan.files import check_evaluation
@@ -19,10 +18,7 @@ from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, Domain, domain_of
 from safecomm.storage.output_files import unwritable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from safecomm.data.rows import Prompt
-    from safecomm.judging.comparison import Comparison
     from safecomm.judging.model_judge import Panel
     from safecomm.storage.store import Store
 
@@ -55,6 +51,7 @@ def evaluate(
     tensor_parallel: options.TensorParallel = 1,
     storage: options.Storage = "runs",
     address: options.Address = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measures a model without and with each adapter; reuses stored answers and verdicts."""
     if samples > 1 and sampling == "greedy":
@@ -72,7 +69,7 @@ def evaluate(
     from safecomm.cli.tables import comparison_tables
     from safecomm.judging.comparison import Hardware, compare
     from safecomm.judging.labels import Labelled
-    from safecomm.judging.results import check_no_others
+    from safecomm.judging.results import RESULTS, check_measured, check_no_others, write_results
     from safecomm.serving.models import resolve_model
     from safecomm.serving.protocol import EvaluationProtocol
     from safecomm.spec.cluster import Replicas
@@ -85,7 +82,8 @@ def evaluate(
     length = max_model_len or min(DEFAULT_LENGTH, target.context or DEFAULT_LENGTH)
     target.check_context(length, "--max-model-len")
     engine = available_engine() if engine == "auto" else engine
-    console.print(engine_description(engine))
+    out_of_the_way = PlainConsole(stderr=True) if as_json else console  # standard output is for the JSON alone
+    out_of_the_way.print(engine_description(engine))
     protocol = EvaluationProtocol(
         engine,
         max_new_tokens,
@@ -108,20 +106,15 @@ def evaluate(
         store,
         Hardware(Replicas(replicas=replicas, tensor_parallel=tensor_parallel), Replicas(replicas=replicas), address),
         Labelled.read(labels) if labels else None,
-        lambda line: console.print(line, soft_wrap=True),
+        lambda line: out_of_the_way.print(line, soft_wrap=True),
     )
-    tables = comparison_tables(found.measured, found.judges, domain_of(domain))
-    _publish(out, found, tables, panel.names, request)
-
-
-def _publish(out: Path, found: "Comparison", tables: "list[Table]", judges: list[str], request: dict[str, Any]) -> None:
-    """Writes the results with the request, and prints them."""
-    from safecomm.judging.results import check_measured, write_results
-
-    write_results(out, found.measured, found.rows, judges, found.judges, **request)
-    for table in tables:
-        console.print(table)
-    console.print(f"\nWritten to {out}: results.json, rows.parquet, disagreements.csv", soft_wrap=True)
+    write_results(out, found.measured, found.rows, panel.names, found.judges, **request)
+    if as_json:
+        print((out / RESULTS).read_text(encoding="utf-8"), end="")
+    else:
+        for table in comparison_tables(found.measured, found.judges, domain_of(domain)):
+            console.print(table)
+        console.print(f"\nWritten to {out}: results.json, rows.parquet, disagreements.csv", soft_wrap=True)
     check_measured(found.rows)
 
 

@@ -9,15 +9,19 @@ from safecomm.cli.numbers import MAX_SEED
 
 Model = Annotated[str, typer.Option(help="A folder of safetensors, a hub id, lab://base or lab://aligned.")]
 Benchmark = Annotated[
-    list[str], typer.Option(help="NAME from `safecomm data list`, or NAME=PATH for a local copy. Repeatable.")
+    list[str],
+    typer.Option(
+        metavar="NAME[=PATH]", help="NAME from `safecomm data list`, or NAME=PATH for a local copy. Repeatable."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for results.json, rows.parquet and disagreements.csv.")]
-Adapter = Annotated[list[Path] | None, typer.Option(help="A PEFT folder. Repeatable.")]
+Adapter = Annotated[list[Path] | None, typer.Option(metavar="FOLDER", help="A PEFT folder. Repeatable.")]
 Judge = Annotated[
     list[str] | None,
     typer.Option(
+        metavar="JUDGE",
         help="refusal, compliance, llama-guard-3, NAME=MODEL for a guard model, or a judge as in a sweep, in braces: "
-        "'{name: harmbench, template: FILE}'. Repeatable; the first decides."
+        "'{name: harmbench, template: FILE}'. Repeatable; the first decides.",
     ),
 ]
 Grader = Annotated[str | None, typer.Option(help="The chat model that grades free-form task answers.")]
@@ -61,3 +65,4 @@ Replicas = Annotated[int, typer.Option(help="Engines for the model, and for each
 TensorParallel = Annotated[int, typer.Option(help="GPUs per engine of the model.", min=1)]
 Storage = Annotated[str, typer.Option(help="Folder or bucket for the store of answers and verdicts.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster; by default Ray starts on this machine.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print results.json instead of tables; progress goes to stderr.")]

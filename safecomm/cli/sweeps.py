@@ -120,12 +120,21 @@ def plan(
         console.print(part, soft_wrap=isinstance(part, str))
 
 
-def report(run: Run) -> None:
+def report(
+    run: Run,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
     """Prints a run's results and rewrites its report.html."""
     from safecomm.report.page import write_report
     from safecomm.report.table import results_table
 
     page = write_report(run)
+    if as_json:
+        from safecomm.report.as_json import as_json as results_of
+        from safecomm.report.run import read_run
+
+        print(json.dumps(results_of(read_run(run)), indent=2))
+        return
     console.print(results_table(run))
     console.print(f"\nReport: {page}", soft_wrap=True)
 

@@ -160,6 +160,8 @@ class Headline:
     corrected: dict[str, Rate]
     """By `asr/BENCHMARK`: attack success from human labels of these answers or, without any, corrected for the deciding
     judge's errors, if these are known."""
+    meets_target: bool
+    """Whether attack success is at or below `search.target_asr` with its whole interval."""
 
 
 def read_run(folder: Path) -> Run:
@@ -198,7 +200,8 @@ def _headline(run: Run, arm: str, point: str, recommended: bool) -> Headline | N
     measured = {metric: rate_in(row, metric) for metric in metrics_of(run.points)}
     corrected = corrected_rates(measured, list(run.judges)[:1], run.judges) | _from_labels(run, arm, point)
     own = settings(run.sweep, arm, point)
-    return Headline(arm, point, own, rates, spread, runs, row["seeds"], recommended, row, corrected)
+    meets = rates[ASR.name].n > 0 and rates[ASR.name].high <= run.sweep["search"]["target_asr"]
+    return Headline(arm, point, own, rates, spread, runs, row["seeds"], recommended, row, corrected, meets)
 
 
 def _from_labels(run: Run, arm: str, point: str) -> dict[str, Rate]:

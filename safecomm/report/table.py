@@ -58,6 +58,8 @@ def _arm(row: Headline) -> Text:
     text = Text(row.arm, style="bold green" if row.recommended else "bold")
     if row.recommended:
         text.append("\n* recommended", style="green")
+    if row.meets_target:
+        text.append("\nmeets target", style="not bold green")
     if row.settings:
         text.append("\n" + in_words(row.settings).replace(", ", "\n"), style="not bold dim")
     return text

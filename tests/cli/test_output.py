@@ -1,5 +1,6 @@
 """The command line prints to any stream, offers near names, and prints JSON."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,23 @@ def test_a_folder_that_is_not_there_is_named_by_its_option(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2 and said in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_json_is_all_that_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["safecomm", "data", "list", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    found = json.loads(capsys.readouterr().out)
+    assert ended.value.code == 0 and {"name", "title", "roles", "licence", "where", "page"} <= set(found[0])
+
+
+@pytest.mark.parametrize("command", ["evaluate", "doctor", "run", "realign full-weights", "export"])
+def test_the_help_shows_no_types_of_python(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["safecomm", *command.split(), "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "list[" not in capsys.readouterr().out

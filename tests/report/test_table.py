@@ -1,10 +1,13 @@
 """The terminal table is legible at 100 columns and without a terminal, and shows all parts of a rate."""
 
 import io
+import json
 from pathlib import Path
 
 from rich.console import Console
 
+from safecomm.report.as_json import as_json
+from safecomm.report.run import headline, read_run
 from safecomm.report.table import results_table
 
 
@@ -54,3 +57,13 @@ def test_judges_and_corrected_rates_are_printed_if_known(labelled_run: Path, run
     )
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
     assert "Judges compared with human labels" not in printed(run_folder, 100)
+
+
+def test_the_results_as_json_have_every_arm_of_the_table(run_folder: Path) -> None:
+    found = json.loads(json.dumps(as_json(read_run(run_folder)), allow_nan=False))
+    assert [arm["arm"] for arm in found["arms"]] == [row.arm for row in headline(read_run(run_folder))]
+    first = found["arms"][0]
+    assert {"value", "low", "high", "n", "unscored"} == set(first["rates"]["asr"])
+    for arm in found["arms"]:
+        assert arm["meets_target"] == (arm["rates"]["asr"]["high"] <= found["target_asr"])
+    assert sum(arm["recommended"] for arm in found["arms"]) == 1

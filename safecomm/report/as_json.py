@@ -1,0 +1,44 @@
+"""A run's results as JSON values, for programs."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from safecomm.report.certificate import read_certificate
+from safecomm.report.run import Run, headline
+from safecomm.storage.store import without_nan
+
+
+def as_json(run: Run) -> dict[str, Any]:
+    """Returns what `safecomm report` prints: every arm's best point with its rates on the report split.
+
+    Returns:
+        `run`, `target_asr`, `judges`, `recommended` (as in pareto.json), `certificate` (as in certificate.json, or
+        null), `warnings`, and `arms`, each with `arm`, `point`, `settings`, `seeds`, `recommended`, `meets_target`,
+        `rates` (metric -> value, low, high, n, unscored) and `corrected` (for the judge's errors).
+    """
+    arms = [
+        {
+            "arm": row.arm,
+            "point": json.loads(row.point),
+            "settings": row.settings,
+            "seeds": int(row.seeds),
+            "recommended": row.recommended,
+            "meets_target": row.meets_target,
+            "rates": {metric: asdict(rate) for metric, rate in row.rates.items()},
+            "corrected": {name: asdict(rate) for name, rate in row.corrected.items()},
+        }
+        for row in headline(run)
+    ]
+    found: dict[str, Any] = without_nan(
+        {
+            "run": run.sweep["name"],
+            "target_asr": run.sweep["search"]["target_asr"],
+            "judges": run.judge_names,
+            "recommended": run.outcome["recommended"],
+            "certificate": read_certificate(run.folder),
+            "warnings": list(run.warnings),
+            "arms": arms,
+        }
+    )
+    return found
