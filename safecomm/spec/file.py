@@ -218,9 +218,9 @@ def _message(problem: Any, model: type[BaseModel]) -> str:
         if part in ("value", PER_TYPE) or (shown and part == shown[-1] and part in SPACES):
             continue
         shown.append(str(part))
-    key = ".".join(shown) or "file"
+    key = ".".join(shown) or str(location[-1] if location else "file")
     if problem["type"] == "extra_forbidden":
-        return f"{key}: there is no such key{suggestion(shown[-1], _fields(location[:-1], model))}"
+        return f"{key}: there is no such key{suggestion(location[-1], _fields(location[:-1], model))}"
     if problem["type"] == "missing":
         return f"{key}: is missing; add it"
     message = str(problem["msg"]).removeprefix("Value error, ")
