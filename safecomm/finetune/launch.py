@@ -111,7 +111,7 @@ def _trainer(
     runs: Path,
     name: str,
     callbacks: Sequence[Any],
-    simulation: Simulation | None,
+    simulation: Simulation | None = None,
 ) -> DataParallelTrainer:
     """Returns a trainer for one attempt."""
     on_gpu = scaling.use_gpu

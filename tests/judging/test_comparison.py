@@ -122,30 +122,29 @@ def test_a_second_run_asks_nothing_and_a_further_benchmark_only_that(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def evaluate(*benchmarks: str) -> str:
+    def evaluate(out: Path, *benchmarks: str) -> str:
         words = ["evaluate", "--model", lab["aligned"], "--engine=transformers", "--limit=12", "--max-new-tokens=8"]
         words += [word for name in benchmarks for word in ("--benchmark", name)]
         words += [word for folder in adapters[:2] for word in ("--adapter", folder)]
         words += ["--judge=refusal", "--judge=compliance", "--max-model-len=256"]
-        monkeypatch.setattr(
-            sys, "argv", ["safecomm", *map(str, words), f"--storage={tmp_path}", f"--out={tmp_path / 'out'}"]
-        )
+        monkeypatch.setattr(sys, "argv", ["safecomm", *map(str, words), f"--storage={tmp_path}", f"--out={out}"])
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code in (0, None)
         return capsys.readouterr().out
 
-    first = evaluate("lab-harm", "lab-borderline")
+    out, larger = tmp_path / "out", tmp_path / "larger"
+    first = evaluate(out, "lab-harm", "lab-borderline")
     assert "72 of 72 answers are missing" in first and first.count("n=12") > 6
-    assert "0 of 72 answers are missing" in evaluate("lab-harm", "lab-borderline")
-    assert "36 of 108 answers are missing" in evaluate("lab-harm", "lab-borderline", "lab-telecom")
-    kept = pd.read_parquet(tmp_path / "out" / "rows.parquet")
+    assert "0 of 72 answers are missing" in evaluate(out, "lab-harm", "lab-borderline")
+    assert "36 of 108 answers are missing" in evaluate(larger, "lab-harm", "lab-borderline", "lab-telecom")
+    kept = pd.read_parquet(larger / "rows.parquet")
     assert len(kept) == 108 and not kept.duplicated(["subject", "prompt_id"]).any() and (kept["error"] == "").all()
-    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    written = json.loads((larger / "results.json").read_text())
     assert written["protocol"]["sampling"] == "greedy" and written["benchmarks"][0] == "lab-harm"
     results = written["models"]
     assert [one["name"] for one in results] == [BARE, *(Path(folder).name for folder in adapters[:2])]
-    assert set(results[1]["differences"]) == {"asr", "accuracy", "over_refusal"}
+    assert set(results[1]["differences"]) == {"asr", "accuracy", "over_refusal", "incoherence"}
     assert "refusal, compliance" in results[0]["agreements"]
 
 
