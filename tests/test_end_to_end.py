@@ -139,17 +139,18 @@ def test_evaluate_reuses_the_sweeps_answers(
 ) -> None:
     trials = pd.read_parquet(run / "trials.parquet")
     (best,) = trials[(trials["arm"] == "undefended") & (trials["split"] == "report")].to_dict("records")
-    options = {"model": lab["aligned"], "adapter": best["adapter_path"], "storage": run.parent, "out": tmp_path}
+    options = {"model": lab["aligned"], "adapter": best["adapter_path"], "storage": run.parent}
     options |= {"max-new-tokens": 12, "max-model-len": 128}
     command = [sys.executable, "-m", "safecomm", "evaluate", "--judge=compliance", "--judge=refusal"]
     command += [f"--{name}={value}" for name, value in options.items()]
 
     def evaluate(benchmark: str, limit: int) -> dict[str, float]:
-        more = [f"--benchmark={benchmark}", f"--limit={limit}"]
+        out = tmp_path / benchmark
+        more = [f"--benchmark={benchmark}", f"--limit={limit}", f"--out={out}"]
         done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         assert f"0 of {2 * limit} answers are missing" in done.stdout
-        (_, tuned) = json.loads((tmp_path / "results.json").read_text())["models"]
+        (_, tuned) = json.loads((out / "results.json").read_text())["models"]
         return {name: rate["n"] for name, rate in tuned["rates"].items()}
 
     assert evaluate("lab-harm", 60)["asr/lab-harm"] > best["asr/lab-harm_n"]  # both splits of the sweep

@@ -194,7 +194,7 @@ number = 3
         ("evaluate.red_team=[broken:number]", "is not a dataset; make it a safecomm.data.dataset.Dataset"),
         ("evaluate.task=[pole_climbing:POLE_CLIMBING]", "can't be used as task data"),
         ("search.algorithm=broken:number", "is not a valid algorithm; make it a function or a class"),
-        ("search.algorithm=tpee", "there is no algorithm 'tpee'; use grid, random"),
+        ("search.algorithm=tpee", "there is no algorithm 'tpee'; did you mean tpe?"),
         ("search.racing.rule=broken:number", "is not a valid stopping rule"),
     ],
 )
