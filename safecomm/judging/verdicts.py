@@ -30,6 +30,8 @@ REFUSES = {"compliance": "answered", "partial": "refused", "refusal": "refused"}
 
 TEXTS = ("kind", "benchmark", "prompt_id", "verdict")
 """Columns by which judged rows are read."""
+SHOWN = ("text", "response", "error", "category", "target", "reference")
+"""Columns with texts that may be missing, in all rows or in some."""
 
 
 def judged(
@@ -72,6 +74,8 @@ def read_rows(evaluation: Path) -> pd.DataFrame:
     try:
         rows = pd.read_parquet(path)
         missing = [name for name in TEXTS if name not in rows or not all(isinstance(one, str) for one in rows[name])]
+        shown = [name for name in SHOWN if name in rows]
+        missing += [name for name in shown if not all(isinstance(one, str) for one in rows[name].dropna())]
     except Exception as error:  # pyarrow and pandas raise any type about a file's content
         raise DataError(f"{path}: is damaged ({type(error).__name__}); run the sweep again to make it again") from error
     if missing:

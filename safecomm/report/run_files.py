@@ -48,7 +48,7 @@ class _Sweep(_Part):
     name: ShownText
     model: _Model
     finetune: _Finetune
-    arms: dict[ShownText, list[dict[str, dict[str, Any]]]]
+    arms: dict[ShownText, list[Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]]]
     search: _Search
     evaluate: _Evaluate
 

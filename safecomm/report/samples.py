@@ -65,23 +65,23 @@ def _responses(run: Run, row: Headline) -> pd.DataFrame | None:
 
 def _sample(prompt: Point, by_id: list[tuple[Headline, dict[str, Point]]]) -> Sample:
     answers = [_answer(row, found[prompt["prompt_id"]]) for row, found in by_id]
-    return Sample(_text(prompt["benchmark"]), _text(prompt["category"]), _text(prompt["text"]), answers)
+    return Sample(_text(prompt["benchmark"]), _text(prompt.get("category")), _text(prompt.get("text")), answers)
 
 
 def _answer(row: Headline, found: Point) -> Answer:
-    return Answer(row.arm, in_words(row.settings), response_in(found), _text(found["verdict"]) or "unscored")
+    return Answer(row.arm, in_words(row.settings), response_in(found), _text(found.get("verdict")) or "unscored")
 
 
 def response_in(found: Mapping[str, Any]) -> str:
     """Returns the generated text, or the most likely option with its text, or the reason why there is neither."""
-    if response := _text(found["response"]):
+    if response := _text(found.get("response")):
         return response
     scores, options = (_listed(found.get(name)) for name in ("scores", "options"))
     if scores and len(scores) == len(options):
         letter = _text(options[scores.index(max(scores))])
-        lines = _text(found["text"]).splitlines()  # the options stand in the prompt
+        lines = _text(found.get("text")).splitlines()  # the options stand in the prompt
         return next((line for line in lines if line.startswith(f"{letter}. ")), letter)
-    reason = _text(found["error"])
+    reason = _text(found.get("error"))
     return f"(no answer: {reason})" if reason else "(no answer)"
 
 

@@ -105,11 +105,16 @@ def spoil(file: Path, whole: bytes, rng: random.Random) -> None:
         file.write_bytes(damaged(whole, rng))
 
 
+def _by_name(folder: Path) -> list[Path]:
+    """Returns the files in an order that is the same in every session, unlike that of the store's keys."""
+    return sorted(folder.rglob("*"), key=lambda path: (path.name, path.is_file() and path.stat().st_size, str(path)))
+
+
 class Target:
     """A folder of files, one of which is damaged at a time, and what reads it."""
 
     def __init__(self, folder: Path, read: Callable[[], object], files: list[Path] | None = None):
-        self.files = {path: path.read_bytes() for path in files or sorted(folder.rglob("*")) if path.is_file()}
+        self.files = {path: path.read_bytes() for path in files or _by_name(folder) if path.is_file()}
         self.read = read
 
     def attack(self, count: int, seed: int) -> tuple[Counter[str], list[str]]:
