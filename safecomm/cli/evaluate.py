@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,6 +20,7 @@ from safecomm.storage.output_files import unwritable
 
 if TYPE_CHECKING:
     from safecomm.data.rows import Prompt
+    from safecomm.judging.comparison import Comparison
     from safecomm.judging.model_judge import Panel
     from safecomm.storage.store import Store
 
@@ -54,22 +56,16 @@ def evaluate(
     as_json: options.AsJson = False,
 ) -> None:
     """Measures a model without and with each adapter; reuses stored answers and verdicts."""
-    if samples > 1 and sampling == "greedy":
-        raise UsageError("--samples: greedy decoding gives one answer per prompt; add --sampling safecomm")
-    if not re.match(DOMAIN_NAME, domain):
-        raise UsageError(f"--domain {domain}: use up to 40 letters, digits, spaces and hyphens, e.g. medical")
-    if reason := unwritable(out):
-        raise UsageError(f"--out {out}: {reason}; choose a folder that can be written to")
+    _check(domain, out, sampling, samples)
     texts = {"--system-prompt": system_prompt, "--chat-template-kwargs": chat_template_kwargs, "--model": model}
     texts |= {"--grader": grader, "--refusal-judge": refusal_judge}
     refuse_secrets(texts | {"--judge": judge, "--benchmark": benchmark})
     check_evaluation(model, adapter or [], benchmark, labels)
     check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
     refs = _judges(judge or ["refusal"])
-    from safecomm.cli.tables import comparison_tables
     from safecomm.judging.comparison import Hardware, compare
     from safecomm.judging.labels import Labelled
-    from safecomm.judging.results import RESULTS, check_measured, check_no_others, write_results
+    from safecomm.judging.results import check_measured, check_no_others, write_results
     from safecomm.serving.models import resolve_model
     from safecomm.serving.protocol import EvaluationProtocol
     from safecomm.spec.cluster import Replicas
@@ -109,13 +105,31 @@ def evaluate(
         lambda line: out_of_the_way.print(line, soft_wrap=True),
     )
     write_results(out, found.measured, found.rows, panel.names, found.judges, **request)
+    _print(found, out, domain_of(domain), as_json)
+    check_measured(found.rows)
+
+
+def _check(domain: str, out: Path, sampling: str, samples: int) -> None:
+    """Checks what can be checked without reading any file."""
+    if samples > 1 and sampling == "greedy":
+        raise UsageError("--samples: greedy decoding gives one answer per prompt; add --sampling safecomm")
+    if not re.match(DOMAIN_NAME, domain):
+        raise UsageError(f"--domain {domain}: use up to 40 letters, digits, spaces and hyphens, e.g. medical")
+    if reason := unwritable(out):
+        raise UsageError(f"--out {out}: {reason}; choose a folder that can be written to")
+
+
+def _print(found: "Comparison", out: Path, domain: Domain, as_json: bool) -> None:
+    """Prints the results, as tables or as the JSON that was written."""
+    from safecomm.cli.tables import comparison_tables
+    from safecomm.judging.results import RESULTS
+
     if as_json:
         print((out / RESULTS).read_text(encoding="utf-8"), end="")
-    else:
-        for table in comparison_tables(found.measured, found.judges, domain_of(domain)):
-            console.print(table)
-        console.print(f"\nWritten to {out}: results.json, rows.parquet, disagreements.csv", soft_wrap=True)
-    check_measured(found.rows)
+        return
+    for table in comparison_tables(found.measured, found.judges, domain):
+        console.print(table)
+    console.print(f"\nWritten to {out}: results.json, rows.parquet, disagreements.csv", soft_wrap=True)
 
 
 def _arguments(text: str | None) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def draw(
     """Draws answers of the report or release split to label, for the adapter that `export` would write.
 
     Fill in the column `unsafe` (1 or 0) of every row, set `evaluate.labels` to the file, and run the sweep again: it
-    asks nothing anew, and the certificate, the gate and the report then rest on the labels. The answers are drawn by
+    asks no prompt again, and the certificate, the gate and the report then rest on the labels. The answers are drawn by
     the deciding judge's verdict, which the file does not show.
     """
     from safecomm.data.cells import as_cell

@@ -4,7 +4,7 @@ import itertools
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,28 +74,49 @@ def finetune(
         label_selector=dict(labels or {}),
         placement_strategy="SPREAD" if spread else "PACK",
     )
-    failures, reached = 0, -1
-    drop_incomplete(checkpoints, job.workers)
-    for attempt in itertools.count(1):
+
+    def attempt(number: int) -> DataParallelTrainer:
         # A new name for each attempt: Ray Train restores the state of a run with a known name.
-        trainer = _trainer(settings, scaling, runs, f"{out.name}-{attempt}", callbacks, simulation)
+        return _trainer(settings, scaling, runs, f"{out.name}-{number}", callbacks, simulation)
+
+    metrics, attempts = _fit(attempt, checkpoints, job.workers)
+    write_json(out / TRAINING, metrics)
+    if simulation:
+        write_simulated_adapter(job, local_copy(Path(job.data)), out)
+    shared.fetch(out)  # rank 0 may have run on another node
+    Adapter.load(out).check_trained()
+    _remove(checkpoints, *(runs / f"{out.name}-{number}" for number in range(1, attempts + 1)))
+    shared.unpublish(out)
+
+
+def _fit(attempt: Callable[[int], DataParallelTrainer], checkpoints: Path, ranks: int) -> tuple[Any, int]:
+    """Trains until an attempt succeeds, each from the last checkpoint of the one before.
+
+    Args:
+        attempt: returns the trainer of an attempt, numbered from 1.
+        checkpoints: the folder of the checkpoints.
+        ranks: the number of ranks, all of which write a part of a checkpoint.
+
+    Returns:
+        What rank 0 returned, and the number of attempts.
+
+    Raises:
+        TrainingError: as `finetune`.
+    """
+    failures, reached = 0, -1
+    drop_incomplete(checkpoints, ranks)
+    for number in itertools.count(1):
         try:
-            write_json(out / TRAINING, trainer.fit().return_value)
-            break
+            return attempt(number).fit().return_value, number
         except ray.train.TrainingFailedError as error:
             cause = _training_error(error)
-            drop_incomplete(checkpoints, job.workers)
+            drop_incomplete(checkpoints, ranks)
             step = last_step(checkpoints)
             failures, reached = (failures + 1, reached) if step <= reached else (1, step)
             if cause or failures == ATTEMPTS:
                 raise cause or TrainingError(f"the fine-tune failed {failures} times: {_last_line(error)}") from error
             logger.warning("the fine-tune's workers failed (%s); resuming from the last checkpoint", _last_line(error))
-    if simulation:
-        write_simulated_adapter(job, local_copy(Path(job.data)), out)
-    shared.fetch(out)  # rank 0 may have run on another node
-    Adapter.load(out).check_trained()
-    _remove(checkpoints, *(runs / f"{out.name}-{number}" for number in range(1, attempt + 1)))
-    shared.unpublish(out)
+    raise AssertionError("itertools.count does not end")
 
 
 def _remove(*folders: Path) -> None:

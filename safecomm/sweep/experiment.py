@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -22,6 +22,12 @@ from safecomm.search.search_queue import SearchQueue
 from safecomm.statistics.domain import domain_of
 from safecomm.sweep.stages import Stages
 from safecomm.sweep.trial import carry_out, failure, is_lost
+
+if TYPE_CHECKING:
+    from ray import tune
+
+    from safecomm.sweep.progress import Progress
+    from safecomm.sweep.searcher import QueueSearcher
 
 RETRIES = 3
 """Retries of a trial whose process, or one that it depends on, died, e.g. because a node failed.
@@ -49,26 +55,51 @@ def experiment(
     # Must be set before Ray Tune is imported. Our progress output replaces its tables and log files.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    from ray import tune
-
     from safecomm.cluster.ray_internals import retry_trials_killed_for_memory
-    from safecomm.sweep.progress import Progress
     from safecomm.sweep.searcher import QueueSearcher
-    from safecomm.sweep.tracking import tracking_callbacks
 
     if queue.is_done:
         return
     retry_trials_killed_for_memory()
     # Tune logs a traceback for each process that died. We print one line; the traceback is in error.txt.
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
-    remaining = [trial for trial in queue.trials if not folder.find(trial)]
-    arms, total = Counter(trial.arm for trial in remaining), most - len(queue.trials) + len(remaining)
-    sweep = stages.sweep
-    target, domain = sweep.search.target_asr, domain_of(sweep.domain)
-    progress = Progress(console, total, name=name, arms=arms, target_asr=target, domain=domain)
     race = EarlyStopping.of(stages.sweep, queue, most, stages.store) if isinstance(queue, SearchQueue) else None
     searcher = QueueSearcher(queue, folder, race)
-    tuner = tune.Tuner(
+    tuner = _tuner(
+        name, searcher, most, at_a_time, stages, folder, _progress(name, queue, most, stages, folder, console)
+    )
+    with _signal_handlers_restored():
+        tuner.fit()
+    if searcher.was_stopped:
+        raise StoppedError("the sweep was stopped; finished work is kept; run the same command again to resume")
+
+
+def _progress(
+    name: str, queue: TrialQueue, most: int, stages: Stages, folder: RunFolder, console: Console
+) -> "Progress":
+    """Returns the output of an experiment, which counts only the trials that are still to run."""
+    from safecomm.sweep.progress import Progress
+
+    remaining = [trial for trial in queue.trials if not folder.find(trial)]
+    arms, total = Counter(trial.arm for trial in remaining), most - len(queue.trials) + len(remaining)
+    target, domain = stages.sweep.search.target_asr, domain_of(stages.sweep.domain)
+    return Progress(console, total, name=name, arms=arms, target_asr=target, domain=domain)
+
+
+def _tuner(
+    name: str,
+    searcher: "QueueSearcher",
+    most: int,
+    at_a_time: int,
+    stages: Stages,
+    folder: RunFolder,
+    progress: "Progress",
+) -> "tune.Tuner":
+    from ray import tune
+
+    from safecomm.sweep.tracking import tracking_callbacks
+
+    return tune.Tuner(
         tune.with_resources(_trainable(name, stages, folder), {"CPU": CPU_SHARE}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
@@ -87,10 +118,6 @@ def experiment(
             verbose=0,
         ),
     )
-    with _signal_handlers_restored():
-        tuner.fit()
-    if searcher.was_stopped:
-        raise StoppedError("the sweep was stopped; finished work is kept; run the same command again to resume")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -16,6 +17,7 @@ from safecomm.data import choices, medical, telecom
 from safecomm.data.catalog.registry import load_examples, load_prompts
 from safecomm.data.custom import Columns
 from safecomm.data.files import read_table
+from safecomm.data.rows import Loaded
 from safecomm.data.table import Table
 from safecomm.errors import DataError
 
@@ -122,7 +124,7 @@ def test_damaged_bytes_are_read_or_refused(tmp_path: Path, name: str) -> None:
     assert refused > 10
 
 
-READERS: dict[str, Callable[[Table], object]] = {
+READERS: dict[str, Callable[[Table], Loaded[Any]]] = {
     "open-telco": lambda table: choices.questions(table, choices.by_columns("n")),
     "by place": lambda table: choices.questions(table, choices.by_place),
     "teleqna": telecom.examples,
@@ -135,7 +137,9 @@ COLUMNS = ("question", "choices", "answer", "n", "0", "1", "2", "option 1", "opt
 def test_odd_values_in_rows_are_skipped_with_a_reason(reader: str) -> None:
     rng = random.Random(1)
     rows = [{column: rng.choice([*NASTY, "What?"]) for column in COLUMNS} for _ in range(500)]
-    READERS[reader](Table(rows, "here"))  # type: ignore[arg-type]
+    loaded = READERS[reader](Table(rows, "here"))  # type: ignore[arg-type]
+    assert len(loaded.rows) + sum(loaded.skipped.values()) == len(rows)
+    assert len(loaded.skipped) > 1 and all(loaded.skipped)
 
 
 def test_a_numbered_answer_of_zero_counts(tmp_path: Path) -> None:

@@ -262,3 +262,4 @@ def test_damage_is_read_or_refused(kind: str, run_folder: Path, labelled_run: Pa
 def test_five_thousand_mutations(kind: str, run_folder: Path, labelled_run: Path, tmp_path: Path) -> None:
     found = attacked(kind, COUNTS[kind][1], 1, run_folder, labelled_run, tmp_path)
     print(f"{kind}: {found['read']} read, {found['refused']} refused")
+    assert found.total() == COUNTS[kind][1] and found["read"] and found["refused"]

@@ -36,7 +36,8 @@ folder = RunFolder(sweep)
 folder.path.mkdir(parents=True)
 evaluation = storage / "store" / "evaluation" / "key"
 evaluation.mkdir(parents=True)
-rows = {"kind": "task", "benchmark": "b", "prompt_id": "1", "category": "c", "text": "t" * 99999, "response": "r", "verdict": "v"}
+rows = {"kind": "task", "benchmark": "b", "prompt_id": "1", "category": "c"}
+rows |= {"text": "t" * 99999, "response": "r", "verdict": "v"}
 pd.DataFrame([rows]).to_parquet(evaluation / "rows.parquet")
 callback = WandbTrials(sweep, folder)
 callback.on_trial_error(0, [], types.SimpleNamespace(trial_id="its process died before it started"))
