@@ -2,8 +2,9 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,11 @@ from safecomm.cli.numbers import MAX_SEED, finite
 from safecomm.cli.run_argument import Run
 from safecomm.errors import UsageError
 from safecomm.statistics.metric_table import ACCURACY, ASR, OVER_REFUSAL
+
+if TYPE_CHECKING:
+    from safecomm.report.gate import Decision
+    from safecomm.report.policy import Policy
+    from safecomm.report.release import Release
 
 Arm = Annotated[str | None, typer.Option(help="Use this arm's best point instead of the recommended point.")]
 Seed = Annotated[int, typer.Option(help="Seed of the fine-tune.", min=0, max=MAX_SEED)]
@@ -42,26 +48,16 @@ def gate(
     """
     from safecomm.report import gate_output
     from safecomm.report.gate import count_gate_look, decide
-    from safecomm.report.policy import MEAN, Policy, Rule, read_policy
     from safecomm.report.release import released
     from safecomm.report.run import read_run
     from safecomm.storage.store import Store
 
-    given = {
+    limits: dict[tuple[str, str], float | None] = {
         (ASR.name, "max"): max_asr,
         (ACCURACY.name, "min"): min_accuracy,
         (OVER_REFUSAL.name, "max"): max_over_refusal,
     }
-    limits = [
-        Rule.model_validate({"metric": metric, "benchmark": MEAN, kind: limit})
-        for (metric, kind), limit in given.items()
-        if limit is not None
-    ]
-    if bool(policy) == bool(limits):
-        raise UsageError(
-            "gate: give either --policy FILE or at least one of --max-asr, --min-accuracy, --max-over-refusal"
-        )
-    rules = read_policy(policy) if policy else Policy(rules=limits)
+    rules = _policy(policy, limits)
     found = read_run(run)
     release = released(found, arm, seed, found.gate_split)
     decision = decide(release, rules)
@@ -72,14 +68,41 @@ def gate(
     if as_json:
         console.print_json(json.dumps(gate_output.as_json(release, decision)))
     else:
-        console.print(gate_output.subject(release), soft_wrap=True)
-        for one in decision.findings:
-            where = f"{release.run.titles.get(one.metric, one.metric)} {one.scope}".strip()
-            console.print(f"{one.verdict:12} {one.tier:10} {where}: {one.reason}", soft_wrap=True)
-        for note in decision.notes:
-            console.print(f"note: {note}", soft_wrap=True)
-        console.print(decision.verdict, style="bold")
+        _print(release, decision)
     sys.exit(gate_output.EXIT_CODES[decision.verdict])
+
+
+def _policy(file: Path | None, limits: Mapping[tuple[str, str], float | None]) -> "Policy":
+    """Returns the policy in a file, or the one that limits from the command line make up.
+
+    Args:
+        file: the file, if any.
+        limits: metric and `min` or `max` -> limit.
+    """
+    from safecomm.report.policy import MEAN, Policy, Rule, read_policy
+
+    rules = [
+        Rule.model_validate({"metric": metric, "benchmark": MEAN, kind: limit})
+        for (metric, kind), limit in limits.items()
+        if limit is not None
+    ]
+    if bool(file) == bool(rules):
+        raise UsageError(
+            "gate: give either --policy FILE or at least one of --max-asr, --min-accuracy, --max-over-refusal"
+        )
+    return read_policy(file) if file else Policy(rules=rules)
+
+
+def _print(release: "Release", decision: "Decision") -> None:
+    from safecomm.report import gate_output
+
+    console.print(gate_output.subject(release), soft_wrap=True)
+    for one in decision.findings:
+        where = f"{release.run.titles.get(one.metric, one.metric)} {one.scope}".strip()
+        console.print(f"{one.verdict:12} {one.tier:10} {where}: {one.reason}", soft_wrap=True)
+    for note in decision.notes:
+        console.print(f"note: {note}", soft_wrap=True)
+    console.print(decision.verdict, style="bold")
 
 
 def _write(path: Path | None, text: str) -> None:

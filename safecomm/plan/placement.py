@@ -61,7 +61,7 @@ def place(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, tria
         sweep: the sweep.
         resources: the hardware.
         equivalent: determines which settings give the same adapter.
-        trials: the number of trials in the search.
+        trials: the most trials that the search has at a time.
         reported: the number of trials on the report split.
 
     Raises:

@@ -1,7 +1,7 @@
 """Computes a sweep's trials and their placement before anything runs."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -132,7 +132,7 @@ def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, 
     arms = {arm: _arm(sweep, arm, equivalent, folder) for arm in [*REFERENCE_ARMS, *sweep.arms]}
     trials, reported = sum(arm.trials for arm in arms.values()), sweep.seeds * len(arms)
     reported *= len(sweep.search.reported_splits)
-    placed = place(sweep, resources, equivalent, trials, reported)
+    placed = place(sweep, resources, equivalent, _trials_at_once(sweep, arms, equivalent), reported)
     left: dict[PhaseName, int] = {"search": trials - sum(arm.done for arm in arms.values()), "report": reported}
     return Plan(
         arms=arms,
@@ -148,6 +148,14 @@ def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, 
         max_lora_rank=rank,
         memory=_memory(sweep, rank) if on_gpu else [],
         licences=non_commercial(sweep),
+    )
+
+
+def _trials_at_once(sweep: Sweep, arms: Mapping[str, ArmPlan], equivalent: EquivalentPoints) -> int:
+    """Returns the most trials that the search itself allows at a time: a sampler's first batch is its largest."""
+    return sum(
+        plan.trials if equivalent.points(arm) is not None else sweep.seeds * sweep.search.first_batch_of(arm)
+        for arm, plan in arms.items()
     )
 
 

@@ -25,8 +25,6 @@ from safecomm.statistics.metric_table import BY_NAME
 from safecomm.storage.own_code import is_dotted, load, refuse
 
 DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
-SMALLEST_BATCH, BATCHES = 4, 8
-"""An eighth of the points at a time: a large search keeps many engines busy, and its sampler still learns often."""
 COMPLETE = "complete"
 """The attribute that marks a proposal as written completely, in case the sweep was interrupted."""
 
@@ -62,7 +60,8 @@ class ArmStudy:
     def __init__(self, arm: str, sweep: Sweep, journal: Path):
         """Creates the study, or continues the one in the journal."""
         self._settings = sweep.search.of(arm)
-        self._seed, self._batch = sweep.search.seed, sweep.search.batch
+        self._seed = sweep.search.seed
+        self.first_batch, self.later_batches = sweep.search.first_batch_of(arm), sweep.search.batch_of(arm)
         self._spaces = {key: distribution(space) for key, space in dimensions(sweep.arms[arm]).items()}
         self._study = optuna.create_study(
             study_name=arm,
@@ -86,16 +85,6 @@ class ArmStudy:
     def most(self) -> int:
         """The maximum number of proposals, because a small space may have fewer distinct points than the budget."""
         return 4 * self.budget
-
-    @property
-    def later_batches(self) -> int:
-        """The number of points that are proposed at once, given all earlier results."""
-        return self._batch or max(SMALLEST_BATCH, self.budget // BATCHES)
-
-    @property
-    def first_batch(self) -> int:
-        """The number of points that are proposed before any is measured."""
-        return max(self.later_batches, self.budget // 3)
 
     def proposals(self, start: int, count: int) -> list[FrozenTrial]:
         """Returns proposals: those of an earlier run first, then new ones.

@@ -15,6 +15,8 @@ ALGORITHMS = ("grid", "random", "tpe", "nsga2", "cmaes")
 RULES = ("paired",)
 MAX_POINTS = 10_000
 """The most points of an arm."""
+SMALLEST_BATCH, BATCHES = 4, 8
+"""An eighth of the points at a time: a large search keeps many engines busy, and its sampler still learns often."""
 MARGIN = 0.05
 """The default non-inferiority margin for over-refusal and accuracy."""
 KnownPoint = dict[str, float] | Literal["published"]
@@ -128,6 +130,14 @@ class Search(Strict):
         """Returns an arm's search settings, with defaults filled in from `search`."""
         own = self.arms.get(arm, ArmSearch())
         return ArmSearch(trials=own.trials or self.trials, algorithm=own.algorithm or self.algorithm, points=own.points)
+
+    def batch_of(self, arm: str) -> int:
+        """Returns how many points an arm's sampler proposes at once."""
+        return self.batch or max(SMALLEST_BATCH, (self.of(arm).trials or 0) // BATCHES)
+
+    def first_batch_of(self, arm: str) -> int:
+        """Returns how many points an arm's sampler proposes before any is measured."""
+        return max(self.batch_of(arm), (self.of(arm).trials or 0) // 3)
 
     def points_of(self, arm: str, searched: Collection[str]) -> list[dict[str, float]]:
         """Returns the first points of an arm's search; `published` is limited to the searched settings."""

@@ -56,6 +56,13 @@ def test_engines_that_the_sweep_puts_on_labelled_nodes_stay_as_many_as_it_says()
     assert (placement.target_replicas, placement.judge_replicas, placement.fleet_gpus) == (1, 1, 5)
 
 
+def test_the_plan_promises_no_more_trials_at_a_time_than_a_sampler_proposes() -> None:
+    sampled = "arms={safe_merge: [{safe_merge: {threshold: {uniform: [0.3, 0.9]}, weight: {uniform: [0.5, 0.9]}}}]}"
+    sweep = read_sweep(LARGEST, [sampled, "search={trials: 24}", "seeds=1", "paper=null"])
+    plan = make_plan(sweep, Resources(cpus=64, gpus=64), EquivalentPoints(sweep, ProfileCache(sweep)), fetch=False)
+    assert plan.trials == 26 and plan.trials_at_a_time("search") == 2 + 8
+
+
 def test_a_sweep_in_one_phase_keeps_its_engines_and_trains_beside_them() -> None:
     placement = placed(LARGEST, [8, 8], "cluster.phased=false")
     assert in_use(placement) == [5 + 8, 5, 5]

@@ -11,6 +11,7 @@ from small_sweep import LEAST
 from safecomm.defenses.space import Choice, Exact, Grid, LogUniform, RandInt, Uniform
 from safecomm.search.study import ArmStudy, distribution, objectives
 from safecomm.spec import Sweep
+from safecomm.spec.search import Search
 
 MERGE = {"safe_merge": {"lowest": {"randint": [1, 28]}, "weight": {"uniform": [0.5, 0.9]}}}
 
@@ -61,6 +62,13 @@ def test_a_result_is_reported_once_and_failed_proposals_are_ignored(tmp_path: Pa
 def test_a_study_ends_after_four_proposals_for_each_point_of_its_budget(tmp_path: Path) -> None:
     made = study(tmp_path / "journal", batch=2)
     assert (made.budget, made.most, made.first_batch, made.later_batches) == (9, 36, 3, 2)
+
+
+@pytest.mark.parametrize(("trials", "first", "later"), [(6, 4, 4), (24, 8, 4), (240, 80, 30)])
+def test_large_searches_propose_more_at_a_time(trials: int, first: int, later: int) -> None:
+    search = Search(trials=trials)
+    assert (search.first_batch_of("x"), search.batch_of("x")) == (first, later)
+    assert Search(trials=trials, batch=2).batch_of("x") == 2
 
 
 @pytest.mark.parametrize(
