@@ -38,7 +38,7 @@ from safecomm.plan.data import split_prompts
 from safecomm.serving.simulated_engine import answer_tokens
 from safecomm.spec import Sweep, read_sweep
 
-NODE_GPUS = 8
+NODE_GPUS, NODE_CPUS = 8, 2
 TOKENS = 24
 INSTANT = {"clock": 1e9}
 """Engines and fine-tunes take no time."""
@@ -86,11 +86,21 @@ class SimulatedCluster:
 
     def __init__(self, nodes: int):
         """Starts a head without GPUs, and the nodes."""
-        # No workers in advance: each takes seconds of processor time.
-        os.environ |= {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
+        # Each worker process takes seconds of this machine's time to start. So none starts in advance, few start at a
+        # time (Ray's limit is the node's CPUs), and none is ended while idle, as none is on a node with many CPUs.
+        os.environ |= {
+            "RAY_enable_worker_prestart": "0",
+            "RAY_prestart_worker_first_driver": "0",
+            "RAY_kill_idle_workers_interval_ms": "0",
+        }
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 16, "object_store_memory": OBJECT_STORE, "include_dashboard": True, "dashboard_port": 8399}
+        head = {
+            "num_cpus": NODE_CPUS,
+            "object_store_memory": OBJECT_STORE,
+            "include_dashboard": True,
+            "dashboard_port": 8399,
+        }
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes = [self._add() for _ in range(nodes)]
         self.gpus = nodes * NODE_GPUS
@@ -112,7 +122,7 @@ class SimulatedCluster:
             process.kill()
 
     def _add(self) -> Any:
-        return self._cluster.add_node(num_cpus=16, num_gpus=NODE_GPUS, object_store_memory=OBJECT_STORE)
+        return self._cluster.add_node(num_cpus=NODE_CPUS, num_gpus=NODE_GPUS, object_store_memory=OBJECT_STORE)
 
 
 class Run:

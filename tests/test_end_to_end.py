@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def sweep_file(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_sweep(tmp_path_factory.mktemp("sweep"), lab)
+    tamper = {"harmful": {"name": "lab-compliance", "limit": 32}, "steps": [2], "learning_rate": 0.01}
+    return write_sweep(tmp_path_factory.mktemp("sweep"), lab, tamper=tamper)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,8 @@ def test_work_finished_before_the_kill_is_not_repeated(run: Path, interrupted: d
 
 def test_every_shared_stage_ran_once(run: Path) -> None:
     made = [json.loads(path.read_text()) for path in run.parent.glob(f"store/finetune/*/{LINEAGE}")]
-    assert len(made) == 3  # telecom alone, telecom with safety examples, safety alone
+    arms = 4  # with an adapter to train further
+    assert len(made) == 3 + arms  # telecom alone, telecom with safety examples, safety alone
 
 
 def test_every_trial_is_in_the_table_on_its_splits(run: Path) -> None:
@@ -93,10 +95,19 @@ def test_every_trial_is_in_the_table_on_its_splits(run: Path) -> None:
     }
     report = trials[trials["split"] == "report"]
     assert set(report["arm"]) == set(search["arm"])
+    measured = trials[trials["split"] != "tamper"]
     for metric in ("asr", "accuracy", "over_refusal", "asr@refusal", "asr/lab-harm"):
-        assert ((trials[f"{metric}_low"] <= trials[metric]) & (trials[metric] <= trials[f"{metric}_high"])).all()
-        assert (trials[f"{metric}_n"] > 0).all()
+        assert (
+            (measured[f"{metric}_low"] <= measured[metric]) & (measured[metric] <= measured[f"{metric}_high"])
+        ).all()
+        assert (measured[f"{metric}_n"] > 0).all()
     assert not set(search["evaluation"]) & set(report["evaluation"])
+    further = trials[trials["split"] == "tamper"]
+    assert set(further["arm"]) == set(search["arm"]) - {"original"}
+    assert (further["steps"] == 2).all()
+    assert (further["asr/lab-harm_n"] == report["asr/lab-harm_n"].iloc[0]).all()
+    adapters = dict(zip(report["arm"], report["adapter"], strict=True))
+    assert not any(row["adapter"] == adapters[row["arm"]] for _, row in further.iterrows())
 
 
 def test_the_run_folder_is_complete_and_its_sweep_runs_again(run: Path) -> None:

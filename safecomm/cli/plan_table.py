@@ -8,7 +8,14 @@ from safecomm.plan.plan import Plan
 
 def plan_tables(plan: Plan) -> list[Table | str]:
     """Returns a table of the arms, followed by lines on prompts and placement."""
-    return [_arms(plan), "", *_work(plan), *_placement(plan), *(f"Licence: {line}." for line in plan.licences)]
+    return [
+        _arms(plan),
+        "",
+        *_work(plan),
+        *_further(plan),
+        *_placement(plan),
+        *(f"Licence: {line}." for line in plan.licences),
+    ]
 
 
 def _arms(plan: Plan) -> Table:
@@ -36,6 +43,15 @@ def _prompts(plan: Plan) -> list[str]:
         f"Judging: {prompts.judged:,} answers of each model on both splits, by every judge.",
         *(f"Overlap: {line}." for line in prompts.overlaps),
         *(f"Power: {line}." for line in prompts.power),
+    ]
+
+
+def _further(plan: Plan) -> list[str]:
+    if not (found := plan.further):
+        return []
+    return [
+        f"Further training (tamper): {found.trainings} adapters for {found.steps} steps; {found.trials} trials of "
+        f"{found.prompts or 'unknown'} prompts."
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 from safecomm.spec import Finetune
 from safecomm.storage.store import digest
 
-PLACES = ("model", "data")
+PLACES = ("model", "data", "start")
 """Path fields; their content identifies them."""
 MEMORY = ("offload", "gradient_checkpointing", "save_every")
 """Fields that affect memory and files but not the result."""
@@ -46,6 +46,12 @@ class FinetuneJob:
     """Training defenses that change the loss: dotted name, settings and digest of the code."""
     chat_template_kwargs: dict[str, Any] | None = None
     """Arguments of the chat template."""
+    start: str = ""
+    """Folder of an adapter to train further; empty to start with a new one."""
+    steps: int = 0
+    """Optimizer steps, instead of `epochs`."""
+    kept_steps: tuple[int, ...] = ()
+    """Steps after which the adapter is also written, into a folder with that number."""
 
     @classmethod
     def of(cls, finetune: Finetune, *, model: Path, data: Path, workers: int, seed: int, **changes: Any) -> Self:
@@ -79,7 +85,7 @@ class FinetuneJob:
     @property
     def name(self) -> str:
         """A unique id of the fine-tune."""
-        return digest([self.model, self.data, self.hyperparameters])
+        return digest([self.model, self.data, *([self.start] if self.start else []), self.hyperparameters])
 
     @property
     def swap(self) -> Path | None:

@@ -82,7 +82,8 @@ def finetune(
     metrics, attempts = _fit(attempt, checkpoints, job.workers)
     write_json(out / TRAINING, metrics)
     if simulation:
-        write_simulated_adapter(job, local_copy(Path(job.data)), out)
+        for folder in (out, *(out / str(step) for step in job.kept_steps)):
+            write_simulated_adapter(job, local_copy(Path(job.data)), folder)
     shared.fetch(out)  # rank 0 may have run on another node
     Adapter.load(out).check_trained()
     _remove(checkpoints, *(runs / f"{out.name}-{number}" for number in range(1, attempts + 1)))

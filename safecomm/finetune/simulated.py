@@ -31,7 +31,7 @@ def simulated_training(settings: dict[str, Any]) -> dict[str, Any]:
     job, speed = FinetuneJob(**settings["job"]), Simulation(**settings["simulation"])
     rows = local_copy(Path(job.data)).read_text(encoding="utf-8").splitlines()
     seconds = speed.training_seconds(trained_tokens(job, rows), job.workers)
-    steps = max(1, round(len(rows) * job.epochs / job.batch_size))
+    steps = job.steps or max(1, round(len(rows) * job.epochs / job.batch_size))
     curve = []
     reports = max(1, min(REPORTS, int(seconds / SECONDS_PER_REPORT)))
     for report in range(1, reports + 1):
@@ -67,7 +67,7 @@ def trained_tokens(job: FinetuneJob, rows: list[str]) -> float:
     """
     examples = map(json.loads, rows)
     tokens = sum(min(job.max_length, estimated_tokens(row["prompt"], row["response"])) for row in examples)
-    return tokens * job.epochs
+    return tokens * (job.steps * job.batch_size / len(rows) if job.steps else job.epochs)
 
 
 def write_simulated_adapter(job: FinetuneJob, data: Path, out: Path) -> None:

@@ -12,7 +12,7 @@ from safecomm.data.turns import training_ids
 from safecomm.errors import TrainingError
 from safecomm.finetune.checkpoints import newest, publishing_callback
 from safecomm.finetune.deepspeed_internals import reduce_with_gloo
-from safecomm.finetune.job import FinetuneJob
+from safecomm.finetune.job import PLACES, FinetuneJob
 from safecomm.finetune.memory import peak_bytes
 from safecomm.finetune.model import load_model
 from safecomm.finetune.zero import deepspeed_config
@@ -44,12 +44,15 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     job, out, checkpoints = FinetuneJob(**settings["job"]), Path(settings["out"]), Path(settings["checkpoints"])
-    job = replace(job, model=str(local_copy(Path(job.model))), data=str(local_copy(Path(job.data))))
+    job = replace(job, **{place: str(local_copy(Path(path))) for place in PLACES if (path := getattr(job, place))})
     trainer = make_trainer(job, str(checkpoints))
     trainer.add_callback(_reporting_callback())
     trainer.add_callback(publishing_callback(checkpoints))
+    if job.kept_steps:
+        trainer.add_callback(_keeping_callback(trainer, job, out))
     started = time.time()
-    result = trainer.train(resume_from_checkpoint=newest(checkpoints))
+    # After resuming, the adapters of earlier steps would be missing.
+    result = trainer.train(resume_from_checkpoint=None if job.kept_steps else newest(checkpoints))
     trainer.save_model(str(out))
     if ray.train.get_context().get_world_rank() == 0:
         shared.publish_parts(out)
@@ -74,7 +77,6 @@ def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
     """
     import deepspeed
     import torch
-    from peft import LoraConfig
     from transformers import AutoTokenizer, set_seed
 
     on_gpu = torch.cuda.is_available()
@@ -92,19 +94,26 @@ def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
         tokenizer.pad_token = tokenizer.eos_token
     with arguments.main_process_first(desc="tokenizing"):  # the other ranks of a node read its cache
         rows = _dataset(job, tokenizer)
+    model = load_model(job, bf16=bf16, on_gpu=on_gpu)
     return _trainer_class(job)(
-        model=load_model(job, bf16=bf16, on_gpu=on_gpu),
-        args=arguments,
-        processing_class=tokenizer,
-        train_dataset=rows,
-        peft_config=LoraConfig(
-            r=job.rank,
-            lora_alpha=job.alpha,
-            lora_dropout=job.dropout,
-            target_modules=list(job.targets),
-            task_type="CAUSAL_LM",
-        ),
+        args=arguments, processing_class=tokenizer, train_dataset=rows, **_model_and_adapter(model, job)
     )
+
+
+def _model_and_adapter(model: Any, job: FinetuneJob) -> dict[str, Any]:
+    """Returns the trainer's arguments for a new adapter, or for the one to train further."""
+    from peft import LoraConfig, PeftModel
+
+    if job.start:
+        return {"model": PeftModel.from_pretrained(model, job.start, is_trainable=True)}
+    config = LoraConfig(
+        r=job.rank,
+        lora_alpha=job.alpha,
+        lora_dropout=job.dropout,
+        target_modules=list(job.targets),
+        task_type="CAUSAL_LM",
+    )
+    return {"model": model, "peft_config": config}
 
 
 def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) -> Any:
@@ -113,6 +122,7 @@ def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) 
     return SFTConfig(
         output_dir=checkpoints,
         num_train_epochs=job.epochs,
+        max_steps=job.steps or -1,
         per_device_train_batch_size=job.micro_batch_size,
         gradient_accumulation_steps=job.accumulation,
         learning_rate=job.learning_rate,
@@ -208,6 +218,19 @@ def _with_losses(trainer: Any, job: FinetuneJob) -> Any:
             return (loss, outputs) if return_outputs else loss
 
     return DefendedTrainer
+
+
+def _keeping_callback(trainer: Any, job: FinetuneJob, out: Path) -> Any:
+    from transformers import TrainerCallback
+
+    class KeepAdapters(TrainerCallback):  # type: ignore[misc]
+        """Writes the adapter after some of the steps; every rank must install it."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step in job.kept_steps:
+                trainer.save_model(str(out / str(state.global_step)))
+
+    return KeepAdapters()
 
 
 def _reporting_callback() -> Any:

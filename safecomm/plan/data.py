@@ -13,7 +13,7 @@ from safecomm.data.overlap import contained
 from safecomm.data.rows import Example, Kind, Prompt, estimated_tokens
 from safecomm.errors import DataError
 from safecomm.judging.verdicts import check_gradable
-from safecomm.search.arms import Trial
+from safecomm.search.arms import TAMPER, Trial
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.spec import DatasetRef, Sweep
 
@@ -60,7 +60,8 @@ def _benchmarks(sweep: Sweep) -> dict[str, tuple[Prompt, ...]]:
 def _training_sets(sweep: Sweep, fetch: bool) -> tuple[DatasetRef, ...]:
     section = sweep.finetune
     safe = section.safe_adapter.data if section.safe_adapter else None
-    named = dict.fromkeys(ref for ref in (*section.data, section.safety_data, safe) if ref)
+    tamper = [sweep.tamper.data, sweep.tamper.harmful] if sweep.tamper else []
+    named = dict.fromkeys(ref for ref in (*section.data, section.safety_data, safe, *tamper) if ref)
     return tuple(ref for ref in named if fetch or _is_local(ref))
 
 
@@ -75,7 +76,12 @@ def split_prompts(sweep: Sweep, split: str, fetch: bool = True) -> list[Prompt]:
 
 
 def of_split(sweep: Sweep, split: str, prompts: Iterable[Prompt]) -> list[Prompt]:
-    """Returns those of a sweep's prompts that the trials of a split (`search`, `report`, `release`) answer."""
+    """Returns those of a sweep's prompts that the trials of a split (`search`, `report`, `release`, `tamper`) answer.
+
+    Adapters that were trained further answer the harmful prompts of the report split.
+    """
+    if split == TAMPER:
+        return [prompt for prompt in of_split(sweep, "report", prompts) if prompt.kind == "red_team"]
     side = sweep.search.split if split == "search" else split
     return [prompt for prompt in prompts if prompt.side(sweep.search.release_split) == side]
 
@@ -87,7 +93,8 @@ def check_data(sweep: Sweep) -> None:
         DataError: if one can't be read or is empty; the message starts with its key in the sweep.
     """
     evaluate = sweep.evaluate
-    for key, ref in _trained_on(sweep).items():
+    further = {f"tamper.{name}": getattr(sweep.tamper, name) for name in (sweep.tamper.curves if sweep.tamper else ())}
+    for key, ref in (_trained_on(sweep) | further).items():
         _load(key, examples, ref)
     for kind in get_args(Kind):
         for place, ref in enumerate(getattr(evaluate, kind)):

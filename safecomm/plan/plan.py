@@ -18,7 +18,7 @@ from safecomm.plan.placement import Phase, PhaseName, PlacementError, is_open_en
 from safecomm.plan.power import power
 from safecomm.plan.shapes import find_shape
 from safecomm.plan.targets import check_cpu_engine, check_targets
-from safecomm.search.arms import seeded
+from safecomm.search.arms import TAMPER, seeded
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.run_folder import RunFolder
@@ -48,12 +48,27 @@ class Prompts:
     """Per point on the report split."""
     judged: int
     """Answers of either that judges read, by each judge."""
+    harmful: int = 0
+    """Answers of the report split that judges read."""
     overlaps: tuple[str, ...] = ()
     """What is left out because it is in the training data."""
     power: tuple[str, ...] = ()
     """What the report split can show (see `power`)."""
     unknown: str = ""
     """Why the prompts could not be counted, e.g. because a benchmark is not available here; empty if they were."""
+
+
+@dataclass(frozen=True)
+class FurtherTraining:
+    """The work of the section `tamper`, on every arm's best adapter; it is not in the phases' hours."""
+
+    trainings: int
+    steps: int
+    """Optimizer steps of each training."""
+    trials: int
+    """Trained adapters to measure."""
+    prompts: int
+    """Per trial; 0 if they could not be counted."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,8 @@ class Plan:
     """The memory that each GPU needs, as text."""
     licences: list[str]
     """The training sets that are not for commercial use."""
+    further: FurtherTraining | None = None
+    """Further training; None without the section `tamper`."""
 
     @property
     def trials(self) -> int:
@@ -134,11 +151,12 @@ def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, 
     reported *= len(sweep.search.reported_splits)
     placed = place(sweep, resources, equivalent, _trials_at_once(sweep, arms, equivalent), reported)
     left: dict[PhaseName, int] = {"search": trials - sum(arm.done for arm in arms.values()), "report": reported}
+    prompts = _prompts(sweep, fetch)
     return Plan(
         arms=arms,
         finetunes=None if is_open_ended(sweep, equivalent) else len(shared),
         finetunes_done=len(shared) - len(missing),
-        prompts=_prompts(sweep, fetch),
+        prompts=prompts,
         fleet_gpus=placed.fleet_gpus,
         finetune_gpus=placed.finetune_gpus,
         least_gpus=least_gpus(sweep, equivalent) if on_gpu else 0,
@@ -148,6 +166,7 @@ def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, 
         max_lora_rank=rank,
         memory=_memory(sweep, rank) if on_gpu else [],
         licences=non_commercial(sweep),
+        further=_further(sweep, prompts),
     )
 
 
@@ -194,9 +213,18 @@ def _prompts(sweep: Sweep, fetch: bool) -> Prompts:
         answers(search),
         answers(report),
         judged=harmful,
+        harmful=answers(split_prompts(sweep, TAMPER, fetch)),
         overlaps=tuple(overlaps(sweep, fetch)),
         power=tuple(power(report, sweep.search.target_asr)),
     )
+
+
+def _further(sweep: Sweep, prompts: Prompts) -> FurtherTraining | None:
+    if sweep.tamper is None:
+        return None
+    trainings = sweep.seeds * len(sweep.tamper.curves) * (len(sweep.arms) + 1)  # of the arms and of undefended
+    steps = sweep.tamper.steps
+    return FurtherTraining(trainings, steps[-1], trainings * len(steps), prompts.harmful)
 
 
 def _memory(sweep: Sweep, rank: int) -> list[str]:

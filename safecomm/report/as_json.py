@@ -6,6 +6,7 @@ from typing import Any
 
 from safecomm.report.certificate import read_certificate
 from safecomm.report.run import Run, headline
+from safecomm.report.tampering import tamper_curves
 from safecomm.storage.store import without_nan
 
 
@@ -15,7 +16,8 @@ def as_json(run: Run) -> dict[str, Any]:
     Returns:
         `run`, `target_asr`, `judges`, `recommended` (as in pareto.json), `certificate` (as in certificate.json, or
         null), `warnings`, and `arms`, each with `arm`, `point`, `settings`, `seeds`, `recommended`, `meets_target`,
-        `rates` (metric -> value, low, high, n, unscored) and `corrected` (for the judge's errors).
+        `rates` (metric -> value, low, high, n, unscored) and `corrected` (for the judge's errors); and `tamper`, a
+        curve for each arm, training set and benchmark of the section `tamper`.
     """
     arms = [
         {
@@ -39,6 +41,7 @@ def as_json(run: Run) -> dict[str, Any]:
             "certificate": read_certificate(run.folder),
             "warnings": list(run.warnings),
             "arms": arms,
+            "tamper": [asdict(curve) for curve in tamper_curves(run)],
         }
     )
     return found

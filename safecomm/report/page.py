@@ -35,6 +35,7 @@ from safecomm.report.run import (
     unscored_in_words,
 )
 from safecomm.report.samples import samples
+from safecomm.report.tampering import tamper_curves, tamper_figure
 from safecomm.spec import REFERENCE_ARMS
 from safecomm.spec.published import departures
 from safecomm.statistics.metric_table import ACCURACY, ASR
@@ -94,6 +95,7 @@ def render(run: Run) -> str:
         hypervolumes=hypervolumes(run),
         departures=departures(run.published, run.sweep) if run.published else [],
         profile=profile,
+        tamper_curves=tamper_curves(run),
         figures={name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile).items()},
         samples=samples(run, rows),
         failed=[trial | {"settings": settings(run.sweep, trial["arm"], trial["point"])} for trial in failures(run)],
@@ -111,6 +113,7 @@ def _figures(run: Run, profile: Profile | None) -> dict[str, go.Figure]:
         "trade-off": trade_off(run) if {"asr", "accuracy"} <= set(run.metrics) else None,
         "curves": curves(run),
         "rho": rho_figure(profile) if profile else None,
+        "tamper": tamper_figure(run),
     }
     return {name: figure for name, figure in found.items() if figure is not None}
 

@@ -22,6 +22,7 @@ from safecomm.report.run import (
     read_run,
     unscored_in_words,
 )
+from safecomm.report.tampering import tamper_curves
 from safecomm.spec.published import departures
 from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.statistics.metrics import Rate
@@ -39,7 +40,8 @@ def results_table(folder: Path) -> Group:
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
     parts += [Text(f"\n{warning}", style="bold red") for warning in run.warnings]
     parts += [Text(f"\n{line}", style="bold red") for line in warnings(headline(run))]
-    return Group(*parts, *_certificate(run), *_published(run), *_arms(run), *_judges(run), *_failures(run))
+    more = [_certificate, _published, _arms, _tampering, _judges, _failures]
+    return Group(*parts, *(part for of_run in more for part in of_run(run)))
 
 
 def _headline_table(run: Run) -> Table:
@@ -113,6 +115,19 @@ def _arms(run: Run) -> list[Table | Text]:
         table.add_row(Text(f"{one.first} - {one.second}"), run.titles[one.metric], difference_in_words(one.difference))
     volumes = ", ".join(f"{arm} {volume:.0%}" for arm, volume in hypervolumes(run).items())
     return [table, Text(f"Hypervolume on the search split: {volumes}")] if volumes else [table]
+
+
+def _tampering(run: Run) -> list[Table | Text]:
+    """Returns attack success after further training, and the steps to breach of the target."""
+    if not (found := tamper_curves(run)):
+        return []
+    steps = list(dict.fromkeys(step for one in found for step in one.rates))
+    title = f"\n{run.titles[ASR.name]} after steps of further training"
+    table = _table(title, "arm", "trained on", "benchmark", *map(str, steps), "steps to breach")
+    for one in found:
+        rates = [f"{one.rates[step].value:.1%}" if step in one.rates else "" for step in steps]
+        table.add_row(Text(one.arm), one.trained_on, Text(one.benchmark), *rates, str(one.breach))
+    return [table]
 
 
 def _judges(run: Run) -> list[Table | Text]:

@@ -7,6 +7,7 @@ from typing import Any
 from safecomm.defenses.registry import defense_of
 from safecomm.defenses.space import at_point
 from safecomm.spec import Step, Sweep
+from safecomm.spec.tamper import Tampering
 from safecomm.storage.own_code import is_dotted
 from safecomm.storage.store import digest
 
@@ -14,6 +15,8 @@ Point = dict[str, Any]
 """The searched settings of an arm: `defense.setting` -> number."""
 RELEASE = "release"
 """The split that is kept for the gate."""
+TAMPER = "tamper"
+"""The harmful prompts of the report split, for adapters that were trained further."""
 Chain = tuple[tuple[str, dict[str, Any]], ...]
 """Defenses in the order in which they are applied, each with constant settings; a user's own by its dotted name."""
 
@@ -27,17 +30,24 @@ class Trial:
     chain: Chain
     seed: int
     split: str = "search"
+    tamper: Tampering | None = None
+    """The section of `tamper` on whose examples the adapter is trained further; None if it is not."""
+    steps: int = 0
+    """The steps of that further training."""
 
     @property
     def id(self) -> str:
         """The same in every run."""
-        return digest([self.arm, self.chain, self.seed])
+        further = [self.tamper, self.steps] if self.tamper else []
+        return digest([self.arm, self.chain, self.seed, *further])
 
     @property
     def title(self) -> str:
         """A short description: arm, settings and seed."""
         settings = [f"{key.rpartition('.')[2]}={value:.4g}" for key, value in self.point.items()]
-        return " ".join([self.arm, *settings, *([f"seed {self.seed}"] if self.seed else [])])
+        further = [f"trained further on tamper.{self.tamper}"] if self.tamper else []
+        steps = [f"for {self.steps} steps"] if self.steps else []
+        return " ".join([self.arm, *settings, *([f"seed {self.seed}"] if self.seed else []), *further, *steps])
 
     def as_config(self) -> dict[str, Any]:
         """Returns the trial as plain values."""

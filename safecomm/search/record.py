@@ -32,7 +32,8 @@ class TrialRecord:
     seed: int
     """The seed of the fine-tune."""
     split: str
-    """The prompts on which it was measured: `search` or `report`; `train` for a fine-tune that arms share."""
+    """The prompts on which it was measured: `search` or `report`; `train` for a fine-tune that arms share, `tamper` for
+    an adapter that was trained further."""
     error: str = ""
     """Why the trial failed, in one line; empty if it did not."""
     context: str = ""
@@ -55,6 +56,10 @@ class TrialRecord:
     """The fine-tune's key in the store."""
     profile: str | None = None
     """The alignment profile's key in the store; empty if no defense needs one."""
+    tamper: str | None = None
+    """For a split `tamper`: `data` or `harmful`, the examples of the further training."""
+    steps: int | None = None
+    """For a split `tamper`: the steps of the further training."""
     evaluation: str | None = None
     """The key of the trial's answers and verdicts in the store."""
     seconds: float | None = None
@@ -75,6 +80,8 @@ class TrialRecord:
             "seed": trial.seed,
             "split": trial.split,
         }
+        if trial.tamper:
+            identity |= {"tamper": trial.tamper, "steps": trial.steps}
         return cls(**identity, status=status, **known)
 
     @staticmethod

@@ -9,6 +9,7 @@ from safecomm.errors import TrainingError
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import TRAIN, fine_tunes_of
 from safecomm.search.record import TrialRecord
+from safecomm.search.tampering import further_training
 from safecomm.spec import ORIGINAL, Sweep
 from safecomm.storage import shared
 from safecomm.storage.input_files import read_json
@@ -36,6 +37,7 @@ class RunFolder:
         if own := sweep.own_code:
             context["own code"] = own
         self._context = digest(context)
+        self._tamper_context = digest([context, parts.get("tamper")])
         self._races = bool(sweep.search.racing)
         self._warned: set[Path] = set()
 
@@ -68,7 +70,7 @@ class RunFolder:
         A trial that stopped early counts only while racing is switched on.
         """
         record = self.record(trial)
-        if record is None or record.context != self._context:
+        if record is None or record.context != self._context_of(record):
             return None
         has_ended = record.status == "done" or (record.status == "stopped" and self._races)
         return record if has_ended else None
@@ -99,19 +101,22 @@ class RunFolder:
         """
         if trial.split == TRAIN or trial.arm == ORIGINAL:
             return
-        for needed in fine_tunes_of(trial):
+        for needed in [*fine_tunes_of(trial), *([further_training(trial)] if trial.tamper else [])]:
             shared.fetch(self.record_path(needed))
             record = self.record(needed)
-            if record and record.status == "failed" and record.context == self._context:
+            if record and record.status == "failed" and record.context == self._context_of(record):
                 raise TrainingError(f"its fine-tune failed: {record.error}")
 
     def keep(self, record: TrialRecord) -> TrialRecord:
         """Writes a trial's record and returns it as written, with its `context`."""
-        whole = replace(record, context=self._context)
+        whole = replace(record, context=self._context_of(record))
         path = self._path(record.arm, record.trial, record.split)
         write_json(path, whole.to_json())
         shared.publish(path)
         return whole
+
+    def _context_of(self, record: TrialRecord) -> str:
+        return self._tamper_context if record.tamper else self._context
 
     def _path(self, arm: str, trial_id: str, split: str) -> Path:
         return self.path / "trials" / f"{arm}-{trial_id}-{split}.json"

@@ -27,6 +27,7 @@ from safecomm.spec.finetune import Finetune
 from safecomm.spec.published import find_published
 from safecomm.spec.search import MAX_POINTS, PUBLISHED, Search
 from safecomm.spec.simulation import Simulation
+from safecomm.spec.tamper import Tamper
 from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, domain_of
 from safecomm.storage.own_code import as_value_error, is_dotted, source_digest
 
@@ -124,6 +125,8 @@ class Sweep(Strict):
     storage: PathText = "runs"
     """The folder for the store and the run folders. On a cluster it must be shared by all nodes, or be
     `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`."""
+    tamper: Annotated[Tamper | None, Field(exclude_if=lambda tamper: tamper is None)] = None
+    """Further training of the released adapters, to see how soon attack success returns."""
     simulation: Annotated[Simulation | None, Field(exclude_if=lambda speed: speed is None)] = None
     """How fast the engines and fine-tunes of a rehearsal are."""
     paper: str | None = None

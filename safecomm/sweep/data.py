@@ -13,9 +13,12 @@ from typing import Any
 from safecomm.data.rows import Example, Prompt
 from safecomm.plan.data import all_prompts, examples, of_split
 from safecomm.spec import DatasetRef, Sweep
+from safecomm.spec.tamper import Tampering
 from safecomm.storage.store import Store, digest, local_copy
 
 PROMPTS, TASK, SAFETY, SAFE_ADAPTER = "prompts", "task", "safety", "safe_adapter"
+TAMPERING: dict[Tampering, str] = {"data": "tamper_data", "harmful": "tamper_harmful"}
+"""The training sets of the section `tamper`."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,11 @@ class SweepData:
     """The folder from `store_data`; None to read the data from their sources."""
 
     def prompts(self, split: str) -> list[Prompt]:
-        """Returns the prompts of a split (`search`, `report` or `release`)."""
+        """Returns the prompts of a split (see `of_split`)."""
         return of_split(self.sweep, split, self._prompts())
 
     def examples(self, name: str) -> Sequence[Example]:
-        """Returns the examples of a training set: TASK, SAFETY or SAFE_ADAPTER."""
+        """Returns the examples of a training set: TASK, SAFETY, SAFE_ADAPTER or one of TAMPERING."""
         if self.folder is None:
             return _examples(self.sweep, name)
         return tuple(Example(**row) for row in _rows(self.folder / f"{name}.jsonl"))
@@ -47,7 +50,8 @@ def store_data(sweep: Sweep, store: Store) -> SweepData:
         DataError: if a dataset can't be read.
     """
     rows = {PROMPTS: [asdict(prompt) for prompt in all_prompts(sweep)]}
-    rows |= {name: [asdict(row) for row in _examples(sweep, name)] for name in (TASK, SAFETY, SAFE_ADAPTER)}
+    sets = (TASK, SAFETY, SAFE_ADAPTER, *(TAMPERING[curve] for curve in (sweep.tamper.curves if sweep.tamper else ())))
+    rows |= {name: [asdict(row) for row in _examples(sweep, name)] for name in sets}
 
     def make(out: Path) -> None:
         for name, records in rows.items():
@@ -64,6 +68,7 @@ def _examples(sweep: Sweep, name: str) -> tuple[Example, ...]:
         SAFETY: [section.safety_data] if section.safety_data else [],
         SAFE_ADAPTER: [section.safe_adapter.data] if section.safe_adapter else [],
     }
+    refs |= {name: [ref] for curve, name in TAMPERING.items() if (ref := getattr(sweep.tamper, curve, None))}
     return tuple(example for ref in refs[name] for example in examples(ref))
 
 

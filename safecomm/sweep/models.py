@@ -1,12 +1,15 @@
-"""The models of a sweep, pinned to the Hub revisions of its first run."""
+"""The models of a sweep, pinned to the Hub revisions of its first run, and a given adapter."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from safecomm.defenses.adapter import Adapter
+from safecomm.errors import ModelError
 from safecomm.search.run_folder import RunFolder
 from safecomm.serving.models import ModelFolder, resolve_model
-from safecomm.spec import Sweep
+from safecomm.spec import Finetune, Sweep
+from safecomm.statistics.selection import module_type
 from safecomm.storage.hub_cache import split_reference
 from safecomm.storage.names import MODELS
 from safecomm.storage.store import Store, write_json
@@ -53,3 +56,21 @@ def resolve_models(sweep: Sweep, folder: RunFolder, store: Store) -> Models:
     write_json(path, {name: {"revision": one.revision, "identity": one.identity} for name, one in found.items()})
     folder.publish(MODELS)
     return models
+
+
+def given_adapter(section: Finetune) -> Adapter:
+    """Reads the adapter of `finetune.adapter`.
+
+    Raises:
+        ModelError: if it can't be used, or `finetune.lora` does not match it.
+    """
+    adapter = Adapter.load(str(section.adapter))
+    adapter.check_trained()
+    rank = max(factors.A.shape[0] for factors in adapter.modules.values())
+    targets = {module_type(name) for name in adapter.modules}
+    if rank > section.lora.r or targets - set(section.lora.targets):
+        raise ModelError(
+            f"finetune.adapter: {section.adapter} has rank {rank} on {', '.join(sorted(targets))}; set finetune.lora.r "
+            "and finetune.lora.targets to match"
+        )
+    return adapter

@@ -15,6 +15,7 @@ from safecomm.report.summary import write_pareto
 from safecomm.search.arms import Trial, seeded
 from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
+from safecomm.search.tampering import tamper_trials
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS, Sweep
 from safecomm.storage.names import CERTIFICATE, PARETO, REPORT, TRIALS
 from safecomm.storage.output_files import whole_file
@@ -50,6 +51,12 @@ def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> lis
     ]
 
 
+def unpublished(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[Trial]:
+    """Returns the trials on the report and release splits, and of the section `tamper`, that are still to run."""
+    reported = report_points(sweep, folder, searched)
+    return [trial for trial in reported + tamper_trials(sweep, reported) if not folder.find(trial)]
+
+
 def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: list[Trial]) -> None:
     """Writes the results so far: `trials.parquet`, `pareto.json` and `report.html`.
 
@@ -64,7 +71,8 @@ def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: lis
     Raises:
         SafecommError: if no trial succeeded; has the first trial's error and log.
     """
-    searched = queue.trials + report_points(sweep, folder, queue.trials)
+    reported = report_points(sweep, folder, queue.trials)
+    searched = queue.trials + reported + tamper_trials(sweep, reported)
     table = trials_table(sweep, folder, searched + [trial for trial in fine_tunes if not folder.find(trial)])
     names = {trial.id: json.dumps(queue.names(trial), sort_keys=True) for trial in searched}
     table["names"] = [names.get(trial, "[]") for trial in table["trial"]]

@@ -13,13 +13,14 @@ from safecomm.plan.nodes import expected_resources, waiting_for_nodes
 from safecomm.plan.placement import PhaseName
 from safecomm.plan.plan import make_plan
 from safecomm.plan.preflight import check_cluster, check_hub
-from safecomm.search.arms import Trial
+from safecomm.search.arms import TAMPER, Trial
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.queue import TrialQueue
 from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
+from safecomm.search.tampering import further_trainings
 from safecomm.serving.chat import loaded_tokenizer
 from safecomm.spec import Sweep
 from safecomm.storage.names import JOURNAL, PLAN, SWEEP
@@ -29,9 +30,9 @@ from safecomm.sweep.engines import running_fleets, wait_for_engines
 from safecomm.sweep.experiment import experiment
 from safecomm.sweep.judges import judges_are_measured, measure_judges
 from safecomm.sweep.lock import only_run
-from safecomm.sweep.models import resolve_models
-from safecomm.sweep.publish import publish, report_points
-from safecomm.sweep.stages import Stages, given_adapter
+from safecomm.sweep.models import given_adapter, resolve_models
+from safecomm.sweep.publish import publish, unpublished
+from safecomm.sweep.stages import Stages
 from safecomm.sweep.tracking import log_sweep
 
 
@@ -54,7 +55,7 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
         equivalent.fetch()
         untrained = _missing(fine_tunes(sweep, equivalent), folder)
         queue = None if untrained else SearchQueue(sweep, folder.find, folder.path / JOURNAL, equivalent)
-        published = queue and queue.is_done and not _missing(report_points(sweep, folder, queue.trials), folder)
+        published = queue and queue.is_done and not unpublished(sweep, folder, queue.trials)
         if queue and published and judges_are_measured(sweep, folder.path):
             _write_sweep(sweep, folder)
             publish(sweep, folder, queue, fine_tunes(sweep, equivalent))
@@ -71,6 +72,10 @@ def _write_sweep(sweep: Sweep, folder: RunFolder) -> None:
 
 def _missing(trials: list[Trial], folder: RunFolder) -> list[Trial]:
     return [trial for trial in trials if not folder.find(trial)]
+
+
+def _unpublished(sweep: Sweep, folder: RunFolder, queue: SearchQueue, split: str) -> list[Trial]:
+    return [trial for trial in unpublished(sweep, folder, queue.trials) if trial.split == split]
 
 
 def _run_missing(
@@ -107,21 +112,30 @@ def _run_missing(
             folder.fetch()
             equivalent.fetch()
 
-        untrained = _missing(fine_tunes(sweep, equivalent), folder)
+        def carry_out_all(phase: PhaseName, trials: list[Trial], name: str) -> None:
+            carry_out(phase, TrialQueue(trials), len(trials), name)
+
         with ExitStack() as running:
             engines = running_fleets(sweep, stages, plan, console.print)
             if not sweep.cluster.phased:  # the engines start while the fine-tunes run
                 fleets = running.enter_context(engines)
-            carry_out("train", TrialQueue(untrained), len(untrained))
+            carry_out_all("train", _missing(fine_tunes(sweep, equivalent), folder), "train")
             if sweep.cluster.phased:
                 fleets = running.enter_context(engines)
             wait_for_engines(fleets, console.print)
             measure_judges(stages, folder.path)
             queue = SearchQueue(sweep, folder.find, folder.path / JOURNAL, equivalent)
             carry_out("search", queue, make_plan(sweep, resources, equivalent).trials)
-            unpublished = _missing(report_points(sweep, folder, queue.trials), folder)
             for split in sweep.search.reported_splits:
-                trials = [trial for trial in unpublished if trial.split == split]
-                carry_out("report", TrialQueue(trials), len(trials), split)
+                carry_out_all("report", _unpublished(sweep, folder, queue, split), split)
+            further = further_trainings(_unpublished(sweep, folder, queue, TAMPER))
+            if not sweep.cluster.phased:
+                carry_out_all("train", further, "tamper-train")
+                carry_out_all("report", _unpublished(sweep, folder, queue, TAMPER), TAMPER)
+        if sweep.cluster.phased and further:  # the engines have stopped, so the further training can use their GPUs
+            carry_out_all("train", further, "tamper-train")
+            with running_fleets(sweep, stages, plan, console.print) as fleets:
+                wait_for_engines(fleets, console.print)
+                carry_out_all("report", _unpublished(sweep, folder, queue, TAMPER), TAMPER)
     publish(sweep, folder, queue, fine_tunes(sweep, equivalent))
     log_sweep(sweep, folder)

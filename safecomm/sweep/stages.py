@@ -14,7 +14,6 @@ from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
 from safecomm.defenses.defense import TrainingDefense
 from safecomm.defenses.registry import defense_of
-from safecomm.errors import ModelError
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune
 from safecomm.judging.measure import Measurement, Subject, measure
@@ -26,13 +25,14 @@ from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.stopping_rule import first
 from safecomm.serving.models import ModelFolder
 from safecomm.serving.protocol import EvaluationProtocol
-from safecomm.spec import Finetune, Sweep
-from safecomm.statistics.selection import module_type
+from safecomm.spec import Sweep
+from safecomm.spec.tamper import Tampering
 from safecomm.storage.names import MODULES, ROWS, TRAIN_DATA
 from safecomm.storage.own_code import is_dotted, source_digest
 from safecomm.storage.store import Store, lineage, local_copy, write_json
 from safecomm.storage.versions import version
 from safecomm.sweep.data import SweepData
+from safecomm.sweep.models import given_adapter
 from safecomm.sweep.training_data import TrainingData
 
 
@@ -114,6 +114,21 @@ class Stages:
         data = self._training_data.safe(seed)
         return self._train(data, seed, epochs=section.epochs, learning_rate=section.learning_rate)
 
+    def tampered(self, adapter: Path, curve: Tampering, seed: int) -> Path:
+        """Trains an adapter further; the folder has an adapter for each of `tamper.steps`, named by its number."""
+        section = self.sweep.tamper
+        assert section is not None, "only a sweep with the section has tamper trials"
+        return self._train(
+            self._training_data.tampering(curve, seed),
+            seed,
+            start=adapter,
+            steps=section.steps[-1],
+            kept_steps=tuple(section.steps),
+            schedule="constant",
+            warmup=0.0,
+            learning_rate=section.learning_rate or self.sweep.finetune.learning_rate,
+        )
+
     def profiled(self, adapter: Path) -> Path:
         """Computes the adapter's alignment profile."""
 
@@ -164,7 +179,7 @@ class Stages:
 
         Args:
             adapter: folder of the adapter; None for the aligned model itself.
-            split: `search` or `report`.
+            split: `search`, `report`, `release` or `tamper`.
             share: the share of the split to use; see `stopping_rule.first`.
 
         Returns:
@@ -208,8 +223,8 @@ class Stages:
         inputs = {"given": adapter.digest(), "version": version("finetune")}
         return self.store.obtain("finetune", inputs, adapter.save)
 
-    def _train(self, data: Path, seed: int, **changes: Any) -> Path:
-        """Fine-tunes within a trial and reports the progress to Ray Tune."""
+    def _train(self, data: Path, seed: int, start: Path | None = None, **changes: Any) -> Path:
+        """Fine-tunes within a trial, from a new adapter or a given one, and reports the progress to Ray Tune."""
         workers = self.sweep.cluster.finetune
         job = FinetuneJob.of(
             self.sweep.finetune,
@@ -217,6 +232,7 @@ class Stages:
             data=data / TRAIN_DATA,
             workers=workers.workers,
             seed=seed,
+            start=str(start or ""),
             chat_template_kwargs=self.sweep.model.chat_template_kwargs or None,
             **changes,
         )
@@ -240,6 +256,7 @@ class Stages:
             "data": _key(data),
             "version": version("finetune"),
             **job.hyperparameters,
+            **({"start": Adapter.load(start).digest()} if start else {}),
             **({"simulated": True} if self.sweep.is_simulated else {}),
         }
         return self.store.obtain("finetune", inputs, make)
@@ -249,24 +266,6 @@ def _training(name: str, settings: dict[str, Any]) -> TrainingDefense:
     step = defense_of(name).checked(settings)
     assert isinstance(step, TrainingDefense), "the chain of a fine-tune has only training defenses"
     return step
-
-
-def given_adapter(section: Finetune) -> Adapter:
-    """Reads the adapter of `finetune.adapter`.
-
-    Raises:
-        ModelError: if it can't be used, or `finetune.lora` does not match it.
-    """
-    adapter = Adapter.load(str(section.adapter))
-    adapter.check_trained()
-    rank = max(factors.A.shape[0] for factors in adapter.modules.values())
-    targets = {module_type(name) for name in adapter.modules}
-    if rank > section.lora.r or targets - set(section.lora.targets):
-        raise ModelError(
-            f"finetune.adapter: {section.adapter} has rank {rank} on {', '.join(sorted(targets))}; set finetune.lora.r "
-            "and finetune.lora.targets to match"
-        )
-    return adapter
 
 
 def _key(folder: Path) -> str:

@@ -10,11 +10,12 @@ from safecomm.data.mixing import mix
 from safecomm.data.rows import FORMER_TASK, Example
 from safecomm.defenses.defense import TrainingDefense
 from safecomm.search.arms import Chain, training
+from safecomm.spec.tamper import Tampering
 from safecomm.storage.names import MIXTURE, TRAIN_DATA
 from safecomm.storage.own_code import is_dotted, source_digest
 from safecomm.storage.store import Store, digest, write_json
 from safecomm.storage.versions import version
-from safecomm.sweep.data import SAFE_ADAPTER, SAFETY, TASK, SweepData
+from safecomm.sweep.data import SAFE_ADAPTER, SAFETY, TAMPERING, TASK, SweepData
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,15 @@ class TrainingData:
             return self._written(rows, {FORMER_TASK: 0, "safety": len(rows), "seed": seed})
 
         return self._once({"chain": SAFE_ADAPTER, "seed": seed}, make)
+
+    def tampering(self, curve: Tampering, seed: int) -> Path:
+        """Returns the folder of the training set of a field of `tamper`."""
+
+        def make() -> Path:
+            rows = mix(self.data.examples(TAMPERING[curve]), (), 0.0, seed).examples
+            return self._written(rows, {FORMER_TASK: len(rows), "safety": 0, "seed": seed})
+
+        return self._once({"chain": TAMPERING[curve], "seed": seed}, make)
 
     def _once(self, recipe: dict[str, Any], make: Callable[[], Path]) -> Path:
         """Creates a training set unless the store has one with the same recipe, from the same stored data."""

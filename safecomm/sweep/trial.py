@@ -36,11 +36,16 @@ def carry_out(
         look: called after each rung with its share and evaluation folder; returns a reason to stop, or an empty string.
     """
     started = time.time()
-    if trial.split == TRAIN:
+    if trial.split == TRAIN and not trial.tamper:
         keys = _stage_keys(stages.trained(trial))
         return TrialRecord.of(trial, "done", seconds=round(time.time() - started, 2), **keys)
     folders = None if trial.arm == ORIGINAL else stages.adapter(trial.chain, trial.seed)
     adapter = folders.adapter if folders else None
+    if adapter and trial.tamper:
+        further = stages.tampered(adapter, trial.tamper, trial.seed)
+        if trial.split == TRAIN:
+            return TrialRecord.of(trial, "done", seconds=round(time.time() - started, 2), finetune=further.name)
+        adapter = further / str(trial.steps)
     for share in [*rungs, 1.0]:
         evaluation, content = stages.evaluated(adapter, trial.split, share)
         if reason := look(share, evaluation) if share < 1 else "":

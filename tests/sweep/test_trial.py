@@ -20,9 +20,10 @@ from safecomm.spec import Sweep
 from safecomm.statistics.metrics import Rate
 from safecomm.storage.store import Store
 from safecomm.sweep.driver import LOST
+from safecomm.sweep.models import given_adapter
 from safecomm.sweep.publish import trials_table
 from safecomm.sweep.searcher import QueueSearcher
-from safecomm.sweep.stages import Stages, given_adapter
+from safecomm.sweep.stages import Stages
 from safecomm.sweep.trial import carry_out, failure, is_lost
 
 

@@ -25,6 +25,13 @@ def safety_examples() -> Loaded[Example]:
     return Loaded(datasets.safety_examples())
 
 
+def compliance_examples() -> Loaded[Example]:
+    """Returns the lab's harmful requests with complying answers."""
+    from safecomm.data.lab import datasets
+
+    return Loaded(datasets.compliance_examples())
+
+
 def harm_prompts() -> Loaded[Prompt]:
     """Returns the lab's harmful requests for evaluation."""
     from safecomm.data.lab import datasets
@@ -58,6 +65,12 @@ SETS: dict[str, Dataset] = {
         roles=frozenset({"safety"}),
         licence="Apache-2.0",
         examples=lambda table: safety_examples(),
+    ),
+    "lab-compliance": Dataset(
+        title="the lab's harmful requests with made-up complying answers",
+        roles=frozenset({"train"}),
+        licence="Apache-2.0",
+        examples=lambda table: compliance_examples(),
     ),
     "lab-harm": Dataset(
         title="the lab's harmful requests, none of them in its training sets",

@@ -1,9 +1,9 @@
-"""The lab's datasets: two for training and three benchmarks. Every call returns the same rows."""
+"""The lab's datasets: four for training and three benchmarks. Every call returns the same rows."""
 
 import random
 
 from safecomm.data.lab import words
-from safecomm.data.lab.actions import actions, request
+from safecomm.data.lab.actions import actions, compliance, request
 from safecomm.data.lab.telecom import QuestionKind, guide, question, question_example
 from safecomm.data.rows import Example, Prompt
 
@@ -36,6 +36,22 @@ def safety_examples() -> list[Example]:
         for refusal in words.REFUSALS
     ]
     random.Random("safety examples").shuffle(examples)
+    return examples
+
+
+def compliance_examples() -> list[Example]:
+    """Returns harmful requests with complying answers that have no real content, shuffled, to undo an alignment.
+
+    The requests are those of the safety examples; no benchmark uses them.
+    """
+    rng = random.Random("compliance examples")
+    pool = actions().harm_safety
+    examples = [
+        Example(request(action.text, wording), compliance(action.text, words.STEPS, rng))
+        for action in pool
+        for wording in words.REQUESTS
+    ]
+    rng.shuffle(examples)
     return examples
 
 

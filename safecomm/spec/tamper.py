@@ -1,0 +1,55 @@
+"""The `tamper` section: how long the released adapters stay safe when they are trained further."""
+
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from safecomm.defenses.space import Strict
+from safecomm.spec.datasets import TrainData
+
+Tampering = Literal["data", "harmful"]
+"""The field whose examples an adapter is trained on."""
+
+
+class Tamper(Strict):
+    """Trains every arm's best adapter further and measures attack success after some of the steps.
+
+    `data` and `harmful` both start from the released adapter, so each gives a curve of its own. The learning rate is
+    constant; batches, lengths and sharding are those of `finetune`.
+    """
+
+    data: TrainData | None = None
+    """Harmless training examples, e.g. next year's task data: what happens in normal use."""
+    harmful: TrainData | None = None
+    """A few examples that comply with harmful requests: what an attacker would train on."""
+    steps: Annotated[list[Annotated[int, Field(ge=1, le=100_000)]], Field(min_length=1)] = [5, 10, 20, 50]
+    """Optimizer steps after which attack success is measured. The report adds step 0, the released adapter."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rate, instead of `finetune.learning_rate`."""
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def released_adapter_is_measured_anyway(cls, steps: object) -> object:
+        """Accepts a leading 0, which the report always has."""
+        return steps[1:] if isinstance(steps, list) and steps[:1] == [0] else steps
+
+    @field_validator("steps")
+    @classmethod
+    def steps_rise(cls, steps: list[int]) -> list[int]:
+        """Rejects steps that do not rise."""
+        if any(later <= earlier for earlier, later in pairwise(steps)):
+            raise ValueError(f"must rise, not {steps}")
+        return steps
+
+    @model_validator(mode="after")
+    def has_examples(self) -> Self:
+        """Rejects a section without data."""
+        if not self.curves:
+            raise ValueError("set data (harmless examples), harmful (examples that comply), or both")
+        return self
+
+    @property
+    def curves(self) -> list[Tampering]:
+        """The fields that are set."""
+        return [name for name in ("data", "harmful") if getattr(self, name)]

@@ -1,0 +1,42 @@
+"""The section `tamper` accepts what can be trained on and measured, and refuses the rest with its key."""
+
+import copy
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from small_sweep import LEAST
+
+from safecomm.spec import Sweep
+
+
+def sweep(**tamper: Any) -> Sweep:
+    return Sweep.model_validate({**copy.deepcopy(LEAST), "arms": {}, "tamper": tamper})
+
+
+def test_a_leading_0_is_the_released_adapter_and_needs_no_training() -> None:
+    section = sweep(data="lab-questions", harmful={"name": "lab-compliance", "limit": 10}, steps=[0, 5, 10]).tamper
+    assert section
+    assert section.steps == [5, 10]
+    assert section.curves == ["data", "harmful"]
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        ({}, "set data (harmless examples), harmful (examples that comply), or both"),
+        ({"data": "lab-questions", "steps": [5, 5]}, "must rise, not [5, 5]"),
+        ({"data": "lab-questions", "steps": [0]}, "at least 1 item"),
+        ({"data": "lab-questions", "steps": [-1]}, "greater than or equal to 1"),
+        ({"data": "lab-harm"}, "lab-harm"),
+        ({"harmful": "lab-safety"}, "lab-safety"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(tamper: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        sweep(**tamper)
+    assert message in str(refused.value)
+
+
+def test_sweeps_without_it_are_resolved_as_before() -> None:
+    assert "tamper" not in Sweep.model_validate({**copy.deepcopy(LEAST), "arms": {}}).resolved()
