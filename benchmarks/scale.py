@@ -44,8 +44,8 @@ INSTANT = {"clock": 1e9}
 """Engines and fine-tunes take no time."""
 TRAIN = {"trained_tokens_per_second": 60.0}
 """Each of the eight fine-tunes takes nine minutes on eight GPUs; four run at a time."""
-SEARCH = {"tokens_per_second": 800.0, "trained_tokens_per_second": 1e9}
-"""240 trials of 1,000 prompts take about 16 minutes on four engines."""
+SEARCH = {"tokens_per_second": 480.0, "trained_tokens_per_second": 1e9}
+"""240 trials of 1,000 prompts take about 27 minutes on four engines."""
 SHORT = {"tokens_per_second": 1200.0, "trained_tokens_per_second": 3000.0}
 NOISE = ["seconds", "log", "adapter_path"]
 """The columns of `trials.parquet` that are a matter of time or place."""

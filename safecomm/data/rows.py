@@ -13,7 +13,7 @@ FORMER_TASK = "telecom"
 """The former name of the kind `task`: in older sweep files and rows, and in the keys of stored results to this day."""
 CHARACTERS_PER_TOKEN = 4
 """Of English text, where no tokenizer is at hand."""
-ADDED = ("cluster", "prefill", "prefill_tokens")
+ADDED = ("cluster", "prefill", "prefill_tokens", "try_of")
 """Later fields of `Prompt`."""
 BY_GRADER = "grader"
 """The `grading` of prompts whose answers a model compares with the reference."""
@@ -57,7 +57,7 @@ class Prompt:
     options and their order don't matter. `cluster` is shared by prompts whose answers are correlated, e.g. wordings of
     one request: they are on the same side of a split and count as one unit in intervals and tests. Empty: the prompt
     is its own cluster. With `prefill`, an attack, the model's answer starts with that text's first `prefill_tokens`
-    tokens.
+    tokens. `try_of` is the id of the request of which the prompt is one of several tries.
     """
 
     benchmark: str
@@ -73,6 +73,7 @@ class Prompt:
     cluster: str = ""
     prefill: str = ""
     prefill_tokens: int = 0
+    try_of: str = ""
 
     def side(self, release: float = 0.0) -> Split:
         """Returns the split of its benchmark that the prompt belongs to; see `split_of`."""

@@ -1,11 +1,11 @@
 """The specification of one fine-tune: model, data, adapter and hyperparameters."""
 
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from safecomm.spec import Finetune
-from safecomm.storage.store import digest
+from safecomm.storage.store import digest, local_copy
 
 PLACES = ("model", "data", "start")
 """Path fields; their content identifies them."""
@@ -81,6 +81,11 @@ class FinetuneJob:
         defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
         values = {name: value for name, value in asdict(self).items() if name not in PLACES + MEMORY}
         return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+
+    def on_this_node(self) -> Self:
+        """Returns the job with this node's copies of the model, the data and the adapter to start from."""
+        places: dict[str, Any] = {name: str(local_copy(Path(path))) for name in PLACES if (path := getattr(self, name))}
+        return replace(self, **places)
 
     @property
     def name(self) -> str:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ from safecomm.data.turns import training_ids
 from safecomm.errors import TrainingError
 from safecomm.finetune.checkpoints import newest, publishing_callback
 from safecomm.finetune.deepspeed_internals import reduce_with_gloo
-from safecomm.finetune.job import PLACES, FinetuneJob
+from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.memory import peak_bytes
 from safecomm.finetune.model import load_model
 from safecomm.finetune.zero import deepspeed_config
 from safecomm.storage import shared
-from safecomm.storage.store import local_copy
 
 MANY_ROWS = 20_000
 """Training sets of this size are tokenized in several processes; for smaller ones, starting them takes longer."""
@@ -44,7 +42,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     job, out, checkpoints = FinetuneJob(**settings["job"]), Path(settings["out"]), Path(settings["checkpoints"])
-    job = replace(job, **{place: str(local_copy(Path(path))) for place in PLACES if (path := getattr(job, place))})
+    job = job.on_this_node()
     trainer = make_trainer(job, str(checkpoints))
     trainer.add_callback(_reporting_callback())
     trainer.add_callback(publishing_callback(checkpoints))

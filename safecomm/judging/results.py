@@ -12,6 +12,7 @@ import pandas as pd
 
 from safecomm.data.cells import as_cell
 from safecomm.errors import EvaluationError, UsageError
+from safecomm.judging.best_of_n import strongest
 from safecomm.judging.coherence import with_coherence
 from safecomm.judging.verdicts import verdict_columns
 from safecomm.statistics.comparisons import (
@@ -61,7 +62,7 @@ def results_of(
         trusted: judge -> agreement with human labels, if measured.
     """
     compared: dict[str, dict[str, RateDifference]] = {}
-    tables = {name: with_coherence(table) for name, table in rows.items()}
+    tables = {name: with_coherence(strongest(table)) for name, table in rows.items()}
     for name, table in tables.items():
         others = ALL_METRICS if name != reference else ()
         pairs = {metric.name: paired(table, tables[reference], metric) for metric in others}

@@ -11,6 +11,7 @@ import pandas as pd
 
 from safecomm.data.rows import BY_GRADER, Prompt, current_name
 from safecomm.errors import DataError
+from safecomm.judging.best_of_n import strongest
 from safecomm.judging.grading import GRADERS
 from safecomm.judging.judges import Judge, is_refusal
 from safecomm.storage.names import ROWS
@@ -62,6 +63,16 @@ def judged(
 
 
 def read_rows(evaluation: Path) -> pd.DataFrame:
+    """Reads the judged rows of a stored evaluation; several tries of one request become one row (see `strongest`).
+
+    Raises:
+        FileNotFoundError: if they are gone.
+        DataError: if the file is damaged.
+    """
+    return strongest(read_all_rows(evaluation))
+
+
+def read_all_rows(evaluation: Path) -> pd.DataFrame:
     """Reads the judged rows of a stored evaluation, and renames kinds that older versions named differently.
 
     Raises:

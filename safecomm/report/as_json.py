@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import read_certificate
 from safecomm.report.run import Run, headline
 from safecomm.report.tampering import tamper_curves
@@ -16,8 +17,8 @@ def as_json(run: Run) -> dict[str, Any]:
     Returns:
         `run`, `target_asr`, `judges`, `recommended` (as in pareto.json), `certificate` (as in certificate.json, or
         null), `warnings`, and `arms`, each with `arm`, `point`, `settings`, `seeds`, `recommended`, `meets_target`,
-        `rates` (metric -> value, low, high, n, unscored) and `corrected` (for the judge's errors); and `tamper`, a
-        curve for each arm, training set and benchmark of the section `tamper`.
+        `rates` (metric -> value, low, high, n, unscored) and `corrected` (for the judge's errors); and `tamper`
+        and `best_of_n`, the curves of further training and of several tries.
     """
     arms = [
         {
@@ -41,6 +42,7 @@ def as_json(run: Run) -> dict[str, Any]:
             "certificate": read_certificate(run.folder),
             "warnings": list(run.warnings),
             "arms": arms,
+            "best_of_n": [asdict(curve) for curve in try_curves(run)],
             "tamper": [asdict(curve) for curve in tamper_curves(run)],
         }
     )

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from safecomm.report.arms import arm_differences, difference_in_words, hypervolumes
+from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.curves import curves
 from safecomm.report.incoherence import incoherence_of, warnings
@@ -96,6 +97,7 @@ def render(run: Run) -> str:
         departures=departures(run.published, run.sweep) if run.published else [],
         profile=profile,
         tamper_curves=tamper_curves(run),
+        try_curves=try_curves(run),
         figures={name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile).items()},
         samples=samples(run, rows),
         failed=[trial | {"settings": settings(run.sweep, trial["arm"], trial["point"])} for trial in failures(run)],

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safecomm.report.arms import arm_differences, difference_in_words, hypervolumes
+from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.incoherence import warnings
 from safecomm.report.run import (
@@ -40,7 +41,7 @@ def results_table(folder: Path) -> Group:
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
     parts += [Text(f"\n{warning}", style="bold red") for warning in run.warnings]
     parts += [Text(f"\n{line}", style="bold red") for line in warnings(headline(run))]
-    more = [_certificate, _published, _arms, _tampering, _judges, _failures]
+    more = [_certificate, _published, _arms, _tries, _tampering, _judges, _failures]
     return Group(*parts, *(part for of_run in more for part in of_run(run)))
 
 
@@ -115,6 +116,18 @@ def _arms(run: Run) -> list[Table | Text]:
         table.add_row(Text(f"{one.first} - {one.second}"), run.titles[one.metric], difference_in_words(one.difference))
     volumes = ", ".join(f"{arm} {volume:.0%}" for arm, volume in hypervolumes(run).items())
     return [table, Text(f"Hypervolume on the search split: {volumes}")] if volumes else [table]
+
+
+def _tries(run: Run) -> list[Table | Text]:
+    """Returns attack success by the number of tries of each request."""
+    if not (found := try_curves(run)):
+        return []
+    counts = list(dict.fromkeys(count for one in found for count in one.rates))
+    table = _table(f"\n{run.titles[ASR.name]} by tries of a request", "arm", "benchmark", *map(str, counts))
+    for one in found:
+        rates = [f"{one.rates[count].value:.1%}" if count in one.rates else "" for count in counts]
+        table.add_row(Text(one.arm), Text(one.benchmark), *rates)
+    return [table]
 
 
 def _tampering(run: Run) -> list[Table | Text]:

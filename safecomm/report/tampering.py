@@ -84,10 +84,11 @@ def _further(run: Run, row: Headline, trained_on: str) -> dict[int, Point]:
     """Returns step -> pooled row of an arm's point."""
     trials = run.trials[run.trials["split"] == TAMPER]
     mine = trials[(trials["arm"] == row.arm) & (trials["point"] == row.point) & (trials["tamper"] == trained_on)]
-    found = {}
-    for step, group in mine.groupby("steps"):  # pooled as what they are: answers to prompts of the report split
-        points = rows_of(pooled(group.assign(split="report"), Store(run.folder.parent / "store")))
-        found |= {int(step): points[0]} if points else {}
+    found: dict[int, Point] = {}
+    for step in sorted(mine["steps"].dropna().astype(int).unique().tolist()):
+        group = mine[mine["steps"] == step].assign(split="report")  # whose prompts they answered
+        if points := rows_of(pooled(group, Store(run.folder.parent / "store"))):
+            found[step] = points[0]
     return found
 
 

@@ -6,11 +6,11 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from safecomm.data.attacks import PROMPT, TARGET, TEMPLATES, named, prefilled, suffixed, templated
+from safecomm.data.attacks import PROMPT, TARGET, TEMPLATES, augmented, named, prefilled, suffixed, templated
 from safecomm.data.files import read_table
 from safecomm.data.rows import Prompt
 from safecomm.data.table import text_in
-from safecomm.defenses.space import LocalPath, Strict
+from safecomm.defenses.space import LocalPath, Seed, Strict
 from safecomm.errors import DataError
 
 
@@ -55,6 +55,15 @@ class Suffix(Strict):
     """A file with the column `suffix`."""
 
 
+class BestOfN(Strict):
+    """Each request is tried in several garbled versions and counts as unsafe if one of the answers is."""
+
+    tries: Annotated[int, Field(ge=2, le=10_000)] = 16
+    """Versions of each request."""
+    seed: Seed = 0
+    """Seed of the versions."""
+
+
 class Attack(Strict):
     """One way to ask harmful requests; exactly one of its fields is set. A bare name is short for its defaults."""
 
@@ -64,12 +73,15 @@ class Attack(Strict):
     """Put the requests into templates."""
     suffix: Annotated[Suffix | None, Field(exclude_if=lambda value: value is None)] = None
     """Append suffixes to the requests."""
+    best_of_n: Annotated[BestOfN | None, Field(exclude_if=lambda value: value is None)] = None
+    """Try each request in several garbled versions."""
 
     @model_validator(mode="after")
     def is_one_attack(self) -> Self:
         """Rejects none and several."""
         if len(given := [name for name in type(self).model_fields if getattr(self, name)]) != 1:
-            raise ValueError(f"set exactly one of prefill, template and suffix, not {' and '.join(given) or 'none'}")
+            names = ", ".join(type(self).model_fields)
+            raise ValueError(f"set exactly one of {names}, not {' and '.join(given) or 'none'}")
         return self
 
     @property
@@ -77,6 +89,8 @@ class Attack(Strict):
         """What the attack adds to a benchmark's name."""
         if self.prefill:
             return f"prefill{self.prefill.tokens}"
+        if self.best_of_n:
+            return f"best_of{self.best_of_n.tries}"
         return "template" if self.template else "suffix"
 
     def of(self, prompts: Sequence[Prompt], benchmark: str) -> list[Prompt]:
@@ -89,6 +103,8 @@ class Attack(Strict):
             attacked = prefilled(prompts, self.prefill.text, self.prefill.tokens)
         elif self.template:
             attacked = templated(prompts, self.template.texts())
+        elif self.best_of_n:
+            attacked = augmented(prompts, self.best_of_n.tries, self.best_of_n.seed)
         else:
             assert self.suffix
             attacked = suffixed(prompts, _column(self.suffix.path, "suffix"))

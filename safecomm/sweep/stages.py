@@ -99,13 +99,13 @@ class Stages:
             return self._given()
         steps = [(name, _training(name, settings)) for name, settings in chain]
         data = self._training_data.mixed(chain, [step for _, step in steps], seed)
-        changes = {key: value for _, step in steps for key, value in step.hyperparameters().items()}
+        changes: dict[str, Any] = {key: value for _, step in steps for key, value in step.hyperparameters().items()}
         losses = [
             (name, settings, source_digest(name) if is_dotted(name) else "")
             for (name, settings), (_, step) in zip(chain, steps, strict=True)
             if type(step).loss is not TrainingDefense.loss
         ]
-        return self._train(data, seed, **changes, **({"losses": tuple(losses)} if losses else {}))
+        return self._train(data, seed, **changes | ({"losses": tuple(losses)} if losses else {}))
 
     def safe_adapter(self, seed: int) -> Path:
         """Fine-tunes on the safety data only, for SafeMERGE."""

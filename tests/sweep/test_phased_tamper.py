@@ -1,0 +1,55 @@
+"""In a phased sweep, further training waits until the engines have stopped; a rerun does nothing again.
+
+The sweep is simulated: only Ray's processes, the store and the records are real.
+"""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from small_sweep import LEAST, PATIENCE, offline, stages
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phased")
+    sweep = copy.deepcopy(LEAST) | {
+        "arms": {"safe_lora": [{"safe_lora": {"lowest": 2}}]},
+        "tamper": {"data": {"name": "lab-questions", "limit": 40}, "steps": [1, 3]},
+        "search": {"racing": False},
+        "cluster": {"phased": True},
+        "simulation": {"clock": 1e9},
+        "tracking": {"wandb": None},
+        "storage": str(folder / "runs"),
+    }
+    sweep["evaluate"] |= {"engine": "simulated"}
+    path = folder / "phased.yaml"
+    path.write_text(yaml.safe_dump(sweep))
+    return path
+
+
+def run(sweep_file: Path) -> str:
+    command = [sys.executable, "-m", "safecomm", "run", str(sweep_file)]
+    done = subprocess.run(command, env=offline(), capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def test_released_adapters_are_trained_between_two_starts_of_the_engines(sweep_file: Path) -> None:
+    said = run(sweep_file)
+    assert said.count("waiting for the engines of the target fleet") == 2
+    trials = pd.read_parquet(sweep_file.parent / "runs" / "least" / "trials.parquet")
+    assert set(trials["status"]) == {"done"}, trials["error"].tolist()
+    further = trials[trials["split"] == "tamper"]
+    assert {(row["arm"], row["tamper"], row["steps"]) for _, row in further.iterrows()} == {
+        (arm, "data", step) for arm in ("undefended", "safe_lora") for step in (1, 3)
+    }
+    before = stages(sweep_file.parent / "runs")
+    assert "started" not in run(sweep_file)
+    assert stages(sweep_file.parent / "runs") == before
