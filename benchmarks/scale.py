@@ -209,7 +209,7 @@ def study(name: str, folder: Path, gpus: int, trials: int, prompts: int, speed: 
             "phased": True,
             "finetune": {"workers": NODE_GPUS},
             "target": {"replicas": gpus // NODE_GPUS, "tensor_parallel": NODE_GPUS},
-            "concurrent_trials": 8,
+            "concurrent_trials": 16,
         },
         "simulation": speed,
         "tracking": {"wandb": None},

@@ -1,11 +1,11 @@
-"""User-defined benchmarks: files whose columns the sweep names."""
+"""User-defined benchmarks and training sets: files whose columns the sweep names."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from safecomm.data import choices
 from safecomm.data.choices import ChoiceQuestion, question
-from safecomm.data.rows import BY_GRADER, Kind, Loaded, Prompt
+from safecomm.data.rows import BY_GRADER, Example, Kind, Loaded, Prompt
 from safecomm.data.table import Raw, Table, collected, text_in
 from safecomm.storage.input_files import whole_number
 
@@ -26,6 +26,8 @@ class Columns:
     """The number of the first option if answers are numbers: 0 or 1."""
     reference: str | None = None
     """For open questions: the reference answer for the grader."""
+    response: str | None = None
+    """For training: the answer to train on."""
 
 
 def prompts(table: Table, name: str, kind: Kind, columns: Columns, shuffle: int | None = None) -> Loaded[Prompt]:
@@ -49,6 +51,22 @@ def prompts(table: Table, name: str, kind: Kind, columns: Columns, shuffle: int 
         if columns.reference and not reference:
             return "no reference answer"
         return text, Prompt(name, kind, text, category, reference=reference, grading=grading)
+
+    return collected(table, read)
+
+
+def examples(table: Table, columns: Columns) -> Loaded[Example]:
+    """Returns the training examples of a table.
+
+    Raises:
+        DataError: if a column is missing.
+    """
+    assert columns.response, "the spec rejects training files without it"
+    prompt, response = (table.column([column.casefold()]) for column in (columns.prompt, columns.response))
+
+    def read(row: Raw) -> tuple[str, Example] | str:
+        example = Example(text_in(row, prompt), text_in(row, response))
+        return (example.prompt, example) if example.response else "empty response"
 
     return collected(table, read)
 

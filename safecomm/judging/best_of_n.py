@@ -20,7 +20,7 @@ def strongest(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if TRY_OF not in rows or not (tried := rows[TRY_OF].fillna("") != "").any():
         return rows
-    columns = [name for name in rows if name == "verdict" or str(name).startswith("verdict@")]
+    columns = [str(name) for name in rows if str(name).partition("@")[0] == "verdict"]
     merged = [_merged(tries, columns) for _, tries in rows[tried].groupby(["benchmark", TRY_OF], sort=False)]
     return pd.concat([rows[~tried], pd.concat(merged)]).sort_index(kind="stable").reset_index(drop=True)
 
@@ -66,7 +66,7 @@ def _success(requests: pd.DataFrame, count: int, unscored: float) -> Rate:
         for unsafe, tries in zip(requests["unsafe"].astype(int), requests["tries"].astype(int), strict=True)
     ]
     groups = requests.assign(share=shares).groupby("cluster")["share"]
-    hits, sizes = groups.sum().to_numpy(float), groups.size().to_numpy(float)
+    hits, sizes = np.asarray(groups.sum(), dtype=float), np.asarray(groups.size(), dtype=float)
     value = float(np.mean(shares))
     size = len(shares) if sizes.max() == 1 else effective_size(hits, sizes)
     return Rate(value, *interval(value, size), len(shares), unscored)

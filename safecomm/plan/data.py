@@ -58,11 +58,7 @@ def _benchmarks(sweep: Sweep) -> dict[str, tuple[Prompt, ...]]:
 
 
 def _training_sets(sweep: Sweep, fetch: bool) -> tuple[DatasetRef, ...]:
-    section = sweep.finetune
-    safe = section.safe_adapter.data if section.safe_adapter else None
-    tamper = [sweep.tamper.data, sweep.tamper.harmful] if sweep.tamper else []
-    named = dict.fromkeys(ref for ref in (*section.data, section.safety_data, safe, *tamper) if ref)
-    return tuple(ref for ref in named if fetch or _is_local(ref))
+    return tuple(ref for ref in dict.fromkeys(sweep.training_sets.values()) if fetch or _is_local(ref))
 
 
 @functools.lru_cache(maxsize=64)
@@ -93,8 +89,7 @@ def check_data(sweep: Sweep) -> None:
         DataError: if one can't be read or is empty; the message starts with its key in the sweep.
     """
     evaluate = sweep.evaluate
-    further = {f"tamper.{name}": getattr(sweep.tamper, name) for name in (sweep.tamper.curves if sweep.tamper else ())}
-    for key, ref in (_trained_on(sweep) | further).items():
+    for key, ref in sweep.training_sets.items():
         _load(key, examples, ref)
     for kind in get_args(Kind):
         for place, ref in enumerate(getattr(evaluate, kind)):
@@ -132,26 +127,14 @@ def non_commercial(sweep: Sweep) -> list[str]:
     """Returns a line for each training set whose licence excludes commercial use, and so that of the adapters."""
     return [
         f"{key}: {ref.name} is {ref.entry.licence}, so its adapters are not for commercial use"
-        for key, ref in _trained_on(sweep).items()
-        if ref.own is None and "-NC" in ref.entry.licence
+        for key, ref in sweep.finetune.datasets.items()
+        if ref.own is None and ref.columns is None and "-NC" in ref.entry.licence
     ]
-
-
-def _trained_on(sweep: Sweep) -> dict[str, DatasetRef]:
-    """Returns the training sets by their key in the sweep."""
-    section = sweep.finetune
-    found = {f"finetune.data.{place}": ref for place, ref in enumerate(section.data)}
-    if section.safety_data:
-        found["finetune.safety_data"] = section.safety_data
-    if section.safe_adapter:
-        found["finetune.safe_adapter.data"] = section.safe_adapter.data
-    return found
 
 
 def datasets_to_download(sweep: Sweep) -> list[str]:
     """Returns the names of the benchmarks that are not available locally."""
-    refs = [ref for kind in get_args(Kind) for ref in getattr(sweep.evaluate, kind)]
-    return list(dict.fromkeys(ref.name for ref in refs if not _is_local(ref)))
+    return list(dict.fromkeys(ref.name for ref in sweep.evaluate.datasets.values() if not _is_local(ref)))
 
 
 def training_tokens(sweep: Sweep, trials: Sequence[Trial]) -> int | None:
@@ -231,7 +214,7 @@ def _placed(key: str) -> Iterator[None]:
 @functools.cache
 def examples(ref: DatasetRef) -> tuple[Example, ...]:
     """Returns the examples of a training set."""
-    return tuple(load_examples(ref.name, ref.path, ref.limit, ref.own).rows)
+    return tuple(load_examples(ref.name, ref.path, ref.limit, ref.own, ref.columns).rows)
 
 
 @functools.cache

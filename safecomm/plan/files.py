@@ -3,11 +3,9 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
-from safecomm.data.rows import Kind
 from safecomm.errors import SpecError, UsageError
-from safecomm.spec import DatasetRef, Sweep
+from safecomm.spec import Sweep
 from safecomm.storage.input_files import is_regular
 from safecomm.storage.names import ADAPTER_CONFIG
 from safecomm.storage.output_files import unwritable
@@ -92,13 +90,8 @@ def _model(key: str, model: str) -> Iterator[str]:
 
 
 def _datasets(sweep: Sweep) -> Iterator[str]:
-    section, evaluate = sweep.finetune, sweep.evaluate
-    refs: dict[str, DatasetRef | None] = {f"finetune.data.{at}": ref for at, ref in enumerate(section.data)}
-    refs["finetune.safety_data"] = section.safety_data
-    refs["finetune.safe_adapter.data"] = section.safe_adapter.data if section.safe_adapter else None
-    refs |= {f"evaluate.{kind}.{at}": ref for kind in get_args(Kind) for at, ref in enumerate(getattr(evaluate, kind))}
-    for key, ref in refs.items():
-        if ref and ref.path and not _exists(ref.path):
+    for key, ref in (sweep.training_sets | sweep.evaluate.datasets).items():
+        if ref.path and not _exists(ref.path):
             yield f"{key}.path: {ref.path}: there is no such file or folder"
 
 

@@ -12,18 +12,18 @@ from safecomm.errors import suggestion
 from safecomm.spec.attacks import AttackRef
 from safecomm.storage.own_code import as_value_error, is_dotted, short_name
 
-COLUMNS = {"prompt", "category", "choices", "answer", "first_option", "reference"}
+COLUMNS = {"prompt", "category", "choices", "answer", "first_option", "reference", "response"}
 
 
 class DatasetRef(Strict):
-    """A dataset in `safecomm data list`, downloaded or from a local copy, or a benchmark of your own.
+    """A dataset in `safecomm data list`, downloaded or from a local copy, or your own file.
 
     A bare name is short for `{name: ...}`. With `prompt`, a CSV, JSON, JSON Lines or Parquet file at `path` becomes a
-    benchmark with any name: `{name: acme, path: acme.csv, prompt: question}`.
+    benchmark with any name: `{name: acme, path: acme.csv, prompt: question}`; with `response` as well, a training set.
     """
 
     name: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
-    """The dataset's name in `safecomm data list`, or a name for your own benchmark."""
+    """The dataset's name in `safecomm data list`, or a name for your own file."""
     own: Annotated[str | None, Field(exclude_if=lambda own: own is None)] = None
     """A `Dataset` in your own code, `my_package.my_module:MY_DATASET`; the bare dotted name is short for it."""
     path: LocalPath | None = None
@@ -43,6 +43,8 @@ class DatasetRef(Strict):
     """The number of the first option, if answers are numbers."""
     reference: str | None = None
     """For free-form task questions: the column with the reference answer, used by `evaluate.grader`."""
+    response: Annotated[str | None, Field(exclude_if=lambda response: response is None)] = None
+    """For training: the column with the answer to train on."""
     shuffle_options: Seed | None = None
     """A seed for shuffling the options of multiple-choice questions."""
 
@@ -56,8 +58,10 @@ class DatasetRef(Strict):
         if self.own is not None:
             return self._own_is_a_dataset(self.own)
         if self.prompt is None:
-            if self.category or self.choices or self.answer or self.reference:
-                raise ValueError("category, choices, answer and reference describe your own file; set prompt too")
+            if self.category or self.choices or self.answer or self.reference or self.response:
+                raise ValueError(
+                    "category, choices, answer, reference and response describe your own file; set prompt too"
+                )
             if self.name not in DATASETS:
                 hint = suggestion(self.name, DATASETS) or "; `safecomm data list` lists them"
                 raise ValueError(f"there is no dataset {self.name!r}{hint}")
@@ -96,7 +100,9 @@ class DatasetRef(Strict):
         if self.prompt is None:
             return None
         choices = (self.choices,) if isinstance(self.choices, str) else self.choices or ()
-        return Columns(self.prompt, self.category, choices, self.answer, self.first_option, self.reference)
+        return Columns(
+            self.prompt, self.category, choices, self.answer, self.first_option, self.reference, self.response
+        )
 
 
 def _named(value: object) -> object:
@@ -115,9 +121,11 @@ def with_role(role: str) -> AfterValidator:
         if dataset.attack and role != "red_team":
             raise ValueError("attack is for the benchmarks of evaluate.red_team; remove it")
         if dataset.prompt is not None:
-            if role in ("train", "safety"):
+            if (role in ("train", "safety")) != bool(dataset.response):
                 raise ValueError(
-                    f"your own file has no answers, so it can't be used as {role} data; use a dataset with answers"
+                    f"{role} prompts have no answers to train on; remove response"
+                    if dataset.response
+                    else f"to use your own file as {role} data, set response to the column with the answers"
                 )
             if (role == "task") != bool(dataset.choices or dataset.reference):
                 raise ValueError(

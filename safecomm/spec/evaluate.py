@@ -1,9 +1,10 @@
 """The `evaluate` section: how all models of a sweep are measured."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from safecomm.data.rows import Kind
 from safecomm.defenses.space import LocalPath, Seed, Strict, refuse_twice
 from safecomm.spec.datasets import Dataset, DatasetRef, with_role
 from safecomm.spec.engine import available_engine
@@ -90,6 +91,11 @@ class Evaluate(Strict):
                 f"({self.max_model_len}); lower the first or raise the second"
             )
         return self
+
+    @property
+    def datasets(self) -> dict[str, DatasetRef]:
+        """The benchmarks by their keys in the sweep."""
+        return {f"evaluate.{kind}.{at}": ref for kind in get_args(Kind) for at, ref in enumerate(getattr(self, kind))}
 
     @property
     def judge_models(self) -> dict[str, str]:

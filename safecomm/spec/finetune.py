@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from safecomm.defenses.space import LocalPath, Strict, different
-from safecomm.spec.datasets import SafetyData, TrainData
+from safecomm.spec.datasets import DatasetRef, SafetyData, TrainData
 
 
 class Lora(Strict):
@@ -133,6 +133,14 @@ class Finetune(Strict):
         if bool(self.data) == (self.adapter is not None):
             raise ValueError("set either data to train on or adapter, the folder of a trained adapter")
         return self
+
+    @property
+    def datasets(self) -> dict[str, DatasetRef]:
+        """The training sets by their keys in the sweep."""
+        found: dict[str, DatasetRef | None] = {f"finetune.data.{at}": ref for at, ref in enumerate(self.data)}
+        found["finetune.safety_data"] = self.safety_data
+        found["finetune.safe_adapter.data"] = self.safe_adapter and self.safe_adapter.data
+        return {key: ref for key, ref in found.items() if ref}
 
     def micro_batch(self, workers: int) -> int:
         """Returns the examples per worker and forward pass, with a number of workers."""

@@ -22,6 +22,7 @@ from safecomm.defenses.space import (
 from safecomm.errors import suggestion
 from safecomm.spec.arms import Step, by_own_names, dimensions
 from safecomm.spec.cluster import Cluster
+from safecomm.spec.datasets import DatasetRef
 from safecomm.spec.evaluate import Evaluate
 from safecomm.spec.finetune import Finetune
 from safecomm.spec.published import find_published
@@ -317,13 +318,16 @@ class Sweep(Strict):
         return (self.simulation or Simulation()) if self.is_simulated else None
 
     @property
+    def training_sets(self) -> dict[str, DatasetRef]:
+        """Everything that adapters are trained on, by its key in the sweep."""
+        return self.finetune.datasets | (self.tamper.datasets if self.tamper else {})
+
+    @property
     def own_code(self) -> dict[str, str]:
         """The user code that results depend on: dotted name -> digest of its file."""
-        finetune, evaluate = self.finetune, self.evaluate
-        data = [*finetune.data, finetune.safety_data, finetune.safe_adapter and finetune.safe_adapter.data]
-        data += [*evaluate.red_team, *evaluate.over_refusal, *evaluate.task]
         own = {step.reference for chain in self.arms.values() for step in chain if is_dotted(step.reference)}
-        own |= {ref.own for ref in [*data, *evaluate.judges] if ref and ref.own}
+        data = [*self.training_sets.values(), *self.evaluate.datasets.values()]
+        own |= {ref.own for ref in [*data, *self.evaluate.judges] if ref.own}
         return {name: source_digest(name) for name in sorted(own)}
 
     def resolved(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from safecomm.defenses.space import Strict
-from safecomm.spec.datasets import TrainData
+from safecomm.spec.datasets import DatasetRef, TrainData
 
 Tampering = Literal["data", "harmful"]
 """The field whose examples an adapter is trained on."""
@@ -48,6 +48,11 @@ class Tamper(Strict):
         if not self.curves:
             raise ValueError("set data (harmless examples), harmful (examples that comply), or both")
         return self
+
+    @property
+    def datasets(self) -> dict[str, DatasetRef]:
+        """The training sets by their keys in the sweep."""
+        return {f"tamper.{name}": getattr(self, name) for name in self.curves}
 
     @property
     def curves(self) -> list[Tampering]:

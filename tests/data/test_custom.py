@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
+from small_sweep import LEAST
 
-from safecomm.data.catalog.registry import load_prompts
+from safecomm.data.catalog.registry import load_examples, load_prompts
 from safecomm.data.custom import Columns
-from safecomm.data.rows import Prompt
+from safecomm.data.rows import Example, Prompt
 from safecomm.errors import DataError
+from safecomm.plan.data import all_prompts, check_data, non_commercial
+from safecomm.spec import Sweep
 
 ROWS = [
     {"Ask": "Open the cabinet?", "Area": "site", "Options": ["yes", "no"], "Right": "B"},
@@ -40,6 +44,54 @@ def test_prompts_of_any_format(path: Path, kind: str) -> None:
         ("Close the cabinet?", "site", kind, "acme"),
     ]
     assert loaded.skipped == {"empty prompt": 1}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_own_files_become_training_sets(suffix: str, tmp_path: Path) -> None:
+    rows = [
+        {"Ask": "Which timer?", "Tell": "T310."},
+        {"Ask": "Which node?", "Tell": ""},
+        {"Ask": "which timer?", "Tell": "again"},
+    ]
+    path = tmp_path / f"own.{suffix}"
+    text = pd.DataFrame(rows).to_csv(index=False) if suffix == "csv" else "\n".join(map(json.dumps, rows))
+    path.write_text(text)
+    loaded = load_examples("acme", path, columns=Columns("ask", response="tell"))
+    assert loaded.rows == [Example("Which timer?", "T310.")]
+    assert loaded.skipped == {"empty response": 1, "repeated prompt": 1}
+    with pytest.raises(DataError, match=r"acme: .*no column said; its columns are: Ask, Tell"):
+        load_examples("acme", path, columns=Columns("ask", response="said"))
+
+
+def test_a_sweep_trains_on_an_own_file_and_asks_nothing_that_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    asked = [prompt.text for prompt in load_prompts("lab-harm").rows[:3]]
+    path.write_text("q,a\n" + "".join(f"{text},no\n" for text in asked))
+    own = {"name": "acme", "path": str(path), "prompt": "q", "response": "a"}
+    finetune = {**LEAST["finetune"], "data": [own], "safety_data": own}  # type: ignore[dict-item]
+    sweep = Sweep.model_validate({**LEAST, "arms": {}, "finetune": finetune})
+    assert non_commercial(sweep) == []
+    assert not {prompt.text for prompt in all_prompts(sweep)} & set(asked)
+    check_data(sweep)
+
+
+@pytest.mark.parametrize(
+    ("place", "ref", "message"),
+    [
+        ("finetune", {"prompt": "q"}, "to use your own file as train data, set response"),
+        ("evaluate", {"prompt": "q", "response": "a"}, "red_team prompts have no answers to train on; remove response"),
+        ("finetune", {"response": "a"}, "response describe your own file; set prompt too"),
+    ],
+)
+def test_training_sets_need_a_column_of_answers_and_benchmarks_have_none(
+    place: str, ref: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    own = {"name": "lab-telecom", "path": str(tmp_path / "own.csv"), **ref}
+    key = "data" if place == "finetune" else "red_team"
+    section = {**LEAST[place], key: [own]}  # type: ignore[dict-item]
+    with pytest.raises(ValidationError) as refused:
+        Sweep.model_validate({**LEAST, "arms": {}, place: section})
+    assert message in str(refused.value)
 
 
 def test_multiple_choice_takes_letters_and_texts(tmp_path: Path) -> None:

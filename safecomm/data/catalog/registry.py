@@ -66,19 +66,29 @@ def load_prompts(
 
 
 def load_examples(
-    name: str, path: str | Path | None = None, limit: int | None = None, own: str | None = None
+    name: str,
+    path: str | Path | None = None,
+    limit: int | None = None,
+    own: str | None = None,
+    columns: Columns | None = None,
 ) -> Loaded[Example]:
     """Returns a dataset's training examples. If it is also a benchmark, these are the examples of its training split.
 
     See `load_prompts` for arguments and errors.
     """
     with naming(name):
+        if columns and path:
+            return limited(custom.examples(read_table(Path(path)), columns), limit, _example_key)
         entry = entry_of(own or name)
         if entry.examples is None:
             others = ", ".join(sorted(other for other, entry in DATASETS.items() if entry.examples))
             raise DataError(f"it has prompts but no training examples; use one of: {others}")
         loaded = usable(entry.examples(entry.table(path)))
-        return limited(loaded, limit, lambda row: f"{row.prompt}\n{row.response}")
+        return limited(loaded, limit, _example_key)
+
+
+def _example_key(row: Example) -> str:
+    return f"{row.prompt}\n{row.response}"
 
 
 def entry_of(name: str) -> Dataset:
