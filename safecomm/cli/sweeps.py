@@ -124,19 +124,21 @@ def report(
     run: Run,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Prints a run's results and rewrites its report.html."""
+    """Prints a run's results and rewrites its report.html and guide.md."""
+    from safecomm.report.guide import write_guide
     from safecomm.report.page import write_report
+    from safecomm.report.run import read_run
     from safecomm.report.table import results_table
 
-    page = write_report(run)
+    page, advice = write_report(run), write_guide(read_run(run))
     if as_json:
         from safecomm.report.as_json import as_json as results_of
-        from safecomm.report.run import read_run
 
         print(json.dumps(results_of(read_run(run)), indent=2))
         return
     console.print(results_table(run))
     console.print(f"\nReport: {page}", soft_wrap=True)
+    console.print(f"Guide: {advice}", soft_wrap=True)
 
 
 def read(sweep: Path, overrides: list[str] | None, storage: str | None) -> Sweep:

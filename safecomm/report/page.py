@@ -17,6 +17,7 @@ from safecomm.report.arms import arm_differences, difference_in_words, hypervolu
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.curves import curves
+from safecomm.report.guide import guide
 from safecomm.report.incoherence import incoherence_of, warnings
 from safecomm.report.modules import Profile, read_profile, rho_figure
 from safecomm.report.plots import styles, trade_off
@@ -98,6 +99,7 @@ def render(run: Run) -> str:
         profile=profile,
         tamper_curves=tamper_curves(run),
         try_curves=try_curves(run),
+        guide=guide(run),
         figures={name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile).items()},
         samples=samples(run, rows),
         failed=[trial | {"settings": settings(run.sweep, trial["arm"], trial["point"])} for trial in failures(run)],

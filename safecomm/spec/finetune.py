@@ -137,10 +137,12 @@ class Finetune(Strict):
     @property
     def datasets(self) -> dict[str, DatasetRef]:
         """The training sets by their keys in the sweep."""
-        found: dict[str, DatasetRef | None] = {f"finetune.data.{at}": ref for at, ref in enumerate(self.data)}
-        found["finetune.safety_data"] = self.safety_data
-        found["finetune.safe_adapter.data"] = self.safe_adapter and self.safe_adapter.data
-        return {key: ref for key, ref in found.items() if ref}
+        found = {f"finetune.data.{at}": ref for at, ref in enumerate(self.data)}
+        if self.safety_data:
+            found["finetune.safety_data"] = self.safety_data
+        if self.safe_adapter:
+            found["finetune.safe_adapter.data"] = self.safe_adapter.data
+        return found
 
     def micro_batch(self, workers: int) -> int:
         """Returns the examples per worker and forward pass, with a number of workers."""

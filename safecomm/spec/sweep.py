@@ -326,8 +326,8 @@ class Sweep(Strict):
     def own_code(self) -> dict[str, str]:
         """The user code that results depend on: dotted name -> digest of its file."""
         own = {step.reference for chain in self.arms.values() for step in chain if is_dotted(step.reference)}
-        data = [*self.training_sets.values(), *self.evaluate.datasets.values()]
-        own |= {ref.own for ref in [*data, *self.evaluate.judges] if ref.own}
+        own |= {ref.own for ref in (self.training_sets | self.evaluate.datasets).values() if ref.own}
+        own |= {judge.own for judge in self.evaluate.judges if judge.own}
         return {name: source_digest(name) for name in sorted(own)}
 
     def resolved(self) -> dict[str, Any]:

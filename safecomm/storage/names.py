@@ -19,6 +19,8 @@ JUDGES = "judges.json"
 """Agreement of the judges with human labels."""
 REPORT = "report.html"
 """The report page."""
+GUIDE = "guide.md"
+"""What a team can do with the results, in sentences."""
 
 # In a stage's folder, `<storage>/store/<stage>/<key>/`:
 LINEAGE = "lineage.json"

@@ -7,6 +7,7 @@ import pandas as pd
 from safecomm.errors import SafecommError
 from safecomm.report.certificate import write_certificate
 from safecomm.report.choice import Limits, best_of_arms
+from safecomm.report.guide import write_guide
 from safecomm.report.original import beside_original
 from safecomm.report.page import write_report
 from safecomm.report.points import pooled, rows_of
@@ -17,7 +18,7 @@ from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
 from safecomm.search.tampering import tamper_trials
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS, Sweep
-from safecomm.storage.names import CERTIFICATE, PARETO, REPORT, TRIALS
+from safecomm.storage.names import CERTIFICATE, GUIDE, PARETO, REPORT, TRIALS
 from safecomm.storage.output_files import whole_file
 from safecomm.storage.store import Store
 
@@ -84,5 +85,6 @@ def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: lis
         raise SafecommError(f"{folder.path}: all trials failed; the first one with: {error} (log: {log})")
     write_pareto(folder.path)
     write_certificate(read_run(folder.path), Store.of(sweep.storage))
+    write_guide(read_run(folder.path))
     write_report(folder.path)
-    folder.publish(PARETO, CERTIFICATE, REPORT)
+    folder.publish(PARETO, CERTIFICATE, GUIDE, REPORT)

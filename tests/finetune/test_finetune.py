@@ -58,20 +58,16 @@ def test_zero_3_on_two_ranks_saves_the_same_adapter_as_unsharded_training(
 
 
 def test_further_training_goes_on_from_the_adapter_and_keeps_that_of_each_step(
-    job: FinetuneJob, run: Callable[[FinetuneJob, str], Path]
+    job: FinetuneJob, run: Callable[[FinetuneJob, str], Path], adapters: list[str]
 ) -> None:
-    first = run(replace(job, epochs=3, zero=2), "first")
-    further = replace(job, zero=2, start=str(first), steps=2, kept_steps=(1, 2), schedule="constant")
-    out = run(further, "further")
+    out = run(replace(job, zero=2, start=adapters[0], steps=2, kept_steps=(1, 2), schedule="constant"), "further")
     assert training_metrics(out)["steps"] == 2
-    ended, began = training_metrics(first)["curve"], training_metrics(out)["curve"]
-    assert began[0]["loss"] < sum(entry["loss"] for entry in ended[:2]) / 2  # a new adapter would start there
-    start, once, last = Adapter.load(first), Adapter.load(out / "1"), Adapter.load(out)
+    start, once, last = Adapter.load(adapters[0]), Adapter.load(out / "1"), Adapter.load(out)
     assert Adapter.load(out / "2").digest() == last.digest()
-    assert len({one.digest() for one in (start, once, last)}) == 3
-    assert once.modules.keys() == start.modules.keys()
-    shorter = run(replace(further, steps=1, kept_steps=(1,)), "shorter")
-    assert Adapter.load(shorter).digest() == once.digest()
+    assert once.modules.keys() == last.modules.keys() == start.modules.keys()
+    for name, factors in start.modules.items():
+        first, second = ((one.modules[name].B - factors.B).norm() for one in (once, last))
+        assert 0 < first < second < 0.1 * factors.B.norm(), name
 
 
 def test_a_loss_that_is_not_finite_stops_the_fine_tune_with_the_step_in_the_error(

@@ -28,7 +28,7 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tracking": {"wandb": None},
         "storage": str(folder / "runs"),
     }
-    sweep["evaluate"] |= {"engine": "simulated"}
+    sweep["evaluate"] |= {"engine": "simulated", "max_new_tokens": 12, "max_model_len": 128}
     path = folder / "phased.yaml"
     path.write_text(yaml.safe_dump(sweep))
     return path

@@ -1,0 +1,112 @@
+"""The guide: what a team can do with the results, in sentences that rest on measured rates or say what is missing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from safecomm.report.points import Point, rate_in
+from safecomm.report.run import Headline, Run, headline, in_words, rate_in_words
+from safecomm.report.tampering import TITLES, TamperCurve, tamper_curves
+from safecomm.spec import ORIGINAL, UNDEFENDED
+from safecomm.spec.attacks import Attack
+from safecomm.statistics.metric_table import ACCURACY, ASR, OVER_REFUSAL
+from safecomm.statistics.metrics import Rate
+from safecomm.storage.names import GUIDE
+from safecomm.storage.store import write_text
+
+NOT_MEASURED = "Not measured"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One part of the guide."""
+
+    question: str
+    sentences: list[str]
+
+
+def write_guide(run: Run) -> Path:
+    """Writes `guide.md` into a run folder and returns its path."""
+    lines = [f"# {run.sweep['name']}: what to do with these results", ""]
+    for part in guide(run):
+        lines += [f"## {part.question}", "", *(f"- {sentence}" for sentence in part.sentences), ""]
+    lines.append("Brackets are 95% intervals on the report split; n counts the prompts with a verdict.")
+    path = run.folder / GUIDE
+    write_text(path, "\n".join(lines) + "\n")
+    return path
+
+
+def guide(run: Run) -> list[Advice]:
+    """Returns the guide for the recommended point."""
+    rows = {row.arm: row for row in headline(run)}
+    chosen = next((row for row in rows.values() if row.recommended), None)
+    if chosen is None:
+        reason = f"No trial has both {ASR.words(run.domain)} and {ACCURACY.words(run.domain)}."
+        return [Advice("Which adapter?", [*run.warnings, reason])]
+    return [
+        Advice("Which adapter?", [*run.warnings, *_choice(run, chosen)]),
+        Advice("What does it cost?", list(_costs(run, chosen, rows))),
+        Advice("What does it not cover?", list(_gaps(run, chosen))),
+        Advice("When to measure again?", list(_renewal(run, chosen))),
+    ]
+
+
+def _choice(run: Run, row: Headline) -> list[str]:
+    settings, target = in_words(row.settings), run.sweep["search"]["target_asr"]
+    rate = row.rates[ASR.name]
+    kept = "keeps" if row.meets_target else "does not surely keep" if rate.value <= target else "misses"
+    return [
+        f"{row.arm}{f' ({settings})' if settings else ''}: {run.outcome['recommended']['reason']}.",
+        f"Its {ASR.words(run.domain)} of {rate_in_words(rate)} {kept} the target of {target:.1%}.",
+        "`safecomm gate` decides on its release, and `safecomm export` writes it.",
+    ]
+
+
+def _costs(run: Run, row: Headline, rows: dict[str, Headline]) -> Iterator[str]:
+    for metric, arm in ((ACCURACY, UNDEFENDED), (OVER_REFUSAL, ORIGINAL)):
+        name = metric.words(run.domain)
+        if metric.name not in row.rates or arm not in rows or row.arm == arm:
+            yield f"{NOT_MEASURED}: {name} compared with {arm}."
+            continue
+        own, other = rate_in_words(row.rates[metric.name]), rate_in_words(rows[arm].rates[metric.name])
+        yield f"{name.capitalize()}: {own}, against {other} of {arm}."
+
+
+def _gaps(run: Run, row: Headline) -> Iterator[str]:
+    target = run.sweep["search"]["target_asr"]
+    for benchmark, rate in _by_benchmark(row.pooled):
+        if rate.n and rate.high > target:
+            above = "is above" if rate.low > target else "may be above"
+            yield f"{benchmark}: attack success {above} {target:.1%}: {rate_in_words(rate)}."
+    refs = run.sweep["evaluate"].get("red_team", [])
+    used = {name for ref in refs if isinstance(ref, dict) for name in ref.get("attack") or {}}
+    if missing := [name for name in Attack.model_fields if name not in used]:
+        yield f"{NOT_MEASURED}: the attacks {', '.join(missing)}, conversations of several turns, and all others."
+    curves = [one for one in tamper_curves(run) if one.arm == row.arm]
+    for trained_on in TITLES.values():
+        found = [one for one in curves if one.trained_on == trained_on]
+        yield from map(_breach, found) if found else [f"{NOT_MEASURED}: further training on {trained_on}."]
+    if not run.correction:
+        yield f"{NOT_MEASURED}: the errors of the judge {run.judge_names[0]}, on which all of this rests."
+
+
+def _breach(curve: TamperCurve) -> str:
+    return f"Steps of further training on {curve.trained_on} to breach, {curve.benchmark}: {curve.breach}."
+
+
+def _renewal(run: Run, row: Headline) -> Iterator[str]:
+    yield "After every further training, merge or quantization: the rates hold for these weights only."
+    steps = [one.breach for one in tamper_curves(run) if one.arm == row.arm and one.trained_on == TITLES["data"]]
+    if limits := [breach.low for breach in steps if breach.low is not None]:
+        yield f"At the latest after {min(limits)} steps on harmless data: from there, the target may be exceeded."
+    if row.seeds > 1 and ASR.name in row.runs:
+        low, high = row.runs[ASR.name]
+        yield f"After another fine-tune with these settings, expect a mean attack success in [{low:.1%}, {high:.1%}]."
+    else:
+        yield f"{NOT_MEASURED}: how much another fine-tune with the same settings differs (set seeds to at least 3)."
+    yield f"{NOT_MEASURED}: whether these settings suit other data; search again for a new dataset."
+
+
+def _by_benchmark(point: Point) -> list[tuple[str, Rate]]:
+    names = [key for key in point if key.startswith(f"{ASR.name}/") and f"{key}_low" in point]
+    return [(name.partition("/")[2], rate_in(point, name)) for name in names]
