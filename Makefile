@@ -3,6 +3,7 @@
 # make check-install  resolve every platform's lock against the public package index
 # make lock           regenerate the locks with the current versions if they still fit; UPGRADE=1 takes the newest
 # make test-faults    run the fault-injection tests: killed sweeps, jobs, processes and nodes; failing W&B
+# make test-fuzz      read thousands of damaged sweeps, runs, datasets and models; takes minutes
 # make test-rebuild   retrain the lab's models and compare them with the shipped ones; takes minutes
 # make bench          time the alignment profile on real model shapes (needs 40 GB of disk)
 PYTHON ?=
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-faults test-rebuild check check-install lock bench format clean
+.PHONY: demo test test-faults test-fuzz test-rebuild check check-install lock bench format clean
 
 demo: $(READY)
 	$(BIN)/safecomm run sweeps/lab.yaml
@@ -20,6 +21,9 @@ test: $(READY)
 
 test-faults: $(READY)
 	$(BIN)/pytest -m faults
+
+test-fuzz: $(READY)
+	$(BIN)/pytest -m fuzz
 
 test-rebuild: $(READY)
 	$(BIN)/pytest -m rebuild

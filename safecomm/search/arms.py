@@ -44,10 +44,15 @@ class Trial:
     @property
     def title(self) -> str:
         """A short description: arm, settings and seed."""
-        settings = [f"{key.rpartition('.')[2]}={value:.4g}" for key, value in self.point.items()]
         further = [f"trained further on tamper.{self.tamper}"] if self.tamper else []
         steps = [f"for {self.steps} steps"] if self.steps else []
-        return " ".join([self.arm, *settings, *([f"seed {self.seed}"] if self.seed else []), *further, *steps])
+        return " ".join([self.arm, *self.settings, *([f"seed {self.seed}"] if self.seed else []), *further, *steps])
+
+    @property
+    def settings(self) -> list[str]:
+        """The point's settings, each as `name=value`; a training defense may have texts among them."""
+        numbers = {key: f"{value:.4g}" for key, value in self.point.items() if isinstance(value, float)}
+        return [f"{key.rpartition('.')[2]}={numbers.get(key, value)}" for key, value in self.point.items()]
 
     def as_config(self) -> dict[str, Any]:
         """Returns the trial as plain values."""

@@ -67,8 +67,7 @@ class ProgressTable:
 
 def point(trial: Trial) -> str:
     """Formats a trial's settings and seed."""
-    settings = [f"{key.rpartition('.')[2]}={value:.4g}" for key, value in trial.point.items()]
-    return " ".join(settings + ([f"seed {trial.seed}"] if trial.seed else []))
+    return " ".join(trial.settings + ([f"seed {trial.seed}"] if trial.seed else []))
 
 
 def stage(running: Running) -> str:

@@ -257,7 +257,7 @@ def test_damage_is_read_or_refused(kind: str, run_folder: Path, labelled_run: Pa
     assert attacked(kind, count, 0, run_folder, labelled_run, tmp_path)["refused"] > count / 10
 
 
-@pytest.mark.faults
+@pytest.mark.fuzz
 @pytest.mark.parametrize("kind", ["sweeps", "runs", "data", "models"])
 def test_five_thousand_mutations(kind: str, run_folder: Path, labelled_run: Path, tmp_path: Path) -> None:
     found = attacked(kind, COUNTS[kind][1], 1, run_folder, labelled_run, tmp_path)
