@@ -121,9 +121,15 @@ def export(
     out: Annotated[Path, typer.Option(help="The new output folder.")],
     arm: Arm = None,
     seed: Seed = 0,
+    point: Annotated[
+        str | None,
+        typer.Option(help="Export this trial of the search, by its id in trials.parquet or W&B.", metavar="TRIAL"),
+    ] = None,
 ) -> None:
     """Exports the adapter with its lineage and a model card: settings, rates, judges, licences."""
     from safecomm.report.export import export as write
 
-    row = write(run, arm, seed, out)
+    if point and (arm or seed):
+        raise UsageError("--point: a trial has its own arm and seed; remove --arm and --seed")
+    row = write(run, arm, seed, out, point)
     console.print(f"{row.arm} written to {out}", soft_wrap=True)

@@ -10,7 +10,7 @@ from typing import Any
 from safecomm.data.catalog.registry import DATASETS
 from safecomm.errors import UsageError
 from safecomm.report.points import Point
-from safecomm.report.release import Release, released
+from safecomm.report.release import Release, released, searched
 from safecomm.report.run import FLATTERED, Headline, Run, in_words, rate_in_words, read_run, unscored_in_words
 from safecomm.statistics.metric_table import ASR, METRICS
 from safecomm.statistics.metrics import Rate
@@ -20,9 +20,22 @@ from safecomm.storage.output_files import new_folder
 from safecomm.storage.own_code import is_dotted
 from safecomm.storage.store import local_copy, stage_damage, write_json
 
+REPORTED = "Measured on prompts that were not used to choose the settings."
+SEARCHED = (
+    "Measured on the prompts of the search, among whose points this one was picked, so the rates are optimistic. It "
+    "was not measured on the report split."
+)
 
-def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
-    """Writes an arm's best adapter, or by default the recommended one, to a new folder.
+
+def export(folder: Path, arm: str | None, seed: int, out: Path, point: str | None = None) -> Headline:
+    """Writes an adapter to a new folder: an arm's best, by default the recommended one, or that of any trial.
+
+    Args:
+        folder: the run folder.
+        arm: the arm.
+        seed: the seed of the fine-tune.
+        out: the new folder.
+        point: the id of a trial of the search, instead of arm and seed.
 
     Returns:
         The adapter's row in the headline table.
@@ -30,7 +43,8 @@ def export(folder: Path, arm: str | None, seed: int, out: Path) -> Headline:
     Raises:
         UsageError: if there is no such adapter, or the folder already exists.
     """
-    release = released(read_run(folder), arm, seed)
+    found = read_run(folder)
+    release = searched(found, point) if point else released(found, arm, seed)
     run, row, trial = release.run, release.row, release.trial
     if not trial["adapter_path"]:
         raise UsageError(f"{folder}: {row.arm} has no adapter to export; choose another arm with --arm")
@@ -95,7 +109,7 @@ def _card(release: Release) -> str:
         "",
         "## Evaluation",
         "",
-        FLATTERED if run.is_flattered else "Measured on prompts that were not used to choose the settings.",
+        FLATTERED if run.is_flattered else SEARCHED if trial["split"] == "search" else REPORTED,
         "Brackets are 95% intervals.",
         "",
         *_rates(release),

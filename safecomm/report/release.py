@@ -11,9 +11,10 @@ from safecomm.judging.coherence import with_coherence
 from safecomm.judging.verdicts import read_rows
 from safecomm.report.human_labels import with_labels
 from safecomm.report.points import Point, rate_in, rows_of
-from safecomm.report.run import SIMULATED, Headline, Run, headline
+from safecomm.report.run import SIMULATED, Headline, Run, headline, headline_row
 from safecomm.spec import ORIGINAL, UNDEFENDED
 from safecomm.statistics.metrics import Rate
+from safecomm.storage.names import TRIALS
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,27 @@ def released(run: Run, arm: str | None, seed: int, split: str = "report") -> Rel
             f"{run.folder}: {wanted[0].arm} was not measured with seed {seed}; use one of its seeds: {seeds}"
         )
     return Release(run, wanted[0], found[0])
+
+
+def searched(run: Run, trial: str) -> Release:
+    """Returns the adapter of any finished trial of the search, with its rates on the search split.
+
+    Args:
+        run: the run.
+        trial: the trial's id.
+
+    Raises:
+        UsageError: if there is no such trial.
+    """
+    if run.is_simulated:
+        raise UsageError(f"{run.folder}: {SIMULATED} Run the sweep with a real engine")
+    trials = run.trials[(run.trials["split"] == "search") & (run.trials["status"] == "done")]
+    found = rows_of(trials[trials["trial"] == trial])
+    row = headline_row(run, found[0]["arm"], found[0]["point"], "search") if found else None
+    if row is None:
+        hint = suggestion(trial, list(trials["trial"])) or f"; {run.folder / TRIALS} lists them"
+        raise UsageError(f"--point: the search of {run.folder} has no finished trial {trial!r:.80}{hint}")
+    return Release(run, row, found[0])
 
 
 def answers_of(run: Run, trial: Mapping[str, object]) -> pd.DataFrame:

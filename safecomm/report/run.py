@@ -182,14 +182,15 @@ def headline(run: Run) -> list[Headline]:
     chosen = run.outcome["recommended"] or {}
     best = {arm: run.outcome["best"][arm] for arm in run.arms if arm in run.outcome["best"]}
     rows = [
-        _headline(run, arm, point, (arm, point) == (chosen.get("arm"), chosen.get("point")))
+        headline_row(run, arm, point, recommended=(arm, point) == (chosen.get("arm"), chosen.get("point")))
         for arm, point in best.items()
     ]
     return [row for row in rows if row]
 
 
-def _headline(run: Run, arm: str, point: str, recommended: bool) -> Headline | None:
-    row = run.row(arm, point, "report")
+def headline_row(run: Run, arm: str, point: str, split: str = "report", recommended: bool = False) -> Headline | None:
+    """Returns any point in the form of a headline row, with its rates on a split; None if it was not measured there."""
+    row = run.row(arm, point, split)
     if row is None:
         return None
     rates = {metric: rate_in(row, metric) for metric in run.metrics}

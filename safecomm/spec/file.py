@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,8 @@ from safecomm.storage.input_files import read_text, whole_number
 
 logger = logging.getLogger(__name__)
 Settings = TypeVar("Settings", bound=BaseModel)
+INSTALLED = Path(sys.prefix) / "share" / "safecomm" / "sweeps"
+"""The bundled sweeps, if safecomm was installed from a wheel."""
 MAX_SWEEP_BYTES = 4 << 20
 MAX_VALUES = 100_000
 """The most values in a file, with those that aliases repeat."""
@@ -60,7 +63,9 @@ def _read_yaml(path: Path, example: str, overrides: list[str]) -> dict[str, Any]
     try:
         text = read_text(path, MAX_SWEEP_BYTES)
     except OSError as error:
-        raise SpecError(str(path), [f"can't be read: {error.strerror}"]) from error
+        bundled = INSTALLED / path.name
+        hint = f"; the bundled sweep of that name is {bundled}" if bundled.is_file() else ""
+        raise SpecError(str(path), [f"can't be read: {error.strerror}{hint}"]) from error
     except ValueError as error:
         raise SpecError(str(path), [f"{error}; start from {example}"]) from error
     _refuse_secrets(path, text, overrides)

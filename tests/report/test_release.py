@@ -59,6 +59,28 @@ def test_export_includes_lineage_and_card(
     assert "already exists" in capsys.readouterr().err
 
 
+def test_any_point_of_the_search_is_exported_with_its_optimistic_rates(
+    with_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = pd.read_parquet(with_adapters / "trials.parquet")
+    merges = trials[(trials["arm"] == "safe_merge") & (trials["split"] == "search") & (trials["status"] == "done")]
+    best = released(read_run(with_adapters), "safe_merge", 0).trial["trial"]
+    (other,) = merges[merges["trial"] != best].to_dict("records")
+    out = tmp_path / "out"
+    assert safecomm(monkeypatch, "export", with_adapters, "--point", other["trial"], "--out", out) == 0
+    assert json.loads((out / "lineage.json").read_text())["point"] == json.loads(other["point"])
+    card = (out / "README.md").read_text()
+    assert "so the rates are optimistic" in card
+    assert f"{other['asr']:.1%}" in card
+    capsys.readouterr()
+    for words, said in (
+        (["--point", "t999"], "--point: the search of"),
+        (["--point", other["trial"], "--arm", "safe_merge"], "remove --arm and --seed"),
+    ):
+        assert safecomm(monkeypatch, "export", with_adapters, *words, "--out", tmp_path / "none") == 2
+        assert said in capsys.readouterr().err
+
+
 def test_card_and_gate_are_about_one_seeds_adapter(
     with_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -280,3 +280,17 @@ def test_a_path_that_no_file_system_has_is_refused(key: str, value: str, said: s
     with pytest.raises(SpecError, match=said) as found:
         read_sweep(path, [f"{key}={json.dumps(value)}"])
     assert f"{key}: " in str(found.value)
+
+
+def test_a_missing_file_names_the_bundled_sweep_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safecomm.spec import file
+
+    monkeypatch.setattr(file, "INSTALLED", tmp_path / "share")
+    (tmp_path / "share").mkdir()
+    (tmp_path / "share" / "lab.yaml").write_text("name: lab")
+    with pytest.raises(SpecError) as refused:
+        read_sweep(tmp_path / "sweeps" / "lab.yaml")
+    assert f"the bundled sweep of that name is {tmp_path / 'share' / 'lab.yaml'}" in refused.value.problems[0]
+    with pytest.raises(SpecError) as refused:
+        read_sweep(tmp_path / "other.yaml")
+    assert "bundled" not in refused.value.problems[0]
