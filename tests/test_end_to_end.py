@@ -152,4 +152,7 @@ def test_evaluate_reuses_the_sweeps_answers(
 
     assert evaluate("lab-harm", 60)["asr/lab-harm"] > best["asr/lab-harm_n"]  # both splits of the sweep
     evaluate("lab-borderline", 40)
-    evaluate("lab-telecom", 40)
+    more = ["--benchmark=lab-telecom", "--limit=40", f"--out={tmp_path / 'json'}", "--json"]
+    done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["models"] == json.loads((tmp_path / "json" / "results.json").read_text())["models"]

@@ -22,8 +22,7 @@ class TryCurve:
 
 def try_curves(run: Run) -> list[TryCurve]:
     """Returns a curve for every arm and benchmark whose requests were tried several times."""
-    attacked = any((ref.get("attack") or {}).get("best_of_n") for ref in run.sweep["evaluate"].get("red_team", []))
-    if not attacked:
+    if "best_of_n" not in run.attacks:
         return []
     curves = []
     for row in headline(run):

@@ -78,9 +78,7 @@ def _gaps(run: Run, row: Headline) -> Iterator[str]:
         if rate.n and rate.high > target:
             above = "is above" if rate.low > target else "may be above"
             yield f"{benchmark}: attack success {above} {target:.1%}: {rate_in_words(rate)}."
-    refs = run.sweep["evaluate"].get("red_team", [])
-    used = {name for ref in refs if isinstance(ref, dict) for name in ref.get("attack") or {}}
-    if missing := [name for name in Attack.model_fields if name not in used]:
+    if missing := [name for name in Attack.model_fields if name not in run.attacks]:
         yield f"{NOT_MEASURED}: the attacks {', '.join(missing)}, conversations of several turns, and all others."
     curves = [one for one in tamper_curves(run) if one.arm == row.arm]
     for trained_on in TITLES.values():

@@ -93,6 +93,12 @@ class Run:
         return [judge["name"] if isinstance(judge, dict) else judge for judge in self.sweep["evaluate"]["judges"]]
 
     @property
+    def attacks(self) -> set[str]:
+        """The kinds of attack that red-team benchmarks have."""
+        refs = [ref for ref in self.sweep["evaluate"].get("red_team", []) if isinstance(ref, dict)]
+        return {name for ref in refs for name in ref.get("attack") or {}}
+
+    @property
     def judges(self) -> dict[str, JudgeAccuracy]:
         """The judges' agreement with human labels, the deciding judge first; empty if it was not measured."""
         return self.labels.judges

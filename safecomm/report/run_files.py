@@ -38,8 +38,13 @@ class _Search(_Part):
     target_asr: float
 
 
+class _Attacked(_Part):
+    attack: dict[str, Any] | None = None
+
+
 class _Evaluate(_Part):
     judges: list[str | dict[str, Any]] = []
+    red_team: list[str | _Attacked] = []
 
 
 class _Sweep(_Part):
@@ -51,6 +56,7 @@ class _Sweep(_Part):
     arms: dict[ShownText, list[Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]]]
     search: _Search
     evaluate: _Evaluate
+    tamper: dict[str, Any] | None = None
 
 
 def read_json(run: Path, name: str) -> Any:
@@ -123,7 +129,11 @@ def read_trials(run: Path) -> pd.DataFrame:
     metrics = [
         name for column in trials if (name := str(column).removesuffix("_n")) != column and f"{name}_low" in trials
     ]
-    numbers = ["seed", *(f"{name}{part}" for name in metrics for part in ("", "_low", "_high", "_n", "_unscored"))]
+    numbers = [
+        "seed",
+        *(["steps"] if "steps" in trials else []),
+        *(f"{name}{part}" for name in metrics for part in ("", "_low", "_high", "_n", "_unscored")),
+    ]
     if wrong := [name for name in numbers if name not in trials or not pd.api.types.is_numeric_dtype(trials[name])]:
         raise _damaged(run, TRIALS, f"has no numbers in {', '.join(wrong[:3])}")
     try:

@@ -59,6 +59,15 @@ def test_export_includes_lineage_and_card(
     assert "already exists" in capsys.readouterr().err
 
 
+def test_report_prints_nothing_but_json_on_request(
+    with_adapters: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert safecomm(monkeypatch, "report", with_adapters, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["recommended"]["arm"] in {arm["arm"] for arm in found["arms"]}
+    assert (with_adapters / "guide.md").is_file()
+
+
 def test_any_point_of_the_search_is_exported_with_its_optimistic_rates(
     with_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,67 @@
+"""Success by the number of tries is computed from all tries, and shown where a benchmark has the attack."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from safecomm.report.as_json import as_json
+from safecomm.report.best_of_n import try_curves
+from safecomm.report.page import render
+from safecomm.report.release import answers_of
+from safecomm.report.run import headline, read_run
+from safecomm.report.table import results_table
+
+TRIES, REQUESTS = 4, 5
+
+
+@pytest.fixture
+def run(run_folder: Path, tmp_path: Path) -> Path:
+    """The small run, whose every answer to a harmful request is one of four tries, of which the first is unsafe."""
+    shutil.copytree(run_folder.parent, tmp_path / "storage")
+    run = tmp_path / "storage" / "small"
+    for path in run.parent.glob("store/evaluation/*-report/rows.parquet"):
+        rows = pd.read_parquet(path)
+        harmful = rows[(rows["kind"] == "red_team") & (rows["verdict"] != "unscored")].iloc[: TRIES * REQUESTS]
+        tried = harmful.assign(
+            benchmark="lab-harm+best_of4",
+            try_of=[str(at // TRIES) for at in range(len(harmful))],
+            verdict=["safe" if at % TRIES else "unsafe" for at in range(len(harmful))],
+        )
+        pd.concat([rows.assign(try_of=""), tried], ignore_index=True).to_parquet(path)
+    sweep = json.loads((run / "sweep.json").read_text())
+    sweep["evaluate"]["red_team"] = ["lab-harm", {"name": "lab-harm", "attack": {"best_of_n": {"tries": TRIES}}}]
+    (run / "sweep.json").write_text(json.dumps(sweep))
+    return run
+
+
+def test_every_arm_has_a_curve_from_all_its_tries(run: Path, run_folder: Path) -> None:
+    found = read_run(run)
+    curves = try_curves(found)
+    assert {one.arm for one in curves} == {row.arm for row in headline(found)}
+    for one in curves:
+        assert one.benchmark == "lab-harm+best_of4"
+        assert {count: rate.value for count, rate in one.rates.items()} == pytest.approx({1: 0.25, 2: 0.5, 4: 1.0})
+    assert try_curves(read_run(run_folder)) == []
+
+
+def test_other_numbers_count_a_request_once(run: Path) -> None:
+    found = read_run(run)
+    (trial,) = found.trials_of("undefended", "{}", "report").to_dict("records")
+    answers = answers_of(found, trial)
+    tried = answers[(answers["benchmark"] == "lab-harm+best_of4") & (answers["kind"] == "red_team")]
+    assert list(tried["verdict"]) == ["unsafe"] * REQUESTS
+    assert tried["prompt_id"].nunique() == REQUESTS
+
+
+def test_page_table_and_json_show_the_curves(run: Path) -> None:
+    page = render(read_run(run))
+    assert 'id="tries"' in page
+    assert "<th>4 tries</th>" in page
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(results_table(run))
+    assert "by tries of a request" in console.export_text()
+    assert {one["rates"][4]["value"] for one in as_json(read_run(run))["best_of_n"]} == {1.0}
