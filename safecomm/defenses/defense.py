@@ -101,7 +101,7 @@ class TrainingDefense(Defense):
             loss: the cross-entropy of the answers, a scalar tensor.
             model: the PEFT model being trained; with `zero: 3` its parameters are sharded.
             inputs: the batch that the model received.
-            outputs: the model's output, including `logits`.
+            outputs: the model's output, including `logits`, with gradients.
         """
         return loss
 

@@ -201,7 +201,11 @@ def _trainer_class(job: FinetuneJob) -> Any:
 
 
 def _with_losses(trainer: Any, job: FinetuneJob) -> Any:
-    """Returns a trainer whose loss goes through the training defenses."""
+    """Returns a trainer whose loss goes through the training defenses.
+
+    TRL computes the cross-entropy without logits, and those that it returns with it have no gradient. So the model
+    runs once more for the defenses.
+    """
     from safecomm.defenses.defense import TrainingDefense
     from safecomm.defenses.registry import defense_of
 
@@ -209,7 +213,8 @@ def _with_losses(trainer: Any, job: FinetuneJob) -> Any:
 
     class DefendedTrainer(trainer):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
-            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **more)
+            loss = super().compute_loss(model, inputs, **more)
+            outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
             for defense in defenses:
                 if isinstance(defense, TrainingDefense):
                     loss = defense.loss(loss, model, inputs, outputs)

@@ -2,6 +2,7 @@
 
 VERSIONS = {
     "finetune": 4,
+    "loss": 1,  # 1: the logits that a training defense's loss gets have gradients
     "profile": 4,
     "realign": 4,
     "responses": 5,  # 5: `engine: transformers` ignores the sampling settings of a model's generation_config.json
@@ -14,6 +15,7 @@ VERSIONS = {
 Only that stage and the stages that depend on it are computed again:
 
 - `finetune`: training, or mixing of the training data. Everything is trained and measured again.
+- `loss`: training with a defense that changes the loss; other fine-tunes keep their keys.
 - `profile`: the alignment profile, and then the adapters that depend on it.
 - `realign`: the defenses that act on an adapter.
 - `responses`: how a model is asked, or its answer read: chat template, sampling, likelihoods of options.

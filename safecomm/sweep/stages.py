@@ -256,6 +256,7 @@ class Stages:
             "data": _key(data),
             "version": version("finetune"),
             **job.hyperparameters,
+            **({"loss": version("loss")} if job.losses else {}),
             **({"start": Adapter.load(start).digest()} if start else {}),
             **({"simulated": True} if self.sweep.is_simulated else {}),
         }

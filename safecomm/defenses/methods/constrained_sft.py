@@ -16,8 +16,8 @@ class ConstrainedSft(TrainingDefense):
     The loss of answer token t is -2 / beta_t * log sigmoid(beta_t * delta_t), where delta_t is by how much the token's
     log-probability exceeds the aligned model's (equation 3). Its gradient is that of the cross-entropy times
     2 * sigmoid(-beta_t * delta_t): a token that has become more likely than it was is hardly trained any further, and
-    the sooner, the larger beta_t. The aligned model is the trained one with its adapter switched off, which costs a
-    second forward pass and no memory for weights.
+    the sooner, the larger beta_t. The aligned model is the trained one with its adapter switched off, which costs two
+    further forward passes and no memory for weights.
 
     Defaults as in the authors' code. Left out: its floor of 1e-3 for that factor.
     """
