@@ -63,6 +63,8 @@ def _flags(arguments: dict[str, Any]) -> list[str]:
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             flags.append(flag if value else f"--no-{name.replace('_', '-')}")
+        elif isinstance(value, list | tuple):
+            flags += [flag, *map(str, value)]
         elif value is not None:
             flags += [flag, str(value).removeprefix("torch.")]  # a dtype
     return flags
