@@ -2,7 +2,7 @@
 
     pip install inspect-ai openai                       # in an environment of its own; safecomm is not needed there
     safecomm serve runs/lab --arm undefended            # in another terminal; prints where the token is
-    OPENAI_API_KEY=$(cat runs/lab/serve-token) python docs/attack_with_inspect.py ROWS.parquet undefended
+    SAFECOMM_API_KEY=$(cat runs/lab/serve-token) python docs/attack_with_inspect.py ROWS.parquet undefended
 
 ROWS.parquet is the `rows.parquet` of the arm's evaluation on the report split, `runs/store/evaluation/KEY/rows.parquet`
 with the KEY in the column `evaluation` of `trials.parquet`. inspect asks the same harmful prompts, scores the answers
@@ -29,9 +29,9 @@ def main(rows: str, arm: str) -> None:
     ours = ours[(ours["kind"] == "red_team") & (ours["verdict"] != "unscored") & (ours["prefill"] == "")]
     samples = [Sample(row["text"], target=OPENING, id=row["prompt_id"]) for _, row in ours.iterrows()]
     task = Task(MemoryDataset(samples), solver=generate(), scorer=match("begin"), name="safecomm")
-    model = get_model(
-        f"openai/{arm}", base_url=ADDRESS, config=GenerateConfig(temperature=0, max_tokens=24), responses_api=False
-    )
+    # Not the provider "openai", which leaves the temperature out for models that it does not know.
+    greedy = GenerateConfig(temperature=0, max_tokens=24)
+    model = get_model(f"openai-api/safecomm/{arm}", base_url=ADDRESS, config=greedy)
     (log,) = eval(task, model=model, display="none")
     assert log.samples, "inspect measured nothing"
     theirs = {sample.id: sample for sample in log.samples}
