@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -68,6 +69,12 @@ def refuse_twice(kind: str, items: Iterable[object]) -> None:
     """Raises a ValueError if something appears twice; `kind` names it in the message."""
     if twice := [item for item, count in Counter(map(str, items)).items() if count > 1]:
         raise ValueError(f"{kind} {twice[0]} is given twice; remove one")
+
+
+def refuse_falling(numbers: list[Any], reason: str) -> None:
+    """Raises a ValueError with the reason if each number is not above the one before."""
+    if any(later <= earlier for earlier, later in pairwise(numbers)):
+        raise ValueError(f"must rise, not {numbers}; {reason}")
 
 
 def different(kind: str) -> AfterValidator:

@@ -1,12 +1,11 @@
 """The `search` section: how the arms' settings are searched."""
 
 from collections.abc import Collection
-from itertools import pairwise
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator
 
-from safecomm.defenses.space import Seed, Strict, different
+from safecomm.defenses.space import Seed, Strict, different, refuse_falling
 from safecomm.errors import suggestion
 from safecomm.statistics.metric_table import MetricName
 from safecomm.storage.own_code import as_value_error, is_dotted, load, refuse
@@ -64,8 +63,7 @@ class Racing(Strict):
     @classmethod
     def rungs_rise(cls, rungs: list[float]) -> list[float]:
         """Rejects shares that do not grow."""
-        if any(later <= earlier for earlier, later in pairwise(rungs)):
-            raise ValueError(f"must rise, not {rungs}; each rung measures more prompts than the one before")
+        refuse_falling(rungs, "each rung measures more prompts than the one before")
         return rungs
 
 

@@ -1,11 +1,10 @@
 """The `tamper` section: how long the released adapters stay safe when they are trained further."""
 
-from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from safecomm.defenses.space import Strict
+from safecomm.defenses.space import Strict, refuse_falling
 from safecomm.spec.datasets import DatasetRef, TrainData
 
 Tampering = Literal["data", "harmful"]
@@ -38,8 +37,7 @@ class Tamper(Strict):
     @classmethod
     def steps_rise(cls, steps: list[int]) -> list[int]:
         """Rejects steps that do not rise."""
-        if any(later <= earlier for earlier, later in pairwise(steps)):
-            raise ValueError(f"must rise, not {steps}")
+        refuse_falling(steps, "the training goes on from each to the next")
         return steps
 
     @model_validator(mode="after")
