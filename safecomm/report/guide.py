@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safecomm.report.points import Point, rate_in
 from safecomm.report.run import Headline, Run, headline, in_words, rate_in_words
-from safecomm.report.tampering import TITLES, TamperCurve, tamper_curves
+from safecomm.report.tampering import TITLES, tamper_curves
 from safecomm.spec import ORIGINAL, UNDEFENDED
 from safecomm.spec.attacks import Attack
 from safecomm.statistics.metric_table import ACCURACY, ASR, OVER_REFUSAL
@@ -83,19 +83,19 @@ def _gaps(run: Run, row: Headline) -> Iterator[str]:
     curves = [one for one in tamper_curves(run) if one.arm == row.arm]
     for trained_on in TITLES.values():
         found = [one for one in curves if one.trained_on == trained_on]
-        yield from map(_breach, found) if found else [f"{NOT_MEASURED}: further training on {trained_on}."]
+        if not found:
+            yield f"{NOT_MEASURED}: further training on {trained_on}."
+        for one in found:
+            if one.breach.at != 0:  # otherwise it is above the target already, as said before
+                yield f"{one.benchmark}: steps of training on {trained_on} until the target is exceeded: {one.breach}."
     if not run.correction:
         yield f"{NOT_MEASURED}: the errors of the judge {run.judge_names[0]}, on which all of this rests."
-
-
-def _breach(curve: TamperCurve) -> str:
-    return f"Steps of further training on {curve.trained_on} to breach, {curve.benchmark}: {curve.breach}."
 
 
 def _renewal(run: Run, row: Headline) -> Iterator[str]:
     yield "After every further training, merge or quantization: the rates hold for these weights only."
     steps = [one.breach for one in tamper_curves(run) if one.arm == row.arm and one.trained_on == TITLES["data"]]
-    if limits := [breach.low for breach in steps if breach.low is not None]:
+    if limits := [breach.low for breach in steps if breach.low]:
         yield f"At the latest after {min(limits)} steps on harmless data: from there, the target may be exceeded."
     if row.seeds > 1 and ASR.name in row.runs:
         low, high = row.runs[ASR.name]
