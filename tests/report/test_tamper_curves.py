@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from safecomm.report.as_json import as_json
+from safecomm.report.guide import guide
 from safecomm.report.page import render
 from safecomm.report.run import headline, read_run
 from safecomm.report.table import results_table
@@ -96,3 +97,4 @@ def test_page_table_and_json_show_the_curves(tampered: Path) -> None:
     (curve,) = [one for one in as_json(run)["tamper"] if one["arm"] == "safe_merge"]
     assert curve["rates"][8]["value"] == 1.0
     assert curve["breach"]["high"] == 8
+    assert "until the target is exceeded: 8 [" in str(guide(run))
