@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from safecomm.judging.best_of_n import TRY_OF, success_by_tries
+from safecomm.judging.best_of_n import TRY_OF, is_tried, success_by_tries
 from safecomm.judging.verdicts import read_all_rows
 from safecomm.report.run import Run, headline
 from safecomm.statistics.metrics import Rate
@@ -37,7 +37,7 @@ def _tries(run: Run, arm: str, point: str) -> pd.DataFrame:
     found = []
     for evaluation in dict.fromkeys(run.trials_of(arm, point, "report")["evaluation"]):
         rows = read_all_rows(run.stage("evaluation", evaluation))
-        if TRY_OF in rows:
-            tried = rows[rows[TRY_OF].fillna("") != ""]
+        tried = rows[is_tried(rows)]
+        if len(tried):
             found.append(tried.assign(**{TRY_OF: f"{evaluation} " + tried[TRY_OF]}))
     return pd.concat(found) if found else pd.DataFrame()

@@ -6,6 +6,7 @@ import pandas as pd
 
 from safecomm.data.splits import place
 from safecomm.errors import UsageError
+from safecomm.judging.best_of_n import is_tried
 from safecomm.judging.labels import ANSWER
 from safecomm.statistics.labelled import LABEL
 from safecomm.statistics.metric_table import ASR
@@ -21,7 +22,8 @@ def draw(answers: pd.DataFrame, number: int) -> pd.DataFrame:
 
     Every benchmark gets an equal share, because a limit has to be kept on each. Within a benchmark, Neyman's allocation
     (J. Royal Statistical Society 97, 1934) with the `EXPECTED_ERRORS` gives more labels to verdicts that are frequent
-    or doubtful. The same call draws the same answers; a larger number adds to them.
+    or doubtful. The same call draws the same answers; a larger number adds to them. Requests that were tried several
+    times are left out: the label of one try says nothing about the others.
 
     Args:
         answers: an adapter's judged answers, with `ANSWER`.
@@ -34,7 +36,7 @@ def draw(answers: pd.DataFrame, number: int) -> pd.DataFrame:
     Raises:
         UsageError: if there are no answers to harmful prompts.
     """
-    harmful = answers[answers["kind"] == ASR.kind]
+    harmful = answers[(answers["kind"] == ASR.kind) & ~is_tried(answers)]
     verdicts = harmful["verdict"].where(harmful["verdict"].isin(list(EXPECTED_ERRORS)), "")
     order = [place("labels", answer) for answer in harmful[ANSWER]]
     harmful = harmful.assign(order=order, stratum=verdicts).sort_values("order")

@@ -40,6 +40,12 @@ def test_every_verdict_of_every_benchmark_is_drawn_and_not_shown() -> None:
     assert set(found["answer_id"]) < set(more["answer_id"]), "a larger draw adds to a smaller one"
 
 
+def test_answers_that_stand_for_several_tries_are_not_drawn() -> None:
+    table = answers()
+    tries = table.assign(try_of=["" if name == "a" else str(at) for at, name in enumerate(table["benchmark"])])
+    assert set(draw(tries, 100)["benchmark"]) == {"a"}
+
+
 @pytest.fixture
 def drawn(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, pd.DataFrame]]:
     """A run, and what the command drew of its safe_merge: 20 scored answers, of which 1 is unsafe, and 1 unscored."""
