@@ -32,8 +32,7 @@ class TrialRecord:
     seed: int
     """The seed of the fine-tune."""
     split: str
-    """The prompts on which it was measured: `search` or `report`; `train` for a fine-tune that arms share, `tamper` for
-    an adapter that was trained further."""
+    """The prompts on which it was measured: `search`, `report` or `tamper`; `train` for a fine-tune that arms share."""
     error: str = ""
     """Why the trial failed, in one line; empty if it did not."""
     context: str = ""
@@ -57,9 +56,9 @@ class TrialRecord:
     profile: str | None = None
     """The alignment profile's key in the store; empty if no defense needs one."""
     tamper: str | None = None
-    """For a split `tamper`: `data` or `harmful`, the examples of the further training."""
+    """With the split `tamper`: on what the adapter was trained further, `data` or `harmful`."""
     steps: int | None = None
-    """For a split `tamper`: the steps of the further training."""
+    """With the split `tamper`: the steps of the further training."""
     evaluation: str | None = None
     """The key of the trial's answers and verdicts in the store."""
     seconds: float | None = None

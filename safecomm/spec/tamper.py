@@ -22,23 +22,19 @@ class Tamper(Strict):
     """Harmless training examples, e.g. next year's task data: what happens in normal use."""
     harmful: TrainData | None = None
     """A few examples that comply with harmful requests: what an attacker would train on."""
-    steps: Annotated[list[Annotated[int, Field(ge=1, le=100_000)]], Field(min_length=1)] = [5, 10, 20, 50]
-    """Optimizer steps after which attack success is measured. The report adds step 0, the released adapter."""
+    steps: list[Annotated[int, Field(ge=0, le=100_000)]] = [5, 10, 20, 50]
+    """Optimizer steps after which attack success is measured; step 0, the released adapter, is always in the report."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """Learning rate, instead of `finetune.learning_rate`."""
-
-    @field_validator("steps", mode="before")
-    @classmethod
-    def released_adapter_is_measured_anyway(cls, steps: object) -> object:
-        """Accepts a leading 0, which the report always has."""
-        return steps[1:] if isinstance(steps, list) and steps[:1] == [0] else steps
 
     @field_validator("steps")
     @classmethod
     def steps_rise(cls, steps: list[int]) -> list[int]:
-        """Rejects steps that do not rise."""
+        """Rejects steps that do not rise; returns them without step 0, which needs no training."""
         refuse_falling(steps, "the training goes on from each to the next")
-        return steps
+        if not (trained := [step for step in steps if step]):
+            raise ValueError("has no step above 0; add one")
+        return trained
 
     @model_validator(mode="after")
     def has_examples(self) -> Self:

@@ -14,7 +14,7 @@ SCRIPT = """
 import ray
 from test_hardware import used_in_an_actor
 
-ray.init(num_cpus=4, num_gpus=2, include_dashboard=False, logging_level="ERROR")
+ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=False, logging_level="ERROR")
 for gpus in (0, 1):
     print(*ray.get(ray.remote(num_cpus=0.05, num_gpus=gpus)(used_in_an_actor).remote()))
 """

@@ -228,7 +228,7 @@ def test_user_file_becomes_a_benchmark(tmp_path: Path) -> None:
         ("evaluate.red_team=[{name: acme, path: a.csv, prompt: q, choices: o, answer: a}]", "have no choices"),
         ("evaluate.task=[{name: acme, path: a.csv, prompt: q}]", "need choices and answer"),
         ("evaluate.task=[{name: acme, path: a.csv, prompt: q, choices: o}]", "both choices and answer"),
-        ("finetune.data=[{name: acme, path: a.csv, prompt: q}]", "has no answers"),
+        ("finetune.data=[{name: acme, path: a.csv, prompt: q}]", "to use your own file as train data, set response"),
     ):
         (line,) = problems(tmp_path, [wrong])
         assert said in line, line

@@ -26,8 +26,8 @@ def test_a_leading_0_is_the_released_adapter_and_needs_no_training() -> None:
     [
         ({}, "set data (harmless examples), harmful (examples that comply), or both"),
         ({"data": "lab-questions", "steps": [5, 5]}, "must rise, not [5, 5]"),
-        ({"data": "lab-questions", "steps": [0]}, "at least 1 item"),
-        ({"data": "lab-questions", "steps": [-1]}, "greater than or equal to 1"),
+        ({"data": "lab-questions", "steps": [0]}, "has no step above 0; add one"),
+        ({"data": "lab-questions", "steps": [-1]}, "greater than or equal to 0"),
         ({"data": "lab-harm"}, "lab-harm"),
         ({"harmful": "lab-safety"}, "lab-safety"),
     ],
