@@ -77,7 +77,7 @@ def _gaps(run: Run, row: Headline) -> Iterator[str]:
     for benchmark, rate in _by_benchmark(row.pooled):
         if rate.n and rate.high > target:
             above = "is above" if rate.low > target else "may be above"
-            yield f"{benchmark}: attack success {above} {target:.1%}: {rate_in_words(rate)}."
+            yield f"{benchmark}: {ASR.words(run.domain)} {above} {target:.1%}: {rate_in_words(rate)}."
     if missing := [name for name in Attack.model_fields if name not in run.attacks]:
         yield f"{NOT_MEASURED}: the attacks {', '.join(missing)}, conversations of several turns, and all others."
     curves = [one for one in tamper_curves(run) if one.arm == row.arm]
@@ -99,7 +99,8 @@ def _renewal(run: Run, row: Headline) -> Iterator[str]:
         yield f"At the latest after {min(limits)} steps on harmless data: from there, the target may be exceeded."
     if row.seeds > 1 and ASR.name in row.runs:
         low, high = row.runs[ASR.name]
-        yield f"After another fine-tune with these settings, expect a mean attack success in [{low:.1%}, {high:.1%}]."
+        name = ASR.words(run.domain)
+        yield f"After another fine-tune with these settings, expect a mean {name} in [{low:.1%}, {high:.1%}]."
     else:
         yield f"{NOT_MEASURED}: how much another fine-tune with the same settings differs (set seeds to at least 3)."
     yield f"{NOT_MEASURED}: whether these settings suit other data; search again for a new dataset."
