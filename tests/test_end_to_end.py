@@ -24,8 +24,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def sweep_file(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tamper = {"harmful": {"name": "lab-compliance", "limit": 32}, "steps": [2], "learning_rate": 0.01}
-    return write_sweep(tmp_path_factory.mktemp("sweep"), lab, tamper=tamper)
+    return write_sweep(tmp_path_factory.mktemp("sweep"), lab)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +63,7 @@ def test_the_job_prints_a_table_with_every_arm(finished: str) -> None:
 
 def test_every_shared_stage_ran_once(run: Path) -> None:
     made = [json.loads(path.read_text()) for path in run.parent.glob(f"store/finetune/*/{LINEAGE}")]
-    arms = 4  # with an adapter to train further
-    assert len(made) == 3 + arms  # telecom alone, telecom with safety examples, safety alone
+    assert len(made) == 3  # telecom alone, telecom with safety examples, safety alone
 
 
 def test_every_trial_is_in_the_table_on_its_splits(run: Path) -> None:
@@ -81,19 +79,10 @@ def test_every_trial_is_in_the_table_on_its_splits(run: Path) -> None:
     }
     report = trials[trials["split"] == "report"]
     assert set(report["arm"]) == set(search["arm"])
-    measured = trials[trials["split"] != "tamper"]
     for metric in ("asr", "accuracy", "over_refusal", "asr@refusal", "asr/lab-harm"):
-        assert (
-            (measured[f"{metric}_low"] <= measured[metric]) & (measured[metric] <= measured[f"{metric}_high"])
-        ).all()
-        assert (measured[f"{metric}_n"] > 0).all()
+        assert ((trials[f"{metric}_low"] <= trials[metric]) & (trials[metric] <= trials[f"{metric}_high"])).all()
+        assert (trials[f"{metric}_n"] > 0).all()
     assert not set(search["evaluation"]) & set(report["evaluation"])
-    further = trials[trials["split"] == "tamper"]
-    assert set(further["arm"]) == set(search["arm"]) - {"original"}
-    assert (further["steps"] == 2).all()
-    assert (further["asr/lab-harm_n"] == report["asr/lab-harm_n"].iloc[0]).all()
-    adapters = dict(zip(report["arm"], report["adapter"], strict=True))
-    assert not any(row["adapter"] == adapters[row["arm"]] for _, row in further.iterrows())
 
 
 def test_the_run_folder_is_complete_and_its_sweep_runs_again(run: Path) -> None:
@@ -108,9 +97,9 @@ def test_the_run_folder_is_complete_and_its_sweep_runs_again(run: Path) -> None:
 def test_wandb_has_an_offline_run_for_every_trial_and_one_for_the_sweep(run: Path) -> None:
     folders = list((run / "wandb").glob("offline-run-*"))
     trials = pd.read_parquet(run / "trials.parquet")
-    fine_tunes, further, sweep = 3, 4, 1
+    fine_tunes, sweep = 3, 1
     written = {folder.name.rpartition("-")[2] for folder in folders if list(folder.glob("run-*.wandb"))}
-    assert len(written) == len(trials) + fine_tunes + further + sweep
+    assert len(written) == len(trials) + fine_tunes + sweep
     assert any(list(folder.glob("files/media/table/samples*.json")) for folder in folders)
 
 

@@ -1,4 +1,4 @@
-"""In a phased sweep, further training waits until the engines have stopped; a rerun does nothing again.
+"""Further training waits until the engines of a phased sweep have stopped; a rerun trains only what changed.
 
 The sweep is simulated: only Ray's processes, the store and the records are real.
 """
@@ -25,7 +25,6 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "search": {"racing": False},
         "cluster": {"phased": True},
         "simulation": {"clock": 1e9},
-        "tracking": {"wandb": None},
         "storage": str(folder / "runs"),
     }
     sweep["evaluate"] |= {"engine": "simulated", "max_new_tokens": 12, "max_model_len": 128}
@@ -34,22 +33,35 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(sweep_file: Path) -> str:
-    command = [sys.executable, "-m", "safecomm", "run", str(sweep_file)]
+def run(sweep_file: Path, *overrides: str) -> str:
+    command = [sys.executable, "-m", "safecomm", "run", str(sweep_file), *(f"--set={text}" for text in overrides)]
     done = subprocess.run(command, env=offline(), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
 
 
-def test_released_adapters_are_trained_between_two_starts_of_the_engines(sweep_file: Path) -> None:
-    said = run(sweep_file)
-    assert said.count("waiting for the engines of the target fleet") == 2
+def measured(sweep_file: Path) -> set[tuple[str, str, int]]:
     trials = pd.read_parquet(sweep_file.parent / "runs" / "least" / "trials.parquet")
     assert set(trials["status"]) == {"done"}, trials["error"].tolist()
     further = trials[trials["split"] == "tamper"]
-    assert {(row["arm"], row["tamper"], row["steps"]) for _, row in further.iterrows()} == {
-        ("undefended", "data", step) for step in (1, 3)
-    }
+    return {(row["arm"], row["tamper"], row["steps"]) for _, row in further.iterrows()}
+
+
+def test_released_adapters_are_trained_between_two_starts_of_the_engines(sweep_file: Path) -> None:
+    said = run(sweep_file)
+    assert said.count("waiting for the engines of the target fleet") == 2
+    assert measured(sweep_file) == {("undefended", "data", step) for step in (1, 3)}
+    logged = {path.parent for path in (sweep_file.parent / "runs" / "least").glob("wandb/offline-run-*/run-*.wandb")}
+    searched = reported = 2  # original and undefended
+    fine_tune = further_training = sweep = 1
+    assert len(logged) == searched + reported + 2 + fine_tune + further_training + sweep
     before = stages(sweep_file.parent / "runs")
     assert "started" not in run(sweep_file)
     assert stages(sweep_file.parent / "runs") == before
+
+
+def test_other_steps_are_trained_anew_and_beside_the_engines_if_the_sweep_is_not_phased(sweep_file: Path) -> None:
+    said = run(sweep_file, "cluster.phased=false", "tamper.steps=[2]")
+    assert said.count("waiting for the engines of the target fleet") == 1
+    assert "undefended on the report split started" not in said
+    assert measured(sweep_file) == {("undefended", "data", 2)}
