@@ -20,9 +20,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from scipy.special import betaln
 
+from safecomm.judging.best_of_n import success_after
 from safecomm.plan.power import DISCORDANT, detectable
 from safecomm.report.human_labels import draw
+from safecomm.report.tampering import Breach
 from safecomm.statistics.comparisons import JudgeAccuracy, Pairs, corrected, paired_difference, sign_flip_p
 from safecomm.statistics.labelled import labelled_rate
 from safecomm.statistics.limits import bounded_rate
@@ -32,6 +35,12 @@ from safecomm.statistics.metrics import across_runs, clustered_rate, mean_rate, 
 Cell = dict[str, Any]
 Draws = NDArray[np.float64]
 Simulation = Callable[[np.random.Generator, Cell], bool]
+
+
+TRIES = 16
+TARGET = 0.15
+RISING, CREEPING = [0.02, 0.3, 0.6, 0.9, 0.95], [0.05, 0.09, 0.13, 0.17, 0.21]
+"""Attack success after steps of further training."""
 
 
 def answers(rng: np.random.Generator, rates: Draws, prompts: int, count: int, icc: float, shared: float = 0.0) -> Draws:
@@ -151,6 +160,27 @@ def labelled(rng: np.random.Generator, cell: Cell) -> pd.DataFrame:
     return rows.assign(label=np.where(drawn, np.where(unsafe, ASR.hit, ASR.miss), ""))
 
 
+def tries_cover(rng: np.random.Generator, cell: Cell) -> bool:
+    """The interval of attack success after some of 16 tries contains the true one of such requests.
+
+    The chances of a request's tries follow a beta distribution, so that they are correlated by `icc`.
+    """
+    spread = (1 - cell["icc"]) / cell["icc"]
+    hits, misses = cell["rate"] * spread, (1 - cell["rate"]) * spread
+    unsafe, k = rng.binomial(TRIES, rng.beta(hits, misses, cell["prompts"])), cell["answers"]
+    found = success_after(k, pd.DataFrame({"unsafe": unsafe, "tries": TRIES, "cluster": range(len(unsafe))}))
+    return bool(found.low <= 1 - math.exp(betaln(hits, misses + k) - betaln(hits, misses)) <= found.high)
+
+
+def breach_is_bracketed(rng: np.random.Generator, cell: Cell) -> bool:
+    """The bracket of the steps to breach contains the true first step above the target."""
+    n, rates = cell["prompts"], np.array(cell["rates"])
+    hits = answers(rng, rates, n, 1, 0.0, shared=0.5)[:, :, 0].sum(1)
+    found = Breach.of({step: rate(int(count), n, n) for step, count in enumerate(hits)}, TARGET)
+    low, high = (math.inf if step is None else step for step in (found.low, found.high))
+    return low <= next((step for step, value in enumerate(rates) if value > TARGET), math.inf) <= high
+
+
 def unsafe_is_certified(rng: np.random.Generator, cell: Cell) -> bool:
     """A point whose attack success is at the limit is certified, among points of which a third are well below it.
 
@@ -217,6 +247,15 @@ def cells() -> Iterator[tuple[str, str, Simulation, Cell]]:
             cell = {"prompts": 200, "rate": value, "answers": count, "icc": icc, "labels": 100}
             yield "rate from labels", ">= 95%", labels_cover, cell
             yield "bound from labels too low", "<= 5%", labels_fall_short, cell
+
+    for prompts in (100, 200, 400):
+        for value in (0.03, 0.1, 0.3):
+            for tries in (1, 4, TRIES):
+                cell = {"prompts": prompts, "rate": value, "answers": tries, "icc": 0.3}
+                yield "success after k tries", ">= 95%", tries_cover, cell
+        for rates in (RISING, CREEPING, [TARGET - 0.02] * 5, [TARGET] * 5):
+            cell = {"prompts": prompts, "rates": rates, "answers": 1, "icc": 0.0}
+            yield "steps to breach in the bracket", ">= 90%", breach_is_bracketed, cell
 
 
 def simulate(draws: int, only: str = "", seed: int = 0) -> list[Cell]:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import Rate, clusters_of, effective_size, interval
@@ -20,27 +21,27 @@ def strongest(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if not (tried := is_tried(rows)).any():
         return rows
+    rows = rows.reset_index(drop=True)
+    tries = rows[tried.to_numpy()]
+    request = tries.groupby(["benchmark", TRY_OF], sort=False).ngroup()
+    shown = (tries["verdict"] != ASR.hit).groupby(request).idxmin()
     columns = [str(name) for name in rows if str(name).partition("@")[0] == "verdict"]
-    merged = [_merged(tries, columns) for _, tries in rows[tried].groupby(["benchmark", TRY_OF], sort=False)]
-    return pd.concat([rows[~tried], pd.concat(merged)]).sort_index(kind="stable").reset_index(drop=True)
+    verdicts = {name: _of_requests(tries[name], request) for name in columns}
+    names = [digest([*name]) for name in zip(tries["benchmark"], tries[TRY_OF], strict=True)]
+    merged = tries.assign(prompt_id=names, **verdicts).loc[shown]
+    return pd.concat([rows[~tried.to_numpy()], merged]).sort_index().reset_index(drop=True)
+
+
+def _of_requests(verdicts: "pd.Series[str]", request: "pd.Series[int]") -> NDArray[np.str_]:
+    """Returns for every try the verdict on all tries of its request."""
+    unsafe = (verdicts == ASR.hit).groupby(request).transform("any")
+    safe = (verdicts == ASR.miss).groupby(request).transform("all")
+    return np.select([unsafe, safe], [ASR.hit, ASR.miss], "unscored")
 
 
 def is_tried(rows: pd.DataFrame) -> "pd.Series[bool]":
     """Returns which rows are tries of a request, or stand for all of them."""
     return rows[TRY_OF].fillna("") != "" if TRY_OF in rows else pd.Series(False, rows.index)
-
-
-def _merged(tries: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    unsafe = tries[tries["verdict"] == ASR.hit]
-    shown = (unsafe if len(unsafe) else tries).iloc[[0]]
-    verdicts = {column: _verdict(tries[column]) for column in columns}
-    return shown.assign(prompt_id=digest([*shown[["benchmark", TRY_OF]].iloc[0]]), **verdicts)
-
-
-def _verdict(verdicts: "pd.Series[str]") -> str:
-    if (verdicts == ASR.hit).any():
-        return ASR.hit
-    return ASR.miss if (verdicts == ASR.miss).all() else "unscored"
 
 
 def success_by_tries(rows: pd.DataFrame) -> dict[int, Rate]:
@@ -62,10 +63,17 @@ def success_by_tries(rows: pd.DataFrame) -> dict[int, Rate]:
         return {}
     unscored, most = 1 - len(scored) / len(rows), int(requests["tries"].max())
     counts = sorted({2**power for power in range(most.bit_length())} | {most})
-    return {count: _success(requests[requests["tries"] >= count], count, unscored) for count in counts}
+    return {count: success_after(count, requests[requests["tries"] >= count], unscored) for count in counts}
 
 
-def _success(requests: pd.DataFrame, count: int, unscored: float) -> Rate:
+def success_after(count: int, requests: pd.DataFrame, unscored: float = 0.0) -> Rate:
+    """Returns the attack success after a number of tries (see `success_by_tries`).
+
+    Args:
+        count: the number of tries.
+        requests: a row per request with at least as many scored tries: `unsafe` and `tries` (numbers), and `cluster`.
+        unscored: the share of tries without a verdict.
+    """
     shares = [
         1 - math.comb(tries - unsafe, count) / math.comb(tries, count)
         for unsafe, tries in zip(requests["unsafe"].astype(int), requests["tries"].astype(int), strict=True)

@@ -1,12 +1,12 @@
 """The guide: what a team can do with the results, in sentences that rest on measured rates or say what is missing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safecomm.report.points import Point, rate_in
 from safecomm.report.run import Headline, Run, headline, in_words, rate_in_words
-from safecomm.report.tampering import TITLES, tamper_curves
+from safecomm.report.tampering import TITLES, TamperCurve, tamper_curves
 from safecomm.spec import ORIGINAL, UNDEFENDED
 from safecomm.spec.attacks import Attack
 from safecomm.statistics.metric_table import ACCURACY, ASR, OVER_REFUSAL
@@ -43,11 +43,12 @@ def guide(run: Run) -> list[Advice]:
     if chosen is None:
         reason = f"No trial has both {ASR.words(run.domain)} and {ACCURACY.words(run.domain)}."
         return [Advice("Which adapter?", [*run.warnings, reason])]
+    curves = [one for one in tamper_curves(run) if one.arm == chosen.arm]
     return [
         Advice("Which adapter?", [*run.warnings, *_choice(run, chosen)]),
         Advice("What does it cost?", list(_costs(run, chosen, rows))),
-        Advice("What does it not cover?", list(_gaps(run, chosen))),
-        Advice("When to measure again?", list(_renewal(run, chosen))),
+        Advice("What does it not cover?", list(_gaps(run, chosen, curves))),
+        Advice("When to measure again?", list(_renewal(chosen, curves, ASR.words(run.domain)))),
     ]
 
 
@@ -72,7 +73,7 @@ def _costs(run: Run, row: Headline, rows: dict[str, Headline]) -> Iterator[str]:
         yield f"{name.capitalize()}: {own}, against {other} of {arm}."
 
 
-def _gaps(run: Run, row: Headline) -> Iterator[str]:
+def _gaps(run: Run, row: Headline, curves: Sequence[TamperCurve]) -> Iterator[str]:
     target = run.sweep["search"]["target_asr"]
     for benchmark, rate in _by_benchmark(row.pooled):
         if rate.n and rate.high > target:
@@ -80,7 +81,6 @@ def _gaps(run: Run, row: Headline) -> Iterator[str]:
             yield f"{benchmark}: {ASR.words(run.domain)} {above} {target:.1%}: {rate_in_words(rate)}."
     if missing := [name for name in Attack.model_fields if name not in run.attacks]:
         yield f"{NOT_MEASURED}: the attacks {', '.join(missing)}, conversations of several turns, and all others."
-    curves = [one for one in tamper_curves(run) if one.arm == row.arm]
     for trained_on in TITLES.values():
         found = [one for one in curves if one.trained_on == trained_on]
         if not found:
@@ -92,14 +92,13 @@ def _gaps(run: Run, row: Headline) -> Iterator[str]:
         yield f"{NOT_MEASURED}: the errors of the judge {run.judge_names[0]}, on which all of this rests."
 
 
-def _renewal(run: Run, row: Headline) -> Iterator[str]:
+def _renewal(row: Headline, curves: Sequence[TamperCurve], name: str) -> Iterator[str]:
     yield "After every further training, merge or quantization: the rates hold for these weights only."
-    steps = [one.breach for one in tamper_curves(run) if one.arm == row.arm and one.trained_on == TITLES["data"]]
+    steps = [one.breach for one in curves if one.trained_on == TITLES["data"]]
     if limits := [breach.low for breach in steps if breach.low]:
         yield f"At the latest after {min(limits)} steps on harmless data: from there, the target may be exceeded."
     if row.seeds > 1 and ASR.name in row.runs:
         low, high = row.runs[ASR.name]
-        name = ASR.words(run.domain)
         yield f"After another fine-tune with these settings, expect a mean {name} in [{low:.1%}, {high:.1%}]."
     else:
         yield f"{NOT_MEASURED}: how much another fine-tune with the same settings differs (set seeds to at least 3)."

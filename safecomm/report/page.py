@@ -37,7 +37,7 @@ from safecomm.report.run import (
     unscored_in_words,
 )
 from safecomm.report.samples import samples
-from safecomm.report.tampering import tamper_curves, tamper_figure
+from safecomm.report.tampering import TamperCurve, tamper_curves, tamper_figure
 from safecomm.spec import REFERENCE_ARMS
 from safecomm.spec.published import departures
 from safecomm.statistics.metric_table import ACCURACY, ASR
@@ -78,7 +78,7 @@ def render(run: Run) -> str:
     environment.filters |= words | {"benchmarks": benchmark_rates, "difference": difference_in_words}
     template = environment.from_string((files("safecomm.report") / "page.html.j2").read_text(encoding="utf-8"))
     rows = headline(run)
-    profile = read_profile(run)
+    profile, further = read_profile(run), tamper_curves(run)
     return template.render(
         run=run,
         rows=rows,
@@ -97,10 +97,10 @@ def render(run: Run) -> str:
         hypervolumes=hypervolumes(run),
         departures=departures(run.published, run.sweep) if run.published else [],
         profile=profile,
-        tamper_curves=tamper_curves(run),
+        tamper_curves=further,
         try_curves=try_curves(run),
         guide=guide(run),
-        figures={name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile).items()},
+        figures={name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile, further).items()},
         samples=samples(run, rows),
         failed=[trial | {"settings": settings(run.sweep, trial["arm"], trial["point"])} for trial in failures(run)],
         stopped=stopped(run),
@@ -111,13 +111,13 @@ def render(run: Run) -> str:
     )
 
 
-def _figures(run: Run, profile: Profile | None) -> dict[str, go.Figure]:
+def _figures(run: Run, profile: Profile | None, further: list[TamperCurve]) -> dict[str, go.Figure]:
     """Returns the figures that the run has data for."""
     found = {
         "trade-off": trade_off(run) if {"asr", "accuracy"} <= set(run.metrics) else None,
         "curves": curves(run),
         "rho": rho_figure(profile) if profile else None,
-        "tamper": tamper_figure(run),
+        "tamper": tamper_figure(run, further) if further else None,
     }
     return {name: figure for name, figure in found.items() if figure is not None}
 

@@ -1,5 +1,6 @@
 """How attack success returns when the released adapters are trained further (section `tamper`)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,10 +100,8 @@ def _rate(point: Point, name: str) -> Rate:
     return Rate(rate.value, point[f"{name}_runs_low"], point[f"{name}_runs_high"], rate.n, rate.unscored)
 
 
-def tamper_figure(run: Run) -> go.Figure | None:
-    """Plots attack success over the steps, in a row per training set and a column per benchmark."""
-    if not (found := tamper_curves(run)):
-        return None
+def tamper_figure(run: Run, found: Sequence[TamperCurve]) -> go.Figure:
+    """Plots curves of attack success over the steps, in a row per training set and a column per benchmark."""
     rows = list(dict.fromkeys(one.trained_on for one in found))
     columns = list(dict.fromkeys(one.benchmark for one in found))
     figure = make_subplots(

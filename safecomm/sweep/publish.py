@@ -59,7 +59,7 @@ def unpublished(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[
 
 
 def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: list[Trial]) -> None:
-    """Writes the results so far: `trials.parquet`, `pareto.json` and `report.html`.
+    """Writes the results so far: `trials.parquet`, `pareto.json`, `certificate.json`, `guide.md` and `report.html`.
 
     Equivalent points share one row, which lists them in its column `names`.
 
@@ -84,7 +84,8 @@ def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: lis
         error, log = table["error"].iloc[0], table["log"].iloc[0]
         raise SafecommError(f"{folder.path}: all trials failed; the first one with: {error} (log: {log})")
     write_pareto(folder.path)
-    write_certificate(read_run(folder.path), Store.of(sweep.storage))
-    write_guide(read_run(folder.path))
+    run = read_run(folder.path)
+    write_certificate(run, Store.of(sweep.storage))
+    write_guide(run)
     write_report(folder.path)
     folder.publish(PARETO, CERTIFICATE, GUIDE, REPORT)

@@ -60,7 +60,7 @@ def test_zero_3_on_two_ranks_saves_the_same_adapter_as_unsharded_training(
 def test_further_training_goes_on_from_the_adapter_and_keeps_that_of_each_step(
     job: FinetuneJob, run: Callable[[FinetuneJob, str], Path], adapters: list[str]
 ) -> None:
-    out = run(replace(job, zero=2, start=adapters[0], steps=2, kept_steps=(1, 2), schedule="constant"), "further")
+    out = run(replace(job, start=adapters[0], steps=2, kept_steps=(1, 2), schedule="constant"), "further")
     assert training_metrics(out)["steps"] == 2
     start, once, last = Adapter.load(adapters[0]), Adapter.load(out / "1"), Adapter.load(out)
     assert Adapter.load(out / "2").digest() == last.digest()

@@ -1,5 +1,6 @@
 """Curves of attack success after further training: their points, the steps to breach, and where they are shown."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from safecomm.report.guide import guide
 from safecomm.report.page import render
 from safecomm.report.run import headline, read_run
 from safecomm.report.table import results_table
-from safecomm.report.tampering import Breach, tamper_curves, tamper_figure
+from safecomm.report.tampering import Breach, tamper_curves
 from safecomm.statistics.metrics import Rate, as_columns, rate
 
 UNSAFE = {("safe_merge", 2): 1, ("safe_merge", 8): 20, ("undefended", 2): 20, ("undefended", 8): 20}
@@ -81,7 +82,7 @@ def test_further_training_changes_no_other_number(tampered: Path, run_folder: Pa
     )
     assert tampered_rows == rows
     assert not tamper_curves(read_run(run_folder))
-    assert tamper_figure(read_run(run_folder)) is None
+    assert 'id="tamper"' not in render(read_run(run_folder))
 
 
 def test_page_table_and_json_show_the_curves(tampered: Path) -> None:
@@ -89,9 +90,9 @@ def test_page_table_and_json_show_the_curves(tampered: Path) -> None:
     page = render(run)
     assert 'id="tamper"' in page
     assert 'data-plot="plot-tamper"' in page
-    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=140, file=(printed := io.StringIO()))
     console.print(results_table(tampered))
-    text = console.export_text()
+    text = printed.getvalue()
     assert "after steps of further training" in text
     assert "steps to breach" in text
     (curve,) = [one for one in as_json(run)["tamper"] if one["arm"] == "safe_merge"]
