@@ -70,7 +70,7 @@ class TrialRecord:
     applied: str | None = None
     """With the split `drift`: the settings of the defense in this generation, like `point`; empty without a defense."""
     overlap: float | None = None
-    """With the split `drift`: of the modules that the defense changed now or in generation 0, the share of both times."""
+    """With the split `drift`: of the modules that the defense changed now or in generation 0, the share in both."""
     asked: int | None = None
     """With the split `drift`: the prompts that the policy's decision took."""
     trained_seconds: float | None = None
