@@ -98,7 +98,11 @@ def test_page_table_json_and_guide_show_the_generations(drifted: Path) -> None:
     console.print(results_table(drifted))
     assert "Later generations" in printed.getvalue()
     assert "no defense" in printed.getvalue()
-    (last,) = [one for one in json.loads(json.dumps(as_json(run)))["drift"] if (one["policy"], one["generation"]) == ("never", 2)]
+    (last,) = [
+        one
+        for one in json.loads(json.dumps(as_json(run)))["drift"]
+        if (one["policy"], one["generation"]) == ("never", 2)
+    ]
     assert last["rates"]["asr"]["value"] == 0.9
     said = str(guide(run))
     assert "the policy never misses the target of 20.0%" in said
