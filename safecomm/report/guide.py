@@ -110,15 +110,16 @@ def _renewal(row: Headline, curves: Sequence[TamperCurve], name: str) -> Iterato
 def _generations(run: Run, row: Headline) -> Iterator[str]:
     """Says of each policy whether it kept the target when the adapter was trained again."""
     target, name = run.sweep["search"]["target_asr"], ASR.words(run.domain)
-    found = [one for one in generations(run) if one.arm == row.arm]
+    every = generations(run)
+    found = [one for one in every if one.arm == row.arm] or every
     if not found:
         yield f"{NOT_MEASURED}: whether these settings suit other data; search again for a new dataset."
     for one in worst_generations(found).values():
         rate = one.rates[ASR.name]
         verdict = "keeps" if rate.high <= target else "misses" if rate.low > target else "does not surely keep"
         yield (
-            f"Trained again on further data ({one.start}), the policy {one.policy} {verdict} the target of "
-            f"{target:.1%}: its highest {name} is {rate_in_words(rate)}, in generation {one.generation} of order "
+            f"{one.arm}, trained again on further data ({one.start}): the policy {one.policy} {verdict} the target of "
+            f"{target:.1%}; its highest {name} is {rate_in_words(rate)}, in generation {one.generation} of order "
             f"{one.order}."
         )
 
