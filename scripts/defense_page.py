@@ -11,8 +11,8 @@ HEAD = """\
 <!-- Generated from safecomm/defenses/methods by `make docs`; do not edit. -->
 
 An arm of a sweep is a chain of these steps. Steps that change the adapter are also available as commands, with the same
-settings as options. [extending.md](extending.md) shows how to add your own, and [attacks.md](attacks.md) what is
-implemented of each paper.
+settings as options. [Extending safecomm](extending.md) shows how to add your own, and [Attacks](attacks.md#defenses)
+what is implemented of each paper.
 """
 
 

@@ -14,8 +14,8 @@ HEAD = """\
 <!-- Generated from safecomm/spec by `make docs`; do not edit. -->
 
 A sweep is a YAML file with the fields below. Unknown fields are refused, and all mistakes in a file are reported at
-once. A field is optional unless its default is "required". [sweeps.md](sweeps.md) shows how to write a sweep, and
-`safecomm schema` prints the same fields as a JSON Schema for editors.
+once. A field is optional unless its default is "required". [Write a sweep](sweeps.md) has an
+example, and `safecomm schema` prints the same fields as a JSON Schema for editors.
 
 """
 SPACE = """\
