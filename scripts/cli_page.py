@@ -23,8 +23,8 @@ EXIT_CODES = f"""\
 | code | meaning |
 |---|---|
 | 0 | Success; for `safecomm gate`, GO. |
-| {errors.SafecommError.exit_code} | An error, which one message explains. For `gate`, NO-GO or not measured; for `doctor` \
-and `selftest`, a check failed. |
+| {errors.SafecommError.exit_code} | An error, which one message explains; for `gate`, NO-GO or not \
+measured; for `doctor` and `selftest`, a check that failed. |
 | {errors.UsageError.exit_code} | Wrong usage, or a mistake in a sweep file. |
 | 3 | For `gate`, INCONCLUSIVE. |
 | {BUG_EXIT_CODE} | A bug in safecomm; the message names a file with the traceback. |
