@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from markdown_pages import NAMES, PAGES, ROOT, blocks
+from markdown_pages import NAMES, PAGES, ROOT, blocks, inline_code, written_sweeps
 
 from generated_pages import PAGES as GENERATED
 
@@ -46,10 +46,10 @@ def test_links_lead_to_files_and_headings_that_exist(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", NAMES)
-def test_paths_in_tables_exist(page: str) -> None:
-    paths = re.findall(r"`((?:safecomm|sweeps|benchmarks|scripts|tests|docs|locks)/[\w./-]*)`", PAGES[page])
-    written = re.findall(r"^# (sweeps/\S+)", "\n".join(PAGES.values()), re.M)
-    assert [path for path in paths if not (ROOT / path).exists() and path not in written] == []
+def test_mentioned_paths_exist(page: str) -> None:
+    pattern = r"(?<![\w/.-])((?:safecomm|sweeps|benchmarks|scripts|tests|docs|locks)/[\w./-]*)"
+    paths = {path for code in inline_code(page) for path in re.findall(pattern, code)} - set(written_sweeps())
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_all_bundled_sweeps_are_listed() -> None:

@@ -25,8 +25,8 @@ SAFECOMM = ("safecomm", ".venv/bin/safecomm")
 OTHERS = {"cd", "cat", "docker", "export", "git", "kubectl", "pip", "sbatch", "source"}
 """Programs that are not ours; what they read of the repository is checked."""
 READ_A_SWEEP = {"run", "plan", "submit", "doctor"}
-FOREIGN_OPTIONS = {"--head", "--labels", "--working-dir"}
-"""Options of Ray that the pages mention."""
+FOREIGN_OPTIONS = {"--head", "--labels", "--target", "--working-dir"}
+"""Options of Ray and docker that the pages mention."""
 
 
 def leaf(words: Iterable[str]) -> tuple[Any, list[str]]:
