@@ -102,6 +102,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_site_has_every_page(site: Path) -> None:
     expected = {Path(name).with_suffix(".html").name for name in NAMES if name.startswith("docs/")}
     assert expected <= {path.name for path in site.glob("*.html")}
+    home = (site / "index.html").read_text(encoding="utf-8")
+    assert "Which command do I need?" in home and 'src="images/report.png"' in home
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from safecomm.spec.json_schema import sweep_schema
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SCHEMA = sweep_schema()
+CLI: Any = typer.main.get_command(app)
 COMMANDS = commands()
 SAFECOMM = ("safecomm", ".venv/bin/safecomm")
 OTHERS = {"cd", "cat", "docker", "export", "git", "kubectl", "pip", "sbatch", "source"}
@@ -31,7 +32,7 @@ FOREIGN_OPTIONS = {"--head", "--labels", "--target", "--working-dir"}
 
 def leaf(words: Iterable[str]) -> tuple[Any, list[str]]:
     """Returns the command that words name, and its arguments."""
-    command, rest = typer.main.get_command(app), list(words)
+    command, rest = CLI, list(words)
     while hasattr(command, "commands"):
         assert rest and rest[0] in command.commands, f"no such command: {' '.join(words)}"
         command = command.commands[rest.pop(0)]
@@ -120,7 +121,7 @@ def test_mentioned_make_targets_exist(page: str) -> None:
 def test_mentioned_commands_and_their_options_exist(page: str) -> None:
     mentioned = [code.split() for code in inline_code(page) if code.split()[0] in SAFECOMM]
     for words in [words for words in mentioned if words[1:] and words[1][0] not in "-C"]:  # COMMAND, --version
-        command: Any = typer.main.get_command(app)
+        command = CLI
         for word in words[1:]:
             if hasattr(command, "commands"):
                 assert word in command.commands, " ".join(words)
@@ -131,7 +132,7 @@ def test_mentioned_commands_and_their_options_exist(page: str) -> None:
 @pytest.mark.parametrize("page", NAMES)
 def test_mentioned_options_exist(page: str) -> None:
     known = FOREIGN_OPTIONS | {"--version", "--help"}
-    for command in _leaves(typer.main.get_command(app)):
+    for command in _leaves(CLI):
         known |= options_of(command)
     sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
     options = {word for code in inline_code(page) for word in re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)}
