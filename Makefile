@@ -42,7 +42,7 @@ lock: $(READY)
 
 docs: $(READY)
 	$(BIN)/python scripts/generated_pages.py
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(READY)
 	$(BIN)/python benchmarks/realign.py

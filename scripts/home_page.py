@@ -22,5 +22,5 @@ def home_page(readme: str) -> str:
 
 
 def _kept_if_a_page(link: re.Match[str]) -> str:
-    text, path = link.groups()
-    return link[0] if (README.parent / "docs" / path).exists() else f"`{path}`"
+    is_page = (README.parent / "docs" / link[2]).exists()
+    return link[0] if is_page else f"`{link[2]}`"

@@ -78,7 +78,8 @@ def test_sweeps_with_their_overrides_are_valid(
         sweep.write_text(written, encoding="utf-8")
     models = read_sweep(sweep, list(given["set_"] or [])).model
     local = all(model.startswith("lab://") for model in (models.base, models.aligned))
-    assert local or ours(command)[0] == "plan" or "hub" in command.comment, "say that it needs the hub"
+    needs = {"plan": (), "doctor": ("hub",)}.get((ours(command) or [""])[0], ("hub", "GPU"))
+    assert local or all(need in command.comment for need in needs), f"its comment must name {' and '.join(needs)}"
 
 
 def test_commands_that_name_a_published_judge_say_that_they_need_the_hub() -> None:
