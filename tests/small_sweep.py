@@ -96,12 +96,14 @@ def kill_at(moment: str, sweep_file: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "safecomm", "run", str(sweep_file)]
     driver = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     deadline = time.monotonic() + PATIENCE
-    while not list(storage.glob(moment)):
-        assert driver.poll() is None, (sweep_file.parent / "killed.log").read_text()
-        assert time.monotonic() < deadline, f"{moment} was not there in time"
-        time.sleep(0.2)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
+    try:
+        while not list(storage.glob(moment)):
+            assert driver.poll() is None, (sweep_file.parent / "killed.log").read_text()
+            assert time.monotonic() < deadline, f"{moment} was not there in time"
+            time.sleep(0.2)
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
 
 
 def comparable(path: Path) -> pd.DataFrame:

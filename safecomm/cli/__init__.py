@@ -82,20 +82,20 @@ def _run() -> str | int | None:
     except SystemExit as end:
         return end.code
     except SpecError as error:
-        print(printable(str(error)), file=sys.stderr)
+        _say(str(error))
         return error.exit_code
     except SafecommError as error:
         if isinstance(error, DiskFullError):  # perhaps because the output goes there
             os.write(sys.stdout.fileno(), b"\n")
-        print(printable(f"safecomm: {error}"), file=sys.stderr)
+        _say(f"safecomm: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("safecomm: stopped; finished work is kept", file=sys.stderr)
+        _say("safecomm: stopped; finished work is kept")
         return StoppedError.exit_code
     except BrokenPipeError:
         raise
     except Exception as error:
-        print(printable(_bug(error)), file=sys.stderr)
+        _say(_bug(error))
         return BUG_EXIT_CODE
     return 0
 
@@ -104,8 +104,16 @@ def _without_output(message: str, code: int) -> int:
     """Prints a message about standard output, which Python would complain about again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if message:
-        print(message, file=sys.stderr)
+        _say(message)
     return code
+
+
+def _say(message: str) -> None:
+    """Prints a message to standard error; if that can't be written, the exit code has to say enough."""
+    try:
+        print(printable(message), file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _bug(error: Exception) -> str:

@@ -13,6 +13,7 @@ def plan_tables(plan: Plan) -> list[Table | str]:
         "",
         *_work(plan),
         *_further(plan),
+        *_drift(plan),
         *_placement(plan),
         *(f"Licence: {line}." for line in plan.licences),
     ]
@@ -52,6 +53,15 @@ def _further(plan: Plan) -> list[str]:
     return [
         f"Further training (tamper): {found.trainings} adapters for {found.steps} steps; {found.trials} trials of "
         f"{found.prompts or 'unknown'} prompts."
+    ]
+
+
+def _drift(plan: Plan) -> list[str]:
+    if not (found := plan.drift):
+        return []
+    return [
+        f"Drift study: {found.trials} trials of {plan.prompts.report or 'unknown'} prompts; at most {found.finetunes} "
+        f"fine-tunes and {found.measurements} measurements on the search split."
     ]
 
 

@@ -135,3 +135,18 @@ def limited(loaded: Loaded[Row], limit: int | None, identity: Callable[[Row], st
     ranked = ((place("limit", identity(row)), index) for index, row in enumerate(loaded.rows))
     kept = sorted(index for _, index in heapq.nsmallest(limit, ranked))
     return Loaded([loaded.rows[index] for index in kept], loaded.skipped)
+
+
+def sliced(loaded: Loaded[Row], part: str | None, identity: Callable[[Row], str]) -> Loaded[Row]:
+    """Keeps the rows of one slice, `NUMBER/OF`; each row's hash assigns it to a slice, whatever the order of the rows.
+
+    Raises:
+        DataError: if the slice has no row.
+    """
+    if part is None:
+        return loaded
+    number, of = map(int, part.split("/"))
+    kept = [row for row in loaded.rows if int(place("slice", identity(row)) * of) == number - 1]
+    if not kept:
+        raise DataError(f"slice {part} of its {len(loaded.rows)} rows has no row; use fewer slices")
+    return Loaded(kept, loaded.skipped)

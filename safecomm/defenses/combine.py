@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from safecomm.defenses.adapter import Factors
+from safecomm.defenses.adapter import Adapter, Factors
 from safecomm.defenses.methods.safe_merge import Combination
 from safecomm.errors import ModelError
 
@@ -18,6 +18,17 @@ def cat(ours: Factors, theirs: Factors, weights: Weights) -> Factors:
     """Returns the exact weighted sum of the updates, of rank r_f + r_s."""
     A, B = _concatenated(ours, theirs, weights)
     return Factors(A.to(_common(ours.A, theirs.A)), B.to(_common(ours.B, theirs.B)), 1.0)
+
+
+def stacked(below: Adapter, above: Adapter) -> Adapter:
+    """Returns the exact sum of two adapters' updates, of the rank of both together."""
+    names = [*below.modules, *(name for name in above.modules if name not in below.modules)]
+    modules = {}
+    for name in names:
+        both = [adapter.modules[name] for adapter in (below, above) if name in adapter.modules]
+        modules[name] = cat(both[0], both[1], (1.0, 1.0)) if len(both) == 2 else both[0]
+    targets = sorted({name.rpartition(".")[2] for name in modules})
+    return Adapter(modules, dict(above.config) | {"target_modules": targets}, above.source)
 
 
 def svd(ours: Factors, theirs: Factors, weights: Weights) -> Factors:

@@ -48,6 +48,8 @@ class FinetuneJob:
     """Arguments of the chat template."""
     start: str = ""
     """Folder of an adapter to train further; empty to start with a new one."""
+    on_top: bool = False
+    """Train a new adapter on top of `start`, which stays as it is, as if it had been merged into the model."""
     steps: int = 0
     """Optimizer steps, instead of `epochs`."""
     kept_steps: tuple[int, ...] = ()

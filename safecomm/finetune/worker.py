@@ -21,6 +21,8 @@ MANY_ROWS = 20_000
 """Training sets of this size are tokenized in several processes; for smaller ones, starting them takes longer."""
 MAX_TOKENIZERS = 16
 LOGS_PER_RUN = 50
+BELOW = "below"
+"""The name of the adapter on top of which another is trained."""
 STEPS_PER_REPORT = 100
 """Ray Train handles a report every two seconds, and all ranks wait for it; so short runs must not report every log."""
 
@@ -49,8 +51,9 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     if job.kept_steps:
         trainer.add_callback(_keeping_callback(trainer, job, out))
     started = time.time()
-    # After resuming, the adapters of earlier steps would be missing.
-    result = trainer.train(resume_from_checkpoint=None if job.kept_steps else newest(checkpoints))
+    # After resuming, the adapters of earlier steps would be missing, and the Trainer loads one adapter only.
+    whole = job.kept_steps or job.on_top
+    result = trainer.train(resume_from_checkpoint=None if whole else newest(checkpoints))
     trainer.save_model(str(out))
     if ray.train.get_context().get_world_rank() == 0:
         shared.publish_parts(out)
@@ -99,10 +102,10 @@ def make_trainer(job: FinetuneJob, checkpoints: str) -> Any:
 
 
 def _model_and_adapter(model: Any, job: FinetuneJob) -> dict[str, Any]:
-    """Returns the trainer's arguments for a new adapter, or for the one to train further."""
+    """Returns the trainer's arguments for a new adapter, for the one to train further, or for both."""
     from peft import LoraConfig, PeftModel
 
-    if job.start:
+    if job.start and not job.on_top:
         return {"model": PeftModel.from_pretrained(model, job.start, is_trainable=True)}
     config = LoraConfig(
         r=job.rank,
@@ -111,7 +114,19 @@ def _model_and_adapter(model: Any, job: FinetuneJob) -> dict[str, Any]:
         target_modules=list(job.targets),
         task_type="CAUSAL_LM",
     )
-    return {"model": model, "peft_config": config}
+    return {"model": _on_top(model, job, config)} if job.on_top else {"model": model, "peft_config": config}
+
+
+def _on_top(model: Any, job: FinetuneJob, config: Any) -> Any:
+    """Returns the model with the adapter that stays as it is, and a new one that is trained."""
+    from peft import PeftModel
+
+    both = PeftModel.from_pretrained(model, job.start, adapter_name=BELOW)
+    both.add_adapter("default", config)
+    both.base_model.set_adapter([BELOW, "default"])
+    for name, parameter in both.named_parameters():
+        parameter.requires_grad_("lora_" in name and f".{BELOW}." not in name)
+    return both
 
 
 def _arguments(job: FinetuneJob, checkpoints: str, *, bf16: bool, on_gpu: bool) -> Any:

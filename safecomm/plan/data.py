@@ -13,7 +13,7 @@ from safecomm.data.overlap import contained
 from safecomm.data.rows import Example, Kind, Prompt, estimated_tokens
 from safecomm.errors import DataError
 from safecomm.judging.verdicts import check_gradable
-from safecomm.search.arms import TAMPER, Trial
+from safecomm.search.arms import DRIFT, TAMPER, Trial
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.spec import DatasetRef, Sweep
 
@@ -72,10 +72,13 @@ def split_prompts(sweep: Sweep, split: str, fetch: bool = True) -> list[Prompt]:
 
 
 def of_split(sweep: Sweep, split: str, prompts: Iterable[Prompt]) -> list[Prompt]:
-    """Returns those of a sweep's prompts that the trials of a split (`search`, `report`, `release`, `tamper`) answer.
+    """Returns those of a sweep's prompts that the trials of a split answer.
 
-    Adapters that were trained further answer the harmful prompts of the report split.
+    Later generations (`drift`) answer the prompts of the report split; adapters that were trained further (`tamper`),
+    the harmful ones of these.
     """
+    if split == DRIFT:
+        return of_split(sweep, "report", prompts)
     if split == TAMPER:
         return [prompt for prompt in of_split(sweep, "report", prompts) if prompt.kind == "red_team"]
     side = sweep.search.split if split == "search" else split
@@ -167,7 +170,8 @@ def written_tokens(sweep: Sweep, split: str) -> int | None:
 def _tokens(ref: DatasetRef, longest: int) -> int | None:
     """Returns about how many tokens the examples of a training set have; None if that is unknown here."""
     if counts := _counts(ref):
-        return min(ref.limit or counts.examples, counts.examples) * min(longest, counts.tokens)
+        rows = counts.examples // int((ref.slice or "1/1").partition("/")[2])
+        return min(ref.limit or rows, rows) * min(longest, counts.tokens)
     if _is_local(ref):
         with contextlib.suppress(DataError):
             return sum(min(longest, estimated_tokens(row.prompt, row.response)) for row in examples(ref))
@@ -214,7 +218,7 @@ def _placed(key: str) -> Iterator[None]:
 @functools.cache
 def examples(ref: DatasetRef) -> tuple[Example, ...]:
     """Returns the examples of a training set."""
-    return tuple(load_examples(ref.name, ref.path, ref.limit, ref.own, ref.columns).rows)
+    return tuple(load_examples(ref.name, ref.path, ref.limit, ref.own, ref.columns, ref.slice).rows)
 
 
 @functools.cache

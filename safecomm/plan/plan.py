@@ -24,6 +24,7 @@ from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import REFERENCE_ARMS, Step, Sweep
 from safecomm.spec.arms import dimensions
+from safecomm.spec.drift import POLICIES
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,18 @@ class FurtherTraining:
 
 
 @dataclass(frozen=True)
+class DriftStudy:
+    """The work of the section `drift`, on every arm's best adapter; it is not in the phases' hours."""
+
+    trials: int
+    """Adapters to train and to measure on the report split."""
+    finetunes: int
+    """The most fine-tunes; policies that take the same decisions share them."""
+    measurements: int
+    """The most adapters that are measured on the search split, to decide on a defense."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """The trials, prompts and hardware of a sweep."""
 
@@ -101,6 +114,8 @@ class Plan:
     """The training sets that are not for commercial use."""
     further: FurtherTraining | None = None
     """Further training; None without the section `tamper`."""
+    drift: DriftStudy | None = None
+    """Later generations; None without the section `drift`."""
 
     @property
     def trials(self) -> int:
@@ -167,6 +182,7 @@ def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, 
         memory=_memory(sweep, rank) if on_gpu else [],
         licences=non_commercial(sweep),
         further=_further(sweep, prompts),
+        drift=_drift(sweep, arms),
     )
 
 
@@ -227,6 +243,24 @@ def _further(sweep: Sweep, prompts: Prompts) -> FurtherTraining | None:
     return FurtherTraining(trainings, steps[-1], trainings * len(steps), prompts.harmful)
 
 
+def _drift(sweep: Sweep, arms: Mapping[str, ArmPlan]) -> DriftStudy | None:
+    if sweep.drift is None:
+        return None
+    study = sweep.drift
+    courses = sweep.seeds * len(study.starts) * len(study.permutations()) * len(study.generations)
+    trials = finetunes = measurements = 0
+    for arm, chain in sweep.arms.items():
+        trains = any(step.trains for step in chain)
+        points = arms[arm].trials // sweep.seeds
+        for how in (POLICIES[name] for name in study.policies):
+            undefended = how.when != "always"
+            applied = 0 if how.when == "never" else points if how.searches else 1
+            trials += courses
+            finetunes += courses * (undefended + (applied if trains else 1 - undefended))
+            measurements += courses * ((how.when == "on_failure") + (points if how.searches else 0))
+    return DriftStudy(trials, finetunes, measurements)
+
+
 def _memory(sweep: Sweep, rank: int) -> list[str]:
     """Describes the memory that each GPU needs.
 
@@ -261,8 +295,17 @@ def _largest_rank(sweep: Sweep) -> int:
 
 
 def _rank(sweep: Sweep, chain: list[Step]) -> int:
-    """Returns the largest rank of an arm's adapter: the trained rank plus the rank that its realignments add."""
+    """Returns the largest rank of an arm's adapter: the trained rank plus the rank that its realignments add.
+
+    In a drift study each generation adds it again; with `merge`, it adds that of a new adapter too.
+    """
     section = sweep.finetune.lora.r
     steps = [step.settings for step in chain]
-    trained = [rank for step in steps if isinstance(step, TrainingDefense) and (rank := step.trained_rank())]
-    return max(section, max(trained, default=section) + sum(step.added_rank(section) for step in steps))
+    trained = max(
+        [rank for step in steps if isinstance(step, TrainingDefense) and (rank := step.trained_rank())], default=section
+    )
+    added = sum(step.added_rank(section) for step in steps)
+    starts, generations = (sweep.drift.starts, len(sweep.drift.generations)) if sweep.drift else ([], 0)
+    later = added * generations if "continue" in starts else 0
+    later = (added + trained) * generations if "merge" in starts else later
+    return max(section, trained + added + later)

@@ -6,6 +6,7 @@ from typing import Any
 
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import read_certificate
+from safecomm.report.drift import generations
 from safecomm.report.run import Run, headline
 from safecomm.report.tampering import tamper_curves
 from safecomm.storage.store import without_nan
@@ -18,7 +19,7 @@ def as_json(run: Run) -> dict[str, Any]:
         `run`, `target_asr`, `judges`, `recommended` (as in pareto.json), `certificate` (as in certificate.json, or
         null), `warnings`, and `arms`, each with `arm`, `point`, `settings`, `seeds`, `recommended`, `meets_target`,
         `rates` (metric -> value, low, high, n, unscored) and `corrected` (for the judge's errors); and `tamper`
-        and `best_of_n`, the curves of further training and of several tries.
+        and `best_of_n`, the curves of further training and of several tries; and `drift`, the later generations.
     """
     arms = [
         {
@@ -44,6 +45,7 @@ def as_json(run: Run) -> dict[str, Any]:
             "arms": arms,
             "best_of_n": [asdict(curve) for curve in try_curves(run)],
             "tamper": [asdict(curve) for curve in tamper_curves(run)],
+            "drift": [asdict(one) for one in generations(run)],
         }
     )
     return found

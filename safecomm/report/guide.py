@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safecomm.report.drift import generations, worst_generations
 from safecomm.report.points import Point, rate_in
 from safecomm.report.run import Headline, Run, headline, in_words, rate_in_words
 from safecomm.report.tampering import TITLES, TamperCurve, tamper_curves
@@ -48,7 +49,9 @@ def guide(run: Run) -> list[Advice]:
         Advice("Which adapter?", [*run.warnings, *_choice(run, chosen)]),
         Advice("What does it cost?", list(_costs(run, chosen, rows))),
         Advice("What does it not cover?", list(_gaps(run, chosen, curves))),
-        Advice("When to measure again?", list(_renewal(chosen, curves, ASR.words(run.domain)))),
+        Advice(
+            "When to measure again?", [*_renewal(chosen, curves, ASR.words(run.domain)), *_generations(run, chosen)]
+        ),
     ]
 
 
@@ -102,7 +105,22 @@ def _renewal(row: Headline, curves: Sequence[TamperCurve], name: str) -> Iterato
         yield f"After another fine-tune with these settings, expect a mean {name} in [{low:.1%}, {high:.1%}]."
     else:
         yield f"{NOT_MEASURED}: how much another fine-tune with the same settings differs (set seeds to at least 3)."
-    yield f"{NOT_MEASURED}: whether these settings suit other data; search again for a new dataset."
+
+
+def _generations(run: Run, row: Headline) -> Iterator[str]:
+    """Says of each policy whether it kept the target when the adapter was trained again."""
+    target, name = run.sweep["search"]["target_asr"], ASR.words(run.domain)
+    found = [one for one in generations(run) if one.arm == row.arm]
+    if not found:
+        yield f"{NOT_MEASURED}: whether these settings suit other data; search again for a new dataset."
+    for one in worst_generations(found).values():
+        rate = one.rates[ASR.name]
+        verdict = "keeps" if rate.high <= target else "misses" if rate.low > target else "does not surely keep"
+        yield (
+            f"Trained again on further data ({one.start}), the policy {one.policy} {verdict} the target of "
+            f"{target:.1%}: its highest {name} is {rate_in_words(rate)}, in generation {one.generation} of order "
+            f"{one.order}."
+        )
 
 
 def _by_benchmark(point: Point) -> list[tuple[str, Rate]]:

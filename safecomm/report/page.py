@@ -17,6 +17,7 @@ from safecomm.report.arms import arm_differences, difference_in_words, hypervolu
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.curves import curves
+from safecomm.report.drift import GenerationResult, change_in_words, drift_figure, generations
 from safecomm.report.guide import guide
 from safecomm.report.incoherence import incoherence_of, warnings
 from safecomm.report.modules import Profile, read_profile, rho_figure
@@ -76,9 +77,10 @@ def render(run: Run) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = {"rate": rate_in_words, "unscored": unscored_in_words, "in_words": in_words}
     environment.filters |= words | {"benchmarks": benchmark_rates, "difference": difference_in_words}
+    environment.filters["change"] = change_in_words
     template = environment.from_string((files("safecomm.report") / "page.html.j2").read_text(encoding="utf-8"))
     rows = headline(run)
-    profile, further = read_profile(run), tamper_curves(run)
+    profile, further, later = read_profile(run), tamper_curves(run), generations(run)
     return template.render(
         run=run,
         rows=rows,
@@ -98,9 +100,12 @@ def render(run: Run) -> str:
         departures=departures(run.published, run.sweep) if run.published else [],
         profile=profile,
         tamper_curves=further,
+        generations=later,
         try_curves=try_curves(run),
         guide=guide(run),
-        figures={name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile, further).items()},
+        figures={
+            name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile, further, later).items()
+        },
         samples=samples(run, rows),
         failed=[trial | {"settings": settings(run.sweep, trial["arm"], trial["point"])} for trial in failures(run)],
         stopped=stopped(run),
@@ -111,13 +116,16 @@ def render(run: Run) -> str:
     )
 
 
-def _figures(run: Run, profile: Profile | None, further: list[TamperCurve]) -> dict[str, go.Figure]:
+def _figures(
+    run: Run, profile: Profile | None, further: list[TamperCurve], later: list[GenerationResult]
+) -> dict[str, go.Figure]:
     """Returns the figures that the run has data for."""
     found = {
         "trade-off": trade_off(run) if {"asr", "accuracy"} <= set(run.metrics) else None,
         "curves": curves(run),
         "rho": rho_figure(profile) if profile else None,
         "tamper": tamper_figure(run, further) if further else None,
+        "drift": drift_figure(run, later) if later else None,
     }
     return {name: figure for name, figure in found.items() if figure is not None}
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from safecomm.judging.coherence import with_coherence
 from safecomm.judging.verdicts import read_rows
-from safecomm.search.arms import RELEASE, TAMPER
+from safecomm.search.arms import DRIFT, RELEASE, TAMPER
 from safecomm.statistics.metrics import Rate, across_runs, as_columns, mean_rate, one_seeds_interval, rates
 from safecomm.storage.store import Store
 
@@ -56,7 +56,7 @@ def pooled(trials: pd.DataFrame, store: Store | None) -> pd.DataFrame:
         `first_trial`, and per metric M the columns M, M_low, M_high, M_n, M_unscored, M_min, M_max (the lowest and
         highest seed), M_runs_low and M_runs_high; and the seeds' mean of `REFUSAL_RISE`.
     """
-    trials = trials[~trials["split"].isin([RELEASE, TAMPER])]
+    trials = trials[~trials["split"].isin([RELEASE, TAMPER, DRIFT])]
     shown = trials[_furthest(trials)].drop_duplicates(["arm", "point", "split", "evaluation"])
     groups = shown.groupby(["arm", "point", "split"], sort=False)
     rows = [

@@ -57,6 +57,7 @@ class _Sweep(_Part):
     search: _Search
     evaluate: _Evaluate
     tamper: dict[str, Any] | None = None
+    drift: dict[str, Any] | None = None
 
 
 def read_json(run: Path, name: str) -> Any:
@@ -131,7 +132,7 @@ def read_trials(run: Path) -> pd.DataFrame:
     ]
     numbers = [
         "seed",
-        *(["steps"] if "steps" in trials else []),
+        *(name for name in ("steps", "generation", "order", "overlap", "asked", "trained_seconds") if name in trials),
         *(f"{name}{part}" for name in metrics for part in ("", "_low", "_high", "_n", "_unscored")),
     ]
     if wrong := [name for name in numbers if name not in trials or not pd.api.types.is_numeric_dtype(trials[name])]:

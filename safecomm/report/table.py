@@ -10,6 +10,7 @@ from rich.text import Text
 from safecomm.report.arms import arm_differences, difference_in_words, hypervolumes
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import in_sentences, read_certificate
+from safecomm.report.drift import generations
 from safecomm.report.incoherence import warnings
 from safecomm.report.run import (
     Headline,
@@ -41,7 +42,7 @@ def results_table(folder: Path) -> Group:
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
     parts += [Text(f"\n{warning}", style="bold red") for warning in run.warnings]
     parts += [Text(f"\n{line}", style="bold red") for line in warnings(headline(run))]
-    more = [_certificate, _published, _arms, _tries, _tampering, _judges, _failures]
+    more = [_certificate, _published, _arms, _tries, _tampering, _drift, _judges, _failures]
     return Group(*parts, *(part for of_run in more for part in of_run(run)))
 
 
@@ -140,6 +141,21 @@ def _tampering(run: Run) -> list[Table | Text]:
     for one in found:
         rates = [f"{one.rates[step].value:.1%}" if step in one.rates else "" for step in steps]
         table.add_row(Text(one.arm), one.trained_on, Text(one.benchmark), *rates, str(one.breach))
+    return [table]
+
+
+def _drift(run: Run) -> list[Table | Text]:
+    """Returns the rates of later generations, and what each policy took."""
+    if not (found := generations(run)):
+        return []
+    title = "\nLater generations (generation 0 is the table above)"
+    table = _table(title, "arm, start", "policy", "order", "gen.", *(run.titles[name] for name in run.metrics), "asked")
+    for one in [one for one in found if one.generation]:
+        rates = [Text(rate_in_words(one.rates[metric])) for metric in run.metrics]
+        policy = Text(f"{one.policy}\n").append(one.applied or "no defense", style="dim")
+        table.add_row(
+            Text(f"{one.arm}\n{one.start}"), policy, str(one.order), str(one.generation), *rates, f"{one.asked:,}"
+        )
     return [table]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from safecomm.defenses.registry import defense_of
 from safecomm.defenses.space import at_point
+from safecomm.search.generation import Generation
 from safecomm.spec import Step, Sweep
 from safecomm.spec.tamper import Tampering
 from safecomm.storage.own_code import is_dotted
@@ -17,6 +18,8 @@ RELEASE = "release"
 """The split that is kept for the gate."""
 TAMPER = "tamper"
 """The harmful prompts of the report split, for adapters that were trained further."""
+DRIFT = "drift"
+"""The prompts of the report split, for later generations of an adapter."""
 Chain = tuple[tuple[str, dict[str, Any]], ...]
 """Defenses in the order in which they are applied, each with constant settings; a user's own by its dotted name."""
 
@@ -34,11 +37,14 @@ class Trial:
     """The section of `tamper` on whose examples the adapter is trained further; None if it is not."""
     steps: int = 0
     """The steps of that further training."""
+    generation: Generation | None = None
+    """The later generation of the adapter; None for generation 0."""
 
     @property
     def id(self) -> str:
         """The same in every run."""
-        further = [self.tamper, self.steps] if self.tamper else []
+        further: list[Any] = [self.tamper, self.steps] if self.tamper else []
+        further += [asdict(self.generation)] if self.generation else []
         return digest([self.arm, self.chain, self.seed, *further])
 
     @property
@@ -46,7 +52,10 @@ class Trial:
         """A short description: arm, settings and seed."""
         further = [f"trained further on tamper.{self.tamper}"] if self.tamper else []
         steps = [f"for {self.steps} steps"] if self.steps else []
-        return " ".join([self.arm, *self.settings, *([f"seed {self.seed}"] if self.seed else []), *further, *steps])
+        later = [self.generation.title] if self.generation else []
+        return " ".join(
+            [self.arm, *self.settings, *([f"seed {self.seed}"] if self.seed else []), *further, *steps, *later]
+        )
 
     @property
     def settings(self) -> list[str]:
@@ -62,7 +71,9 @@ class Trial:
     def of(cls, config: Mapping[str, Any]) -> "Trial":
         """Returns the trial that `as_config` turned into plain values."""
         chain = tuple((name, dict(settings)) for name, settings in config["chain"])
-        return cls(**{**config, "point": dict(config["point"]), "chain": chain})
+        later = config.get("generation")
+        generation = Generation.of(later) if later else None
+        return cls(**{**config, "point": dict(config["point"]), "chain": chain, "generation": generation})
 
 
 def chain_at(arm: Sequence[Step], point: Point) -> Chain:

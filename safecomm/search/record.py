@@ -32,7 +32,7 @@ class TrialRecord:
     seed: int
     """The seed of the fine-tune."""
     split: str
-    """The prompts on which it was measured: `search`, `report` or `tamper`; `train` for a fine-tune that arms share."""
+    """The prompts on which it was measured: `search`, `report`, `tamper` or `drift`; `train` for a fine-tune."""
     error: str = ""
     """Why the trial failed, in one line; empty if it did not."""
     context: str = ""
@@ -59,6 +59,22 @@ class TrialRecord:
     """With the split `tamper`: on what the adapter was trained further, `data` or `harmful`."""
     steps: int | None = None
     """With the split `tamper`: the steps of the further training."""
+    generation: int | None = None
+    """With the split `drift`: the number of fine-tunes since the sweep's own."""
+    start: str | None = None
+    """With the split `drift`: what the generation trained, `continue`, `merge` or `pool`."""
+    policy: str | None = None
+    """With the split `drift`: when the defense is applied again."""
+    order: int | None = None
+    """With the split `drift`: the order of the generations; 0 is as listed."""
+    applied: str | None = None
+    """With the split `drift`: the settings of the defense in this generation, like `point`; empty without a defense."""
+    overlap: float | None = None
+    """With the split `drift`: of the modules that the defense changed now or in generation 0, the share in both."""
+    asked: int | None = None
+    """With the split `drift`: the prompts that the policy's decision took."""
+    trained_seconds: float | None = None
+    """With the split `drift`: the time of the generation's fine-tunes, times their workers."""
     evaluation: str | None = None
     """The key of the trial's answers and verdicts in the store."""
     seconds: float | None = None
@@ -81,6 +97,8 @@ class TrialRecord:
         }
         if trial.tamper:
             identity |= {"tamper": trial.tamper, "steps": trial.steps}
+        if later := trial.generation:
+            identity |= {"generation": later.number, "start": later.start, "policy": later.policy, "order": later.order}
         return cls(**identity, status=status, **known)
 
     @staticmethod

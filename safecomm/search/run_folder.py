@@ -38,6 +38,8 @@ class RunFolder:
             context["own code"] = own
         self._context = digest(context)
         self._tamper_context = digest([context, parts.get("tamper")])
+        limits = [parts["search"][name] for name in ("target_asr", "max_over_refusal_rise")]
+        self._drift_context = digest([context, (parts.get("drift") or {}).get("generations"), limits])
         self._races = bool(sweep.search.racing)
         self._warned: set[Path] = set()
 
@@ -116,6 +118,8 @@ class RunFolder:
         return whole
 
     def _context_of(self, record: TrialRecord) -> str:
+        if record.generation:
+            return self._drift_context
         return self._tamper_context if record.tamper else self._context
 
     def _path(self, arm: str, trial_id: str, split: str) -> Path:

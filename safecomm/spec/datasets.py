@@ -15,6 +15,16 @@ from safecomm.storage.own_code import as_value_error, is_dotted, short_name
 COLUMNS = {"prompt", "category", "choices", "answer", "first_option", "reference", "response"}
 
 
+def _is_slice(text: str) -> str:
+    number, of = map(int, text.split("/"))
+    if not 1 <= number <= of:
+        raise ValueError(f"slice {text} does not exist; use 1/{of} to {of}/{of}")
+    return text
+
+
+Slice = Annotated[str, Field(pattern=r"^\d{1,3}/\d{1,3}$"), AfterValidator(_is_slice)]
+
+
 class DatasetRef(Strict):
     """A dataset in `safecomm data list`, downloaded or from a local copy, or your own file.
 
@@ -30,6 +40,9 @@ class DatasetRef(Strict):
     """A local file or folder in the dataset's original format. By default the dataset is downloaded or generated."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Use only this many rows, sampled with a fixed seed."""
+    slice: Annotated[Slice | None, Field(exclude_if=lambda part: part is None)] = None
+    """For training: use only one of several random slices of the rows, e.g. `1/4`. The slices of a set have no row in
+    common, so each can be a generation of `drift`."""
 
     prompt: str | None = None
     """In your own file: the column with the prompt or question."""
@@ -120,6 +133,8 @@ def with_role(role: str) -> AfterValidator:
     def check(dataset: DatasetRef) -> DatasetRef:
         if dataset.attack and role != "red_team":
             raise ValueError("attack is for the benchmarks of evaluate.red_team; remove it")
+        if dataset.slice and role not in ("train", "safety"):
+            raise ValueError("slice is for training sets; use limit for a smaller benchmark")
         if dataset.prompt is not None:
             if (role in ("train", "safety")) != bool(dataset.response):
                 raise ValueError(

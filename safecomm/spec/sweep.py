@@ -23,6 +23,7 @@ from safecomm.errors import suggestion
 from safecomm.spec.arms import Step, by_own_names, dimensions
 from safecomm.spec.cluster import Cluster
 from safecomm.spec.datasets import DatasetRef
+from safecomm.spec.drift import Drift
 from safecomm.spec.evaluate import Evaluate
 from safecomm.spec.finetune import Finetune
 from safecomm.spec.published import find_published
@@ -128,6 +129,8 @@ class Sweep(Strict):
     `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`."""
     tamper: Annotated[Tamper | None, Field(exclude_if=lambda tamper: tamper is None)] = None
     """Further training of the released adapters, to see how soon attack success returns."""
+    drift: Annotated[Drift | None, Field(exclude_if=lambda drift: drift is None)] = None
+    """Further generations of the fine-tune, to see which policy keeps the model safe."""
     simulation: Annotated[Simulation | None, Field(exclude_if=lambda speed: speed is None)] = None
     """How fast the engines and fine-tunes of a rehearsal are."""
     paper: str | None = None
@@ -290,6 +293,25 @@ class Sweep(Strict):
         return self
 
     @model_validator(mode="after")
+    def drift_is_possible(self) -> Self:
+        """Rejects a drift study without arms or training, of endless size, or whose engines would have to stop."""
+        if self.drift is None:
+            return self
+        if not self.arms:
+            raise ValueError("drift: there is no arm whose defense could be applied again; add one to arms")
+        if self.finetune.adapter:
+            raise ValueError("drift: finetune.adapter is already trained; set finetune.data, or remove drift")
+        if self.cluster.phased:
+            raise ValueError(
+                "drift: its generations are trained and measured in turn, but with cluster.phased no engine runs while "
+                "an adapter is trained; set phased: false"
+            )
+        courses = len(self.drift.policies) * len(self.drift.starts) * len(self.drift.permutations())
+        if (trials := len(self.arms) * courses * len(self.drift.generations) * self.seeds) > MAX_TRIALS:
+            raise ValueError(f"drift: it has {trials:,} trials, more than {MAX_TRIALS:,}; lower orders or policies")
+        return self
+
+    @model_validator(mode="after")
     def batch_is_divisible(self) -> Self:
         """Rejects batches that the workers can't share evenly."""
         share = self.finetune.micro_batch_size or 1
@@ -320,7 +342,8 @@ class Sweep(Strict):
     @property
     def training_sets(self) -> dict[str, DatasetRef]:
         """Everything that adapters are trained on, by its key in the sweep."""
-        return self.finetune.datasets | (self.tamper.datasets if self.tamper else {})
+        sections = [section.datasets for section in (self.finetune, self.tamper, self.drift) if section]
+        return {key: ref for datasets in sections for key, ref in datasets.items()}
 
     @property
     def own_code(self) -> dict[str, str]:

@@ -21,6 +21,11 @@ TAMPERING: dict[Tampering, str] = {"data": "tamper_data", "harmful": "tamper_har
 """The training sets of the section `tamper`."""
 
 
+def generation_set(number: int) -> str:
+    """Returns the name of the training set of an entry of `drift.generations`."""
+    return f"generation_{number}"
+
+
 @dataclass(frozen=True)
 class SweepData:
     """Prompts and training examples."""
@@ -34,7 +39,7 @@ class SweepData:
         return of_split(self.sweep, split, self._prompts())
 
     def examples(self, name: str) -> Sequence[Example]:
-        """Returns the examples of a training set: TASK, SAFETY, SAFE_ADAPTER or one of TAMPERING."""
+        """Returns the examples of a training set: TASK, SAFETY, SAFE_ADAPTER, one of TAMPERING or a generation's."""
         if self.folder is None:
             return _examples(self.sweep, name)
         return tuple(Example(**row) for row in _rows(self.folder / f"{name}.jsonl"))
@@ -50,8 +55,7 @@ def store_data(sweep: Sweep, store: Store) -> SweepData:
         DataError: if a dataset can't be read.
     """
     rows = {PROMPTS: [asdict(prompt) for prompt in all_prompts(sweep)]}
-    sets = (TASK, SAFETY, SAFE_ADAPTER, *(TAMPERING[curve] for curve in (sweep.tamper.curves if sweep.tamper else ())))
-    rows |= {name: [asdict(row) for row in _examples(sweep, name)] for name in sets}
+    rows |= {name: [asdict(row) for row in _examples(sweep, name)] for name in _training_sets(sweep)}
 
     def make(out: Path) -> None:
         for name, records in rows.items():
@@ -62,6 +66,11 @@ def store_data(sweep: Sweep, store: Store) -> SweepData:
 
 
 def _examples(sweep: Sweep, name: str) -> tuple[Example, ...]:
+    return tuple(example for ref in _training_sets(sweep)[name] for example in examples(ref))
+
+
+def _training_sets(sweep: Sweep) -> dict[str, Sequence[DatasetRef]]:
+    """Returns the datasets of each training set."""
     section = sweep.finetune
     refs: dict[str, Sequence[DatasetRef]] = {
         TASK: section.data,
@@ -69,7 +78,7 @@ def _examples(sweep: Sweep, name: str) -> tuple[Example, ...]:
         SAFE_ADAPTER: [section.safe_adapter.data] if section.safe_adapter else [],
     }
     refs |= {name: [ref] for curve, name in TAMPERING.items() if (ref := getattr(sweep.tamper, curve, None))}
-    return tuple(example for ref in refs[name] for example in examples(ref))
+    return refs | {generation_set(at): data for at, data in enumerate(sweep.drift.generations if sweep.drift else ())}
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from safecomm.search.queue import TrialQueue
 from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
 from safecomm.statistics.domain import domain_of
+from safecomm.sweep.generation import carry_out_generation
 from safecomm.sweep.stages import Stages
 from safecomm.sweep.trial import carry_out, failure, is_lost
 
@@ -142,7 +143,10 @@ def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[s
         log = f"{folder.tune}/{name}/{Path(tune.get_context().get_trial_dir()).name}/stderr"
         try:
             folder.check_fine_tune(trial)
-            record = carry_out(trial, stages, **race)
+            if (generation := trial.generation) and (drift := stages.sweep.drift):
+                record = carry_out_generation(trial, generation, drift, stages, folder)
+            else:
+                record = carry_out(trial, stages, **race)
         except Exception as error:  # any failure affects only this trial
             record = failure(trial, error)
             if is_lost(error):

@@ -9,7 +9,8 @@ from rich.console import Console
 from safecomm.cluster.session import Resources
 from safecomm.plan.placement import PhaseName
 from safecomm.plan.plan import Plan, make_plan
-from safecomm.search.arms import TAMPER, Trial
+from safecomm.search.arms import DRIFT, TAMPER, Trial
+from safecomm.search.drift import GenerationQueue
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.queue import TrialQueue
@@ -56,6 +57,8 @@ class Phases:
             if not sweep.cluster.phased:
                 self._train_further(queue)
                 self._carry_out("report", self._unpublished(queue, TAMPER), TAMPER)
+            generations = self._unpublished(queue, DRIFT)
+            self._experiment("train", GenerationQueue(generations), len(generations), DRIFT)
         if sweep.cluster.phased and self._unpublished(queue, TAMPER):
             self._train_further(queue)
             with self._engines() as fleets:

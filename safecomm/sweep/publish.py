@@ -13,7 +13,8 @@ from safecomm.report.page import write_report
 from safecomm.report.points import pooled, rows_of
 from safecomm.report.run import read_run
 from safecomm.report.summary import write_pareto
-from safecomm.search.arms import Trial, seeded
+from safecomm.search.arms import Point, Trial, seeded
+from safecomm.search.drift import drift_trials
 from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
 from safecomm.search.tampering import tamper_trials
@@ -53,9 +54,18 @@ def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> lis
 
 
 def unpublished(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[Trial]:
-    """Returns the trials on the report and release splits, and of the section `tamper`, that are still to run."""
+    """Returns the trials that are still to run after the search: on other splits, and of `tamper` and `drift`."""
+    return [trial for trial in _published(sweep, folder, searched) if not folder.find(trial)]
+
+
+def _published(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[Trial]:
+    """Returns the trials whose results the report shows beside those of the search."""
     reported = report_points(sweep, folder, searched)
-    return [trial for trial in reported + tamper_trials(sweep, reported) if not folder.find(trial)]
+    points: dict[str, list[Point]] = {arm: [] for arm in sweep.arms}
+    for trial in searched:
+        if trial.arm in points and trial.point not in points[trial.arm]:
+            points[trial.arm].append(trial.point)
+    return reported + tamper_trials(sweep, reported) + drift_trials(sweep, reported, points)
 
 
 def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: list[Trial]) -> None:
@@ -72,8 +82,7 @@ def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: lis
     Raises:
         SafecommError: if no trial succeeded; has the first trial's error and log.
     """
-    reported = report_points(sweep, folder, queue.trials)
-    searched = queue.trials + reported + tamper_trials(sweep, reported)
+    searched = queue.trials + _published(sweep, folder, queue.trials)
     table = trials_table(sweep, folder, searched + [trial for trial in fine_tunes if not folder.find(trial)])
     names = {trial.id: json.dumps(queue.names(trial), sort_keys=True) for trial in searched}
     table["names"] = [names.get(trial, "[]") for trial in table["trial"]]

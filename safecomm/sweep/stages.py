@@ -12,6 +12,7 @@ from safecomm.data.rows import Prompt
 from safecomm.defenses import Realignment
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
+from safecomm.defenses.combine import stacked
 from safecomm.defenses.defense import TrainingDefense
 from safecomm.defenses.registry import defense_of
 from safecomm.finetune.job import FinetuneJob
@@ -31,7 +32,7 @@ from safecomm.storage.names import MODULES, ROWS, TRAIN_DATA
 from safecomm.storage.own_code import is_dotted, source_digest
 from safecomm.storage.store import Store, lineage, local_copy, write_json
 from safecomm.storage.versions import version
-from safecomm.sweep.data import SweepData
+from safecomm.sweep.data import TASK, SweepData
 from safecomm.sweep.models import given_adapter
 from safecomm.sweep.training_data import TrainingData
 
@@ -48,6 +49,18 @@ class StageFolders:
 
 
 @dataclass(frozen=True)
+class Course:
+    """On what a fine-tune trains, and where it starts."""
+
+    tasks: Sequence[str] = (TASK,)
+    """The names of its sets of task examples."""
+    start: Path | None = None
+    """The adapter that it trains further; None to train a new one on the aligned model."""
+    on_top: bool = False
+    """Whether it trains a new adapter on top of `start` instead."""
+
+
+@dataclass(frozen=True)
 class Stages:
     """The stages of one sweep, with its models and its store."""
 
@@ -61,9 +74,9 @@ class Stages:
     data: SweepData | None = None
     """The data that the driver stored; None to read the sources."""
 
-    def adapter(self, chain: Chain, seed: int) -> StageFolders:
+    def adapter(self, chain: Chain, seed: int, course: Course = Course()) -> StageFolders:
         """Runs a chain of defenses and returns its adapter."""
-        finetune = self.finetuned(training_steps(chain), seed)
+        finetune = self.finetuned(training_steps(chain), seed, course)
         folders = StageFolders(finetune, finetune)
         for name, settings in realignments(chain):
             needs, inputs = defense_of(name).needs, {"adapter": folders.adapter}
@@ -87,25 +100,37 @@ class Stages:
         ProfileCache(self.sweep).keep(trial.point, trial.seed, Profile.load(profile, Adapter.load(finetune)).modules)
         return StageFolders(finetune, finetune, profile)
 
-    def finetuned(self, chain: Chain, seed: int) -> Path:
+    def finetuned(self, chain: Chain, seed: int, course: Course = Course()) -> Path:
         """Fine-tunes on the task data, or uses the adapter in `finetune.adapter`.
 
         Args:
             chain: the training defenses, which change the data, the hyperparameters or the loss; may be empty.
             seed: seed for mixing the data and for training.
+            course: the data, and where training starts.
         """
         section = self.sweep.finetune
         if section.adapter:
             return self._given()
         steps = [(name, _training(name, settings)) for name, settings in chain]
-        data = self._training_data.mixed(chain, [step for _, step in steps], seed)
+        data = self._training_data.mixed(chain, [step for _, step in steps], seed, course.tasks)
         changes: dict[str, Any] = {key: value for _, step in steps for key, value in step.hyperparameters().items()}
         losses = [
             (name, settings, source_digest(name) if is_dotted(name) else "")
             for (name, settings), (_, step) in zip(chain, steps, strict=True)
             if type(step).loss is not TrainingDefense.loss
         ]
-        return self._train(data, seed, **changes | ({"losses": tuple(losses)} if losses else {}))
+        changes |= {"losses": tuple(losses)} if losses else {}
+        trained = self._train(data, seed, course.start, **changes, **({"on_top": True} if course.on_top else {}))
+        return self._stacked(course.start, trained) if course.start and course.on_top else trained
+
+    def _stacked(self, below: Path, above: Path) -> Path:
+        """Returns one adapter that has the effect of two, one trained on top of the other."""
+
+        def make(out: Path) -> None:
+            stacked(Adapter.load(below), Adapter.load(above)).save(out)
+
+        inputs = {"below": Adapter.load(below).digest(), "above": _key(above), "version": version("finetune")}
+        return self.store.obtain("stacked", inputs, make)
 
     def safe_adapter(self, seed: int) -> Path:
         """Fine-tunes on the safety data only, for SafeMERGE."""
@@ -186,12 +211,23 @@ class Stages:
             The folder with `rows.parquet`, and the adapter's content hash ("" without an adapter).
         """
         subject = Subject(adapter, Adapter.load(adapter).digest() if adapter else "")
-        measurement = self.measurement(first(self._data.prompts(split), share))
+        measurement = self.measurement(first(self.prompts(split), share))
 
         def make(out: Path) -> None:
             measure(measurement, {"": subject})[""].to_parquet(out / ROWS)
 
         return self.store.obtain("evaluation", measurement.key(subject), make), subject.content
+
+    def prompts(self, split: str) -> list[Prompt]:
+        """Returns the prompts of a split."""
+        return self._data.prompts(split)
+
+    def training_seconds(self, folder: Path) -> float:
+        """Returns how long the fine-tune of an adapter took."""
+        made = lineage(folder)
+        if made["stage"] == "stacked":
+            made = lineage(local_copy(self.store.folder("finetune", made["inputs"]["above"])))
+        return float(made["seconds"])
 
     @property
     def judges(self) -> list[str]:

@@ -25,25 +25,27 @@ class TrainingData:
     data: SweepData
     store: Store
 
-    def mixed(self, chain: Chain, steps: Sequence[TrainingDefense], seed: int) -> Path:
+    def mixed(self, chain: Chain, steps: Sequence[TrainingDefense], seed: int, tasks: Sequence[str] = (TASK,)) -> Path:
         """Returns the folder of the task's training set after the given training defenses.
 
         Args:
             chain: the training defenses, with their settings.
             steps: the same defenses as objects.
             seed: the seed of the mixture.
+            tasks: the sets of task examples.
         """
         own = [[name, settings, source_digest(name)] for name, settings in chain if is_dotted(name)]
 
         def make() -> Path:
-            task = self.data.examples(TASK)
+            task = [example for name in tasks for example in self.data.examples(name)]
             safety = self.data.examples(SAFETY) if any("safety_data" in step.needs for step in steps) else ()
             rows = training_set(steps, task, safety, seed)
             ratio = float(training(chain).get("ratio", 0.0))
             drawn = {FORMER_TASK: len(task), "safety": len(rows) - len(task), "ratio": ratio, "seed": seed}
             return self._written(rows, drawn | ({"own": own} if own else {}))
 
-        return self._once({"chain": chain, "own": own, "seed": seed}, make)
+        of_others = {"tasks": list(tasks)} if list(tasks) != [TASK] else {}
+        return self._once({"chain": chain, "own": own, "seed": seed} | of_others, make)
 
     def safe(self, seed: int) -> Path:
         """Returns the folder of the safe adapter's training set."""

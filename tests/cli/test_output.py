@@ -17,6 +17,7 @@ SAFECOMM = f"{sys.executable} -m safecomm"
 STREAMS = [
     ("--version > /dev/full", 1, "the output can't be written: No space left on device"),
     ("data list > /dev/full", 1, "the output can't be written: No space left on device"),
+    ("report /nowhere 2> /dev/full", 2, ""),
     ("--version >&-", 0, ""),
     ("data list 2>&- >&-", 0, ""),
     ("data list | head -1 > /dev/null", 0, ""),

@@ -12,6 +12,7 @@ from safecomm.defenses.adapter import Adapter
 from safecomm.errors import TrainingError
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune, training_metrics
+from safecomm.finetune.worker import BELOW
 from safecomm.spec import Finetune
 from safecomm.storage.store import Store
 
@@ -57,10 +58,11 @@ def test_zero_3_on_two_ranks_saves_the_same_adapter_as_unsharded_training(
         assert (delta - other).norm() <= 1e-3 * other.norm(), name
 
 
-def test_further_training_goes_on_from_the_adapter_and_keeps_that_of_each_step(
+def test_further_training_goes_on_from_the_adapter_or_trains_a_new_one_on_top(
     job: FinetuneJob, run: Callable[[FinetuneJob, str], Path], adapters: list[str]
 ) -> None:
-    out = run(replace(job, start=adapters[0], steps=2, kept_steps=(1, 2), schedule="constant"), "further")
+    further = replace(job, start=adapters[0], steps=2, kept_steps=(1, 2), schedule="constant")
+    out = run(further, "further")
     assert training_metrics(out)["steps"] == 2
     start, once, last = Adapter.load(adapters[0]), Adapter.load(out / "1"), Adapter.load(out)
     assert Adapter.load(out / "2").digest() == last.digest()
@@ -68,6 +70,12 @@ def test_further_training_goes_on_from_the_adapter_and_keeps_that_of_each_step(
     for name, factors in start.modules.items():
         first, second = ((one.modules[name].B - factors.B).norm() for one in (once, last))
         assert 0 < first < second < 0.1 * factors.B.norm(), name
+    on_top = run(replace(further, on_top=True, kept_steps=()), "on-top")
+    new = Adapter.load(on_top)
+    assert all(factors.A.shape[0] == job.rank and factors.B.any() for factors in new.modules.values())
+    before, after = (training_metrics(folder)["curve"][0]["loss"] for folder in (out, on_top))
+    assert abs(before - after) < 1e-3, "a new adapter changes nothing yet, so the first loss is that of the one below"
+    assert Adapter.load(on_top / BELOW).digest() == start.digest()
 
 
 def test_a_loss_that_is_not_finite_stops_the_fine_tune_with_the_step_in_the_error(

@@ -10,7 +10,7 @@ from pathlib import Path
 from safecomm.data import custom, medical, redteam, refusal, safety, telecom
 from safecomm.data.catalog import generated
 from safecomm.data.custom import Columns
-from safecomm.data.dataset import Dataset, limited, usable
+from safecomm.data.dataset import Dataset, limited, sliced, usable
 from safecomm.data.files import read_table
 from safecomm.data.rows import Example, Kind, Loaded, Prompt
 from safecomm.errors import DataError, UsageError, suggestion
@@ -71,20 +71,23 @@ def load_examples(
     limit: int | None = None,
     own: str | None = None,
     columns: Columns | None = None,
+    part: str | None = None,
 ) -> Loaded[Example]:
     """Returns a dataset's training examples. If it is also a benchmark, these are the examples of its training split.
 
-    See `load_prompts` for arguments and errors.
+    With `part`, e.g. `1/4`, they are those of one slice (see `sliced`). See `load_prompts` for the other arguments and
+    the errors.
     """
     with naming(name):
         if columns and path:
-            return limited(custom.examples(read_table(Path(path)), columns), limit, _example_key)
+            loaded = custom.examples(read_table(Path(path)), columns)
+            return limited(sliced(loaded, part, _example_key), limit, _example_key)
         entry = entry_of(own or name)
         if entry.examples is None:
             others = ", ".join(sorted(other for other, entry in DATASETS.items() if entry.examples))
             raise DataError(f"it has prompts but no training examples; use one of: {others}")
         loaded = usable(entry.examples(entry.table(path)))
-        return limited(loaded, limit, _example_key)
+        return limited(sliced(loaded, part, _example_key), limit, _example_key)
 
 
 def _example_key(row: Example) -> str:
