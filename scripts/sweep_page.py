@@ -128,15 +128,23 @@ def _kind(schema: Schema, sections: dict[str, Section]) -> str:
     if "oneOf" in schema:
         return "[number to search](#values-to-search)"
     if "anyOf" in schema:
-        return " or ".join(_kind(one, sections) for one in schema["anyOf"] if one.get("type") != "null")
+        return " or ".join(_kind(one, sections) for one in _alternatives(schema["anyOf"]))
     if values := schema.get("enum") or ([schema["const"]] if "const" in schema else []):
         return ", ".join(f"`{value}`" for value in values)
     if schema["type"] == "array":
-        return f"list of {_kind(schema['items'], sections)}" if "items" in schema else "list"
+        inner = _kind(schema.get("items", {"type": "string"}), sections)
+        return f"list of ({inner})" if " or " in inner else f"list of {inner}"
     if schema["type"] == "object":
         inner = schema.get("additionalProperties")
         return f"name: {_kind(inner, sections)}" if isinstance(inner, dict) else "settings"
     return {"string": "text", "boolean": "`true`, `false`"}.get(schema["type"]) or _number(schema)
+
+
+def _alternatives(schemas: list[Schema]) -> list[Schema]:
+    """Returns what a field may be, without the bare name that is short for a section; the section says so."""
+    has_section = any("$ref" in one for one in schemas)
+    left_out = ("null", "string") if has_section else ("null",)
+    return [one for one in schemas if "enum" in one or one.get("type") not in left_out]
 
 
 def _number(schema: Schema) -> str:
