@@ -132,11 +132,11 @@ def _kind(schema: Schema, sections: dict[str, Section]) -> str:
     if values := schema.get("enum") or ([schema["const"]] if "const" in schema else []):
         return ", ".join(f"`{value}`" for value in values)
     if schema["type"] == "array":
-        inner = _kind(schema.get("items", {"type": "string"}), sections)
+        inner = _kind(schema["items"], sections)
         return f"list of ({inner})" if " or " in inner else f"list of {inner}"
     if schema["type"] == "object":
-        inner = schema.get("additionalProperties")
-        return f"name: {_kind(inner, sections)}" if isinstance(inner, dict) else "settings"
+        values_of = schema.get("additionalProperties")
+        return f"name: {_kind(values_of, sections)}" if isinstance(values_of, dict) else "settings"
     return {"string": "text", "boolean": "`true`, `false`"}.get(schema["type"]) or _number(schema)
 
 
