@@ -5,13 +5,14 @@
 # make test-faults    run the fault-injection tests: killed sweeps, jobs, processes and nodes; failing W&B
 # make test-fuzz      read thousands of damaged sweeps, runs, datasets and models; takes minutes
 # make test-rebuild   retrain the lab's models and compare them with the shipped ones; takes minutes
+# make docs           write the generated pages and build the documentation into site/
 # make bench          time the alignment profile on real model shapes (needs 40 GB of disk)
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-faults test-fuzz test-rebuild check check-install lock bench format clean
+.PHONY: demo test test-faults test-fuzz test-rebuild check check-install lock docs bench format clean
 
 demo: $(READY)
 	$(BIN)/safecomm run sweeps/lab.yaml
@@ -38,6 +39,10 @@ check-install: $(READY)
 
 lock: $(READY)
 	$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)
+
+docs: $(READY)
+	$(BIN)/python scripts/generated_pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(READY)
 	$(BIN)/python benchmarks/realign.py

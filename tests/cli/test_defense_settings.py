@@ -1,14 +1,12 @@
-"""Command line, documentation and sweep file agree with the defenses' settings classes."""
+"""Command line and sweep file agree with the defenses' settings classes."""
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import typer
 
 from safecomm.cli import app
-from safecomm.cli.defense_page import page
 from safecomm.cli.realign_options import PER_TYPE, is_level
 from safecomm.defenses import DEFENSES, Realignment
 from safecomm.search.stopping_rule import RULES
@@ -50,11 +48,6 @@ def test_terminal_help_matches_settings() -> None:
     shown = words(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     for field in DEFENSES["safe_merge"].model_fields.values():
         assert words(field.description) in shown
-
-
-def test_docs_page_matches_settings() -> None:
-    written = (Path(__file__).parents[2] / "docs" / "defenses.md").read_text(encoding="utf-8")
-    assert written == page(), "python -m safecomm.cli.defense_page > docs/defenses.md"
 
 
 def test_sweep_schema_has_every_setting() -> None:

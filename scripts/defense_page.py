@@ -1,4 +1,4 @@
-"""Generates docs/defenses.md: `python -m safecomm.cli.defense_page > docs/defenses.md`."""
+"""docs/defenses.md: every defense with its settings, from the classes in safecomm/defenses/methods."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,11 @@ from safecomm.defenses.registry import DEFENSES
 HEAD = """\
 # Defenses and their settings
 
-<!-- Generated from safecomm/defenses/methods: python -m safecomm.cli.defense_page > docs/defenses.md -->
+<!-- Generated from safecomm/defenses/methods by `make docs`; do not edit. -->
 
 An arm of a sweep is a chain of these steps. Steps that change the adapter are also available as commands, with the same
-settings as options. [extending.md](extending.md) shows how to add your own.
+settings as options. [Extending safecomm](extending.md) shows how to add your own, and [Attacks](attacks.md#defenses)
+what is implemented of each paper.
 """
 
 
@@ -30,7 +31,3 @@ def _section(defense: type[Defense]) -> Iterator[str]:
         default = "required" if field.is_required() else "" if field.default is None else f"`{field.default}`"
         yield f"| `{name}` | {default} | {' '.join(str(field.description).split())} |"
     yield ""
-
-
-if __name__ == "__main__":
-    print(page(), end="")
