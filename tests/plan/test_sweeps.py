@@ -120,10 +120,12 @@ def test_the_plan_of_the_medical_sweep_never_says_telecom() -> None:
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
 def test_no_phase_of_a_sweep_leaves_a_gpu_idle_and_each_has_its_hours(path: Path) -> None:
-    phases = planned(read_sweep(path)).phases
+    sweep = read_sweep(path)
+    phases = planned(sweep).phases
     assert all(phase.hours for phase in phases if phase.gpus)
     assert [phase.name for phase in phases] == ["train", "search", "report"]
-    assert [phase.gpus_in_use for phase in phases] == [phase.gpus for phase in phases]
+    kept = sweep.cluster.finetune.workers if sweep.drift else 0  # the engines measure while later generations train
+    assert all(phase.gpus - phase.gpus_in_use in (0, kept) for phase in phases)
 
 
 def test_the_plan_as_json_has_the_phases_of_its_text() -> None:
