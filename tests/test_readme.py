@@ -16,6 +16,7 @@ from markdown_pages import NAMES, PAGES, ROOT, Command, blocks, commands, inline
 from safecomm.cli import app
 from safecomm.report.policy import Policy
 from safecomm.spec import Sweep, read_sweep
+from safecomm.spec.drift import Drift
 from safecomm.spec.json_schema import sweep_schema
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
