@@ -16,7 +16,7 @@ from safecomm.report.arms import arm_differences, difference_in_words, hypervolu
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.curves import curves
-from safecomm.report.explorer import Packed, packed
+from safecomm.report.explorer import MOST_INSIDE, Packed, packed
 from safecomm.report.explorer import scripts as explorer_scripts
 from safecomm.report.explorer import styles as explorer_styles
 from safecomm.report.guide import guide
@@ -62,16 +62,18 @@ PACKAGES = (
 )
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, most_inside: int = MOST_INSIDE) -> Path:
     """Writes `report.html` into a run folder and returns its path.
 
-    Very many answers go into a file beside it.
+    Args:
+        folder: the run folder.
+        most_inside: the most bytes of compressed answers that the page holds; more go into a file beside it.
 
     Raises:
         UsageError: if the run folder lacks its sweep or its trials.
     """
     run = read_run(folder)
-    answers = packed(run, samples(run, headline(run)))
+    answers = packed(run, samples(run, headline(run)), most_inside)
     if answers.is_beside:
         write_text(folder / REPORT_ANSWERS, answers.script)
     path = folder / REPORT
