@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from benchmark import benchmark
 
 EXPLORER = benchmark("explorer")
@@ -42,4 +41,4 @@ def opened(report: Path, link: str = "", **settings: Any) -> Iterator[Any]:
         page.wait_for_selector(EXPLORER.READY)
         yield page
         browser.close()
-    assert errors == []
+    assert not errors, errors

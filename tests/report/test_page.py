@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from browser import needs_browser, opened
+
 from safecomm.errors import UsageError
 from safecomm.report.page import write_report
 from safecomm.report.run import headline, read_run

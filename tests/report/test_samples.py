@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-
 from benchmark import benchmark
+
 from safecomm.judging.best_of_n import TRY_OF
 from safecomm.judging.results import disagreements
 from safecomm.judging.verdicts import read_rows
