@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from safecomm.report.arms import arm_differences, difference_in_words, hypervolumes
 from safecomm.report.best_of_n import try_curves
+from safecomm.report.breakdown import breakdown
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.curves import curves
 from safecomm.report.explorer import MOST_INSIDE, Packed, packed
@@ -24,6 +25,7 @@ from safecomm.report.incoherence import incoherence_of, warnings
 from safecomm.report.modules import Profile, read_profile, rho_figure
 from safecomm.report.plots import styles, trade_off
 from safecomm.report.points import rows_of
+from safecomm.report.provenance import provenance
 from safecomm.report.run import (
     Headline,
     Run,
@@ -130,6 +132,8 @@ def render(run: Run, answers: Packed | None = None) -> str:
         data=_embedded(_data(run, rows)),
         plotly=Markup(get_plotlyjs()),
         sweep=json.dumps(run.sweep, indent=2, ensure_ascii=False),
+        provenance=provenance(run, rows),
+        breakdown=breakdown(run, rows),
         versions=_versions(),
     )
 

@@ -58,7 +58,6 @@ def test_a_medical_run_never_says_telecom(
         assert "Medical accuracy" in text
         assert "telecom" not in text.lower()
     assert "tags: [safecomm, lora, medical]" in card and "| pubmedqa | MIT |" in card
-    assert "Medical questions</summary>" in page
 
 
 def test_runs_without_a_domain_are_still_readable(with_adapters: Path) -> None:
