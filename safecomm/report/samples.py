@@ -92,7 +92,7 @@ def samples(run: Run, rows: list[Headline]) -> Samples:
         answers = _answers(asked, judges, is_tried(found).to_list())
         by_prompt = dict(zip(names, answers, strict=True))
         arms.append(ArmAnswers(row.arm, in_words(row.settings), key, row.recommended, by_prompt))
-    order = {metric.kind: place for place, metric in enumerate(METRICS)}
+    order: dict[str, int] = {metric.kind: place for place, metric in enumerate(METRICS)}
     listed = sorted(prompts.values(), key=lambda one: (order.get(one.kind, len(order)), one.benchmark, one.attack))
     return Samples(listed, arms, judges)
 
