@@ -59,6 +59,7 @@ CHANGES: list[tuple[str, str | bool]] = [
     ("search", "no such words"),
     ("search", ""),
     ("arm-b", "original"),
+    ("arm-b", "safe_lora"),
 ]
 """The changes of a filter that are timed: a part of the form by its test id, and its value."""
 CHANGE = """async ([name, value]) => {

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from safecomm.errors import UsageError
-from safecomm.report.arms import answers_of_row
+from safecomm.judging.verdicts import read_rows
 from safecomm.report.run import Headline, Run
 from safecomm.statistics.metric_table import ASR, METRICS, Metric
 from safecomm.statistics.metrics import Rate, rates
@@ -35,14 +34,20 @@ def breakdown(run: Run, rows: Sequence[Headline]) -> list[BreakdownLine]:
     Every line is a measurement of its own: intervals of single lines say nothing about the largest of many.
     """
     try:
-        answers = {row.arm: answers_of_row(run, row) for row in rows}
-    except UsageError:
+        answers = {row.arm: _answers(run, row) for row in rows}
+    except FileNotFoundError:
         return []
     found: dict[tuple[str, str, str, str], dict[str, Rate]] = {}
     for arm, table in answers.items():
         for key, rate in _of_arm(table, run.judge_names):
             found.setdefault(key, {})[arm] = rate
     return [BreakdownLine(*key, by_arm) for key, by_arm in found.items()]
+
+
+def _answers(run: Run, row: Headline) -> pd.DataFrame:
+    """Returns the judged answers of all seeds of a headline row on the report split; an evaluation counts once."""
+    keys = dict.fromkeys(run.trials_of(row.arm, row.point, "report")["evaluation"])
+    return pd.concat([read_rows(run.stage("evaluation", str(key))) for key in keys], ignore_index=True)
 
 
 def _of_arm(table: pd.DataFrame, judges: Sequence[str]) -> Iterator[tuple[tuple[str, str, str, str], Rate]]:
