@@ -7,11 +7,14 @@ import pandas as pd
 
 from safecomm.judging.verdicts import read_rows
 from safecomm.report.run import Headline, Run
-from safecomm.statistics.metric_table import ASR, METRICS, Metric
+from safecomm.statistics.metric_table import ASR, METRICS
 from safecomm.statistics.metrics import Rate, rates
 
 MOST_CATEGORIES = 60
 """A benchmark with more categories than this is not divided: some name every prompt."""
+SEPARATOR = "\n"
+Part = tuple[str, str, str, str]
+"""A line's metric, benchmark, category and judge."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,14 @@ def breakdown(run: Run, rows: Sequence[Headline]) -> list[BreakdownLine]:
         answers = {row.arm: _answers(run, row) for row in rows}
     except FileNotFoundError:
         return []
-    found: dict[tuple[str, str, str, str], dict[str, Rate]] = {}
+    found: dict[Part, dict[str, Rate]] = {}
     for arm, table in answers.items():
-        for key, rate in _of_arm(table, run.judge_names):
-            found.setdefault(key, {})[arm] = rate
-    return [BreakdownLine(*key, by_arm) for key, by_arm in found.items()]
+        for part, rate in _of_arm(table, run.judge_names):
+            found.setdefault(part, {})[arm] = rate
+    metrics = [metric.name for metric in METRICS]
+    judges = ["", *run.judge_names]
+    order = sorted(found, key=lambda part: (metrics.index(part[0]), *part[1:3], judges.index(part[3])))
+    return [BreakdownLine(*part, found[part]) for part in order]
 
 
 def _answers(run: Run, row: Headline) -> pd.DataFrame:
@@ -50,26 +56,22 @@ def _answers(run: Run, row: Headline) -> pd.DataFrame:
     return pd.concat([read_rows(run.stage("evaluation", str(key))) for key in keys], ignore_index=True)
 
 
-def _of_arm(table: pd.DataFrame, judges: Sequence[str]) -> Iterator[tuple[tuple[str, str, str, str], Rate]]:
-    for metric in METRICS:
-        for benchmark, rows in table[table["kind"] == metric.kind].groupby("benchmark"):
-            for category, part in _parts(rows):
-                for judge, rate in _by_judge(part, metric, judges):
-                    yield (metric.name, str(benchmark), category, judge), rate
+def _of_arm(table: pd.DataFrame, judges: Sequence[str]) -> Iterator[tuple[Part, Rate]]:
+    """Yields the rates of an arm's answers, by the names that `rates` gives them."""
+    asked = [*judges[:1], *(judge for judge in judges[1:] if f"verdict@{judge}" in table)]
+    for name, rate in (rates(table, asked) | rates(_divided(table), asked)).items():
+        measured, _, place = name.partition("/")
+        metric, _, judge = measured.partition("@")
+        benchmark, _, category = place.partition(SEPARATOR)
+        if benchmark:  # else the mean over benchmarks
+            yield (metric, benchmark, category, judge or (judges[0] if metric == ASR.name else "")), rate
 
 
-def _parts(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yields a benchmark's answers, and then those of each category."""
-    yield "", rows
-    named = rows[rows["category"].fillna("") != ""] if "category" in rows else rows[:0]
-    if len(named) and 1 < named["category"].nunique() <= MOST_CATEGORIES:
-        for category, part in named.groupby("category"):
-            yield str(category), part
-
-
-def _by_judge(rows: pd.DataFrame, metric: Metric, judges: Sequence[str]) -> Iterator[tuple[str, Rate]]:
-    asked = [judge for judge in judges[1:] if f"verdict@{judge}" in rows] if metric is ASR else []
-    found = rates(rows, [*judges[:1], *asked])
-    yield judges[0] if metric is ASR else "", found[metric.name]
-    for judge in asked:
-        yield judge, found[f"{metric.name}@{judge}"]
+def _divided(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the answers of benchmarks with several categories, each as if it were a benchmark."""
+    if "category" not in table:
+        return table[:0]
+    named = table[table["category"].fillna("") != ""]
+    counts = named.groupby("benchmark")["category"].transform("nunique")
+    parts = named[(counts > 1) & (counts <= MOST_CATEGORIES)]
+    return parts.assign(benchmark=parts["benchmark"] + SEPARATOR + parts["category"])

@@ -67,4 +67,4 @@ def test_the_page_says_who_judged_what_and_when(many: Path) -> None:
     assert f"guard ({MODEL}@0123456789ab), which decides, and refusal" in said
     assert "telecom answers by g (m)" in said
     assert "measured 2026-11-28 00:30 to 2026-11-28 04:30 UTC; 10 measurements took 10 s together" in said
-    assert said in render(run) and "Page written by safecomm" in render(run)
+    assert f"{said} Page written by safecomm" in render(run)
