@@ -76,7 +76,7 @@ function markButtons(explorer, side, arm) {
     button.addEventListener("click", () => explorer.mark(side, name));
     return button;
   });
-  const field = element("input", { name: "remark", type: "text", maxlength: "2000" });
+  const field = element("input", { name: "remark", type: "text", maxlength: "2000", placeholder: " " });
   field.value = remark;
   field.addEventListener("change", () => explorer.remark(arm, field.value));
   return element("div", { class: "marks", role: "group", "aria-label": `Your mark of ${side}` }, ...buttons,
