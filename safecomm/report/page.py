@@ -4,25 +4,29 @@ import json
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from safecomm.report.arms import arm_differences, difference_in_words, hypervolumes
 from safecomm.report.best_of_n import try_curves
+from safecomm.report.breakdown import breakdown
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.curves import curves
 from safecomm.report.drift import GenerationResult, change_in_words, drift_figure, generations
+from safecomm.report.explorer import MOST_INSIDE, Packed, packed
+from safecomm.report.explorer import scripts as explorer_scripts
+from safecomm.report.explorer import styles as explorer_styles
 from safecomm.report.guide import guide
 from safecomm.report.incoherence import incoherence_of, warnings
 from safecomm.report.modules import Profile, read_profile, rho_figure
 from safecomm.report.plots import styles, trade_off
 from safecomm.report.points import rows_of
+from safecomm.report.provenance import provenance
 from safecomm.report.run import (
     Headline,
     Run,
@@ -43,7 +47,7 @@ from safecomm.spec import REFERENCE_ARMS
 from safecomm.spec.published import departures
 from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.statistics.metrics import Rate, as_columns
-from safecomm.storage.names import REPORT
+from safecomm.storage.names import REPORT, REPORT_ANSWERS
 from safecomm.storage.store import without_nan, write_text
 
 PACKAGES = (
@@ -61,24 +65,42 @@ PACKAGES = (
 )
 
 
-def write_report(run: Path) -> Path:
+def write_report(folder: Path, most_inside: int = MOST_INSIDE) -> Path:
     """Writes `report.html` into a run folder and returns its path.
+
+    Args:
+        folder: the run folder.
+        most_inside: the most bytes of compressed answers that the page holds; more go into a file beside it.
 
     Raises:
         UsageError: if the run folder lacks its sweep or its trials.
     """
-    path = run / REPORT
-    write_text(path, render(read_run(run)))
+    run = read_run(folder)
+    answers = packed(run, samples(run, headline(run)), most_inside)
+    if answers.is_beside:
+        write_text(folder / REPORT_ANSWERS, answers.script)
+    path = folder / REPORT
+    write_text(path, render(run, answers))
+    if not answers.is_beside:
+        (folder / REPORT_ANSWERS).unlink(missing_ok=True)
     return path
 
 
-def render(run: Run) -> str:
-    """Returns the page as HTML."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def render(run: Run, answers: Packed | None = None) -> str:
+    """Returns the page as HTML.
+
+    Args:
+        run: the run.
+        answers: its answers, if they are packed already.
+    """
+    loader = PackageLoader("safecomm.report", "")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     words = {"rate": rate_in_words, "unscored": unscored_in_words, "in_words": in_words}
     environment.filters |= words | {"benchmarks": benchmark_rates, "difference": difference_in_words}
     environment.filters["change"] = change_in_words
-    template = environment.from_string((files("safecomm.report") / "page.html.j2").read_text(encoding="utf-8"))
+    template = environment.get_template("page.html.j2")
     rows = headline(run)
     profile, further, later = read_profile(run), tamper_curves(run), generations(run)
     return template.render(
@@ -106,12 +128,17 @@ def render(run: Run) -> str:
         figures={
             name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile, further, later).items()
         },
-        samples=samples(run, rows),
+        answers=answers or packed(run, samples(run, rows)),
+        answers_file=REPORT_ANSWERS,
+        explorer_scripts=explorer_scripts(),
+        explorer_styles=explorer_styles(),
         failed=[trial | {"settings": settings(run.sweep, trial["arm"], trial["point"])} for trial in failures(run)],
         stopped=stopped(run),
         data=_embedded(_data(run, rows)),
         plotly=Markup(get_plotlyjs()),
         sweep=json.dumps(run.sweep, indent=2, ensure_ascii=False),
+        provenance=provenance(run, rows),
+        breakdown=breakdown(run, rows),
         versions=_versions(),
     )
 

@@ -19,6 +19,8 @@ JUDGES = "judges.json"
 """Agreement of the judges with human labels."""
 REPORT = "report.html"
 """The report page."""
+REPORT_ANSWERS = "report.answers.js"
+"""The answers that the report page shows, if they are too many to be inside it."""
 GUIDE = "guide.md"
 """What a team can do with the results, in sentences."""
 

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,11 @@ class Store:
             with report_disk_full(self.root):  # measures free space before the unfinished folder is removed
                 started = time.time()
                 make(half)
-                made = {"stage": stage, "key": key, "inputs": dict(inputs), "seconds": round(time.time() - started, 2)}
+                spent = {
+                    "seconds": round(time.time() - started, 2),
+                    "finished": datetime.now(UTC).isoformat("T", "seconds"),
+                }
+                made = {"stage": stage, "key": key, "inputs": dict(inputs), **spent}
                 write_json(half / LINEAGE, made | {"files": checksums(half)})
             folder = self.folder(stage, key)
             shared.publish_tree(folder, half, last=LINEAGE)
@@ -144,7 +149,7 @@ class Store:
 
 
 def lineage(folder: Path) -> dict[str, Any]:
-    """Returns the lineage of a stage's folder: stage, key, inputs, seconds and file checksums."""
+    """Returns the lineage of a stage's folder: stage, key, inputs, seconds, when it finished, and file checksums."""
     value: dict[str, Any] = json.loads((folder / LINEAGE).read_text(encoding="utf-8"))
     return value
 

@@ -19,7 +19,7 @@ from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
 from safecomm.search.tampering import tamper_trials
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS, Sweep
-from safecomm.storage.names import CERTIFICATE, GUIDE, PARETO, REPORT, TRIALS
+from safecomm.storage.names import CERTIFICATE, GUIDE, PARETO, REPORT, REPORT_ANSWERS, TRIALS
 from safecomm.storage.output_files import whole_file
 from safecomm.storage.store import Store
 
@@ -97,4 +97,5 @@ def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: lis
     write_certificate(run, Store.of(sweep.storage))
     write_guide(run)
     write_report(folder.path)
-    folder.publish(PARETO, CERTIFICATE, GUIDE, REPORT)
+    answers = [REPORT_ANSWERS] if (folder.path / REPORT_ANSWERS).exists() else []
+    folder.publish(PARETO, CERTIFICATE, GUIDE, *answers, REPORT)

@@ -58,12 +58,11 @@ def test_a_medical_run_never_says_telecom(
         assert "Medical accuracy" in text
         assert "telecom" not in text.lower()
     assert "tags: [safecomm, lora, medical]" in card and "| pubmedqa | MIT |" in card
-    assert "Medical questions</summary>" in page
 
 
 def test_runs_without_a_domain_are_still_readable(with_adapters: Path) -> None:
     former = {"evaluate": {"judges": ["refusal"], "telecom": [{"name": "teleqna"}]}}
     run = read_run(rewrite(with_adapters, former, "telecom"))
     assert run.sweep["evaluate"]["task"] == [{"name": "teleqna"}] and run.titles["accuracy"] == "Telecom accuracy"
-    assert len(samples(run, headline(run))["task"]) == 3
+    assert {prompt.kind for prompt in samples(run, headline(run)).prompts} == {"red_team", "task", "over_refusal"}
     assert "Telecom accuracy" in printed(run.folder)
