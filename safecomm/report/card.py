@@ -85,7 +85,8 @@ def _metadata(release: Release, data: list[UsedData]) -> ModelCardData:
     ids = {one.name: one.hub_id for one in data if one.hub_id}
     return ModelCardData(
         base_model=base,
-        datasets=list(dict.fromkeys(ids[one.name] for one in data if TRAINING in one.roles and one.name in ids)) or None,
+        datasets=list(dict.fromkeys(ids[one.name] for one in data if TRAINING in one.roles and one.name in ids))
+        or None,
         license="other",
         license_name="as-the-base-model-and-the-training-data",
         license_link=f"https://huggingface.co/{base}" if base else None,

@@ -1,0 +1,60 @@
+"""Uploads an evidence pack to a repository on the Hugging Face Hub."""
+
+from pathlib import Path
+
+from safecomm.errors import StorageError, UsageError
+
+FIX = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
+
+
+def check_access(repository: str) -> str:
+    """Checks that the Hub can be reached and knows the token, before anything is written.
+
+    Returns:
+        The user's name.
+
+    Raises:
+        UsageError: if there is no token, or the repository's name is no `ORG/NAME`.
+        StorageError: if the Hub refuses the token or can't be reached.
+    """
+    from httpx2 import HTTPError  # of which the Hub's own errors are
+    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UsageError(f"--push: {repository!r:.100} is no repository's name; use ORG/NAME") from error
+    if constants.HF_HUB_OFFLINE:
+        raise UsageError("--push: HF_HUB_OFFLINE is set; unset it to upload")
+    if get_token() is None:
+        raise UsageError(f"--push: there is no token for {constants.ENDPOINT}; {FIX}")
+    try:
+        return str(HfApi().whoami()["name"])
+    except (HTTPError, OSError) as error:
+        raise StorageError(f"--push: {_reason(error)}; {FIX}, and check the network") from error
+
+
+def push(folder: Path, repository: str) -> str:
+    """Uploads a pack; a new repository is private. Returns its address.
+
+    Raises:
+        StorageError: if the Hub refuses or can't be reached; the folder is complete all the same.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, private=True, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload the evidence pack")
+    except (HTTPError, OSError, ValueError) as error:
+        again = f"{folder} is complete; upload it with `hf upload {repository} {folder}`"
+        raise StorageError(f"--push: {repository}: {_reason(error)}. {again}") from error
+    return str(address)
+
+
+def _reason(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    answered = f"the Hub answered {status}" if status else "the Hub can't be reached"
+    return f"{answered} ({type(error).__name__})"
