@@ -114,10 +114,11 @@ def _record(path: Path) -> FileRecord:
 
 
 def _reason(error: Exception) -> str:
+    """Returns what is wrong, in one line."""
     if isinstance(error, OSError):
         return str(error.strerror)
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        return f"{printable(place)[:100]}: {first['msg']}" if place else first["msg"]
-    return str(error).splitlines()[0] if str(error) else "is nested too deeply"
+        place = " ".join(printable(".".join(map(str, first["loc"]))).split())[:100]
+        return f"{place}: {first['msg']}" if place else first["msg"]
+    return str(error) or "is nested too deeply"

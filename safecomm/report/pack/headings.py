@@ -92,7 +92,7 @@ def _article_10(pack: Contents) -> Iterator[Heading]:
 
 def _article_15(pack: Contents) -> Iterator[Heading]:
     yield Heading("15(1), 15(3) Levels of accuracy and their metrics", (CARD, CERTIFICATE), "with n and 95% intervals")
-    yield Heading("15(4) Robustness against errors and inconsistencies", (CARD,), "incoherence of answers only")
+    yield Heading("15(4) Robustness against errors and inconsistencies", (REPORT,), "incoherence of answers only")
     yield Heading("15(4) Feedback loops", remark=NOT_MEASURED)
     yield Heading("15(5) Adversarial examples, model evasion", (REPORT, SAMPLES), _attacks(pack))
     yield Heading("15(5) Data and model poisoning, confidentiality attacks", remark=NOT_MEASURED)
@@ -161,4 +161,4 @@ def _attacks(pack: Contents) -> str:
 def _certificate(pack: Contents) -> str:
     if pack.is_certified is None:
         return f"{NOT_MEASURED}: the run has no certificate"
-    return "this adapter is certified" if pack.is_certified else "this adapter is not certified"
+    return f"this adapter is {'' if pack.is_certified else 'not '}certified to keep the sweep's limits"

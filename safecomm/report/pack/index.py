@@ -49,7 +49,8 @@ def _table(headings: list[Heading], contents: Contents) -> Iterator[str]:
     yield "|---|---|---|"
     for one in headings:
         links = "" if one.is_open else ", ".join(_link(name) for name in one.files if name in contents.files)
-        remark = one.remark or ("" if links else NOT_MEASURED)
+        lacking = "" if links or one.is_open else f"{NOT_MEASURED}: the run has no {' or '.join(one.files)}"
+        remark = lacking or one.remark
         yield f"| {one.title} | {links or '-'} | {remark.replace('|', ' ')} |"
 
 

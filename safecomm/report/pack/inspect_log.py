@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -43,7 +44,7 @@ class _Log:
     benchmark: str
     rows: pd.DataFrame
 
-    @property
+    @cached_property
     def metric(self) -> Metric:
         """What the benchmark measures."""
         return next(one for one in METRICS if one.kind == self.rows["kind"].iloc[0])
@@ -63,7 +64,7 @@ class _Log:
         """What identifies the answers."""
         return digest([str(self.arm.trial["evaluation"]), self.benchmark])
 
-    @property
+    @cached_property
     def scorers(self) -> dict[str, str]:
         """Scorer -> its column of verdicts: the judges of harmful answers, else the metric."""
         if self.metric is not ASR:
@@ -89,7 +90,7 @@ def _write(folder: Path, log: _Log) -> Path:
     path = folder / f"{re.sub('[:+]', '-', log.created)}_{task}_{log.key}{SUFFIX}"
     samples = list(_samples(log))
     start = {"version": LOG_VERSION, "eval": _spec(log, samples), "plan": {"name": "plan", "steps": [], "config": {}}}
-    stats = {"started_at": log.created, "completed_at": log.created, "model_usage": {}, "role_usage": {}}
+    stats = {"started_at": "", "completed_at": log.created, "model_usage": {}, "role_usage": {}}
     with ZipFile(path, "w") as archive:
         _add(archive, "_journal/start.json", start)
         for sample in samples:

@@ -55,6 +55,10 @@ def push(folder: Path, repository: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    answered = f"the Hub answered {status}" if status else "the Hub can't be reached"
-    return f"{answered} ({type(error).__name__})"
+    from httpx2 import HTTPError
+
+    if status := getattr(getattr(error, "response", None), "status_code", None):
+        return f"the Hub answered {status} ({type(error).__name__})"
+    if isinstance(error, HTTPError | OSError):
+        return f"the Hub can't be reached ({type(error).__name__})"
+    return f"the upload failed ({type(error).__name__}: {str(error).splitlines()[0]:.200})"
