@@ -95,13 +95,13 @@ def _model(run: Run, ref: str, key: str) -> Component:
     recorded = read_as(run.folder, MODELS, dict[str, dict[str, Any]]).get(reference, {}) if has_record else {}
     name, asked = split_reference(reference)
     revision = recorded.get("revision") or asked
-    published = hub_id(reference)
+    published = (hub_id(reference) or "").split("/")
     return Component(
         bom_ref=ref,
         name=name,
         version=revision,
         type=ComponentType.MACHINE_LEARNING_MODEL,
-        purl=PackageURL("huggingface", *published.split("/"), version=revision) if published else None,
+        purl=PackageURL("huggingface", published[0], published[1], revision) if len(published) == 2 else None,
         properties=_properties({"safecomm:identity": recorded.get("identity")}),
     )
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from safecomm.errors import StorageError, UsageError
+from safecomm.report.card import hub_id
 
 FIX = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
@@ -19,12 +20,9 @@ def check_access(repository: str) -> str:
     """
     from httpx2 import HTTPError  # of which the Hub's own errors are
     from huggingface_hub import HfApi, constants, get_token
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise UsageError(f"--push: {repository!r:.100} is no repository's name; use ORG/NAME") from error
+    if hub_id(repository) != repository:
+        raise UsageError(f"--push: {repository!r:.100} is no repository's name; use ORG/NAME")
     if constants.HF_HUB_OFFLINE:
         raise UsageError("--push: HF_HUB_OFFLINE is set; unset it to upload")
     if get_token() is None:
@@ -61,4 +59,5 @@ def _reason(error: Exception) -> str:
         return f"the Hub answered {status} ({type(error).__name__})"
     if isinstance(error, HTTPError | OSError):
         return f"the Hub can't be reached ({type(error).__name__})"
-    return f"the upload failed ({type(error).__name__}: {str(error).splitlines()[0]:.200})"
+    said = " ".join(str(error).split())
+    return f"the upload failed ({type(error).__name__}: {said:.200})"
