@@ -157,6 +157,21 @@ def test_the_bill_is_valid_and_names_what_the_adapter_is_made_of(pack: Path, rel
     assert parts["dataset-lab-teleqna"]["licenses"] == [{"license": {"name": "set by its owner"}}]
 
 
+def test_versions_are_those_of_the_run_where_it_recorded_them(with_adapters: Path, tmp_path: Path) -> None:
+    for at, torch in enumerate(("9.1.0", "9.0.0")):
+        files = with_adapters / "wandb" / f"offline-run-{at}" / "files"
+        files.mkdir(parents=True)
+        (files / "requirements.txt").write_text(f"torch=={torch}\npeft==7.0\nother @ file:///x\n")
+    write_pack(with_adapters, "safe_merge", 0, tmp_path / "pack")
+    text = (tmp_path / "pack" / "bom.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    software = {one["name"]: one for one in json.loads(text)["components"] if one["bom-ref"].startswith("software")}
+    assert software["torch"]["version"] == "9.0.0, 9.1.0" and software["peft"]["purl"] == "pkg:pypi/peft@7.0"
+    (origin,) = software["peft"]["properties"]
+    assert origin["value"] == "recorded during the run"
+    assert software["trl"]["properties"] == [{"name": origin["name"], "value": "installed where the pack was written"}]
+
+
 def test_the_samples_give_the_runs_own_rates(pack: Path, release: Release) -> None:
     samples = pd.read_parquet(pack / "samples.parquet")
     assert list(dict.fromkeys(samples["arm"])) == ["safe_merge", "original", "undefended"]

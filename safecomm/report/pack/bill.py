@@ -21,13 +21,15 @@ from safecomm.report.release import Release
 from safecomm.report.run import Run, in_words
 from safecomm.report.run_files import read_as
 from safecomm.report.used_data import TRAINING, UsedData, used_data
-from safecomm.report.versions import installed_versions
+from safecomm.report.versions import installed_versions, recorded_versions
 from safecomm.storage.hub_cache import split_reference
 from safecomm.storage.manifest import sha256_of
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODELS
 
 ADAPTER, FINE_TUNE, ALIGNED, BASE, TEMPLATE = "adapter", "fine-tune", "aligned-model", "base-model", "chat-template"
 """References between the components."""
+DURING, HERE = "recorded during the run", "installed where the pack was written"
+"""Where a version is from."""
 
 
 def bill_of_materials(release: Release, adapter: Path, lineage: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def bill_of_materials(release: Release, adapter: Path, lineage: dict[str, Any]) 
     subject = _adapter(release, adapter, lineage)
     bom = Bom(
         serial_number=uuid5(NAMESPACE_URL, f"safecomm/{release.run.sweep['name']}/{release.trial['adapter']}"),
-        components=[*_template(release.run, lineage), *(_dataset(one) for one in data), *_software()],
+        components=[*_template(release.run, lineage), *(_dataset(one) for one in data), *_software(release.run)],
     )
     bom.metadata.component = subject
     bom.register_dependency(subject, bom.components)
@@ -138,17 +140,17 @@ def _licence(data: UsedData) -> DisjunctiveLicense:
         return LicenseFactory().make_with_name(data.licence)
 
 
-def _software() -> Iterator[Component]:
-    """Yields the packages that results depend on, as they are where the pack is written."""
-    for name, version in installed_versions().items():
-        kind = ComponentType.PLATFORM if name == "python" else ComponentType.FRAMEWORK
+def _software(run: Run) -> Iterator[Component]:
+    """Yields the packages that results depend on, as the run recorded them, or else as they are installed here."""
+    recorded = recorded_versions(run.folder)
+    for name, version in (installed_versions() | recorded).items():
         yield Component(
             bom_ref=f"software-{name}",
             name=name,
             version=version,
-            type=kind,
-            purl=None if name == "python" else PackageURL("pypi", name=name, version=version),
-            properties=_properties({"safecomm:installed": "where the pack was written"}),
+            type=ComponentType.PLATFORM if name == "python" else ComponentType.FRAMEWORK,
+            purl=None if name == "python" or "," in version else PackageURL("pypi", name=name, version=version),
+            properties=[Property(name="safecomm:version", value=DURING if name in recorded else HERE)],
         )
 
 

@@ -54,7 +54,7 @@ def parts(contents: Contents) -> list[Part]:
 def _annex_iv(pack: Contents) -> Iterator[Heading]:
     yield Heading("1(a) Intended purpose, provider", remark=NOT_STATED)
     yield Heading("1(a) Version, and its relation to earlier versions", (BILL, LINEAGE))
-    yield Heading("1(c) Versions of relevant software", (BILL,), "as installed where this pack was written")
+    yield Heading("1(c) Versions of relevant software", (BILL,), "`safecomm:version` says where each is from")
     yield Heading("2(a) Methods and steps of development, third-party models", (LINEAGE, BILL))
     yield Heading("2(b) Design choices, and what the system optimises for", (LINEAGE, REPORT))
     yield Heading("2(c) Computing resources", (PLAN,))
