@@ -45,7 +45,7 @@ def parts(contents: Contents) -> list[Part]:
         Part("EU AI Act, Article 10: data and data governance", list(_article_10(contents))),
         Part("EU AI Act, Article 15: accuracy, robustness and cybersecurity", list(_article_15(contents))),
         Part("NIST AI RMF 1.0: Govern", list(_govern(contents))),
-        Part("NIST AI RMF 1.0: Map", list(_map(contents))),
+        Part("NIST AI RMF 1.0: Map", list(_map())),
         Part("NIST AI RMF 1.0: Measure", list(_measure(contents))),
         Part("NIST AI RMF 1.0: Manage", list(_manage(contents))),
     ]
@@ -104,7 +104,7 @@ def _govern(pack: Contents) -> Iterator[Heading]:
     yield Heading("Govern 6: third-party software, models and data", (BILL,))
 
 
-def _map(pack: Contents) -> Iterator[Heading]:
+def _map() -> Iterator[Heading]:
     yield Heading("Map 1: context and intended purpose", remark=NOT_STATED)
     yield Heading("Map 2: tasks, methods, limits of knowledge", (CARD, LINEAGE))
     yield Heading("Map 3: capabilities, benefits and costs", (REPORT, PLAN), "the trade-off of safety and accuracy")

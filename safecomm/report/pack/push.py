@@ -8,11 +8,8 @@ from safecomm.report.card import hub_id
 FIX = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
 
-def check_access(repository: str) -> str:
+def check_access(repository: str) -> None:
     """Checks that the Hub can be reached and knows the token, before anything is written.
-
-    Returns:
-        The user's name.
 
     Raises:
         UsageError: if there is no token, or the repository's name is no `ORG/NAME`.
@@ -28,7 +25,7 @@ def check_access(repository: str) -> str:
     if get_token() is None:
         raise UsageError(f"--push: there is no token for {constants.ENDPOINT}; {FIX}")
     try:
-        return str(HfApi().whoami()["name"])
+        HfApi().whoami()
     except (HTTPError, OSError) as error:
         raise StorageError(f"--push: {_reason(error)}; {FIX}, and check the network") from error
 

@@ -28,7 +28,7 @@ from safecomm.report.policy import read_policy
 from safecomm.report.release import released
 from safecomm.report.run import Run, read_run
 from safecomm.report.versions import installed_versions
-from safecomm.storage.manifest import Manifest, write_manifest
+from safecomm.storage.manifest import write_manifest
 from safecomm.storage.names import CARD, CERTIFICATE, LINEAGE, PLAN, REPORT
 from safecomm.storage.output_files import new_folder
 from safecomm.storage.store import write_json
@@ -47,7 +47,6 @@ class Pack:
     arm: str
     verdict: Verdict | None
     """The gate's; None without a policy."""
-    manifest: Manifest
 
 
 def write_pack(folder: Path, arm: str | None, seed: int, out: Path, policy: Path | None = None) -> Pack:
@@ -85,8 +84,8 @@ def write_pack(folder: Path, arm: str | None, seed: int, out: Path, policy: Path
         write_logs(half / LOGS, run, arms)
         present = tuple(name for name in FILES if name == INDEX or (half / name).exists())
         (half / INDEX).write_text(index(Contents(release, arms, present, verdict)), encoding="utf-8")
-        manifest = write_manifest(half, f"safecomm {installed_versions().get('safecomm', 'of unknown version')}")
-    return Pack(release.row.arm, verdict, manifest)
+        write_manifest(half, f"safecomm {installed_versions().get('safecomm', 'of unknown version')}")
+    return Pack(release.row.arm, verdict)
 
 
 def _copy_from_run(run: Run, folder: Path) -> None:
