@@ -149,9 +149,10 @@ def with_adapters(run_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def unchanged_run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same for tests that change nothing in it; its fine-tune kept the chat template."""
+    """The same for tests that change nothing in it, with a report, and the chat template of its fine-tune."""
     run = _with_adapters(run_folder, tmp_path_factory.mktemp("unchanged"))
     (run.parent / "store" / "finetune" / "f" / "chat_template.jinja").write_text("{{ messages }}")
+    (run / "report.html").write_text("the report")
     return run
 
 

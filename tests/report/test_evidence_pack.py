@@ -75,7 +75,7 @@ def test_verify_passes_and_then_fails_on_one_changed_byte(
 def test_the_index_lists_every_file_and_links_only_files_that_exist(pack: Path) -> None:
     index = (pack / "INDEX.md").read_text()
     present = {path.name for path in pack.iterdir()} - {"manifest.json"}
-    assert present == set(FILES) - {"certificate.json", "plan.json", "report.html"}, "which this run has not"
+    assert present == set(FILES) - {"certificate.json", "plan.json"}, "which this run has not"
     for name in present:
         assert f"| [{name}]({name}) |" in index
     for name in set(FILES) - present:
