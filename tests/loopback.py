@@ -8,13 +8,16 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 @contextmanager
 def serving(reply: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """Runs a server that answers GET and HEAD with `reply`; yields its address."""
+    """Runs a server that answers GET, HEAD and POST with `reply`; yields its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             reply(self)
 
         def do_HEAD(self) -> None:
+            reply(self)
+
+        def do_POST(self) -> None:
             reply(self)
 
         def log_message(self, *args: object) -> None:

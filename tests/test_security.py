@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from huggingface_hub import ModelCard, ModelCardData
 from rich.table import Table
 from rich.text import Text
 
@@ -12,7 +13,7 @@ from safecomm.cli.console import PlainConsole
 from safecomm.cluster.reachable import ClusterError, check_answers, check_ray_address
 from safecomm.errors import SpecError, UsageError, printable
 from safecomm.judging.results import write_results
-from safecomm.report.export import _as_yaml
+from safecomm.report.card import hub_id
 from safecomm.serving.remote import _SPECIAL
 from safecomm.spec import read_sweep
 from safecomm.spec.secrets import refuse_secrets
@@ -80,11 +81,13 @@ def test_no_cell_of_the_disagreements_is_a_formula(tmp_path: Path, cell: str) ->
     "model", ["a\nlicense: mit", "x: y", "lab://aligned", "'a'", "a/b\n---\n# x", "&a", "*a", "!x"]
 )
 def test_a_models_name_is_one_value_of_the_model_cards_metadata(model: str) -> None:
-    import yaml
-
-    assert yaml.safe_load(f"base_model: {_as_yaml(model)}\nlibrary_name: peft") == {
-        "base_model": model,
+    base = hub_id(model)
+    assert base in (model, None), "a name is taken as it is, or not at all"
+    data = ModelCardData(base_model=base, library_name="peft", model_name=model, eval_results=[])
+    assert ModelCard(f"---\n{data.to_yaml()}\n---\n").data.to_dict() == {
+        **({"base_model": model} if base else {}),
         "library_name": "peft",
+        "model-index": [{"name": model, "results": []}],
     }
 
 

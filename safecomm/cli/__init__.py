@@ -17,6 +17,8 @@ import typer
 from safecomm.cli import cluster, defenses, release, sweeps
 from safecomm.cli.data import data_app, lab_app
 from safecomm.cli.evaluate import evaluate
+from safecomm.cli.evidence import verify
+from safecomm.cli.init import init
 from safecomm.cli.labels import labels_app
 from safecomm.cli.selftest import selftest
 from safecomm.cli.serve import serve
@@ -51,7 +53,7 @@ def common(
 
 
 COMMANDS: list[Callable[..., None]] = [
-    *(sweeps.run, sweeps.plan, sweeps.report, release.gate, release.export, serve, sweeps.schema),
+    *(init, sweeps.run, sweeps.plan, sweeps.report, release.gate, release.export, verify, serve, sweeps.schema),
     *(cluster.submit, cluster.doctor, selftest),
     *(evaluate, defenses.profile, defenses.extract_lora),
 ]

@@ -47,10 +47,8 @@ def gate(
     interval of what was measured.
     """
     from safecomm.report import gate_output
-    from safecomm.report.gate import count_gate_look, decide
-    from safecomm.report.release import released
+    from safecomm.report.gate import decide_on
     from safecomm.report.run import read_run
-    from safecomm.storage.store import Store
 
     limits: dict[tuple[str, str], float | None] = {
         (ASR.name, "max"): max_asr,
@@ -58,11 +56,7 @@ def gate(
         (OVER_REFUSAL.name, "max"): max_over_refusal,
     }
     rules = _policy(policy, limits)
-    found = read_run(run)
-    release = released(found, arm, seed, found.gate_split)
-    decision = decide(release, rules)
-    if note := count_gate_look(release, rules, Store(found.folder.parent / "store")):
-        decision.notes.append(note)
+    release, decision = decide_on(read_run(run), arm, seed, rules)
     _write(markdown, gate_output.as_markdown(release, decision))
     _write(junit, gate_output.as_junit(release, decision))
     if as_json:
@@ -118,18 +112,43 @@ def _write(path: Path | None, text: str) -> None:
 
 def export(
     run: Run,
-    out: Annotated[Path, typer.Option(help="The new output folder.")],
+    out: Annotated[Path | None, typer.Option(help="The new folder for the adapter.")] = None,
     arm: Arm = None,
     seed: Seed = 0,
     point: Annotated[
         str | None,
         typer.Option(help="Export this trial of the search, by its id in trials.parquet or W&B.", metavar="TRIAL"),
     ] = None,
+    evidence: Annotated[
+        Path | None, typer.Option(help="The new folder for the evidence on the adapter; see docs/evidence.md.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Decide by this policy file, and add the gate's decision to the evidence.")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(help="Upload the evidence to this repository on the Hub.", metavar="ORG/NAME")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Upload without asking.")] = False,
 ) -> None:
-    """Exports the adapter with its lineage and a model card: settings, rates, judges, licences."""
+    """Exports the adapter with its lineage and a model card: settings, rates, judges, licences.
+
+    With --evidence it also writes, or only writes, what a reviewer of the release needs: model card, bill of materials,
+    certificate, the gate's decision, all judged answers, and an index by headings of the EU AI Act and NIST AI RMF.
+    `safecomm verify` checks such a folder.
+    """
+    from safecomm.cli.evidence import write_evidence
     from safecomm.report.export import export as write
 
+    if not out and not evidence:
+        raise UsageError("export: give --out FOLDER for the adapter, --evidence FOLDER for the evidence on it, or both")
     if point and (arm or seed):
         raise UsageError("--point: a trial has its own arm and seed; remove --arm and --seed")
-    row = write(run, arm, seed, out, point)
-    console.print(f"{row.arm} written to {out}", soft_wrap=True)
+    if point and evidence:
+        raise UsageError("--evidence: is about the report split, on which trials of the search were not measured")
+    if not evidence and (policy or push):
+        raise UsageError(f"{'--policy' if policy else '--push'}: belongs to the evidence; add --evidence FOLDER")
+    if out:
+        row = write(run, arm, seed, out, point)
+        console.print(f"{row.arm} written to {out}", soft_wrap=True)
+    if evidence:
+        write_evidence(run, arm, seed, evidence, policy, push, yes)

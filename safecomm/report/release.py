@@ -48,13 +48,21 @@ class Release:
         Raises:
             UsageError: if the run has none.
         """
-        point = "{}" if arm in (ORIGINAL, UNDEFENDED) else str(self.run.outcome["best"].get(arm, ""))
-        split = str(self.trial["split"])
-        trials = self.run.trials_of(arm, point, split)
-        same_seed = rows_of(trials[trials["seed"] == self.seed]) or rows_of(trials)
-        if not same_seed:
+        trial = self.reference_trial(arm)
+        if trial is None:
+            split = self.trial["split"]
             raise UsageError(f"{self.run.folder}: has no arm {arm} on the {split} split to compare with")
-        return answers_of(self.run, same_seed[0])
+        return answers_of(self.run, trial)
+
+    def reference_trial(self, arm: str) -> Point | None:
+        """Returns the trial of a reference arm, or of another arm's best point, on the same prompts; None without one.
+
+        It is that of the same seed, if there is one.
+        """
+        point = "{}" if arm in (ORIGINAL, UNDEFENDED) else str(self.run.outcome["best"].get(arm, ""))
+        trials = self.run.trials_of(arm, point, str(self.trial["split"]))
+        found = rows_of(trials[trials["seed"] == self.seed]) or rows_of(trials)
+        return found[0] if found else None
 
 
 def released(run: Run, arm: str | None, seed: int, split: str = "report") -> Release:

@@ -45,3 +45,9 @@ ROWS = "rows.parquet"
 # In an adapter's folder (PEFT's names):
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+# In an evidence pack:
+CARD = "README.md"
+"""The model card; also in an exported adapter's folder."""
+MANIFEST = "manifest.json"
+"""The checksums of all other files."""

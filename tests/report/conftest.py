@@ -144,8 +144,21 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def with_adapters(run_folder: Path, tmp_path: Path) -> Path:
     """The run, with an adapter behind every trial."""
-    shutil.copytree(run_folder.parent, tmp_path / "storage")
-    run, store = tmp_path / "storage" / "small", tmp_path / "storage" / "store"
+    return _with_adapters(run_folder, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def unchanged_run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for tests that change nothing in it, with a report, and the chat template of its fine-tune."""
+    run = _with_adapters(run_folder, tmp_path_factory.mktemp("unchanged"))
+    (run.parent / "store" / "finetune" / "f" / "chat_template.jinja").write_text("{{ messages }}")
+    (run / "report.html").write_text("the report")
+    return run
+
+
+def _with_adapters(run_folder: Path, folder: Path) -> Path:
+    shutil.copytree(run_folder.parent, folder / "storage")
+    run, store = folder / "storage" / "small", folder / "storage" / "store"
     stages = {"realign": {"defense": "safe_merge", "adapter": "f"}, "finetune": {"data": "d", "epochs": 2}, "data": {}}
     for (stage, inputs), key in zip(stages.items(), "rfd", strict=True):
         (store / stage / key).mkdir(parents=True, exist_ok=True)

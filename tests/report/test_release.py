@@ -51,7 +51,8 @@ def test_export_includes_lineage_and_card(
     assert lineage["arm"] == "safe_merge" and lineage["sweep"]["name"] == "small"
     card = (out / "README.md").read_text()
     row = released(read_run(with_adapters), "safe_merge", 0).row
-    for text in ("base_model: lab://aligned", "| Attack success |", f"n={row.rates['asr'].n}", "that refusal labels"):
+    n = f"n={row.rates['asr'].n}"
+    for text in ("A LoRA adapter for `lab://aligned`", "| Attack success |", n, "that refusal labels"):
         assert text in card
     assert "weight" in card and "| lab-teleqna |" in card
     capsys.readouterr()

@@ -1,0 +1,119 @@
+"""`safecomm init` writes sweeps that plan, and never replaces a file without being told to."""
+
+import itertools
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from safecomm.cli import main
+from safecomm.cluster.session import Resources
+from safecomm.plan.placement import least_gpus
+from safecomm.plan.plan import make_plan
+from safecomm.search.equivalence import EquivalentPoints
+from safecomm.search.profile_cache import ProfileCache
+from safecomm.spec import read_sweep
+from safecomm.spec.first_sweep import quoted
+
+LLAMA = ["--base", "meta-llama/Llama-3.1-8B", "--aligned", "meta-llama/Llama-3.1-8B-Instruct"]
+
+
+def safecomm(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["safecomm", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "judge"),
+    [
+        ([], 0, "compliance"),
+        ([*LLAMA], 0, "refusal"),
+        ([*LLAMA, "--gpus", "1"], 1, "refusal"),
+        ([*LLAMA, "--gpus", "8", "--data", "teleqna", "--benchmark", "advbench"], 8, "llama-guard-3"),
+    ],
+    ids=["laptop", "laptop-8b", "one-gpu", "eight-gpus"],
+)
+def test_what_it_writes_plans_on_the_gpus_that_were_named(
+    words: list[str], gpus: int, judge: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "first.yaml"
+    assert safecomm(monkeypatch, "init", *words, "--out", out) == 0
+    assert out.read_text().startswith("# yaml-language-server: $schema=sweep.schema.json\n")
+    assert (tmp_path / "sweep.schema.json").is_file()
+    sweep = read_sweep(out)
+    equivalent = EquivalentPoints(sweep, ProfileCache(sweep))
+    assert not gpus or least_gpus(sweep, equivalent) <= gpus
+    plan = make_plan(sweep, Resources(cpus=2, gpus=gpus), equivalent, fetch=False)
+    assert set(plan.arms) == {"original", "undefended", "safe_instruct", "safe_lora", "safe_merge"}
+    assert sweep.evaluate.judges[0].name == judge and all(sweep.evaluate.datasets)
+
+
+def test_data_and_benchmarks_go_where_they_belong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my data.csv").write_text("question,reply\na,b\n")
+    data = f"acme={tmp_path / 'my data.csv'}:question:reply"
+    benchmarks = ["xstest=XSTest/prompts.csv", "lab-harm", "oran-bench-13k"]
+    given = itertools.chain.from_iterable(("--benchmark", one) for one in benchmarks)
+    assert safecomm(monkeypatch, "init", *LLAMA, "--data", data, *given, "--out", tmp_path / "a.yaml") == 0
+    sweep = read_sweep(tmp_path / "a.yaml")
+    (own,) = sweep.finetune.data
+    assert (own.name, own.prompt, own.response, Path(own.path).name) == ("acme", "question", "reply", "my data.csv")
+    names = {kind: [one.name for one in getattr(sweep.evaluate, kind)] for kind in ("red_team", "over_refusal", "task")}
+    assert names == {"red_team": ["lab-harm"], "over_refusal": ["xstest"], "task": ["oran-bench-13k"]}
+
+
+def test_an_existing_file_is_replaced_on_request_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine.yaml"
+    out.write_text("mine")
+    assert safecomm(monkeypatch, "init", "--out", out) == 2
+    assert "add --force to replace it" in capsys.readouterr().err and out.read_text() == "mine"
+    assert safecomm(monkeypatch, "init", "--out", out, "--force") == 0
+    assert read_sweep(out).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--base", "a/b"], "--base, --aligned: give both"),
+        (["--benchmark", "xtest"], "there is no dataset 'xtest'; did you mean xstest?"),
+        (["--benchmark", "lab-safety"], "lab-safety is no benchmark"),
+        (["--data", "xstest"], "finetune.data.0: xstest can't be used as train data"),
+        (["--out", "sweep.txt"], "name a .yaml file"),
+    ],
+)
+def test_wrong_answers_are_reported_and_nothing_is_written(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert safecomm(monkeypatch, "init", *words) == 2
+    assert said in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["a: b", "- a", "#a", "yes", "1", "'", "a b", "/mnt/x", "{a}", "a, b", "null", "é"])
+def test_any_text_is_one_yaml_value(text: str) -> None:
+    import yaml
+
+    assert yaml.safe_load(f"{{key: {quoted(text)}, other: 1}}") == {"key": text, "other": 1}
+
+
+def test_on_a_terminal_it_asks_for_what_is_open(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "safecomm", "init", *LLAMA, "--out", str(tmp_path / "a.yaml")]
+    os.write(ours, b"tele-eval\nadvbench xstest\n1\n")
+    done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, timeout=120)
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == 0, done.stderr
+    sweep = read_sweep(tmp_path / "a.yaml")
+    assert [one.name for one in (*sweep.finetune.data, *sweep.evaluate.red_team)] == ["tele-eval", "advbench"]
+    assert sweep.cluster.gpus == 1 and "Model before" not in done.stdout
