@@ -44,7 +44,7 @@ def breakdown(run: Run, rows: Sequence[Headline]) -> list[BreakdownLine]:
     for arm, table in answers.items():
         for part, rate in _of_arm(table, run.judge_names):
             found.setdefault(part, {})[arm] = rate
-    metrics = [metric.name for metric in METRICS]
+    metrics: list[str] = [metric.name for metric in METRICS]
     judges = ["", *run.judge_names]
     order = sorted(found, key=lambda part: (metrics.index(part[0]), *part[1:3], judges.index(part[3])))
     return [BreakdownLine(*part, found[part]) for part in order]
