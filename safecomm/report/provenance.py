@@ -22,15 +22,16 @@ def provenance(run: Run, rows: Sequence[Headline]) -> str:
     return "; ".join([judged, *_further(run, revisions), _when(run, rows), _duration(run)]) + "."
 
 
-def _judge(judge: str | dict[str, Any], revisions: Mapping[str, str]) -> str:
+def _judge(judge: Any, revisions: Mapping[str, str]) -> str:
     """Returns a judge's name with its model and the model's version."""
-    if isinstance(judge, str):
-        return judge
-    model = judge.get("model")
+    if not isinstance(judge, dict):
+        return str(judge)
+    model = str(judge.get("model") or "")
     if not model:
-        return f"{judge['name']} ({'own code' if judge.get('own') else 'no model'})"
+        return f"{judge.get('name')} ({'own code' if judge.get('own') else 'no model'})"
     version = f"@{revisions[model]}" if revisions.get(model) else ""
-    return f"{judge['name']} ({model}{version}{' on a server' if judge.get('url') else ''})"
+    found = f"{model}{version}{' on a server' if judge.get('url') else ''}"
+    return f"{judge['name']} ({found})" if judge.get("name") else found
 
 
 def _further(run: Run, revisions: Mapping[str, str]) -> list[str]:
