@@ -24,7 +24,7 @@ SCHEMA = sweep_schema()
 CLI: Any = typer.main.get_command(app)
 COMMANDS = commands()
 SAFECOMM = ("safecomm", ".venv/bin/safecomm")
-OTHERS = {"cd", "cat", "docker", "export", "git", "kubectl", "pip", "sbatch", "source"}
+OTHERS = {"cd", "cat", "docker", "export", "git", "inspect", "kubectl", "pip", "sbatch", "source"}
 """Programs that are not ours; what they read of the repository is checked."""
 READ_A_SWEEP = {"run", "plan", "submit", "doctor"}
 FOREIGN_OPTIONS = {"--head", "--labels", "--target", "--working-dir"}
