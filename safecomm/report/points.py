@@ -96,11 +96,12 @@ def _pool(seeds: pd.DataFrame, store: Store | None) -> Point:
 def _rates(seeds: pd.DataFrame, metrics: Sequence[str], store: Store | None) -> dict[str, Rate]:
     """Returns the rates over all seeds of a point."""
     answers = [_answers(store, str(key)) for key in seeds["evaluation"]] if len(seeds) > 1 else [None]
-    if all(rows is not None for rows in answers):
+    if all(one is not None for one in answers):
         judges = ["", *dict.fromkeys(name.partition("/")[0].partition("@")[2] for name in metrics if "@" in name)]
-        found = rates(pd.concat([rows for rows in answers if rows is not None], ignore_index=True), judges)
+        found = rates(pd.concat([one for one in answers if one is not None], ignore_index=True), judges)
         return {name: found[name] for name in metrics if name in found}
-    measured = {name: [rate_in(row, name) for row in rows_of(seeds)] for name in metrics}
+    rows = rows_of(seeds)
+    measured = {name: [rate_in(row, name) for row in rows] for name in metrics}
     parts = {name: ones[0] if len(ones) == 1 else one_seeds_interval(ones) for name, ones in measured.items()}
     means = [name for name in metrics if "/" not in name]
     by_mean = {mean: [one for name, one in parts.items() if name.startswith(f"{mean}/")] for mean in means}
