@@ -24,6 +24,7 @@ from safecomm.report.pack.write import write_pack
 from safecomm.report.points import rate_in
 from safecomm.report.release import Release, released
 from safecomm.report.run import read_run
+from safecomm.storage.names import REPORT_ANSWERS
 
 FORMAT = Draft202012Validator(json.loads((Path(__file__).parent / "inspect_log_schema.json").read_text()))
 POLICY = "rules:\n  - {metric: asr, max: 0.9}\n  - {metric: accuracy, min: 0.99, tier: advisory}\n"
@@ -75,7 +76,7 @@ def test_verify_passes_and_then_fails_on_one_changed_byte(
 def test_the_index_lists_every_file_and_links_only_files_that_exist(pack: Path) -> None:
     index = (pack / "INDEX.md").read_text()
     present = {path.name for path in pack.iterdir()} - {"manifest.json"}
-    assert present == set(FILES) - {"certificate.json", "plan.json"}, "which this run has not"
+    assert present == set(FILES) - {"certificate.json", "plan.json", REPORT_ANSWERS}, "which this run has not"
     for name in present:
         assert f"| [{name}]({name}) |" in index
     for name in set(FILES) - present:
