@@ -60,6 +60,11 @@ class Defense(Strict):
 class Realignment(Defense):
     """A defense that makes a trained adapter safer."""
 
+    @property
+    def needs_equal_ranks(self) -> bool:
+        """Whether it fails for an adapter of another rank than the safe adapter's."""
+        return False
+
     def apply(self, *subject: Any) -> "Realigned":
         """Returns the safer adapter.
 

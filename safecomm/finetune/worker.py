@@ -56,6 +56,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     result = trainer.train(resume_from_checkpoint=None if whole else newest(checkpoints))
     trainer.save_model(str(out))
     if ray.train.get_context().get_world_rank() == 0:
+        shutil.rmtree(out / BELOW, ignore_errors=True)  # PEFT saves it too
         shared.publish_parts(out)
     if job.swap:
         torch.distributed.barrier()  # other ranks on this node may still read their shards
@@ -119,11 +120,15 @@ def _model_and_adapter(model: Any, job: FinetuneJob) -> dict[str, Any]:
 
 def _on_top(model: Any, job: FinetuneJob, config: Any) -> Any:
     """Returns the model with the adapter that stays as it is, and a new one that is trained."""
+    import torch
     from peft import PeftModel
 
     both = PeftModel.from_pretrained(model, job.start, adapter_name=BELOW)
     both.add_adapter("default", config)
     both.base_model.set_adapter([BELOW, "default"])
+    for module in both.modules():
+        if BELOW in getattr(module, "lora_dropout", {}):
+            module.lora_dropout[BELOW] = torch.nn.Identity()  # a merged adapter would have none
     for name, parameter in both.named_parameters():
         parameter.requires_grad_("lora_" in name and f".{BELOW}." not in name)
     return both

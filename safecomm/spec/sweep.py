@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from safecomm.defenses.defense import Selecting
+from safecomm.defenses.defense import Realignment, Selecting
 from safecomm.defenses.registry import defense_of
 from safecomm.defenses.space import (
     PER_TYPE,
@@ -306,6 +306,15 @@ class Sweep(Strict):
                 "drift: its generations are trained and measured in turn, but with cluster.phased no engine runs while "
                 "an adapter is trained; set phased: false"
             )
+        for name, chain in self.arms.items():
+            equal = [
+                one.name for one in chain if isinstance(one.settings, Realignment) and one.settings.needs_equal_ranks
+            ]
+            if equal and "merge" in self.drift.starts:
+                raise ValueError(
+                    f"drift.starts: merge adds up the generations' ranks, but {equal[0]} of {name} merges factors of "
+                    "equal ranks; remove merge, or set combine: cat or svd"
+                )
         courses = len(self.drift.policies) * len(self.drift.starts) * len(self.drift.permutations())
         if (trials := len(self.arms) * courses * len(self.drift.generations) * self.seeds) > MAX_TRIALS:
             raise ValueError(f"drift: it has {trials:,} trials, more than {MAX_TRIALS:,}; lower orders or policies")

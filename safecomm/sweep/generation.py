@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from safecomm.errors import TrainingError
+from safecomm.errors import DefenseError, ModelError, SafecommError, TrainingError
 from safecomm.judging.coherence import with_coherence
 from safecomm.judging.verdicts import read_rows
 from safecomm.report.choice import Limits, recommend
@@ -25,7 +25,6 @@ from safecomm.statistics.metrics import rates
 from safecomm.storage import shared
 from safecomm.storage.input_files import read_json
 from safecomm.storage.names import MODULES
-from safecomm.storage.store import local_copy
 from safecomm.sweep.data import TASK, generation_set
 from safecomm.sweep.stages import Course, StageFolders, Stages
 
@@ -46,7 +45,7 @@ def carry_out_generation(
         TrainingError: if the generation before has failed.
     """
     started = time.time()
-    decision = _Decision(trial, _course(trial, generation, stages, folder), stages)
+    decision = _Decision(trial, _course(trial, generation, drift, stages, folder), stages)
     chosen = decision.make(generation)
     evaluation, content = stages.evaluated(chosen.folders.adapter, trial.split)
     return TrialRecord.of(
@@ -67,15 +66,16 @@ def carry_out_generation(
     )
 
 
-def _course(trial: Trial, generation: Generation, stages: Stages, folder: RunFolder) -> Course:
+def _course(trial: Trial, generation: Generation, drift: Drift, stages: Stages, folder: RunFolder) -> Course:
     """Returns on what a generation trains and where it starts."""
     if generation.start == "pool":
         return Course((TASK, *map(generation_set, generation.data)))
-    start = _adapter_before(trial, generation, stages, folder)
+    start = _adapter_before(trial, generation, drift, stages, folder)
     return Course((generation_set(generation.data[-1]),), start, on_top=generation.start == "merge")
 
 
-def _adapter_before(trial: Trial, generation: Generation, stages: Stages, folder: RunFolder) -> Path:
+def _adapter_before(trial: Trial, generation: Generation, drift: Drift, stages: Stages, folder: RunFolder) -> Path:
+    """Returns the adapter of the generation before; makes it again if the store lacks it."""
     if generation.number == 1:
         return stages.adapter(trial.chain, trial.seed).adapter
     previous = before(trial)
@@ -84,7 +84,12 @@ def _adapter_before(trial: Trial, generation: Generation, stages: Stages, folder
     if record is None or record.status != "done" or not record.adapter_path:
         reason = record.error if record and record.error else "it has no result"
         raise TrainingError(f"generation {generation.number - 1} failed: {reason}")
-    return local_copy(Path(record.adapter_path))
+    stage, key = Path(record.adapter_path).parts[-2:]
+    if found := stages.store.find(stage, key):
+        return found
+    assert previous.generation, "generation 0 is looked up above"
+    again = carry_out_generation(previous, previous.generation, drift, stages, folder)  # its adapter is gone
+    return Path(str(again.adapter_path))
 
 
 @dataclass(frozen=True)
@@ -109,8 +114,8 @@ class _Decision:
 
     @property
     def trained_seconds(self) -> float:
-        """The time of the fine-tunes, times their workers."""
-        return round(sum(self._trained.values()) * self.stages.sweep.cluster.finetune.workers, 2)
+        """The time of the training steps, times their ranks."""
+        return round(sum(self._trained.values()), 2)
 
     def make(self, generation: Generation) -> _Candidate:
         """Returns the adapter that the generation's policy takes."""
@@ -121,12 +126,28 @@ class _Decision:
             plain = self._candidate(None)
             if self._best([plain])["meets_target"]:
                 return plain
-        points = generation.points if how.searches else [self.trial.point]
-        candidates = [self._candidate(point) for point in points]
-        if len(candidates) == 1:
-            return candidates[0]
+        if not how.searches:
+            return self._candidate(self.trial.point)
+        candidates = self._possible(generation.points)
         best = self._best(candidates)["point"]
         return next(one for one in candidates if _as_text(one.point) == best)
+
+    def _possible(self, points: Sequence[Point]) -> list[_Candidate]:
+        """Returns the candidates that can be made; one that fails must not end the study.
+
+        Raises:
+            SafecommError: if none can be made, with the last reason.
+        """
+        found: list[_Candidate] = []
+        last: SafecommError = TrainingError("the search of generation 0 has no finished point")
+        for point in points:
+            try:
+                found.append(self._candidate(point))
+            except (DefenseError, ModelError, TrainingError) as error:
+                last = error
+        if not found:
+            raise last
+        return found
 
     def _candidate(self, point: Point | None) -> _Candidate:
         """Trains and realigns the adapter with a point of the arm, or without a defense."""

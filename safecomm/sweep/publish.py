@@ -63,7 +63,8 @@ def _published(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[T
     reported = report_points(sweep, folder, searched)
     points: dict[str, list[Point]] = {arm: [] for arm in sweep.arms}
     for trial in searched:
-        if trial.arm in points and trial.point not in points[trial.arm]:
+        tried = trial.arm in points and folder.find(trial)  # not if it failed, as it might again
+        if tried and trial.point not in points[trial.arm]:
             points[trial.arm].append(trial.point)
     return reported + tamper_trials(sweep, reported) + drift_trials(sweep, reported, points)
 

@@ -16,7 +16,7 @@ from safecomm.defenses.combine import stacked
 from safecomm.defenses.defense import TrainingDefense
 from safecomm.defenses.registry import defense_of
 from safecomm.finetune.job import FinetuneJob
-from safecomm.finetune.launch import finetune
+from safecomm.finetune.launch import finetune, training_metrics
 from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel
 from safecomm.search.arms import Chain, Trial, realignments, training_steps
@@ -223,11 +223,12 @@ class Stages:
         return self._data.prompts(split)
 
     def training_seconds(self, folder: Path) -> float:
-        """Returns how long the fine-tune of an adapter took."""
+        """Returns the time of an adapter's training steps, times their ranks; without the start of the processes."""
         made = lineage(folder)
         if made["stage"] == "stacked":
-            made = lineage(local_copy(self.store.folder("finetune", made["inputs"]["above"])))
-        return float(made["seconds"])
+            folder = local_copy(self.store.folder("finetune", made["inputs"]["above"]))
+        metrics = training_metrics(folder)
+        return float(metrics["seconds"] * metrics["ranks"])
 
     @property
     def judges(self) -> list[str]:

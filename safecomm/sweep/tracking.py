@@ -196,7 +196,8 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         if record.status == "done" and record.evaluation and record.split != RELEASE:  # fine-tunes have none
             evaluation = local_copy(self._store.folder("evaluation", record.evaluation))
             run.log({"samples": sample_table(evaluation, self._reveal)})
-            if record.adapter and record.adapter_path and not record.tamper:  # tampered weights stay here
+            released = not record.tamper and not record.generation  # the weights of the others stay here
+            if record.adapter and record.adapter_path and released:
                 run.log_artifact(adapter_artifact(local_copy(Path(record.adapter_path)), record.adapter))
 
 

@@ -75,7 +75,7 @@ def test_further_training_goes_on_from_the_adapter_or_trains_a_new_one_on_top(
     assert all(factors.A.shape[0] == job.rank and factors.B.any() for factors in new.modules.values())
     before, after = (training_metrics(folder)["curve"][0]["loss"] for folder in (out, on_top))
     assert abs(before - after) < 1e-3, "a new adapter changes nothing yet, so the first loss is that of the one below"
-    assert Adapter.load(on_top / BELOW).digest() == start.digest()
+    assert not (on_top / BELOW).exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_fine_tune_with_the_step_in_the_error(

@@ -49,6 +49,11 @@ class SafeMerge(Selecting):
             raise ValueError("density must be set for combine: dare_linear and ties, and for no other combination")
         return self
 
+    @property
+    def needs_equal_ranks(self) -> bool:
+        """Whether it merges factors."""
+        return self.combine in BY_FACTOR
+
     def added_rank(self, rank: int) -> int:
         """Returns the safe adapter's rank for `cat`, which keeps both adapters' factors, else 0."""
         return rank if self.combine == "cat" else 0
