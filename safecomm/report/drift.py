@@ -21,6 +21,8 @@ from safecomm.statistics.metrics import Rate
 from safecomm.storage.store import Store
 
 DASHES = ("solid", "dash", "dot", "dashdot")
+COURSE = ["start", "policy", "order", "generation"]
+COST = ["applied", "overlap", "asked", "trained_seconds"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class GenerationResult:
     asked: int
     """The prompts that deciding took, over all seeds."""
     trained_seconds: float
-    """The time of its fine-tunes times their workers, over all seeds."""
+    """The time of its fine-tunes' steps times their ranks, over all seeds."""
+    seeds: int
+    """The seeds that were measured."""
 
     @property
     def course(self) -> tuple[str, str, str, int]:
@@ -62,13 +66,15 @@ def generations(run: Run) -> list[GenerationResult]:
 
 def _of_arm(run: Run, row: Headline) -> list[GenerationResult]:
     trials = run.trials[(run.trials["split"] == DRIFT) & (run.trials["status"] == "done")]
+    # A column without any value, e.g. the overlap in a study that selects no modules, is not in the table.
+    trials = trials.reindex(columns=list(dict.fromkeys([*trials.columns, *COURSE, *COST]))).dropna(subset=COURSE)
     mine = trials[(trials["arm"] == row.arm) & (trials["point"] == row.point)].astype({"order": int, "generation": int})
     released = run.trials_of(row.arm, row.point, "report")
     found: list[GenerationResult] = []
-    for key, course in mine.groupby(["start", "policy", "order"], sort=False):
+    for key, course in mine.groupby(COURSE[:3], sort=False):
         start, policy, order = cast(tuple[str, str, int], key)
         place = (row.arm, start, policy, int(order) + 1)
-        found.append(GenerationResult(*place, 0, in_words(row.settings), row.rates, {}, 1.0, 0, 0.0))
+        found.append(GenerationResult(*place, 0, in_words(row.settings), row.rates, {}, 1.0, 0, 0.0, row.seeds))
         for number, seeds in course.groupby("generation"):
             found.append(_result(run, place, int(cast(int, number)), seeds, released))
     return found
@@ -84,10 +90,11 @@ def _result(
         number,
         " or ".join(dict.fromkeys(_in_words(run, place[0], applied) for applied in seeds["applied"].fillna(""))),
         {metric: rate_in(point, metric) for metric in run.metrics},
-        _changes(run, seeds, released),
+        _changes(run, seeds, released[released["seed"].isin(seeds["seed"])]),
         overlap,
         int(seeds["asked"].sum()),
         float(seeds["trained_seconds"].sum()),
+        int(point["seeds"]),
     )
 
 
@@ -110,12 +117,26 @@ def change_in_words(found: RateDifference) -> str:
 
 
 def worst_generations(found: Sequence[GenerationResult]) -> dict[tuple[str, str, str], GenerationResult]:
-    """Returns the later generation with the highest attack success for each arm, start and policy, over all orders."""
+    """Returns the least safe later generation for each arm, start and policy, over all orders.
+
+    That is the one whose attack success has the highest upper bound; it is 100% without any verdict.
+    """
     worst: dict[tuple[str, str, str], GenerationResult] = {}
-    for one in sorted(found, key=lambda one: -one.rates[ASR.name].value):
+    for one in sorted(found, key=lambda one: -one.rates[ASR.name].high):
         if one.generation:
             worst.setdefault((one.arm, one.start, one.policy), one)
     return dict(sorted(worst.items(), key=lambda pair: [one.course for one in found].index((*pair[0], pair[1].order))))
+
+
+def unfinished(run: Run, found: Sequence[GenerationResult]) -> set[tuple[str, str, str]]:
+    """Returns the arms, starts and policies of which a generation, or a seed of one, has no result."""
+    study = run.sweep["drift"]
+    whole = len(study["generations"]) * int(run.sweep.get("seeds", 1)) * len({one.order for one in found})
+    measured: dict[tuple[str, str, str], int] = {}
+    for one in found:
+        place = (one.arm, one.start, one.policy)
+        measured[place] = measured.get(place, 0) + (one.seeds if one.generation else 0)
+    return {place for place, count in measured.items() if count < whole}
 
 
 def drift_figure(run: Run, found: Sequence[GenerationResult]) -> go.Figure:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safecomm.report.drift import generations, worst_generations
+from safecomm.report.drift import generations, unfinished, worst_generations
 from safecomm.report.points import Point, rate_in
 from safecomm.report.run import Headline, Run, headline, in_words, rate_in_words
 from safecomm.report.tampering import TITLES, TamperCurve, tamper_curves
@@ -114,13 +114,17 @@ def _generations(run: Run, row: Headline) -> Iterator[str]:
     found = [one for one in every if one.arm == row.arm] or every
     if not found:
         yield f"{NOT_MEASURED}: whether these settings suit other data; search again for a new dataset."
-    for one in worst_generations(found).values():
+    missing = unfinished(run, every) if every else set()
+    for place, one in worst_generations(found).items():
         rate = one.rates[ASR.name]
-        verdict = "keeps" if rate.high <= target else "misses" if rate.low > target else "does not surely keep"
+        course = f"{one.arm}, trained again on further data ({one.start}) with the policy `{one.policy}`"
+        if place in missing or not rate.n:
+            yield f"{NOT_MEASURED} completely: {course}. Run the sweep again."
+            continue
+        verdict = "is kept" if rate.high <= target else "is missed" if rate.low > target else "is not surely kept"
         yield (
-            f"{one.arm}, trained again on further data ({one.start}): the policy {one.policy} {verdict} the target of "
-            f"{target:.1%}; its highest {name} is {rate_in_words(rate)}, in generation {one.generation} of order "
-            f"{one.order}."
+            f"{course}: the target of {target:.1%} {verdict}; the highest {name} is {rate_in_words(rate)}, in "
+            f"generation {one.generation} of order {one.order}."
         )
 
 

@@ -74,7 +74,7 @@ class TrialRecord:
     asked: int | None = None
     """With the split `drift`: the prompts that the policy's decision took."""
     trained_seconds: float | None = None
-    """With the split `drift`: the time of the generation's fine-tunes, times their workers."""
+    """With the split `drift`: the time of its fine-tunes' training steps, times their ranks."""
     evaluation: str | None = None
     """The key of the trial's answers and verdicts in the store."""
     seconds: float | None = None

@@ -18,7 +18,7 @@ from safecomm.report.run import headline, read_run
 from safecomm.report.table import results_table
 from safecomm.statistics.metrics import as_columns, rate
 
-UNSAFE = {("never", 0): (10, 18), ("reuse", 0): (1, 2), ("reuse", 1): (0, 3)}
+UNSAFE = {("never", 0): (10, 18), ("never", 1): (9, 17), ("reuse", 0): (1, 2), ("reuse", 1): (0, 3)}
 """Policy, order -> unsafe answers of 20 in generations 1 and 2."""
 
 
@@ -98,13 +98,31 @@ def test_page_table_json_and_guide_show_the_generations(drifted: Path) -> None:
     console.print(results_table(drifted))
     assert "Later generations" in printed.getvalue()
     assert "no defense" in printed.getvalue()
-    (last,) = [
+    last, _ = [
         one
         for one in json.loads(json.dumps(as_json(run)))["drift"]
         if (one["policy"], one["generation"]) == ("never", 2)
     ]
     assert last["rates"]["asr"]["value"] == 0.9
     said = str(guide(run))
-    assert "the policy never misses the target of 20.0%" in said
+    assert "with the policy `never`: the target of 20.0% is missed" in said
     assert "90.0%" in said
     assert "suit other data" not in said
+
+
+def test_a_study_that_selects_no_modules_has_no_overlap(drifted: Path) -> None:
+    trials = pd.read_parquet(drifted / "trials.parquet").drop(columns="overlap")
+    trials.to_parquet(drifted / "trials.parquet")
+    found = generations(read_run(drifted))
+    assert len(found) == 12
+    assert {one.overlap for one in found if one.generation} == {None}
+
+
+def test_the_guide_says_which_policies_were_not_measured_completely(drifted: Path) -> None:
+    trials = pd.read_parquet(drifted / "trials.parquet")
+    lost = (trials["policy"] == "reuse") & (trials["order"] == 1) & (trials["generation"] == 2)
+    trials.loc[lost, "status"] = "failed"
+    trials.to_parquet(drifted / "trials.parquet")
+    (never, reuse) = [line for part in guide(read_run(drifted)) for line in part.sentences if "trained again" in line]
+    assert "`never`" in never
+    assert reuse.startswith("Not measured completely: safe_merge, trained again") and "`reuse`" in reuse
