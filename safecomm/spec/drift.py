@@ -64,9 +64,9 @@ class Drift(Strict):
     points that the arm's search tried. `reuse_on_failure`, `search_on_failure`: only to generations that miss the
     limits of `search` without it, on the search split."""
     starts: Annotated[list[Start], Field(min_length=1), different("start")] = ["continue"]
-    """What a generation trains. `continue`: the adapter of the generation before, in the rank that its defense left. `merge`: a new adapter on top of it,
-    as if it had been merged into the model; the rank grows with each generation. `pool`: a new adapter on the aligned
-    model, with the data of all generations so far."""
+    """What a generation trains. `continue`: the adapter of the generation before, in the rank that its defense left.
+    `merge`: a new adapter on top of it, as if it had been merged into the model; the rank grows with each generation.
+    `pool`: a new adapter on the aligned model, with the data of all generations so far."""
     orders: Annotated[int, Field(ge=1)] | None = None
     """The number of orders of the generations: as listed, reversed, then shuffled. By default two, if there are two."""
 
