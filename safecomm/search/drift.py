@@ -1,12 +1,24 @@
 """The trials of a drift study (section `drift`): later generations of every arm's best adapter."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from safecomm.search.arms import DRIFT, Point, Trial
 from safecomm.search.generation import Generation
 from safecomm.search.queue import TrialQueue
+from safecomm.search.record import TrialRecord
 from safecomm.spec import Sweep
+
+
+def tried_points(
+    sweep: Sweep, searched: Iterable[Trial], find: Callable[[Trial], TrialRecord | None]
+) -> dict[str, list[Point]]:
+    """Returns arm -> the points that its search tried, without those that failed, which might fail again."""
+    points: dict[str, list[Point]] = {arm: [] for arm in sweep.arms}
+    for trial in searched:
+        if trial.arm in points and find(trial) and trial.point not in points[trial.arm]:
+            points[trial.arm].append(trial.point)
+    return points
 
 
 def drift_trials(sweep: Sweep, reported: Iterable[Trial], points: Mapping[str, Sequence[Point]]) -> list[Trial]:

@@ -13,8 +13,8 @@ from safecomm.report.page import write_report
 from safecomm.report.points import pooled, rows_of
 from safecomm.report.run import read_run
 from safecomm.report.summary import write_pareto
-from safecomm.search.arms import Point, Trial, seeded
-from safecomm.search.drift import drift_trials
+from safecomm.search.arms import Trial, seeded
+from safecomm.search.drift import drift_trials, tried_points
 from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
 from safecomm.search.tampering import tamper_trials
@@ -61,12 +61,8 @@ def unpublished(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[
 def _published(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[Trial]:
     """Returns the trials whose results the report shows beside those of the search."""
     reported = report_points(sweep, folder, searched)
-    points: dict[str, list[Point]] = {arm: [] for arm in sweep.arms}
-    for trial in searched:
-        tried = trial.arm in points and folder.find(trial)  # not if it failed, as it might again
-        if tried and trial.point not in points[trial.arm]:
-            points[trial.arm].append(trial.point)
-    return reported + tamper_trials(sweep, reported) + drift_trials(sweep, reported, points)
+    tried = tried_points(sweep, searched, folder.find)
+    return reported + tamper_trials(sweep, reported) + drift_trials(sweep, reported, tried)
 
 
 def publish(sweep: Sweep, folder: RunFolder, queue: SearchQueue, fine_tunes: list[Trial]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from small_sweep import LEAST
 
 from safecomm.search.arms import DRIFT, Trial, seeded
-from safecomm.search.drift import GenerationQueue, before, drift_trials
+from safecomm.search.drift import GenerationQueue, before, drift_trials, tried_points
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
@@ -79,3 +79,13 @@ def test_records_hold_for_the_same_data_and_limits_only(tmp_path: Path) -> None:
     assert (record.generation, record.policy, record.start, record.order) == (1, "never", "continue", 0)
     assert RunFolder(sweep(tmp_path, generations=["lab-questions", "lab-questions"])).find(trial) is None
     assert RunFolder(sweep(tmp_path, target=0.2)).find(trial) is None, "a policy may decide otherwise"
+
+
+def test_a_policy_that_searches_again_leaves_out_what_failed_and_what_it_knows(tmp_path: Path) -> None:
+    spec = sweep(tmp_path)
+    folder = RunFolder(spec)
+    good, bad = (seeded(spec, "safe_lora", point)[0] for point in POINTS["safe_lora"])
+    folder.keep(TrialRecord.of(good, "done"))
+    folder.keep(TrialRecord.of(bad, "failed", error="no loss"))
+    searched = [*seeded(spec, "original", {}), good, bad, good]
+    assert tried_points(spec, searched, folder.find) == {"safe_lora": [good.point]}

@@ -47,6 +47,9 @@ def test_a_section_that_cannot_run_is_refused(section: dict[str, Any], why: str,
 def test_a_study_without_arms_or_training_or_with_stopped_engines_is_refused(tmp_path: Path) -> None:
     assert "no arm" in refusal(tmp_path, arms={})
     assert "phased: false" in refusal(tmp_path, cluster={"phased": True})
+    factors = {"safe_merge": [{"safe_merge": {"weight": 0.7, "combine": "linear"}}]}
+    study = {"generations": ["lab-questions"], "starts": ["merge"]}
+    assert "merges factors of equal ranks" in refusal(tmp_path, arms=factors, drift=study)
     given = {"adapter": str(tmp_path), "safe_adapter": LEAST["finetune"]["safe_adapter"]}  # type: ignore[index]
     assert "already trained" in refusal(tmp_path, finetune=given)
 
