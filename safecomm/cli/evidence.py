@@ -14,13 +14,15 @@ def write_evidence(
     run: Path, arm: str | None, seed: int, out: Path, policy: Path | None, repository: str | None, yes: bool
 ) -> None:
     """Writes the evidence pack of an adapter and, if a repository is named, uploads it after a confirmation."""
-    from safecomm.report.pack.push import check_access
+    from safecomm.report.pack.push import check_access, check_private
     from safecomm.report.pack.write import write_pack
 
     if repository:
         if not yes and not sys.stdin.isatty():
             raise UsageError("--push: it asks before it uploads; add --yes to upload without a question")
         check_access(repository)
+        if yes:
+            check_private(repository)
     pack = write_pack(run, arm, seed, out, policy)
     verdict = f", gate: {pack.verdict}" if pack.verdict else ""
     console.print(f"evidence on {pack.arm} written to {out}{verdict}", soft_wrap=True)
@@ -30,11 +32,16 @@ def write_evidence(
 
 
 def _push(folder: Path, repository: str, yes: bool) -> None:
-    from safecomm.report.pack.push import push
+    from safecomm.report.pack.push import is_public, push
 
+    public = not yes and is_public(repository)
     question = f"Upload it to {repository}? It contains harmful prompts and answers; a new repository is private."
+    if public:
+        question = (
+            f"Upload it to the PUBLIC repository {repository}? Everyone could read its harmful prompts and answers."
+        )
     if yes or typer.confirm(question):
-        console.print(f"uploaded to {push(folder, repository)}", soft_wrap=True)
+        console.print(f"uploaded to {push(folder, repository, public=public)}", soft_wrap=True)
     else:
         console.print("not uploaded", soft_wrap=True)
 

@@ -53,8 +53,9 @@ def init(
     name = re.sub("[^A-Za-z0-9._-]+", "-", out.stem).lstrip("._-")[:100] or "sweep"
     try:
         _write(out, first_sweep(name, answers))
-        if not (schema := out.with_name(FILE)).exists():
-            write_text(schema, json.dumps(sweep_schema(), indent=2) + "\n")
+        schema, text = out.with_name(FILE), json.dumps(sweep_schema(), indent=2) + "\n"
+        if not schema.exists() or schema.read_bytes() != text.encode():  # an older version's
+            write_text(schema, text)
     except OSError as error:
         raise UsageError(f"--out: {out}: can't be written: {error.strerror}; choose another file") from error
     console.print(f"{out} written; next: safecomm plan {out}", soft_wrap=True)

@@ -128,7 +128,7 @@ def export(
     push: Annotated[
         str | None, typer.Option(help="Upload the evidence to this repository on the Hub.", metavar="ORG/NAME")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Upload without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Upload without asking, but to no public repository.")] = False,
 ) -> None:
     """Exports the adapter with its lineage and a model card: settings, rates, judges, licences.
 

@@ -8,15 +8,21 @@ from typing import get_args
 
 from safecomm.data.catalog.registry import entry_of
 from safecomm.data.rows import Kind
-from safecomm.errors import UsageError
+from safecomm.errors import UsageError, printable
+from safecomm.spec.finetune import Finetune
 from safecomm.spec.json_schema import FIRST_LINE
 
 LAB = "lab://"
 GPU_MEMORY = 79
 """GiB of a GPU of 80 GB."""
 MOST_WORKERS = 8
+LAB_BATCH_SIZE = 16
 PLAIN = re.compile(r"(lab://)?[A-Za-z][\w-]*([./@][\w-]+)*")
-"""Names that YAML takes for text without quotes."""
+"""Names that YAML takes for text without quotes, except for the following."""
+WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+UNPRINTED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""What JSON has as it is, but YAML takes for a line break or refuses."""
+DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])")
 
 
 @dataclass(frozen=True)
@@ -29,10 +35,21 @@ class Given:
 
     @classmethod
     def of(cls, text: str) -> "Given":
-        """Reads a dataset's name, file and columns."""
+        """Reads a dataset's name, file and columns.
+
+        Raises:
+            UsageError: if the file is an address, or its columns are not one or two names.
+        """
         name, _, rest = text.partition("=")
-        path, *columns = rest.split(":")
-        return cls(name.strip(), path, tuple(columns))
+        if "://" in rest:
+            raise UsageError(f"{printable(text)}: a dataset is a local file; download it and name its path")
+        drive = found[0] if (found := DRIVE.match(rest)) else ""
+        path, *columns = rest.removeprefix(drive).split(":")
+        if len(columns) > 2 or not all(columns):
+            what = "an empty column" if not all(columns) else f"{len(columns)} columns"
+            form = "name a dataset as NAME, NAME=FILE or NAME=FILE:PROMPT:RESPONSE"
+            raise UsageError(f"{printable(text)}: has {what}; {form}")
+        return cls(name.strip(), drive + path, tuple(columns))
 
     def in_yaml(self, limit: int | None = None) -> str:
         """Returns the dataset as it stands in a sweep.
@@ -94,12 +111,16 @@ def first_sweep(name: str, answers: Answers) -> str:
 
 
 def quoted(text: str) -> str:
-    """Returns a text as a YAML scalar."""
-    return text if PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false", "yes", "no") else _json(text)
+    """Returns a text as a YAML scalar.
 
-
-def _json(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    Raises:
+        UsageError: if it has bytes that are no UTF-8, which YAML can't hold.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"'{printable(text)}' is not valid UTF-8; rename the file, or correct the name")
+    if PLAIN.fullmatch(text) and text.lower() not in WORDS:
+        return text
+    return UNPRINTED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
 def _finetune(answers: Answers) -> list[str]:
@@ -117,7 +138,13 @@ def _finetune(answers: Answers) -> list[str]:
             *lines,
             f"  safe_adapter: {{data: {safe}, epochs: 1, learning_rate: 3e-3}}   # for safe_merge",
             f"  lora: {{r: 16, alpha: 32, targets: {every}}}",
-            *("  epochs: 1", "  batch_size: 16", "  learning_rate: 1e-3", "  max_length: 128", "  zero: 2"),
+            *(
+                "  epochs: 1",
+                f"  batch_size: {LAB_BATCH_SIZE}",
+                "  learning_rate: 1e-3",
+                "  max_length: 128",
+                "  zero: 2",
+            ),
         ]
     return [
         *lines,
@@ -183,10 +210,12 @@ def _search(answers: Answers) -> list[str]:
 def _cluster(answers: Answers) -> list[str]:
     if not answers.gpus:
         return ["cluster: {finetune: {workers: 1}}   # without a GPU, two fine-tunes run at a time"]
+    batch = LAB_BATCH_SIZE if answers.is_lab else Finetune.model_fields["batch_size"].default
+    workers = max(one for one in range(1, min(answers.gpus, MOST_WORKERS) + 1) if batch % one == 0)
     return [
         "cluster:",
         f"  gpus: {answers.gpus}",
         f"  gpu_memory: {GPU_MEMORY}   # GiB of each GPU; `plan` refuses what does not fit, and says what would",
-        f"  finetune: {{workers: {min(answers.gpus, MOST_WORKERS)}}}   # GPUs of each fine-tune",
+        f"  finetune: {{workers: {workers}}}   # GPUs of each fine-tune; they share its batches evenly",
         "  phased: true   # the fine-tunes have all GPUs first, and then the engines",
     ]

@@ -19,6 +19,7 @@ from safecomm.storage.store import write_json
 
 OF_THE_HUB = {".gitattributes", ".cache", ".git"}
 """What the Hub and its client add to a folder that is uploaded and downloaded again."""
+IRREGULAR = "is a link or a special file"
 
 
 class _Strict(BaseModel):
@@ -58,8 +59,16 @@ class Manifest(_Strict):
 
 
 def write_manifest(folder: Path, made_with: str) -> Manifest:
-    """Writes the manifest of all files in a folder; it is the last file to be written there."""
-    files = {name: _record(folder / name) for name in _names(folder)}
+    """Writes the manifest of all files in a folder; it is the last file to be written there.
+
+    Raises:
+        UsageError: if the folder has a link or a special file, whose content may change elsewhere.
+    """
+    names = _names(folder)
+    for name in names:
+        if not _is_regular(folder / name):
+            raise UsageError(f"{folder / name}: {IRREGULAR}; replace it with a copy of the file")
+    files = {name: _record(folder / name) for name in names}
     found = Manifest(made_with=made_with, created=datetime.now(UTC).isoformat(timespec="seconds"), files=files)
     write_json(folder / MANIFEST, found.model_dump())
     return found
@@ -83,15 +92,18 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def differences(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yields a line for every file that is missing, altered, or not in the manifest."""
+    """Yields a line for every file that is missing, altered, or not in the manifest, and for every link."""
     present = set(_names(folder))
+    irregular = {name for name in (MANIFEST, *present) if not _is_regular(folder / name)}
+    for name in sorted(irregular):
+        yield f"{name}: {IRREGULAR}"
     for name, recorded in sorted(manifest.files.items()):
         if name not in present:
             yield f"{name}: is missing"
-        elif (found := _record(folder / name)) != recorded:
+        elif name not in irregular and (found := _record(folder / name)) != recorded:
             sizes = f"{found.size:,} bytes instead of {recorded.size:,}"
             yield f"{name}: was altered ({'same size' if found.size == recorded.size else sizes})"
-    for name in sorted(present - manifest.files.keys()):
+    for name in sorted(present - manifest.files.keys() - irregular):
         yield f"{name}: is not in the manifest"
 
 
@@ -107,9 +119,12 @@ def _names(folder: Path) -> list[str]:
     return sorted(name.as_posix() for name in found if name.parts[0] not in OF_THE_HUB and name.as_posix() != MANIFEST)
 
 
+def _is_regular(path: Path) -> bool:
+    """Whether it can be read: reading neither follows a link out of the folder nor waits for a pipe."""
+    return path.is_file() and not path.is_symlink()
+
+
 def _record(path: Path) -> FileRecord:
-    if path.is_symlink() or not path.is_file():  # neither follows a link out of the folder nor waits for a pipe
-        return FileRecord(size=0, sha256="0" * 64)
     return FileRecord(size=path.stat().st_size, sha256=sha256_of(path))
 
 

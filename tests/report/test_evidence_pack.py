@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+import io
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,7 +21,9 @@ from jsonschema import Draft202012Validator
 from loopback import serving
 
 from safecomm.cli import main
+from safecomm.errors import UsageError
 from safecomm.report.pack.contents import FILES
+from safecomm.report.pack.push import push as upload
 from safecomm.report.pack.write import write_pack
 from safecomm.report.points import rate_in
 from safecomm.report.release import Release, released
@@ -92,6 +96,61 @@ def test_the_index_says_what_was_not_measured(pack: Path, release: Release, tmp_
     without = (tmp_path / "without" / "INDEX.md").read_text()
     assert "| Manage 1.1: does the system reach its purpose, may it go on | - | not measured: no policy" in without
     assert not list((tmp_path / "without").glob("gate*"))
+
+
+def test_the_index_does_not_say_when_the_policy_was_written(pack: Path) -> None:
+    (line,) = [line for line in (pack / "INDEX.md").read_text().splitlines() if line.startswith("| 9(8) ")]
+    assert line.endswith("| the verdict is GO; whether the policy was set beforehand is not recorded |")
+
+
+@pytest.mark.parametrize(("labelled", "said"), [("safe_merge", "2"), ("safe_instruct", "none")])
+def test_human_labels_count_for_the_exported_adapter_only(
+    with_adapters: Path, labelled: str, said: str, tmp_path: Path
+) -> None:
+    evaluation = released(read_run(with_adapters), labelled, 0).trial["evaluation"]
+    drawn = {f"{evaluation}:{row}": False for row in (3, 4)}
+    people = {"file": "people.csv", "digest": "d", "judges": {}, "drawn": drawn}
+    (with_adapters / "judges.json").write_text(json.dumps(people))
+    sweep = json.loads((with_adapters / "sweep.json").read_text())
+    sweep["evaluate"]["labels"] = "people.csv"
+    (with_adapters / "sweep.json").write_text(json.dumps(sweep))
+    write_pack(with_adapters, "safe_merge", 0, tmp_path / "pack")
+    index = (tmp_path / "pack" / "INDEX.md").read_text()
+    assert f"judges: refusal; their errors: not measured; human labels of this adapter's answers: {said} |" in index
+
+
+def test_only_judges_that_were_measured_count_as_such(with_adapters: Path, labelled_run: Path, tmp_path: Path) -> None:
+    for name in ("sweep.json", "judges.json"):
+        shutil.copy(labelled_run / name, with_adapters)
+    write_pack(with_adapters, "safe_merge", 0, tmp_path / "pack")
+    index = (tmp_path / "pack" / "INDEX.md").read_text()
+    assert "their errors: measured for refusal, on other responses with human labels; human labels of" in index
+
+
+@pytest.mark.parametrize(("arm", "measured"), [("safe_merge", True), ("safe_instruct", False)])
+def test_the_index_says_whether_later_generations_were_measured(
+    with_adapters: Path, arm: str, measured: bool, tmp_path: Path
+) -> None:
+    before = read_run(with_adapters)
+    later = {"split": "drift", "generation": 1, "start": "continue", "policy": "never", "order": 0, "applied": ""}
+    later |= {"overlap": math.nan, "asked": 0, "trained_seconds": 3.0, "trial": "g1"}
+    trial = pd.DataFrame([dict(released(before, "safe_merge", 0).trial) | later])
+    pd.concat([pd.read_parquet(with_adapters / "trials.parquet"), trial]).to_parquet(with_adapters / "trials.parquet")
+    sweep = before.sweep | {"drift": {"generations": [[{"name": "lab-telecom"}]], "policies": ["never"]}}
+    (with_adapters / "sweep.json").write_text(json.dumps(sweep))
+    (with_adapters / "report.html").write_text("the report")
+    write_pack(with_adapters, arm, 0, tmp_path / "pack")
+    lines = (tmp_path / "pack" / "INDEX.md").read_text().splitlines()
+    (further,) = [line for line in lines if line.startswith("| 15(4) Robustness after retraining |")]
+    (lifecycle,) = [line for line in lines if line.startswith("| 6 Changes through the lifecycle |")]
+    if measured:
+        assert further.endswith(
+            "| [report.html](report.html) | later generations of this arm were measured (section `drift`) |"
+        )
+        assert lifecycle.endswith("later generations of this arm were measured (section `drift`) |")
+    else:
+        assert further.endswith("| - | not measured: no later generation of this arm |")
+        assert lifecycle.endswith("not measured: no later generation of this arm |")
 
 
 def test_a_certificate_is_named_for_its_own_adapter_only(with_adapters: Path, tmp_path: Path) -> None:
@@ -286,18 +345,25 @@ def test_every_heading_has_an_answer_or_says_that_there_is_none(pack: Path) -> N
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+def visibility() -> dict[str, str]:
+    """The repositories of the Hub on loopback: path of the API -> private or public."""
+    return {}
+
+
+@pytest.fixture
+def hub(visibility: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     """The parts of the Hub's API that an upload uses, on loopback; yields path -> the content that arrived."""
     arrived: dict[str, bytes] = {}
 
     def reply(request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         answer: object = {}
+        missing = False
         known = request.headers.get("Authorization") == "Bearer hf_right"
         if request.path.endswith("/whoami-v2"):
             answer = {"name": "acme", "type": "user"}
         elif request.path.endswith("/repos/create"):
-            assert json.loads(body)["visibility"] == "private"
+            visibility.setdefault("/api/models/acme/safe", json.loads(body)["visibility"])
             answer = {"url": f"http://{request.headers['Host']}/acme/safe", "name": "acme/safe"}
         elif "/preupload/" in request.path:
             files = [{"path": one["path"], "uploadMode": "regular"} for one in json.loads(body)["files"]]
@@ -311,8 +377,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
                 "commitOid": "1" * 40,
                 "success": True,
             }
+        elif request.path.startswith("/api/models/"):
+            missing = request.path not in visibility
+            answer = {"id": "acme/safe", "private": visibility.get(request.path) == "private"}
         content = json.dumps(answer).encode()
-        request.send_response(200 if known else 401)
+        request.send_response(404 if missing else 200 if known else 401)
+        if missing:
+            request.send_header("X-Error-Code", "RepoNotFound")
         request.send_header("Content-Type", "application/json")
         request.send_header("Content-Length", str(len(content)))
         request.end_headers()
@@ -333,6 +404,7 @@ def push(release: Release, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_push_uploads_every_file_unchanged(
     release: Release,
     hub: dict[str, bytes],
+    visibility: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -341,6 +413,52 @@ def test_push_uploads_every_file_unchanged(
     assert "uploaded to" in capsys.readouterr().out
     files = {p.relative_to(tmp_path / "pack").as_posix(): p for p in (tmp_path / "pack").rglob("*") if p.is_file()}
     assert {name: path.read_bytes() for name, path in files.items()} == hub
+    assert visibility == {"/api/models/acme/safe": "private"}, "a new repository is private"
+
+
+def test_push_with_yes_refuses_a_public_repository_before_it_writes(
+    release: Release,
+    hub: dict[str, bytes],
+    visibility: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    visibility["/api/models/acme/safe"] = "public"
+    assert push(release, tmp_path / "pack", monkeypatch) == 2
+    told = capsys.readouterr().err
+    assert "acme/safe is PUBLIC" in told and "hf repos settings acme/safe --private" in told and told.count("\n") == 1
+    assert hub == {} and not (tmp_path / "pack").exists()
+
+
+@pytest.mark.parametrize(("answer", "uploads"), [("y", True), ("n", False), ("", False)])
+def test_push_to_a_public_repository_takes_a_yes_to_a_question_that_says_so(
+    release: Release,
+    hub: dict[str, bytes],
+    visibility: dict[str, str],
+    answer: str,
+    uploads: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    visibility["/api/models/acme/safe"] = "public"
+    terminal = io.StringIO(f"{answer}\n")
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    words = ("--arm", "safe_merge", "--evidence", tmp_path / "pack", "--push", "acme/safe")
+    assert safecomm(monkeypatch, "export", release.run.folder, *words) == 0
+    assert "to the PUBLIC repository acme/safe?" in capsys.readouterr().out
+    assert bool(hub) == uploads and (tmp_path / "pack" / "INDEX.md").is_file()
+
+
+def test_a_repository_that_became_public_after_the_question_gets_nothing(
+    pack: Path, hub: dict[str, bytes], visibility: dict[str, str]
+) -> None:
+    visibility["/api/models/acme/safe"] = "public"
+    with pytest.raises(UsageError, match="acme/safe is PUBLIC"):
+        upload(pack, "acme/safe", public=False)
+    assert hub == {}
 
 
 @pytest.mark.parametrize(

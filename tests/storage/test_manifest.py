@@ -1,6 +1,7 @@
 """A manifest detects every change of a folder: altered, missing and added files, and its own damage."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,12 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "logs" / "one.eval").write_bytes(bytes(range(256)))
     write_manifest(tmp_path, "safecomm 0")
     return tmp_path
+
+
+def linked(path: Path) -> None:
+    """Moves a file out of its folder and puts a link to it in its place."""
+    elsewhere = path.rename(path.parent.with_name(f"{path.parent.name}-{path.name}"))
+    path.symlink_to(elsewhere)
 
 
 def found(folder: Path) -> list[str]:
@@ -44,7 +51,9 @@ def test_any_byte_counts(folder: Path, at: int) -> None:
         (lambda folder: (folder / "card.md").unlink(), "card.md: is missing"),
         (lambda folder: (folder / "logs" / "two").write_text(""), "logs/two: is not in the manifest"),
         (lambda folder: (folder / "logs" / ".git").mkdir() or (folder / "logs/.git/x").touch(), "logs/.git/x: is not"),
-        (lambda folder: (folder / "out").symlink_to("/etc"), "out: is not in the manifest"),
+        (lambda folder: (folder / "out").symlink_to("/etc"), "out: is a link or a special file"),
+        (lambda folder: os.mkfifo(folder / "out"), "out: is a link or a special file"),
+        (lambda folder: linked(folder / "manifest.json"), "manifest.json: is a link or a special file"),
     ],
 )
 def test_every_kind_of_change_is_named(folder: Path, change: Callable[[Path], object], said: str) -> None:
@@ -53,10 +62,26 @@ def test_every_kind_of_change_is_named(folder: Path, change: Callable[[Path], ob
     assert line.startswith(said)
 
 
-def test_a_link_does_not_stand_for_a_file_with_the_same_content(folder: Path, tmp_path_factory) -> None:
-    card = (folder / "card.md").rename(tmp_path_factory.mktemp("elsewhere") / "card.md")
-    (folder / "card.md").symlink_to(card)
-    assert found(folder) == ["card.md: was altered (0 bytes instead of 5)"]
+def test_a_link_does_not_stand_for_a_file_with_the_same_content(folder: Path) -> None:
+    linked(folder / "card.md")
+    assert found(folder) == ["card.md: is a link or a special file"]
+
+
+def test_a_link_never_agrees_with_a_manifest(folder: Path) -> None:
+    linked(folder / "card.md")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["card.md"] = {"size": 0, "sha256": "0" * 64}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert found(folder) == ["card.md: is a link or a special file"]
+
+
+@pytest.mark.parametrize("make", [linked, lambda path: path.unlink() or os.mkfifo(path)])
+def test_no_manifest_is_written_of_a_link(folder: Path, make: Callable[[Path], object]) -> None:
+    make(folder / "card.md")
+    before = (folder / "manifest.json").read_bytes()
+    with pytest.raises(UsageError, match=r"card\.md: is a link or a special file; replace it with a copy"):
+        write_manifest(folder, "safecomm 0")
+    assert (folder / "manifest.json").read_bytes() == before
 
 
 def test_what_the_hub_adds_is_no_difference(folder: Path) -> None:

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 from safecomm.report.certificate import read_certificate
+from safecomm.report.drift import generations
 from safecomm.report.gate import Verdict
 from safecomm.report.pack.answers import ArmAnswers
 from safecomm.report.release import Release
 from safecomm.report.tampering import tamper_curves
 from safecomm.report.used_data import UsedData, used_data
+from safecomm.statistics.labelled import LABEL
 from safecomm.storage.names import CARD, CERTIFICATE, LINEAGE, PLAN, REPORT, REPORT_ANSWERS
 
 INDEX = "INDEX.md"
@@ -42,6 +44,7 @@ class Contents:
 
     release: Release
     arms: list[ArmAnswers]
+    """The exported arm and then the reference arms."""
     files: tuple[str, ...]
     """The files and folders that the pack has, of `FILES`."""
     gate_verdict: Verdict | None
@@ -66,9 +69,20 @@ class Contents:
         return bool(run.attacks or tamper_curves(run))
 
     @property
-    def has_labels(self) -> bool:
-        """Whether people labelled answers."""
-        return bool(self.release.run.judges or self.release.run.labels.drawn)
+    def has_generations(self) -> bool:
+        """Whether this arm's adapters were trained again, generation after generation, and measured."""
+        return any(one.generation and one.arm == self.release.row.arm for one in generations(self.release.run))
+
+    @property
+    def measured_judges(self) -> list[str]:
+        """The judges whose errors on other responses with human labels were measured."""
+        found = self.release.run.judges
+        return [name for name, one in found.items() if one.sensitivity.n and one.specificity.n]
+
+    @property
+    def labelled(self) -> int:
+        """How many of the exported adapter's own answers have a human label."""
+        return int((self.arms[0].rows[LABEL] != "").sum())
 
     @property
     def has_categories(self) -> bool:

@@ -68,7 +68,7 @@ def _annex_iv(pack: Contents) -> Iterator[Heading]:
     )
     yield Heading("4 Why the metrics are appropriate", (CARD,), _judges(pack))
     yield Heading("5 Risk management system", (POLICY, GATE_MARKDOWN), _gate(pack))
-    yield Heading("6 Changes through the lifecycle", (LINEAGE,), "this fine-tune and defense only")
+    yield Heading("6 Changes through the lifecycle", (LINEAGE,), f"this fine-tune and defense; {_generations(pack)}")
     yield Heading("7 Harmonised standards; 8 EU declaration of conformity", remark="not part of this pack")
     yield Heading("9 Post-market monitoring plan", remark=NOT_STATED)
 
@@ -77,7 +77,9 @@ def _article_9(pack: Contents) -> Iterator[Heading]:
     yield Heading("9(2)(a) Known and foreseeable risks", (SAMPLES,), f"harmful requests only{_by_category(pack)}")
     yield Heading("9(2)(b) Risks under foreseeable misuse", (REPORT,), _attacks(pack))
     yield Heading("9(5) Residual risk", (CERTIFICATE, GATE_MARKDOWN), _certificate(pack))
-    yield Heading("9(8) Tests against metrics and thresholds defined beforehand", (POLICY, GATE_JSON), _gate(pack))
+    yield Heading(
+        "9(8) Tests against metrics and thresholds defined beforehand", (POLICY, GATE_JSON), _beforehand(pack)
+    )
 
 
 def _article_10(pack: Contents) -> Iterator[Heading]:
@@ -93,6 +95,7 @@ def _article_10(pack: Contents) -> Iterator[Heading]:
 def _article_15(pack: Contents) -> Iterator[Heading]:
     yield Heading("15(1), 15(3) Levels of accuracy and their metrics", (CARD, CERTIFICATE), "with n and 95% intervals")
     yield Heading("15(4) Robustness against errors and inconsistencies", (REPORT,), "incoherence of answers only")
+    yield Heading("15(4) Robustness after retraining", (REPORT,), _generations(pack))
     yield Heading("15(4) Feedback loops", remark=NOT_MEASURED)
     yield Heading("15(5) Adversarial examples, model evasion", (REPORT, SAMPLES), _attacks(pack))
     yield Heading("15(5) Data and model poisoning, confidentiality attacks", remark=NOT_MEASURED)
@@ -143,15 +146,27 @@ def _by_category(pack: Contents) -> str:
 
 
 def _judges(pack: Contents) -> str:
-    judges = ", ".join(pack.release.run.judge_names)
-    errors = "were measured on human labels" if pack.has_labels else f"on human labels: {NOT_MEASURED}"
-    return f"judges: {judges}; their errors {errors}"
+    judges, measured = ", ".join(pack.release.run.judge_names), ", ".join(pack.measured_judges)
+    errors = f"measured for {measured}, on other responses with human labels" if measured else NOT_MEASURED
+    labels = f"human labels of this adapter's answers: {pack.labelled or 'none'}"
+    return f"judges: {judges}; their errors: {errors}; {labels}"
 
 
 def _gate(pack: Contents) -> str:
     if pack.gate_verdict is None:
         return f"{NOT_MEASURED}: no policy was given (--policy)"
     return f"the verdict is {pack.gate_verdict}"
+
+
+def _beforehand(pack: Contents) -> str:
+    dated = "" if pack.gate_verdict is None else "; whether the policy was set beforehand is not recorded"
+    return _gate(pack) + dated
+
+
+def _generations(pack: Contents) -> str:
+    if pack.has_generations:
+        return "later generations of this arm were measured (section `drift`)"
+    return f"{NOT_MEASURED}: no later generation of this arm"
 
 
 def _attacks(pack: Contents) -> str:

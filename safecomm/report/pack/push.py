@@ -30,10 +30,48 @@ def check_access(repository: str) -> None:
         raise StorageError(f"--push: {_reason(error)}; {FIX}, and check the network") from error
 
 
-def push(folder: Path, repository: str) -> str:
-    """Uploads a pack; a new repository is private. Returns its address.
+def is_public(repository: str) -> bool:
+    """Whether a repository exists and is not private.
 
     Raises:
+        StorageError: if the Hub refuses or can't be reached.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        return not HfApi().repo_info(repository).private
+    except RepositoryNotFoundError:
+        return False
+    except (HTTPError, OSError, ValueError) as error:
+        raise StorageError(f"--push: {repository}: {_reason(error)}; {FIX}, and check the network") from error
+
+
+def check_private(repository: str) -> None:
+    """Refuses a public repository.
+
+    Raises:
+        UsageError: if it is public.
+        StorageError: if the Hub refuses or can't be reached.
+    """
+    if is_public(repository):
+        raise UsageError(
+            f"--push: {repository} is PUBLIC, and the evidence has harmful prompts and answers; make it private with "
+            f"`hf repos settings {repository} --private`, or answer the question on a terminal, without --yes"
+        )
+
+
+def push(folder: Path, repository: str, *, public: bool) -> str:
+    """Uploads a pack; a new repository is private. Returns its address.
+
+    Args:
+        folder: the pack.
+        repository: `ORG/NAME`.
+        public: whether the user wants it in a public repository.
+
+    Raises:
+        UsageError: if the repository is public without the user's consent.
         StorageError: if the Hub refuses or can't be reached; the folder is complete all the same.
     """
     from httpx2 import HTTPError
@@ -42,6 +80,8 @@ def push(folder: Path, repository: str) -> str:
     api = HfApi()
     try:
         address = api.create_repo(repository, private=True, exist_ok=True)
+        if not public:
+            check_private(repository)  # an existing repository stays as public as it was
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload the evidence pack")
     except (HTTPError, OSError, ValueError) as error:
         again = f"{folder} is complete; upload it with `hf upload {repository} {folder}`"
