@@ -150,7 +150,7 @@ def drift_figure(run: Run, found: Sequence[GenerationResult]) -> go.Figure:
         vertical_spacing=0.06,
         subplot_titles=[f"{arm}, {start}" for arm, start in columns],
     )
-    figure.update_layout(base_layout(240 * len(run.metrics) + 80) | {"legend": {"orientation": "h", "y": 1.1, "x": 0}})
+    figure.update_layout(base_layout(240 * len(run.metrics) + 80) | {"legend": {"orientation": "h", "y": 1.14, "x": 0}})
     for course in dict.fromkeys(one.course for one in found):
         arm, start, policy, order = course
         at = policies.index(policy)

@@ -59,6 +59,12 @@ def flips(report: Path, a: str, b: str) -> int:
     )
 
 
+def test_the_page_opens_at_its_top_unless_its_address_names_answers(report: Path) -> None:
+    for link, is_below in (("", False), ("#samples?flipped=1", True)):
+        with opened(report, link) as page:
+            assert (page.evaluate("window.scrollY") > 0) == is_below
+
+
 @pytest.mark.slow
 def test_100_000_answers_open_and_filter_quickly(tmp_path: Path) -> None:
     report = write_report(EXPLORER.write_run(tmp_path, 20_000))

@@ -18,6 +18,7 @@ class Explorer {
 
   /** Starts with what the address says. */
   start() {
+    const isLinked = linked().size > 0; // the first filtering writes the address
     this.filter();
     showMarks(this);
     if (this.at !== null) this.scrollTo(this.at);
@@ -26,7 +27,7 @@ class Explorer {
     listenToPrinting(this);
     const section = document.getElementById("samples");
     section.setAttribute("aria-busy", "false");
-    if (linked().size) section.scrollIntoView();
+    if (isLinked) section.scrollIntoView();
   }
 
   /** Sets form and selection to what the address says. */
