@@ -103,7 +103,7 @@ def first_sweep(name: str, answers: Answers) -> str:
         "arms:   # each is a chain of defenses; `original` and `undefended` are always measured",
         *_arms(answers),
         *_evaluate(answers),
-        "# A point may be recommended if attack success is at most `target_asr` with its whole interval.",
+        "# A point may be recommended if the whole interval of its `asr` is at most `target_asr`.",
         *_search(answers),
         *_cluster(answers),
     ]
