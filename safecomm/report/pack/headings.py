@@ -121,7 +121,9 @@ def _measure(pack: Contents) -> Iterator[Heading]:
     yield Heading("Measure 2.1: test sets and tools are documented", (SAMPLES, LOGS, BILL))
     yield Heading("Measure 2.3: performance in conditions like deployment", (CARD,), "on benchmarks, not in deployment")
     yield Heading("Measure 2.5: validity, reliability, limits of generalization", (CERTIFICATE,), _certificate(pack))
-    yield Heading("Measure 2.6: safety", (CARD, CERTIFICATE, SAMPLES), f"{ASR.words(pack.release.run.domain)}{_by_category(pack)}")
+    yield Heading(
+        "Measure 2.6: safety", (CARD, CERTIFICATE, SAMPLES), f"{ASR.words(pack.release.run.domain)}{_by_category(pack)}"
+    )
     yield Heading("Measure 2.7: security and resilience", (REPORT,), _attacks(pack))
     yield Heading("Measure 2.8 to 2.10: transparency, explanation, privacy", remark=NOT_MEASURED)
     yield Heading("Measure 2.11: fairness and bias", remark=NOT_MEASURED)
