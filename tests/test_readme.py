@@ -62,7 +62,8 @@ def test_the_pages_have_commands() -> None:
 @pytest.mark.parametrize("command", OURS, ids=str)
 def test_commands_of_safecomm_parse(command: Command) -> None:
     found, arguments = leaf(ours(command) or [])
-    found.make_context(found.name, arguments)
+    read = found.make_context(found.name, arguments)
+    assert read.args == [] and set(read.params) == {one.name for one in found.params if one.expose_value}
 
 
 @pytest.mark.parametrize("command", [one for one in OURS if (ours(one) or [""])[0] in READ_A_SWEEP], ids=str)
@@ -174,9 +175,11 @@ def test_yaml_examples_are_valid(page: str) -> None:
     for block in blocks(page, "yaml"):
         values = yaml.safe_load(block)
         if set(values) == {"drift"}:
-            Drift.model_validate(values["drift"])
+            values = values["drift"]
+            read = Drift.model_validate(values)
         else:
-            (Policy if "rules" in values else Sweep).model_validate(values)
+            read = (Policy if "rules" in values else Sweep).model_validate(values)
+        assert read.model_fields_set == set(values), "every key is read, and under its own name"
 
 
 def test_the_example_sweeps_have_the_arms_that_the_text_names() -> None:

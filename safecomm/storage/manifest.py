@@ -1,6 +1,6 @@
 """A manifest of a folder: the SHA-256 and the size of every file in it.
 
-It shows whether the folder is still what was written. It is not signed: whoever can change a file can write another
+It shows whether the folder is still what was written. It is not signed: anyone who can change a file can write another
 manifest, so keep the manifest's own SHA-256 in another place.
 """
 

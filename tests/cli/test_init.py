@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import safecomm
 
-from safecomm.cli import main
 from safecomm.cluster.session import Resources
 from safecomm.errors import UsageError
 from safecomm.plan.placement import least_gpus
@@ -22,13 +22,6 @@ from safecomm.spec.first_sweep import Given, quoted
 from safecomm.spec.json_schema import sweep_schema
 
 LLAMA = ["--base", "meta-llama/Llama-3.1-8B", "--aligned", "meta-llama/Llama-3.1-8B-Instruct"]
-
-
-def safecomm(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
-    monkeypatch.setattr(sys, "argv", ["safecomm", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 @pytest.mark.parametrize(

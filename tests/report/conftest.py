@@ -10,8 +10,13 @@ import pandas as pd
 import pytest
 
 from safecomm.judging.coherence import with_coherence
+from safecomm.report.pack.write import write_pack
+from safecomm.report.release import Release, released
+from safecomm.report.run import read_run
 from safecomm.statistics.metrics import as_columns, rate, rates
 
+POLICY = "rules:\n  - {metric: asr, max: 0.9}\n  - {metric: accuracy, min: 0.99, tier: advisory}\n"
+"""A release policy that the run passes."""
 ATTACK = "</details></script><script>window.broken = true</script><b>bold</b>[/bold]"
 # arm, point -> unsafe among 20, right among 20, refused among 10 (on the search split)
 POINTS = {
@@ -170,3 +175,24 @@ def _with_adapters(run_folder: Path, folder: Path) -> Path:
     trials.loc[trials["arm"] == "original", "adapter_path"] = ""
     trials.to_parquet(run / "trials.parquet")
     return run
+
+
+@pytest.fixture(scope="session")
+def release(unchanged_run: Path) -> Release:
+    """The adapter of `safe_merge`, which tests export."""
+    return released(read_run(unchanged_run), "safe_merge", 0)
+
+
+@pytest.fixture(scope="session")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("policy") / "gate.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pack(release: Release, policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pack of a run; tests change copies of it."""
+    out = tmp_path_factory.mktemp("packs") / "pack"
+    write_pack(release.run.folder, "safe_merge", 0, out, policy)
+    return out

@@ -2,27 +2,17 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import safecomm
 
-from safecomm.cli import main
 from safecomm.report.gate import decide
 from safecomm.report.policy import Policy
 from safecomm.report.release import released
 from safecomm.report.run import FLATTERED, SIMULATED, read_run
 from safecomm.statistics.metrics import as_columns, rates
-
-
-def safecomm(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
-    monkeypatch.setattr(sys, "argv", ["safecomm", *map(str, words)])
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 @pytest.mark.parametrize(
