@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 from safecomm.report.arms import arm_differences, difference_in_words, hypervolumes
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.breakdown import breakdown
+from safecomm.report.cells import plain
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.curves import curves
 from safecomm.report.drift import GenerationResult, change_in_words, drift_figure, generations
@@ -157,10 +158,5 @@ def _corrected(row: Headline) -> dict[str, Rate]:
 
 def _embedded(value: Any) -> Markup:
     """Returns JSON for a script element; escapes `<`, so that no value can close the element."""
-    text = json.dumps(without_nan(value), ensure_ascii=False, default=_plain)
+    text = json.dumps(without_nan(value), ensure_ascii=False, default=plain)
     return Markup(text.replace("<", "\\u003c"))
-
-
-def _plain(value: Any) -> Any:
-    """Converts a numpy number or array to a JSON value."""
-    return value.tolist()

@@ -8,6 +8,7 @@ import pandas as pd
 
 from safecomm.judging.best_of_n import is_tried
 from safecomm.judging.verdicts import SHOWN, TEXTS, read_rows
+from safecomm.report.cells import likeliest_option, text_in
 from safecomm.report.points import Point
 from safecomm.report.run import Headline, Run, in_words
 from safecomm.statistics.metric_table import ASR, METRICS
@@ -128,7 +129,7 @@ def _records(found: pd.DataFrame) -> list[Point]:
 def _prompts(names: list[str], asked: list[Point], run: Run) -> Iterator[SamplePrompt]:
     benchmarks = {name: _attack(run, str(name)) for name in {one["benchmark"] for one in asked}}
     for name, one in zip(names, asked, strict=True):
-        category, text = _text(one.get("category")), _text(one.get("text"))
+        category, text = text_in(one.get("category")), text_in(one.get("text"))
         yield SamplePrompt(name, str(one["kind"]), *benchmarks[one["benchmark"]], category, text)
 
 
@@ -143,9 +144,9 @@ def _attack(run: Run, benchmark: str) -> tuple[str, str]:
 
 def _answers(asked: list[Point], judges: tuple[str, ...], tried: list[bool]) -> Iterator[SampleAnswer]:
     for place, (one, of_tries) in enumerate(zip(asked, tried, strict=True)):
-        others = tuple(_text(one.get(f"verdict@{judge}")) for judge in judges)
-        verdict = _text(one.get("verdict")) or "unscored"
-        yield SampleAnswer(place, _text(one.get("text")), _response(one), verdict, others, bool(of_tries))
+        others = tuple(text_in(one.get(f"verdict@{judge}")) for judge in judges)
+        verdict = text_in(one.get("verdict")) or "unscored"
+        yield SampleAnswer(place, text_in(one.get("text")), _response(one), verdict, others, bool(of_tries))
 
 
 def response_in(found: Mapping[str, Any]) -> str:
@@ -159,22 +160,10 @@ def response_in(found: Mapping[str, Any]) -> str:
 
 def _response(found: Mapping[str, Any]) -> str:
     """Returns the whole text of `response_in`."""
-    if response := _text(found.get("response")):
+    if response := text_in(found.get("response")):
         return response
-    scores, options = (_listed(found.get(name)) for name in ("scores", "options"))
-    if scores and len(scores) == len(options):
-        letter = _text(options[scores.index(max(scores))])
-        lines = _text(found.get("text")).splitlines()  # the options stand in the prompt
+    if letter := likeliest_option(found):
+        lines = text_in(found.get("text")).splitlines()  # the options stand in the prompt
         return next((line for line in lines if line.startswith(f"{letter}. ")), letter)
-    reason = _text(found.get("error"))
+    reason = text_in(found.get("error"))
     return f"(no answer: {reason})" if reason else "(no answer)"
-
-
-def _listed(value: Any) -> list[Any]:
-    """Returns a cell as a list; pandas stores lists as arrays, or as a missing value if there is none."""
-    return list(value) if hasattr(value, "__len__") else []
-
-
-def _text(value: object) -> str:
-    """Returns a cell's text; an empty string for a missing value."""
-    return value if isinstance(value, str) else ""

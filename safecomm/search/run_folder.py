@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safecomm.data.rows import stored_name
 from safecomm.errors import TrainingError
@@ -12,6 +13,7 @@ from safecomm.search.record import TrialRecord
 from safecomm.search.tampering import further_training
 from safecomm.spec import ORIGINAL, Sweep
 from safecomm.storage import shared
+from safecomm.storage.checksums import content_digest
 from safecomm.storage.input_files import read_json
 from safecomm.storage.store import digest, write_json
 from safecomm.storage.versions import version
@@ -36,10 +38,13 @@ class RunFolder:
             context["release"] = sweep.search.release_split
         if own := sweep.own_code:
             context["own code"] = own
+        if files := _contents([parts["finetune"], parts["evaluate"]]):
+            context["files"] = files
         self._context = digest(context)
-        self._tamper_context = digest([context, parts.get("tamper")])
+        tamper, later = parts.get("tamper"), (parts.get("drift") or {}).get("generations")
         limits = [parts["search"][name] for name in ("target_asr", "max_over_refusal_rise")]
-        self._drift_context = digest([context, (parts.get("drift") or {}).get("generations"), limits])
+        self._tamper_context = digest([context, tamper, *filter(None, [_contents(tamper)])])
+        self._drift_context = digest([context, later, limits, *filter(None, [_contents(later)])])
         self._races = bool(sweep.search.racing)
         self._warned: set[Path] = set()
 
@@ -124,3 +129,13 @@ class RunFolder:
 
     def _path(self, arm: str, trial_id: str, split: str) -> Path:
         return self.path / "trials" / f"{arm}-{trial_id}-{split}.json"
+
+
+def _contents(section: Any) -> dict[str, str]:
+    """Returns the hashes of the user's own files in a section of a sweep: a file may change and keep its name."""
+    if isinstance(section, list):
+        return {path: found for one in section for path, found in _contents(one).items()}
+    if not isinstance(section, dict):
+        return {}
+    own = [value for key, value in section.items() if key in ("path", "adapter") and isinstance(value, str)]
+    return {path: content_digest(Path(path).expanduser()) for path in own} | _contents(list(section.values()))

@@ -16,6 +16,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def content_digest(path: Path) -> str:
+    """Returns a hash of a file, or of all files in a folder; an empty string if there is nothing."""
+    if path.is_file():
+        state = path.stat()
+        return _known_digest(path, state.st_size, state.st_mtime_ns)
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else []
+    contents = [f"{one.relative_to(path).as_posix()} {content_digest(one)}" for one in files]
+    return hashlib.sha256("\n".join(contents).encode()).hexdigest()[:16] if files else ""
+
+
 def checksums(folder: Path) -> dict[str, dict[str, Any]]:
     """Returns relative path -> size, modification time (ns) and digest of every file under a folder."""
     found = {}

@@ -1,16 +1,19 @@
 """Records survive a round trip through JSON, and docs/trials.md lists their columns."""
 
 import ast
+import copy
 import inspect
 import json
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_sweep import LEAST
 
-from safecomm.search.arms import Trial
+from safecomm.search.arms import DRIFT, Trial
+from safecomm.search.generation import Generation
 from safecomm.search.record import NOT_IN_THE_TABLE, TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
@@ -66,6 +69,29 @@ def test_an_invalid_record_is_logged_once_and_counts_as_not_done(
         assert run.find(TRIAL) is None and run.record(TRIAL) is None
     (warning,) = caplog.messages
     assert str(path) in warning and "counts as not done" in warning and "\n" not in warning
+
+
+def test_a_record_holds_until_a_file_that_it_rests_on_changes(tmp_path: Path) -> None:
+    for name in ("trained.jsonl", "asked.csv", "later.jsonl"):
+        (tmp_path / name).write_text("one")
+    own = {"prompt": "q", "response": "a"}
+    evaluate = copy.deepcopy(LEAST["evaluate"])
+    evaluate["red_team"].append({"name": "asked", "path": str(tmp_path / "asked.csv"), "prompt": "q"})  # type: ignore[index]
+    section = {"arms": {"scale": [{"scale": {"factor": 0.5}}]}, "evaluate": evaluate, "storage": str(tmp_path)}
+    section["finetune"] = {"data": [{"name": "trained", "path": str(tmp_path / "trained.jsonl")} | own]}
+    section["drift"] = {"generations": [{"name": "later", "path": str(tmp_path / "later.jsonl")} | own]}
+    sweep = Sweep.model_validate(LEAST | section)
+    trial = Trial("scale", {}, (("scale", {"factor": 0.5}),), seed=0)
+    generation = replace(trial, split=DRIFT, generation=Generation((0,), 0, "continue", "reuse"))
+    for one in (trial, generation):
+        RunFolder(sweep).keep(TrialRecord.of(one, "done"))
+        assert RunFolder(sweep).find(one)
+    (tmp_path / "later.jsonl").write_text("two")
+    assert RunFolder(sweep).find(trial) and RunFolder(sweep).find(generation) is None
+    for name in ("trained.jsonl", "asked.csv"):
+        (tmp_path / name).write_text("two")
+        assert RunFolder(sweep).find(trial) is None
+        RunFolder(sweep).keep(TrialRecord.of(trial, "done"))
 
 
 def documented() -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-import numpy as np
 import pandas as pd
 
+from safecomm.report.cells import likeliest_option, list_in, plain, text_in
 from safecomm.report.pack.answers import ArmAnswers, by_benchmark
 from safecomm.report.points import rate_in, rows_of
 from safecomm.report.run import Run
@@ -102,7 +102,7 @@ def _write(folder: Path, log: _Log) -> Path:
 
 def _add(archive: ZipFile, name: str, value: Any) -> None:
     """Adds a JSON file without a time, so that the same answers give the same archive."""
-    text = json.dumps(without_nan(value), ensure_ascii=False, default=_plain)
+    text = json.dumps(without_nan(value), ensure_ascii=False, default=plain)
     archive.writestr(ZipInfo(name), text, ZIP_DEFLATED)
 
 
@@ -151,7 +151,7 @@ def _samples(log: _Log) -> Iterator[Json]:
     system = log.run.sweep["model"].get("system_prompt")
     opening = [{"role": "system", "content": system}] if system else []
     for row, epoch in zip(rows_of(log.rows), epochs, strict=True):
-        options, answer = _listed(row.get("options")), _answer(row)
+        options, answer = list_in(row.get("options")), _answer(row)
         message = {"role": "assistant", "content": answer, "source": "generate", "model": log.model}
         choice = {"message": message, "stop_reason": STOPS.get(str(row.get("finish_reason")), "unknown")}
         yield {
@@ -162,7 +162,7 @@ def _samples(log: _Log) -> Iterator[Json]:
             "target": _target(row, options),
             "messages": [*opening, {"role": "user", "content": row["text"], "source": "input"}, message],
             "output": {"model": log.model, "choices": [choice], "completion": answer},
-            "scores": {name: {"value": _text(row[column]), "answer": answer} for name, column in log.scorers.items()},
+            "scores": {name: {"value": text_in(row[column]), "answer": answer} for name, column in log.scorers.items()},
             "metadata": {name: row[name] for name in ABOUT if name in row and not _is_empty(row[name])},
         }
 
@@ -175,29 +175,13 @@ def _summary(sample: Json) -> Json:
 def _target(row: Json, options: list[str]) -> str:
     """Returns the right answer of a task question; other prompts have none."""
     place = row.get("answer")
-    return options[int(place)] if options and place is not None and not pd.isna(place) else _text(row.get("reference"))
+    return text_in(row.get("reference")) if not options or pd.isna(place) else options[int(place)]
 
 
 def _answer(row: Json) -> str:
     """Returns the generated text, or the option with the highest likelihood."""
-    options, scores = _listed(row.get("options")), _listed(row.get("scores"))
-    if _text(row.get("response")) or not scores or len(scores) != len(options):
-        return _text(row.get("response"))
-    return str(options[scores.index(max(scores))])
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | np.ndarray) else []
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    return text_in(row.get("response")) or likeliest_option(row)
 
 
 def _is_empty(value: Any) -> bool:
     return len(value) == 0 if hasattr(value, "__len__") else value is None or bool(pd.isna(value))
-
-
-def _plain(value: Any) -> Any:
-    """Converts a numpy number or array to a JSON value."""
-    return value.tolist()
