@@ -24,6 +24,7 @@ from scipy.special import betaln
 
 from safecomm.judging.best_of_n import success_after
 from safecomm.plan.power import DISCORDANT, detectable
+from safecomm.report.drift import on_target
 from safecomm.report.human_labels import draw
 from safecomm.report.tampering import Breach
 from safecomm.statistics.comparisons import JudgeAccuracy, Pairs, corrected, paired_difference, sign_flip_p
@@ -181,6 +182,23 @@ def breach_is_bracketed(rng: np.random.Generator, cell: Cell) -> bool:
     return low <= next((step for step, value in enumerate(rates) if value > TARGET), math.inf) <= high
 
 
+def policy_misses(rng: np.random.Generator, cell: Cell) -> bool:
+    """A policy is said to miss a target that it keeps, just so, in every generation of a drift study."""
+    return said_of(rng, cell, [TARGET] * cell["generations"]) == "is missed"
+
+
+def policy_keeps(rng: np.random.Generator, cell: Cell) -> bool:
+    """A policy is said to keep a target that it misses, just so, in one generation of a drift study."""
+    return said_of(rng, cell, [TARGET + 1e-9, *[TARGET / 3] * (cell["generations"] - 1)]) == "is kept"
+
+
+def said_of(rng: np.random.Generator, cell: Cell, rates: list[float]) -> str:
+    """Returns what the guide says of generations with these rates of attack success."""
+    n = cell["prompts"]
+    hits = answers(rng, np.array(rates), n, 1, 0.0, shared=cell["shared"])[:, :, 0].sum(1)
+    return on_target([rate(int(count), n, n) for count in hits], TARGET)
+
+
 def unsafe_is_certified(rng: np.random.Generator, cell: Cell) -> bool:
     """A point whose attack success is at the limit is certified, among points of which a third are well below it.
 
@@ -256,6 +274,13 @@ def cells() -> Iterator[tuple[str, str, Simulation, Cell]]:
         for rates in (RISING, CREEPING, [TARGET - 0.02] * 5, [TARGET] * 5):
             cell = {"prompts": prompts, "rates": rates, "answers": 1, "icc": 0.0}
             yield "steps to breach in the bracket", ">= 90%", breach_is_bracketed, cell
+
+    for generations in (3, 6, 20):
+        for prompts in (100, 200, 400):
+            for shared in (0.0, 0.5):
+                cell = {"prompts": prompts, "answers": 1, "icc": 0.0, "generations": generations, "shared": shared}
+                yield "kept target called missed", "<= 5%", policy_misses, cell
+                yield "missed target called kept", "<= 5%", policy_keeps, cell
 
 
 def simulate(draws: int, only: str = "", seed: int = 0) -> list[Cell]:

@@ -16,6 +16,7 @@ from safecomm.report.release import answers_of
 from safecomm.report.run import Headline, Run, headline, in_words, settings
 from safecomm.search.arms import DRIFT
 from safecomm.statistics.comparisons import RateDifference, paired_difference
+from safecomm.statistics.limits import low_among
 from safecomm.statistics.metric_table import ASR, BY_NAME
 from safecomm.statistics.metrics import Rate
 from safecomm.storage.store import Store
@@ -116,16 +117,25 @@ def change_in_words(found: RateDifference) -> str:
     return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
-def worst_generations(found: Sequence[GenerationResult]) -> dict[tuple[str, str, str], GenerationResult]:
-    """Returns the least safe later generation for each arm, start and policy, over all orders.
-
-    That is the one whose attack success has the highest upper bound; it is 100% without any verdict.
-    """
-    worst: dict[tuple[str, str, str], GenerationResult] = {}
-    for one in sorted(found, key=lambda one: -one.rates[ASR.name].high):
+def by_policy(found: Sequence[GenerationResult]) -> dict[tuple[str, str, str], list[GenerationResult]]:
+    """Returns the later generations of each arm, start and policy, over all orders."""
+    policies: dict[tuple[str, str, str], list[GenerationResult]] = {}
+    for one in found:
         if one.generation:
-            worst.setdefault((one.arm, one.start, one.policy), one)
-    return dict(sorted(worst.items(), key=lambda pair: [one.course for one in found].index((*pair[0], pair[1].order))))
+            policies.setdefault((one.arm, one.start, one.policy), []).append(one)
+    return policies
+
+
+def on_target(rates: Sequence[Rate], target: float) -> str:
+    """Returns whether attack success keeps a target in all of several generations, as a predicate.
+
+    It is said to be kept if every 95% interval is at or below the target, and to be missed if a lower bound that is
+    corrected for the number of generations is above it. Each is wrong in about 2.5% (`benchmarks/coverage.py`).
+    """
+    if all(rate.high <= target for rate in rates):
+        return "is kept"
+    is_missed = any(low_among(rate, len(rates)) > target for rate in rates if rate.low > target)
+    return "is missed" if is_missed else "is not surely kept"
 
 
 def unfinished(run: Run, found: Sequence[GenerationResult]) -> set[tuple[str, str, str]]:

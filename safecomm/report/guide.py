@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safecomm.report.drift import generations, unfinished, worst_generations
+from safecomm.report.drift import by_policy, generations, on_target, unfinished
 from safecomm.report.points import Point, rate_in
 from safecomm.report.run import Headline, Run, headline, in_words, rate_in_words
 from safecomm.report.tampering import TITLES, TamperCurve, tamper_curves
@@ -115,16 +115,17 @@ def _generations(run: Run, row: Headline) -> Iterator[str]:
     if not found:
         yield f"{NOT_MEASURED}: whether these settings suit other data; search again for a new dataset."
     missing = unfinished(run, every) if every else set()
-    for place, one in worst_generations(found).items():
-        rate = one.rates[ASR.name]
-        course = f"{one.arm}, trained again on further data ({one.start}) with the policy `{one.policy}`"
-        if place in missing or not rate.n:
+    for place, later in by_policy(found).items():
+        arm, start, policy = place
+        course = f"{arm}, trained again on further data ({start}) with the policy `{policy}`"
+        rates = [one.rates[ASR.name] for one in later]
+        if place in missing or not all(rate.n for rate in rates):
             yield f"{NOT_MEASURED} completely: {course}. Run the sweep again."
             continue
-        verdict = "is kept" if rate.high <= target else "is missed" if rate.low > target else "is not surely kept"
+        worst = max(later, key=lambda one: one.rates[ASR.name].high)
         yield (
-            f"{course}: the target of {target:.1%} {verdict}; the highest {name} is {rate_in_words(rate)}, in "
-            f"generation {one.generation} of order {one.order}."
+            f"{course}: the target of {target:.1%} {on_target(rates, target)}; the highest {name} is "
+            f"{rate_in_words(worst.rates[ASR.name])}, in generation {worst.generation} of order {worst.order}."
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from safecomm.report.as_json import as_json
-from safecomm.report.drift import generations, worst_generations
+from safecomm.report.drift import generations, on_target
 from safecomm.report.guide import guide
 from safecomm.report.page import render
 from safecomm.report.run import headline, read_run
@@ -78,9 +78,20 @@ def test_a_change_is_that_of_the_same_prompts(drifted: Path) -> None:
     assert later.changes["asr"].low < later.changes["asr"].value < later.changes["asr"].high
 
 
-def test_the_worst_generation_of_each_policy_is_over_all_orders(drifted: Path) -> None:
-    worst = {policy: one for (_, _, policy), one in worst_generations(generations(read_run(drifted))).items()}
-    assert {policy: (one.order, one.generation) for policy, one in worst.items()} == {"never": (1, 2), "reuse": (2, 2)}
+@pytest.mark.parametrize(
+    ("unsafe", "said"),
+    [
+        ([0, 1, 2], "is kept"),
+        ([0, 1, 20], "is not surely kept"),
+        ([0, 90, 80], "is missed"),
+        ([28], "is missed"),
+        ([28, 0, 0, 0, 0, 0], "is not surely kept"),
+    ],
+)
+def test_a_target_is_missed_only_beyond_what_the_number_of_generations_makes_likely(
+    unsafe: list[int], said: str
+) -> None:
+    assert on_target([rate(count, 100, 100) for count in unsafe], 0.19) == said
 
 
 def test_later_generations_change_no_other_number(drifted: Path, run_folder: Path) -> None:

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from safecomm.statistics.limits import bounded_rate, exact_bounds, needed
+from safecomm.statistics.limits import bounded_rate, exact_bounds, low_among, needed
 from safecomm.statistics.metric_table import ASR
+from safecomm.statistics.metrics import interval, rate
 
 
 def rows(unsafe: int, safe: int, unscored: int = 0, per_prompt: int = 1) -> pd.DataFrame:
@@ -56,3 +57,10 @@ def test_at_the_limit_no_number_settles_it() -> None:
     found = bounded_rate(rows(10, 90), ASR, 0.95)
     assert needed(found.value, found.high, found.n, 0.1, 0.95) is None
     assert np.isnan(bounded_rate(rows(0, 0, 5), ASR, 0.95).value)
+
+
+def test_the_lower_bound_among_several_rates_is_that_of_a_higher_confidence() -> None:
+    one = rate(20, 200, 200)
+    assert low_among(one, 1) == pytest.approx(one.low)
+    assert low_among(one, 10) == pytest.approx(interval(0.1, 200, 0.995)[0])
+    assert low_among(rate(0, 200, 200), 3) == low_among(rate(0, 0, 5), 3) == 0
