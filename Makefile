@@ -2,8 +2,10 @@
 # make check          check format, lint and types      make clean  delete the demo's results
 # make check-install  resolve every platform's lock against the public package index
 # make lock           regenerate the locks with the current versions if they still fit; UPGRADE=1 takes the newest
-# make test-faults    run the fault-injection tests: killed sweeps, jobs, processes and nodes; failing W&B
+# make test-faults    run the fault-injection tests: killed jobs and processes; failing W&B
+# make test-cluster   run sweeps on nodes that come and go, and in a bucket that nodes share; takes minutes
 # make test-fuzz      read thousands of damaged sweeps, runs, datasets and models; takes minutes
+# make test-models    fine-tune, realign and serve tiny models of seven architectures; takes minutes
 # make test-rebuild   retrain the lab's models and compare them with the shipped ones; takes minutes
 # make docs           write the generated pages and build the documentation into site/
 # make bench          time the alignment profile on real model shapes (needs 40 GB of disk)
@@ -12,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-faults test-fuzz test-rebuild check check-install lock docs bench format clean
+.PHONY: demo test test-faults test-cluster test-fuzz test-models test-rebuild check check-install lock docs bench format clean
 
 demo: $(READY)
 	$(BIN)/safecomm run sweeps/lab.yaml
@@ -23,8 +25,14 @@ test: $(READY)
 test-faults: $(READY)
 	$(BIN)/pytest -m faults
 
+test-cluster: $(READY)
+	$(BIN)/pytest -m cluster
+
 test-fuzz: $(READY)
 	$(BIN)/pytest -m fuzz
+
+test-models: $(READY)
+	$(BIN)/pytest -m "vllm and slow" tests/serving/test_architectures.py
 
 test-rebuild: $(READY)
 	$(BIN)/pytest -m rebuild

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from s3_server import access, new_bucket, s3_server
-from small_sweep import comparable, run_sweep_file, write_sweep
+from small_sweep import ONE_ARM, comparable, run_sweep_file, write_sweep
 
 from safecomm.data.rows import Prompt
 from safecomm.storage.shared import CACHE
@@ -31,8 +31,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def undisturbed(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The trials of the small sweep in which nothing fails, to compare those of disturbed ones with."""
-    sweep_file = write_sweep(tmp_path_factory.mktemp("undisturbed"), lab)
+    """The trials of the one-arm sweep in which nothing fails, to compare those of disturbed ones with."""
+    sweep_file = write_sweep(tmp_path_factory.mktemp("undisturbed"), lab, ONE_ARM)
     run_sweep_file(sweep_file)
     return comparable(sweep_file.parent / "runs" / "small" / "trials.parquet")
 

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from head_node import with_token
 from ray_nodes import Nodes, cluster
-from small_sweep import PATIENCE, comparable, offline, write_sweep
+from small_sweep import ONE_ARM, PATIENCE, comparable, offline, write_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.faults]
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
 ENGINE = "ServeReplica:safecomm-target-"  # what follows is the job's
 RANK, TRIAL, REPLICA = "ray::RayTrainWorker", "ray::ImplicitFunc", f"ray::{ENGINE}"
@@ -75,7 +75,7 @@ def running(sweep_file: Path, environment: dict[str, str], *options: str) -> Ite
 
 
 def sweep_with(folder: Path, lab: dict[str, Path], **sections: object) -> Path:
-    path = write_sweep(folder, lab)
+    path = write_sweep(folder, lab, ONE_ARM)
     sweep = yaml.safe_load(path.read_text())
     for name, section in sections.items():
         sweep[name] = sweep.get(name, {}) | section
@@ -83,6 +83,7 @@ def sweep_with(folder: Path, lab: dict[str, Path], **sections: object) -> Path:
     return path
 
 
+@pytest.mark.faults
 def test_killed_rank_trial_and_engine_do_not_change_results(
     lab: dict[str, Path], tmp_path: Path, undisturbed: pd.DataFrame
 ) -> None:
@@ -113,6 +114,7 @@ def alive(nodes: Nodes, actor_class: str) -> set[str]:
     return {node for node, state in nodes.where(actor_class) if state == "ALIVE"}
 
 
+@pytest.mark.cluster
 def test_lost_nodes_do_not_change_results_and_a_late_node_is_used(
     lab: dict[str, Path], tmp_path: Path, environment: dict[str, str], undisturbed: pd.DataFrame
 ) -> None:

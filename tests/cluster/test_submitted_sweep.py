@@ -1,4 +1,4 @@
-"""Submitted sweeps: a stopped or killed job leaves no processes, and secrets never leak."""
+"""Submitted sweeps: a stopped or killed job leaves no processes and changes no result, and secrets never leak."""
 
 import json
 import os
@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 import requests
 from head_node import RAY, TOKEN, Head, head_node, with_token
-from small_sweep import PATIENCE, SECRET, offline, stages, write_sweep
+from small_sweep import ONE_ARM, PATIENCE, SECRET, comparable, offline, stages, write_sweep
+
+from safecomm.storage.names import LINEAGE
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.faults]
 
@@ -33,7 +36,7 @@ def checkout(lab: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copytree(ROOT / "safecomm", folder / "safecomm", ignore=shutil.ignore_patterns("__pycache__"))
     for name in (".gitignore", ".rayignore", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    write_sweep(folder, lab)
+    write_sweep(folder, lab, ONE_ARM)
     return folder
 
 
@@ -158,6 +161,22 @@ def test_resubmitted_sweep_resumes_and_reuses_the_store(
     again = Submission(checkout, head, environment)
     assert again.process.wait(timeout=PATIENCE) == 0, again.said
     assert "started" not in again.said and stages(checkout / "runs") == made
+
+
+def test_killed_and_stopped_jobs_change_no_result(
+    finished: Submission, checkout: Path, undisturbed: pd.DataFrame
+) -> None:
+    pd.testing.assert_frame_equal(comparable(checkout / "runs" / "small" / "trials.parquet"), undisturbed)
+
+
+def test_resumed_jobs_train_and_ask_nothing_twice(finished: Submission, checkout: Path) -> None:
+    store = checkout / "runs" / "store"
+    assert len(list(store.glob(f"finetune/*/{LINEAGE}"))) == 1
+    answers = list((store / "responses").iterdir())
+    for folder in answers:
+        asked = pd.concat([pd.read_parquet(part)["question_id"] for part in folder.glob("*.parquet")])
+        assert asked.is_unique and len(asked)
+    assert answers
 
 
 def test_submit_prints_where_to_look_and_missing_secrets(finished: Submission, checkout: Path) -> None:

@@ -17,7 +17,7 @@ from safecomm.finetune.checkpoints import NEWEST
 from safecomm.storage.bucket import Bucket
 from safecomm.storage.shared import CACHE
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.cluster]
 
 FINETUNE = """
 import json, sys

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from s3_server import KEY, access, new_bucket
-from small_sweep import PATIENCE, comparable, offline, write_sweep
+from small_sweep import ONE_ARM, PATIENCE, comparable, offline, write_sweep
 
 from safecomm.storage.bucket import Bucket
 from safecomm.storage.shared import CACHE
 
-pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.faults]
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.cluster]
 
 
 def safecomm(*words: str, **environment: str) -> str:
@@ -51,7 +51,7 @@ class InBucket:
 @pytest.fixture(scope="module")
 def in_bucket(lab: dict[str, Path], s3_url: str, tmp_path_factory: pytest.TempPathFactory) -> InBucket:
     folder = tmp_path_factory.mktemp("bucket")
-    made = InBucket(write_sweep(folder, lab), new_bucket(s3_url), folder / "nodes", access(s3_url))
+    made = InBucket(write_sweep(folder, lab, ONE_ARM), new_bucket(s3_url), folder / "nodes", access(s3_url))
     made.said = made.run("head")
     return made
 
@@ -93,7 +93,7 @@ def test_missing_record_repeats_only_its_trial(in_bucket: InBucket, monkeypatch:
     for name, value in in_bucket.access.items():
         monkeypatch.setenv(name, value)
     bucket, trials = Bucket("s3", in_bucket.bucket), "team/runs/small/trials"
-    lost = next(name for name in bucket.files(trials) if "safe_merge" in name and "search" in name)
+    lost = next(name for name in bucket.files(trials) if "safe_lora" in name and "search" in name)
     bucket.remove(f"{trials}/{lost}")
     before = {name for name in objects(in_bucket, monkeypatch, "store") if name.endswith("lineage.json")}
     in_bucket.run("third")
@@ -103,8 +103,8 @@ def test_missing_record_repeats_only_its_trial(in_bucket: InBucket, monkeypatch:
 
 def test_finished_run_is_reported_and_exported_by_url(in_bucket: InBucket, tmp_path: Path) -> None:
     run = f"{in_bucket.url}/small"
-    assert "safe_merge" in in_bucket.safecomm("laptop", "report", run)
-    in_bucket.safecomm("laptop", "export", run, "--arm", "safe_merge", "--out", str(tmp_path / "out"))
+    assert "safe_lora" in in_bucket.safecomm("laptop", "report", run)
+    in_bucket.safecomm("laptop", "export", run, "--arm", "safe_lora", "--out", str(tmp_path / "out"))
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
 
 
