@@ -22,6 +22,7 @@ from safecomm.cli.init import init
 from safecomm.cli.labels import labels_app
 from safecomm.cli.selftest import selftest
 from safecomm.cli.serve import serve
+from safecomm.cli.view import view
 from safecomm.errors import DiskFullError, SafecommError, SpecError, StoppedError, printable
 from safecomm.storage.disk import report_disk_full
 
@@ -53,7 +54,7 @@ def common(
 
 
 COMMANDS: list[Callable[..., None]] = [
-    *(init, sweeps.run, sweeps.plan, sweeps.report, release.gate, release.export, verify, serve, sweeps.schema),
+    *(init, sweeps.run, sweeps.plan, sweeps.report, view, release.gate, release.export, verify, serve, sweeps.schema),
     *(cluster.submit, cluster.doctor, selftest),
     *(evaluate, defenses.profile, defenses.extract_lora),
 ]

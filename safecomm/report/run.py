@@ -4,6 +4,7 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class Run:
             return None
         return find_published(paper, self.sweep["model"]["aligned"], [ref["name"] for ref in data])
 
-    @property
+    @cached_property
     def metrics(self) -> list[str]:
         """The metrics that the sweep measured."""
         return [one.name for one in METRICS if one.name in self.points and bool(self.points[one.name].notna().any())]
@@ -176,8 +177,16 @@ def read_run(folder: Path) -> Run:
     Raises:
         UsageError: if `sweep.json` or `trials.parquet` is missing, or one of them or `judges.json` is broken.
     """
+    return run_of(folder, read_trials(folder))
+
+
+def run_of(folder: Path, trials: pd.DataFrame) -> Run:
+    """Returns the contents of a run folder with the given trials.
+
+    Raises:
+        UsageError: if `sweep.json` is missing, or it or `judges.json` is broken.
+    """
     sweep = read_saved_sweep(folder)
-    trials = read_trials(folder)
     points = pooled(trials, Store(folder.parent / "store"))
     labels = read_labels(folder) if sweep["evaluate"].get("labels") else HumanLabels({}, {})
     return Run(folder, sweep, trials, points, summarise(points, sweep["search"]), labels)

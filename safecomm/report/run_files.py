@@ -143,7 +143,12 @@ def read_trials(run: Path) -> pd.DataFrame:
         raise _damaged(run, TRIALS, "has a point that is not JSON") from error
     if not all(isinstance(point, dict) for point in points):
         raise _damaged(run, TRIALS, "has a point that is not a JSON object")
-    return trials.assign(point=[json.dumps(point, sort_keys=True) for point in points])
+    return with_sorted_points(trials)
+
+
+def with_sorted_points(trials: pd.DataFrame) -> pd.DataFrame:
+    """Returns the trials with the keys of their points in order, so that equal points are equal texts."""
+    return trials.assign(point=[json.dumps(json.loads(point), sort_keys=True) for point in trials["point"]])
 
 
 def _damaged(run: Path, name: str, why: str) -> UsageError:

@@ -86,9 +86,21 @@ class RunFolder:
         """Returns the number of recorded search trials of an arm, with any settings."""
         return len(list((self.path / "trials").glob(f"{arm}-*-search.json")))
 
+    def records(self) -> list[TrialRecord]:
+        """Returns the records of this sweep's trials, the oldest first; not those of another model or benchmark."""
+        paths = sorted(self.record_paths(), key=lambda path: path.stat().st_mtime_ns)
+        found = [record for path in paths if (record := self._read(path))]
+        return [record for record in found if record.context == self._context_of(record)]
+
+    def record_paths(self) -> list[Path]:
+        """Returns the files of all trials' records, in no order."""
+        return list((self.path / "trials").glob("*.json"))
+
     def record(self, trial: Trial) -> TrialRecord | None:
         """Returns a trial's record, whatever its status; None if it is missing or unreadable."""
-        path = self.record_path(trial)
+        return self._read(self.record_path(trial))
+
+    def _read(self, path: Path) -> TrialRecord | None:
         try:
             return TrialRecord.from_json(read_json(path))
         except FileNotFoundError:

@@ -8,11 +8,11 @@ from safecomm.errors import SafecommError
 from safecomm.report.certificate import write_certificate
 from safecomm.report.choice import Limits, best_of_arms
 from safecomm.report.guide import write_guide
-from safecomm.report.original import beside_original
 from safecomm.report.page import write_report
 from safecomm.report.points import pooled, rows_of
 from safecomm.report.run import read_run
 from safecomm.report.summary import write_pareto
+from safecomm.report.trials_table import table_of
 from safecomm.search.arms import Trial, seeded
 from safecomm.search.drift import drift_trials, tried_points
 from safecomm.search.run_folder import RunFolder
@@ -26,11 +26,7 @@ from safecomm.storage.store import Store
 
 def trials_table(sweep: Sweep, folder: RunFolder, trials: list[Trial]) -> pd.DataFrame:
     """Returns a row per recorded trial and split, with the columns `REFUSAL_RISE`."""
-    table = pd.DataFrame([record.to_row() for trial in trials if (record := folder.record(trial))])
-    for column in ("data", "log", "adapter", "adapter_path", "finetune", "profile", "evaluation"):
-        if column in table:
-            table[column] = table[column].fillna("")
-    return beside_original(table, Store.of(sweep.storage))
+    return table_of([record for trial in trials if (record := folder.record(trial))], Store.of(sweep.storage))
 
 
 def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[Trial]:

@@ -254,7 +254,7 @@ def attacked(kind: str, count: int, seed: int, run_folder: Path, labelled_run: P
 @pytest.mark.parametrize("kind", ["sweeps", "runs", "data", "models"])
 def test_damage_is_read_or_refused(kind: str, run_folder: Path, labelled_run: Path, tmp_path: Path) -> None:
     count = COUNTS[kind][0]
-    assert attacked(kind, count, 0, run_folder, labelled_run, tmp_path)["refused"] > count / 10
+    assert attacked(kind, count, 0, run_folder, labelled_run, tmp_path)["refused"] >= count / 20
 
 
 @pytest.mark.fuzz

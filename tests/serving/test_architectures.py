@@ -14,7 +14,7 @@ from safecomm.data.lab.datasets import telecom_examples
 SCRIPT = Path(__file__).with_name("architectures.py")
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 ALWAYS = ("gemma3_text", "phi3")
-"""The models tested by default: windows of attention and norms of queries in one, modules fused into one in the other."""
+"""The models tested by default: one with sliding windows and normalized queries, one with fused modules."""
 KINDS = [kind if kind in ALWAYS else pytest.param(kind, marks=pytest.mark.models) for kind in MODELS]
 
 

@@ -11,7 +11,8 @@ class Explorer {
     fillForm(this.form, data);
     this.readLink();
     this.table = promptTable(this);
-    this.table.on("rowClick", (_, row) => this.select(row.getData().at));
+    // A row that is drawn again between press and release gets no click; a screen reader sends nothing but a click.
+    for (const event of ["rowMouseDown", "rowClick"]) this.table.on(event, (_, row) => this.select(row.getData().at));
     this.table.on("rowDblClick", () => this.open());
     this.table.on("tableBuilt", () => this.start());
   }

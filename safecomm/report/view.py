@@ -1,0 +1,103 @@
+"""Serves the report of a run in a browser, while its sweep runs or later."""
+
+import hmac
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from importlib.resources import files
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from safecomm.errors import SafecommError, UsageError
+from safecomm.report.live import LiveReport
+from safecomm.storage.names import REPORT_ANSWERS
+
+LOOPBACK = ("127.0.0.1", "localhost")
+COOKIE = "safecomm-view"
+SHELL_POLICY = "default-src 'self'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+SCRIPT = "text/javascript"
+
+
+def view_app(report: LiveReport, token: str | None = None) -> Starlette:
+    """Returns the web application: the page around the report, the report, and how far the sweep is.
+
+    Args:
+        report: the report.
+        token: what a browser must know; it sends it once in the address, and then as a cookie. None lets in everybody
+            who reaches the server by a name of this machine.
+    """
+    routes = [
+        Route("/", lambda _: HTMLResponse(_file("view.html"), headers={"Content-Security-Policy": SHELL_POLICY})),
+        Route("/view.js", lambda _: Response(_file("view.js"), media_type=SCRIPT)),
+        Route("/status", _answering(lambda: JSONResponse(asdict(report.status())))),
+        Route("/report", _answering(lambda: HTMLResponse(report.page()))),
+        Route(f"/{REPORT_ANSWERS}", _answering(lambda: Response(report.answers(), media_type=SCRIPT))),
+    ]
+    # A page of the Internet could otherwise reach the server under a name of its own that leads to this machine.
+    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
+    guard = Middleware(BaseHTTPMiddleware, dispatch=_guard(token)) if token else trusted
+    return Starlette(routes=routes, middleware=[guard])
+
+
+def _answering(make: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:
+    """Returns an endpoint that makes its response in a thread; a run that can't be read is one message."""
+
+    async def endpoint(_: Request) -> Response:
+        try:
+            response = await run_in_threadpool(make)
+        except SafecommError as error:
+            response = PlainTextResponse(str(error), status_code=500)
+        response.headers |= {"Cache-Control": "no-store", "Content-Security-Policy": "frame-ancestors 'self'"}
+        return response
+
+    return endpoint
+
+
+def _guard(token: str) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
+    async def guard(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        given = request.query_params.get("token")
+        if given is not None and _same(given, token):
+            response: Response = RedirectResponse(request.url.path)  # the address bar no longer shows it
+            response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+            return response
+        if not _same(request.cookies.get(COOKIE, ""), token):
+            return PlainTextResponse("Open the address that `safecomm view` printed; it has a token.", status_code=403)
+        return await call(request)
+
+    return guard
+
+
+def _same(given: str, token: str) -> bool:
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+def _file(name: str) -> str:
+    return (files("safecomm.report") / name).read_text(encoding="utf-8")
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens.
+
+    Raises:
+        UsageError: if the address can't be used, e.g. because another program has the port.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise UsageError(
+            f"--host {host} --port {port}: {os.strerror(error.errno or 0)}; choose another --port"
+        ) from error
+
+
+def serve_view(app: Starlette, listener: socket.socket) -> None:
+    """Serves the application on a socket until Ctrl-C."""
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run(sockets=[listener])

@@ -1,0 +1,69 @@
+"""What `safecomm view` shows of a sweep: the trials that have ended so far, and at last the report itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+from live_run import LiveRun
+
+from safecomm.report.live import LiveReport
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> LiveRun:
+    return LiveRun(tmp_path / "runs")
+
+
+def test_nothing_has_ended_yet(live: LiveRun) -> None:
+    report = LiveReport(live.folder)
+    assert report.status().line == "no trial has ended yet." and not report.status().is_published
+    assert "No trial has ended yet" in report.page()
+
+
+def test_each_trial_that_ends_makes_a_new_version(live: LiveRun) -> None:
+    report = LiveReport(live.folder)
+    versions = [report.status().version]
+    for trial in (("original", None), ("undefended", None), ("safe_lora", 2)):
+        live.end(*trial)
+        versions.append(report.status().version)
+        assert trial[0] in report.page()
+    assert len(set(versions)) == 4
+
+
+def test_the_status_counts_each_split_and_names_the_last_trials(live: LiveRun) -> None:
+    live.end("original")
+    live.end("safe_lora", 2)
+    live.end("safe_lora", 4, error="its fine-tune failed: the loss is nan")
+    live.end("original", split="report")
+    status = LiveReport(live.folder).status()
+    assert status.line.startswith("search: 3 of at most 3 trials, 1 failed; report: 1 trial; the last one ended at ")
+    assert status.recent[0].startswith("original, report: attack success ")
+    assert status.recent[1] == "safe_lora lowest 4, search: failed: its fine-tune failed: the loss is nan"
+
+
+def test_answers_are_shown_once_the_report_split_is_measured(live: LiveRun) -> None:
+    report = LiveReport(live.folder)
+    for arm in ("original", "undefended"):
+        live.end(arm)
+    assert "data-testid=count" not in report.page()
+    for arm in ("original", "undefended"):
+        live.end(arm, split="report")
+    assert "data-testid=count" in report.page()
+
+
+def test_trials_of_another_model_are_left_out(live: LiveRun) -> None:
+    live.end("original")
+    changed = live.sweep.resolved()
+    changed["model"]["aligned"] = "lab://base"
+    (live.folder / "sweep.json").write_text(json.dumps(changed))
+    assert LiveReport(live.folder).status().line == "no trial has ended yet."
+
+
+def test_at_the_end_the_page_is_the_report_and_a_later_trial_continues_it(live: LiveRun) -> None:
+    for split in ("search", "report"):
+        for arm in ("original", "undefended"):
+            live.end(arm, split=split)
+    written, report = live.publish(), LiveReport(live.folder)
+    assert report.status().is_published and report.page() == written.read_text(encoding="utf-8")
+    live.end("safe_lora", 2)
+    assert not report.status().is_published and "safe_lora" in report.page()

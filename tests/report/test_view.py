@@ -1,0 +1,117 @@
+"""`safecomm view`: who may read a run's report in the browser, and how the page follows the sweep."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import CHROMIUM, EXPLORER, needs_browser
+from command_line import safecomm
+from live_run import LiveRun
+from starlette.testclient import TestClient
+
+from safecomm.report.live import LiveReport
+from safecomm.report.view import view_app
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> LiveRun:
+    live = LiveRun(tmp_path / "runs")
+    live.end("original")
+    return live
+
+
+def test_only_names_of_this_machine_are_answered(live: LiveRun) -> None:
+    app = view_app(LiveReport(live.folder))
+    for host, code in (("127.0.0.1:8100", 200), ("localhost", 200), ("evil.example", 400)):
+        assert TestClient(app, base_url=f"http://{host}").get("/status").status_code == code
+
+
+def test_a_token_is_needed_and_leaves_the_address(live: LiveRun) -> None:
+    client = TestClient(view_app(LiveReport(live.folder), "secret"), base_url="http://10.0.0.1", follow_redirects=False)
+    for path in ("/", "/view.js", "/status", "/report", "/report.answers.js"):
+        assert client.get(path).status_code == 403
+    assert client.get("/?token=wrong").status_code == 403
+    entered = client.get("/?token=secret")
+    assert entered.status_code == 307 and entered.headers["location"] == "/"
+    assert "HttpOnly" in entered.headers["set-cookie"]
+    assert client.get("/status").json()["line"].startswith("search: 1 of at most 3 trials")
+
+
+def test_a_damaged_run_is_one_message(live: LiveRun) -> None:
+    client = TestClient(view_app(LiveReport(live.folder)), base_url="http://localhost")
+    (live.folder / "plan.json").write_text("{")
+    answer = client.get("/status")
+    assert answer.status_code == 500 and "plan.json" in answer.text
+
+
+@pytest.mark.parametrize("run", ["nowhere", "empty"])
+def test_a_folder_without_a_run_is_one_message(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert safecomm(monkeypatch, "view", str(tmp_path / run)) == 2
+    assert "sweep.json" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_one_message(
+    live: LiveRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(live.folder) as address:
+        port = address.rstrip("/").rpartition(":")[2]
+        assert safecomm(monkeypatch, "view", str(live.folder), "--port", port) == 2
+    assert f"--port {port}: Address already in use; choose another --port" in capsys.readouterr().err
+
+
+@contextmanager
+def serving(run: Path) -> Iterator[str]:
+    """Runs the command, and yields the address that it prints."""
+    command = [sys.executable, "-u", "-m", "safecomm", "view", str(run), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield process.stdout.readline().split()[1]
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+        page.set_default_timeout(120_000)
+        yield page
+        browser.close()
+    assert not errors, errors
+
+
+@needs_browser
+def test_the_page_follows_the_sweep_without_a_reload_and_ends_as_the_report(live: LiveRun, page: Any) -> None:
+    with serving(live.folder) as address:
+        page.goto(address)
+        page.evaluate("window.isTheSame = true")
+        report = page.frame_locator("iframe:not(.coming)")
+        report.get_by_text("No recommendation").or_(report.locator("#headline")).first.wait_for()
+        for split in ("search", "report"):
+            for arm in ("original", "undefended"):
+                if (arm, split) != ("original", "search"):
+                    live.end(arm, split=split)
+        page.get_by_text("report: 2 trials").wait_for()
+        report.locator(EXPLORER.READY).wait_for()
+        written = live.publish()
+        page.get_by_text("The sweep has ended").wait_for()
+        page.wait_for_selector("#pages[data-version$=True]")
+        assert page.evaluate("window.isTheSame") is True
+        shown = page.evaluate("fetch('report').then(answer => answer.text())")
+        assert shown == written.read_text(encoding="utf-8")
+        assert page.locator("iframe").count() == 1
+        page.goto("about:blank")  # it would miss the server
