@@ -16,6 +16,7 @@ from safecomm.search.fine_tunes import TRAIN
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import read_sweep
+from safecomm.statistics.domain import domain_of
 from safecomm.statistics.metric_table import ASR
 from safecomm.storage import shared
 from safecomm.storage.names import PLAN, REPORT, REPORT_ANSWERS, SWEEP
@@ -63,7 +64,7 @@ class LiveReport:
         line = _in_words(records, self._planned())
         if self._is_published():
             return Status(version, True, f"The sweep has ended: {line}.", [])
-        recent = [_trial_in_words(self._sweep.resolved(), record) for record in records[: -RECENT - 1 : -1]]
+        recent = [self._trial_in_words(record) for record in records[: -RECENT - 1 : -1]]
         return Status(version, False, f"{line}{_since(records, self._run)}.", recent)
 
     def page(self) -> str:
@@ -100,6 +101,15 @@ class LiveReport:
         written = report.stat().st_mtime_ns
         return all(path.stat().st_mtime_ns <= written for path in self._run.record_paths())
 
+    def _trial_in_words(self, record: TrialRecord) -> str:
+        """Returns a trial with its settings and its attack success, or the error that ended it."""
+        searched = in_words(settings(self._sweep.resolved(), record.arm, record.point))
+        name = f"{' '.join(filter(None, [record.arm, searched]))}, {record.split}"
+        if record.status == "failed":
+            return f"{name}: failed: {record.error}"
+        rate = record.rates.get(ASR.name)
+        return f"{name}: {ASR.words(domain_of(self._sweep.domain))} {rate_in_words(rate)}" if rate else name
+
     def _planned(self) -> int | None:
         """Returns the most trials of the search, if the plan was written."""
         if not (self._run.path / PLAN).is_file():
@@ -135,12 +145,3 @@ def _since(records: list[TrialRecord], run: RunFolder) -> str:
         return ""
     last = max(path.stat().st_mtime for path in run.record_paths())
     return f"; the last one ended at {time.strftime('%H:%M:%S', time.localtime(last))}"
-
-
-def _trial_in_words(sweep: dict[str, object], record: TrialRecord) -> str:
-    """Returns a trial with its settings and its attack success, or the error that ended it."""
-    name = " ".join(filter(None, [record.arm, in_words(settings(sweep, record.arm, record.point))]))
-    if record.status == "failed":
-        return f"{name}, {record.split}: failed: {record.error}"
-    rate = record.rates.get(ASR.name)
-    return f"{name}, {record.split}" + (f": attack success {rate_in_words(rate)}" if rate else "")

@@ -56,7 +56,7 @@ def _answering(make: Callable[[], Response]) -> Callable[[Request], Awaitable[Re
             response = await run_in_threadpool(make)
         except SafecommError as error:
             response = PlainTextResponse(str(error), status_code=500)
-        response.headers |= {"Cache-Control": "no-store", "Content-Security-Policy": "frame-ancestors 'self'"}
+        response.headers.update({"Cache-Control": "no-store", "Content-Security-Policy": "frame-ancestors 'self'"})
         return response
 
     return endpoint

@@ -257,6 +257,7 @@ def test_damage_is_read_or_refused(kind: str, run_folder: Path, labelled_run: Pa
     assert attacked(kind, count, 0, run_folder, labelled_run, tmp_path)["refused"] >= count / 20
 
 
+@pytest.mark.slow
 @pytest.mark.fuzz
 @pytest.mark.parametrize("kind", ["sweeps", "runs", "data", "models"])
 def test_five_thousand_mutations(kind: str, run_folder: Path, labelled_run: Path, tmp_path: Path) -> None:

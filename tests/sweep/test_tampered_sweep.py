@@ -13,7 +13,7 @@ import pytest
 import yaml
 from small_sweep import LEAST, PATIENCE, offline, stages
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.cluster]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from safecomm.serving.stream import ID
 from safecomm.serving.transformers_engine import TransformersEngine
 from safecomm.statistics.metrics import Rate, rates
 
-pytestmark = pytest.mark.rebuild
+pytestmark = [pytest.mark.slow, pytest.mark.rebuild]
 
 PROMPTS = (*harm_prompts(), *borderline_prompts(), *telecom_prompts())
 PROTOCOL = EvaluationProtocol("transformers", max_new_tokens=24, max_model_len=256)
