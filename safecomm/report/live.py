@@ -55,17 +55,24 @@ class LiveReport:
         self._run = RunFolder(self._sweep.model_copy(update={"storage": shared.address(folder.parent)}))
         self._rendering = threading.Lock()
         self._page = ("", "")
+        self._status: Status | None = None
 
     def status(self) -> Status:
         """Returns how far the sweep is; in a bucket, after fetching what other nodes wrote."""
         self._run.fetch()
-        records = self._run.records()
         version = self._version()
+        if self._status is None or self._status.version != version:
+            self._status = self._status_now(version)
+        return self._status
+
+    def _status_now(self, version: str) -> Status:
+        records = self._run.records()
         line = _in_words(records, self._planned())
         if self._is_published():
             return Status(version, True, f"The sweep has ended: {line}.", [])
         recent = [self._trial_in_words(record) for record in records[: -RECENT - 1 : -1]]
-        return Status(version, False, f"{line}{_since(records, self._run)}.", recent)
+        since = _since(self._run) if records else ""
+        return Status(version, False, f"{line}{since}.", recent)
 
     def page(self) -> str:
         """Returns the page as HTML; it is rendered once for each version."""
@@ -91,7 +98,7 @@ class LiveReport:
         return render(run, packed(run, samples(run, headline(run)), most_inside=2**63))
 
     def _version(self) -> str:
-        times = [path.stat().st_mtime_ns for path in self._run.record_paths()]
+        times = self._run.record_times().values()
         return f"{len(times)}-{max(times, default=0)}-{self._is_published()}"
 
     def _is_published(self) -> bool:
@@ -99,7 +106,7 @@ class LiveReport:
         if not report.is_file():
             return False
         written = report.stat().st_mtime_ns
-        return all(path.stat().st_mtime_ns <= written for path in self._run.record_paths())
+        return all(one <= written for one in self._run.record_times().values())
 
     def _trial_in_words(self, record: TrialRecord) -> str:
         """Returns a trial with its settings and its attack success, or the error that ended it."""
@@ -131,7 +138,8 @@ def _in_words(records: list[TrialRecord], planned: int | None) -> str:
     parts = []
     for split, by_status in counts.items():
         most = f" of at most {planned}" if split == "search" and planned else ""
-        trials = f"{split}: {by_status.total()}{most} trial{'s' if by_status.total() != 1 or most else ''}"
+        noun = "fine-tune" if split == TRAIN else "trial"
+        trials = f"{split}: {by_status.total()}{most} {noun}{'s' if by_status.total() != 1 or most else ''}"
         notes = [f"{by_status[name]} {words}" for name, words in OTHER.items() if by_status[name]]
         parts.append(", ".join([trials, *notes]))
     return "; ".join(parts) or "no trial has ended yet"
@@ -140,8 +148,6 @@ def _in_words(records: list[TrialRecord], planned: int | None) -> str:
 OTHER = {"failed": "failed", "stopped": "stopped early"}
 
 
-def _since(records: list[TrialRecord], run: RunFolder) -> str:
-    if not records:
-        return ""
-    last = max(path.stat().st_mtime for path in run.record_paths())
-    return f"; the last one ended at {time.strftime('%H:%M:%S', time.localtime(last))}"
+def _since(run: RunFolder) -> str:
+    last = max(run.record_times().values(), default=0)
+    return f"; the last one ended at {time.strftime('%H:%M:%S', time.localtime(last / 1e9))}"

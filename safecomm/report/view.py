@@ -4,6 +4,7 @@ import hmac
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.resources import files
 
@@ -100,4 +101,5 @@ def listening(host: str, port: int) -> socket.socket:
 
 def serve_view(app: Starlette, listener: socket.socket) -> None:
     """Serves the application on a socket until Ctrl-C."""
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # is how it ends
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run(sockets=[listener])

@@ -1,6 +1,7 @@
 """A sweep's run folder, with the records of its trials."""
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,13 +89,17 @@ class RunFolder:
 
     def records(self) -> list[TrialRecord]:
         """Returns the records of this sweep's trials, the oldest first; not those of another model or benchmark."""
-        paths = sorted(self.record_paths(), key=lambda path: path.stat().st_mtime_ns)
-        found = [record for path in paths if (record := self._read(path))]
+        times = self.record_times()
+        found = [record for path in sorted(times, key=times.__getitem__) if (record := self._read(path))]
         return [record for record in found if record.context == self._context_of(record)]
 
-    def record_paths(self) -> list[Path]:
-        """Returns the files of all trials' records, in no order."""
-        return list((self.path / "trials").glob("*.json"))
+    def record_times(self) -> dict[Path, int]:
+        """Returns the files of all trials' records, and when each was written, in nanoseconds since 1970."""
+        times = {}
+        for path in (self.path / "trials").glob("*.json"):
+            with suppress(FileNotFoundError):  # a rerun may remove it just now
+                times[path] = path.stat().st_mtime_ns
+        return times
 
     def record(self, trial: Trial) -> TrialRecord | None:
         """Returns a trial's record, whatever its status; None if it is missing or unreadable."""

@@ -1,5 +1,6 @@
 """`safecomm view`: who may read a run's report in the browser, and how the page follows the sweep."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,14 +69,15 @@ def test_a_port_in_use_is_one_message(
 
 @contextmanager
 def serving(run: Path) -> Iterator[str]:
-    """Runs the command, and yields the address that it prints."""
+    """Runs the command, yields the address that it prints, and ends it with Ctrl-C."""
     command = [sys.executable, "-u", "-m", "safecomm", "view", str(run), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
             yield process.stdout.readline().split()[1]
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
 
 
 @pytest.fixture
