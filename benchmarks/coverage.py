@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,11 @@ from scipy.special import betaln
 
 from safecomm.judging.best_of_n import success_after
 from safecomm.plan.power import DISCORDANT, detectable
+from safecomm.report.arms import LEVEL
 from safecomm.report.drift import on_target
 from safecomm.report.human_labels import draw
 from safecomm.report.tampering import Breach
-from safecomm.statistics.comparisons import JudgeAccuracy, Pairs, corrected, paired_difference, sign_flip_p
+from safecomm.statistics.comparisons import JudgeAccuracy, Pairs, corrected, holm, paired_difference, sign_flip_p
 from safecomm.statistics.labelled import labelled_rate
 from safecomm.statistics.limits import bounded_rate
 from safecomm.statistics.metric_table import ASR
@@ -109,6 +111,14 @@ def equal_models_differ(rng: np.random.Generator, cell: Cell) -> bool:
     """The sign-flip test calls two equal models different on two benchmarks, one three times as large."""
     other = {**cell, "prompts": cell["prompts"] // 3}
     return sign_flip_p([pairs(rng, cell, 0.0), pairs(rng, other, 0.0)]) < 0.05
+
+
+def equal_arms_differ(rng: np.random.Generator, cell: Cell) -> bool:
+    """Some difference between equal arms is decided, at a Holm-corrected p below 5%."""
+    drawn = answers(rng, np.full(cell["arms"], cell["rate"]), cell["prompts"], cell["answers"], cell["icc"], shared=0.5)
+    means = drawn.mean(2)
+    p_values = {f"{a} {b}": sign_flip_p([Pairs(means[a], means[b])]) for a, b in combinations(range(cell["arms"]), 2)}
+    return min(holm(p_values).values()) < LEVEL
 
 
 def inferior_passes(rng: np.random.Generator, cell: Cell) -> bool:
@@ -274,6 +284,11 @@ def cells() -> Iterator[tuple[str, str, Simulation, Cell]]:
         for rates in (RISING, CREEPING, [TARGET - 0.02] * 5, [TARGET] * 5):
             cell = {"prompts": prompts, "rates": rates, "answers": 1, "icc": 0.0}
             yield "steps to breach in the bracket", ">= 90%", breach_is_bracketed, cell
+
+    for arms in (3, 4, 6):
+        for value in (0.05, 0.3):
+            cell = {"prompts": 200, "rate": value, "arms": arms, "answers": 1, "icc": 0.0}
+            yield "difference of equal arms decided", "<= 5%", equal_arms_differ, cell
 
     for generations in (3, 6, 20):
         for prompts in (100, 200, 400):

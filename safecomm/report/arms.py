@@ -1,6 +1,6 @@
-"""Compares the arms of a sweep that repeats a paper: paired tests at a common target, and the hypervolume of each."""
+"""Compares the arms: paired tests on the report split, which differences they decide, and hypervolumes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -12,9 +12,12 @@ from safecomm.report.pareto import hypervolume
 from safecomm.report.points import rows_of
 from safecomm.report.release import answers_of
 from safecomm.report.run import Headline, Run
-from safecomm.spec import REFERENCE_ARMS
-from safecomm.statistics.comparisons import RateDifference, holm, paired_difference, sign_flip_p
+from safecomm.spec import ORIGINAL, REFERENCE_ARMS
+from safecomm.statistics.comparisons import Pairs, RateDifference, holm, paired_difference, sign_flip_p
 from safecomm.statistics.metric_table import BY_NAME
+
+LEVEL = 0.05
+"""The family-wise error of the decisions about one metric."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +29,30 @@ class ArmDifference:
     second: str
     difference: RateDifference
     """The first arm's rate minus the second's; p is Holm-corrected over the pairs of arms."""
+    more: int
+    """Prompts, in their clusters, on which the first arm's rate is higher."""
+    fewer: int
+    """Those on which it is lower."""
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the arms differ for other prompts of this kind, too, with a family-wise error of 5%."""
+        return self.difference.p < LEVEL
+
+    @property
+    def better(self) -> str:
+        """The arm with the better rate of these two."""
+        is_lower = self.difference.value < 0
+        return self.first if is_lower == (BY_NAME[self.metric].direction == "min") else self.second
 
 
 def arm_differences(run: Run, rows: Sequence[Headline]) -> list[ArmDifference]:
-    """Returns the differences between all pairs of arms, metric by metric.
+    """Returns the differences between all pairs of arms but the original model, metric by metric.
 
     Each arm is represented by the point that would be recommended from it alone under the sweep's target. With several
-    seeds, a prompt's answers of all seeds are averaged. Empty if the sweep repeats no paper, or the answers are gone.
+    seeds, a prompt's answers of all seeds are averaged. Empty if the answers are gone.
     """
-    own = [row for row in rows if row.arm not in REFERENCE_ARMS]
-    if not run.sweep.get("paper"):
-        return []
+    own = [row for row in rows if row.arm != ORIGINAL]
     try:
         answers = {row.arm: _answers(run, row) for row in own}
     except UsageError:
@@ -46,11 +62,59 @@ def arm_differences(run: Run, rows: Sequence[Headline]) -> list[ArmDifference]:
         pairs = {(a, b): paired(answers[a], answers[b], BY_NAME[metric]) for a, b in combinations(answers, 2)}
         p_values = holm({f"{a}\n{b}": sign_flip_p(both) for (a, b), both in pairs.items() if both})
         found += [
-            ArmDifference(metric, a, b, replace(paired_difference(both), p=p_values[f"{a}\n{b}"]))
+            ArmDifference(metric, a, b, replace(paired_difference(both), p=p_values[f"{a}\n{b}"]), *_changed(both))
             for (a, b), both in pairs.items()
             if both
         ]
     return found
+
+
+def _changed(pairs: Sequence[Pairs]) -> tuple[int, int]:
+    """Returns the clusters in which the first rate is higher, and those in which it is lower."""
+    more = sum(int((one.ours > one.reference).sum()) for one in pairs)
+    return more, sum(int((one.ours < one.reference).sum()) for one in pairs)
+
+
+def ranking(run: Run, rows: Sequence[Headline], differences: Sequence[ArmDifference]) -> list[str]:
+    """Returns a sentence per metric: the arms from the best to the worst, and which differences are decided."""
+    return [sentence for metric in run.metrics if (sentence := _ranked(run, metric, rows, differences))]
+
+
+def _ranked(run: Run, metric: str, rows: Sequence[Headline], differences: Sequence[ArmDifference]) -> str:
+    found = [one for one in differences if one.metric == metric]
+    if not found:
+        return ""
+    compared = {arm for one in found for arm in (one.first, one.second)}
+    sign = 1 if BY_NAME[metric].direction == "min" else -1
+    ranked = sorted((row for row in rows if row.arm in compared), key=lambda row: sign * row.rates[metric].value)
+    places = ", ".join(f"{row.arm} {row.rates[metric].value:.1%}" for row in ranked)
+    return f"{run.titles[metric]}, best first: {places}. {_decided(found, [row.arm for row in ranked])}"
+
+
+def _decided(found: Sequence[ArmDifference], ranked: Sequence[str]) -> str:
+    """Returns which arms are better than which others, and which pairs are left open."""
+    decided = [one for one in found if one.is_decided]
+    groups: dict[str, list[str]] = {}  # the arms that are better than the same others
+    for arm in ranked:
+        worse = {one.first for one in decided if one.better == arm} | {
+            one.second for one in decided if one.better == arm
+        }
+        if worse:
+            groups.setdefault(_listed(worse - {arm}, ranked), []).append(arm)
+    better = "; ".join(
+        f"{_listed(arms, ranked)} {'is' if len(arms) == 1 else 'are each'} better than {others}"
+        for others, arms in groups.items()
+    )
+    open_pairs = sorted(sorted(map(ranked.index, (one.first, one.second))) for one in found if not one.is_decided)
+    left = ", ".join(f"{ranked[a]} and {ranked[b]}" for a, b in open_pairs)
+    if not better:
+        return "No difference is decided."
+    return f"Decided: {better}." + (f" Not decided: {left}." if left else "")
+
+
+def _listed(arms: Iterable[str], ranked: Sequence[str]) -> str:
+    *first, last = sorted(arms, key=ranked.index)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def hypervolumes(run: Run) -> dict[str, float]:

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from safecomm.report.arms import arm_differences
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import read_certificate
 from safecomm.report.drift import generations
@@ -19,8 +20,10 @@ def as_json(run: Run) -> dict[str, Any]:
         `run`, `target_asr`, `judges`, `recommended` (as in pareto.json), `certificate` (as in certificate.json, or
         null), `warnings`, and `arms`, each with `arm`, `point`, `settings`, `seeds`, `recommended`, `meets_target`,
         `rates` (metric -> value, low, high, n, unscored) and `corrected` (for the judge's errors); and `tamper`
-        and `best_of_n`, the curves of further training and of several tries; and `drift`, the later generations.
+        and `best_of_n`, the curves of further training and of several tries; `drift`, the later generations; and
+        `differences` between the arms, each with whether it `is_decided`.
     """
+    rows = headline(run)
     arms = [
         {
             "arm": row.arm,
@@ -32,7 +35,7 @@ def as_json(run: Run) -> dict[str, Any]:
             "rates": {metric: asdict(rate) for metric, rate in row.rates.items()},
             "corrected": {name: asdict(rate) for name, rate in row.corrected.items()},
         }
-        for row in headline(run)
+        for row in rows
     ]
     found: dict[str, Any] = without_nan(
         {
@@ -45,6 +48,7 @@ def as_json(run: Run) -> dict[str, Any]:
             "arms": arms,
             "best_of_n": [asdict(curve) for curve in try_curves(run)],
             "tamper": [asdict(curve) for curve in tamper_curves(run)],
+            "differences": [asdict(one) | {"is_decided": one.is_decided} for one in arm_differences(run, rows)],
             "drift": [asdict(one) for one in generations(run)],
         }
     )

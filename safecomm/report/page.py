@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from safecomm.report.arms import arm_differences, difference_in_words, hypervolumes
+from safecomm.report.arms import arm_differences, difference_in_words, hypervolumes, ranking
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.breakdown import breakdown
 from safecomm.report.cells import plain
@@ -88,6 +88,7 @@ def render(run: Run, answers: Packed | None = None) -> str:
     environment.filters["change"] = change_in_words
     template = environment.get_template("page.html.j2")
     rows = headline(run)
+    differences = arm_differences(run, rows)
     profile, further, later = read_profile(run), tamper_curves(run), generations(run)
     return template.render(
         run=run,
@@ -103,7 +104,8 @@ def render(run: Run, answers: Packed | None = None) -> str:
         incoherent=[(row, rate) for row in rows if (rate := incoherence_of(row.pooled)).n],
         warnings=warnings(rows),
         beside=beside_published(run),
-        arm_differences=arm_differences(run, rows),
+        arm_differences=differences,
+        ranking=ranking(run, rows, differences),
         hypervolumes=hypervolumes(run),
         departures=departures(run.published, run.sweep) if run.published else [],
         profile=profile,

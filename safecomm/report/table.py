@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from safecomm.report.arms import arm_differences, difference_in_words, hypervolumes
+from safecomm.report.arms import arm_differences, hypervolumes, ranking
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.drift import generations
@@ -107,16 +107,12 @@ def _published(run: Run) -> list[Table | Text]:
 
 
 def _arms(run: Run) -> list[Table | Text]:
-    """Returns how the arms of a sweep that repeats a paper differ from each other."""
-    if not (found := arm_differences(run, headline(run))):
-        return []
-    target = f"{ASR.words(run.domain)} {run.sweep['search']['target_asr']:.1%}"
-    title = f"\nArms at the target {target}: differences in points, Holm-corrected p"
-    table = _table(title, "arms", "metric", "difference")
-    for one in found:
-        table.add_row(Text(f"{one.first} - {one.second}"), run.titles[one.metric], difference_in_words(one.difference))
-    volumes = ", ".join(f"{arm} {volume:.0%}" for arm, volume in hypervolumes(run).items())
-    return [table, Text(f"Hypervolume on the search split: {volumes}")] if volumes else [table]
+    """Returns which differences between the arms are decided, in sentences."""
+    rows = headline(run)
+    sentences = ranking(run, rows, arm_differences(run, rows))
+    if volumes := ", ".join(f"{arm} {volume:.0%}" for arm, volume in hypervolumes(run).items()):
+        sentences.append(f"Hypervolume on the search split: {volumes}")
+    return [Text("\n" + "\n".join(sentences))] if sentences else []
 
 
 def _tries(run: Run) -> list[Table | Text]:
