@@ -8,8 +8,8 @@ from pathlib import Path
 
 from safecomm.report.explorer import packed
 from safecomm.report.page import render
-from safecomm.report.run import Run, headline, in_words, rate_in_words, run_of, settings
-from safecomm.report.run_files import read_json, with_sorted_points
+from safecomm.report.run import headline, in_words, rate_in_words, run_of, settings
+from safecomm.report.run_files import read_json, read_saved_sweep, with_sorted_points
 from safecomm.report.samples import samples
 from safecomm.report.trials_table import table_of
 from safecomm.search.fine_tunes import TRAIN
@@ -94,7 +94,7 @@ class LiveReport:
         if not any(record.status == "done" for record in measured):
             return NOTHING_YET
         trials = with_sorted_points(table_of(measured, Store(self._run.path.parent / "store")).assign(names="[]"))
-        run: Run = run_of(self._run.path, trials)
+        run = run_of(self._run.path, read_saved_sweep(self._run.path), trials)
         return render(run, packed(run, samples(run, headline(run)), most_inside=2**63))
 
     def _version(self) -> str:

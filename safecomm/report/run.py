@@ -176,16 +176,16 @@ def read_run(folder: Path) -> Run:
     Raises:
         UsageError: if `sweep.json` or `trials.parquet` is missing, or one of them or `judges.json` is broken.
     """
-    return run_of(folder, read_trials(folder))
+    sweep = read_saved_sweep(folder)
+    return run_of(folder, sweep, read_trials(folder))
 
 
-def run_of(folder: Path, trials: pd.DataFrame) -> Run:
-    """Returns the contents of a run folder with the given trials.
+def run_of(folder: Path, sweep: dict[str, Any], trials: pd.DataFrame) -> Run:
+    """Returns the contents of a run folder with the given sweep (see `Run.sweep`) and trials.
 
     Raises:
-        UsageError: if `sweep.json` is missing, or it or `judges.json` is broken.
+        UsageError: if `judges.json` is broken.
     """
-    sweep = read_saved_sweep(folder)
     points = pooled(trials, Store(folder.parent / "store"))
     labels = read_labels(folder) if sweep["evaluate"].get("labels") else HumanLabels({}, {})
     return Run(folder, sweep, trials, points, summarise(points, sweep["search"]), labels)
