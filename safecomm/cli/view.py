@@ -3,6 +3,7 @@
 import os
 import secrets
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -20,15 +21,15 @@ def view(
 ) -> None:
     """Shows a run's report in the browser and updates it while the sweep runs, until Ctrl-C.
 
-    On a cluster, run it where the run folder is and forward the port: ssh -L 8100:127.0.0.1:8100 HOST. Other addresses
-    than this machine's own need a token: the one in SAFECOMM_TOKEN, or else a new one.
+    On a cluster, run it where the run folder is and forward the port: ssh -L 8100:127.0.0.1:8100 HOST. The address that
+    it prints has a token, the one in SAFECOMM_TOKEN or else a new one, because other users may reach the port.
     """
     from safecomm.report.live import LiveReport
-    from safecomm.report.view import LOOPBACK, listening, serve_view, view_app
+    from safecomm.report.view import listening, serve_view, view_app
 
     report = LiveReport(run)
-    token = None if host in LOOPBACK else os.environ.get(TOKEN) or secrets.token_urlsafe(24)
+    token = os.environ.get(TOKEN) or secrets.token_urlsafe(24)
     listener = listening(host, port)
-    query = f"?token={token}" if token else ""
-    console.print(f"{run.name}: http://{host}:{listener.getsockname()[1]}/{query} (Ctrl-C ends it)", soft_wrap=True)
+    address = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    console.print(f"{report.folder.name}: http://{address}/?token={quote(token)} (Ctrl-C ends it)", soft_wrap=True)
     serve_view(view_app(report, token), listener)

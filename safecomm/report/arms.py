@@ -1,5 +1,6 @@
 """Compares the arms: paired tests on the report split, which differences they decide, and hypervolumes."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -50,9 +51,12 @@ def arm_differences(run: Run, rows: Sequence[Headline]) -> list[ArmDifference]:
     """Returns the differences between all pairs of arms but the original model, metric by metric.
 
     Each arm is represented by the point that would be recommended from it alone under the sweep's target. With several
-    seeds, a prompt's answers of all seeds are averaged. Empty if the answers are gone.
+    seeds, a prompt's answers of all seeds are averaged. Empty if the answers are gone, if the rates are made up, or if
+    the settings were chosen on the same prompts.
     """
     own = [row for row in rows if row.arm != ORIGINAL]
+    if run.warnings:
+        return []
     try:
         answers = {row.arm: _answers(run, row) for row in own}
     except UsageError:
@@ -84,9 +88,13 @@ def _ranked(run: Run, metric: str, rows: Sequence[Headline], differences: Sequen
     found = [one for one in differences if one.metric == metric]
     if not found:
         return ""
+    known = {row.arm for row in rows if row.rates[metric].n and not math.isnan(row.rates[metric].value)}
+    found = [one for one in found if {one.first, one.second} <= known]
     compared = {arm for one in found for arm in (one.first, one.second)}
     sign = 1 if BY_NAME[metric].direction == "min" else -1
     ranked = sorted((row for row in rows if row.arm in compared), key=lambda row: sign * row.rates[metric].value)
+    if not ranked:
+        return ""
     places = ", ".join(f"{row.arm} {row.rates[metric].value:.1%}" for row in ranked)
     return f"{run.titles[metric]}, best first: {places}. {_decided(found, [row.arm for row in ranked])}"
 
@@ -105,11 +113,11 @@ def _decided(found: Sequence[ArmDifference], ranked: Sequence[str]) -> str:
         f"{_listed(arms, ranked)} {'is' if len(arms) == 1 else 'are each'} better than {others}"
         for others, arms in groups.items()
     )
-    open_pairs = sorted(sorted(map(ranked.index, (one.first, one.second))) for one in found if not one.is_decided)
-    left = ", ".join(f"{ranked[a]} and {ranked[b]}" for a, b in open_pairs)
+    pairs = {frozenset((one.first, one.second)) for one in decided}
+    left = ", ".join(f"{a} and {b}" for a, b in combinations(ranked, 2) if frozenset((a, b)) not in pairs)
     if not better:
         return "No difference is decided."
-    return f"Decided: {better}." + (f" Not decided: {left}." if left else "")
+    return f"Decided on the prompts that both answered: {better}." + (f" Not decided: {left}." if left else "")
 
 
 def _listed(arms: Iterable[str], ranked: Sequence[str]) -> str:

@@ -83,7 +83,7 @@ def _columns(run: Run, found: Samples) -> dict[str, Any]:
     first = next((arm.arm for arm in found.arms if arm.arm == "undefended"), None)
     return {
         "run": run.sweep["name"],
-        "key": digest([arm.evaluation for arm in found.arms]),
+        "key": digest([run.sweep["name"], run.sweep["model"]["aligned"]]),  # marks name the evaluation themselves
         "judges": [*run.judge_names[:1], *found.judges],
         "harmful": ASR.kind,
         "scored": [word for metric in METRICS for word in (metric.hit, metric.miss)],

@@ -42,8 +42,7 @@ def guide(run: Run) -> list[Advice]:
     rows = {row.arm: row for row in headline(run)}
     chosen = next((row for row in rows.values() if row.recommended), None)
     if chosen is None:
-        reason = f"No trial has both {ASR.words(run.domain)} and {ACCURACY.words(run.domain)}."
-        return [Advice("Which adapter?", [*run.warnings, reason])]
+        return [Advice("Which adapter?", [*run.warnings, run.without_recommendation])]
     curves = [one for one in tamper_curves(run) if one.arm == chosen.arm]
     return [
         Advice("Which adapter?", [*run.warnings, *_choice(run, chosen)]),

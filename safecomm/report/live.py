@@ -3,8 +3,10 @@
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safecomm.report.explorer import packed
 from safecomm.report.page import render
@@ -14,14 +16,16 @@ from safecomm.report.samples import samples
 from safecomm.report.trials_table import table_of
 from safecomm.search.fine_tunes import TRAIN
 from safecomm.search.record import TrialRecord
-from safecomm.search.run_folder import RunFolder
-from safecomm.spec import read_sweep
-from safecomm.statistics.domain import domain_of
+from safecomm.spec import REFERENCE_ARMS
+from safecomm.statistics.domain import TELECOM, domain_of
 from safecomm.statistics.metric_table import ASR
 from safecomm.storage import shared
-from safecomm.storage.names import PLAN, REPORT, REPORT_ANSWERS, SWEEP
+from safecomm.storage.input_files import read_json as read_file
+from safecomm.storage.names import PLAN, REPORT, REPORT_ANSWERS
 from safecomm.storage.store import Store
 
+TRIALS = "trials"
+"""The folder of the trials' records in a run folder."""
 RECENT = 10
 """The trials that are listed, the last first."""
 
@@ -33,7 +37,7 @@ class Status:
     version: str
     """Changes whenever the report does."""
     is_published: bool
-    """Whether the sweep has ended and written its report."""
+    """Whether the sweep has written its report, and no trial has ended since."""
     line: str
     """The trials that have ended, in words."""
     recent: list[str]
@@ -47,37 +51,39 @@ class LiveReport:
         folder: the run folder.
 
     Raises:
-        SpecError: if the sweep of the run can't be read here, e.g. because its own defenses are elsewhere.
+        UsageError: if it has no sweep, or a damaged one.
     """
 
     def __init__(self, folder: Path):
-        self._sweep = read_sweep(folder / SWEEP)
-        self._run = RunFolder(self._sweep.model_copy(update={"storage": shared.address(folder.parent)}))
+        self.folder = folder.resolve()
+        read_saved_sweep(self.folder)
         self._rendering = threading.Lock()
         self._page = ("", "")
         self._status: Status | None = None
 
     def status(self) -> Status:
         """Returns how far the sweep is; in a bucket, after fetching what other nodes wrote."""
-        self._run.fetch()
+        for part in (self.folder, self.folder / TRIALS):
+            shared.fetch(part)  # nothing is removed: the sweep's own driver may use the same copy
         version = self._version()
         if self._status is None or self._status.version != version:
             self._status = self._status_now(version)
         return self._status
 
     def _status_now(self, version: str) -> Status:
-        records = self._run.records()
+        sweep = read_saved_sweep(self.folder)
+        records = records_of(self.folder, sweep)
         line = _in_words(records, self._planned())
         if self._is_published():
-            return Status(version, True, f"The sweep has ended: {line}.", [])
-        recent = [self._trial_in_words(record) for record in records[: -RECENT - 1 : -1]]
-        since = _since(self._run) if records else ""
+            return Status(version, True, f"The report is written: {line}.", [])
+        since = f"; the last one ended on {_last(self.folder)}" if records else ""
+        recent = [_trial_in_words(sweep, record) for record in records[: -RECENT - 1 : -1]]
         return Status(version, False, f"{line}{since}.", recent)
 
     def page(self) -> str:
         """Returns the page as HTML; it is rendered once for each version."""
         if self._is_published():
-            return (self._run.path / REPORT).read_text(encoding="utf-8")
+            return (self.folder / REPORT).read_text(encoding="utf-8")
         with self._rendering:
             version = self._version()
             if self._page[0] != version:
@@ -86,47 +92,72 @@ class LiveReport:
 
     def answers(self) -> str:
         """Returns the script beside `report.html` with very many answers; empty if there is none."""
-        path = self._run.path / REPORT_ANSWERS
+        path = self.folder / REPORT_ANSWERS
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def _rendered(self) -> str:
-        measured = [record for record in self._run.records() if record.split != TRAIN or record.status == "failed"]
+        sweep = read_saved_sweep(self.folder)
+        records = records_of(self.folder, sweep)
+        measured = [record for record in records if record.split != TRAIN or record.status == "failed"]
         if not any(record.status == "done" for record in measured):
             return NOTHING_YET
-        trials = with_sorted_points(table_of(measured, Store(self._run.path.parent / "store")).assign(names="[]"))
-        run = run_of(self._run.path, read_saved_sweep(self._run.path), trials)
-        return render(run, packed(run, samples(run, headline(run)), most_inside=2**63))
+        trials = with_sorted_points(table_of(measured, Store(self.folder.parent / "store")).assign(names="[]"))
+        run = run_of(self.folder, sweep, trials)
+        return render(run, packed(run, samples(run, headline(run)), most_inside=2**63), is_final=False)
 
     def _version(self) -> str:
-        times = self._run.record_times().values()
+        times = record_times(self.folder).values()
         return f"{len(times)}-{max(times, default=0)}-{self._is_published()}"
 
     def _is_published(self) -> bool:
-        report = self._run.path / REPORT
+        report = self.folder / REPORT
         if not report.is_file():
             return False
         written = report.stat().st_mtime_ns
-        return all(one <= written for one in self._run.record_times().values())
-
-    def _trial_in_words(self, record: TrialRecord) -> str:
-        """Returns a trial with its settings and its attack success, or the error that ended it."""
-        searched = in_words(settings(self._sweep.resolved(), record.arm, record.point))
-        name = f"{' '.join(filter(None, [record.arm, searched]))}, {record.split}"
-        if record.status == "failed":
-            return f"{name}: failed: {record.error}"
-        rate = record.rates.get(ASR.name)
-        return f"{name}: {ASR.words(domain_of(self._sweep.domain))} {rate_in_words(rate)}" if rate else name
+        return all(one <= written for one in record_times(self.folder).values())
 
     def _planned(self) -> int | None:
         """Returns the most trials of the search, if the plan was written."""
-        if not (self._run.path / PLAN).is_file():
+        if not (self.folder / PLAN).is_file():
             return None
-        return sum(int(arm["trials"]) for arm in read_json(self._run.path, PLAN)["arms"].values())
+        return sum(int(arm["trials"]) for arm in read_json(self.folder, PLAN)["arms"].values())
+
+
+def records_of(folder: Path, sweep: dict[str, Any]) -> list[TrialRecord]:
+    """Returns the records of the sweep's arms, the oldest first.
+
+    Those of other models or benchmarks than the newest record's are left out.
+    """
+    times, found = record_times(folder), []
+    for path in sorted(times, key=times.__getitem__):
+        with suppress(OSError, ValueError, TypeError):  # removed just now, or damaged: the sweep repeats the trial
+            found.append(TrialRecord.from_json(read_file(path)))
+    newest = {_kind(record): record.context for record in found}
+    arms = {*REFERENCE_ARMS, *sweep["arms"]}
+    return [
+        record
+        for record in found
+        if record.context == newest[_kind(record)] and (record.arm in arms or record.split == TRAIN)
+    ]
+
+
+def _kind(record: TrialRecord) -> str:
+    """Returns what a record's context depends on, apart from the model and the benchmarks."""
+    return "generation" if record.generation else "tamper" if record.tamper else "trial"
+
+
+def record_times(folder: Path) -> dict[Path, int]:
+    """Returns the files of the trials' records, and when each was written, in nanoseconds since 1970."""
+    times = {}
+    for path in (folder / TRIALS).glob("*.json"):
+        with suppress(FileNotFoundError):  # removed just now
+            times[path] = path.stat().st_mtime_ns
+    return times
 
 
 NOTHING_YET = """<!doctype html><html lang="en"><meta charset="utf-8"><title>No results yet</title>
 <style>:root { color-scheme: light dark; } body { font: 15px/1.55 system-ui, sans-serif; margin: 40px; }</style>
-<p>No trial has ended yet. The report appears here with the first one.</p></html>
+<p>No trial has succeeded yet. The report appears here with the first one.</p></html>
 """
 
 
@@ -148,6 +179,16 @@ def _in_words(records: list[TrialRecord], planned: int | None) -> str:
 OTHER = {"failed": "failed", "stopped": "stopped early"}
 
 
-def _since(run: RunFolder) -> str:
-    last = max(run.record_times().values(), default=0)
-    return f"; the last one ended at {time.strftime('%H:%M:%S', time.localtime(last / 1e9))}"
+def _last(folder: Path) -> str:
+    seconds = max(record_times(folder).values(), default=0) / 1e9
+    return time.strftime("%Y-%m-%d at %H:%M:%S", time.localtime(seconds))
+
+
+def _trial_in_words(sweep: dict[str, Any], record: TrialRecord) -> str:
+    """Returns a trial with its settings and its attack success, or the error that ended it."""
+    name = " ".join(filter(None, [record.arm, in_words(settings(sweep, record.arm, record.point))]))
+    name = f"{name}, {record.split}"
+    if record.status == "failed":
+        return f"{name}: failed: {record.error}"
+    rate, domain = record.rates.get(ASR.name), domain_of(sweep.get("domain", TELECOM.name))
+    return f"{name}: {ASR.words(domain)} {rate_in_words(rate)}" if rate else name

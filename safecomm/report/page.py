@@ -72,12 +72,13 @@ def write_report(folder: Path, most_inside: int = MOST_INSIDE) -> Path:
     return path
 
 
-def render(run: Run, answers: Packed | None = None) -> str:
+def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> str:
     """Returns the page as HTML.
 
     Args:
         run: the run.
         answers: its answers, if they are packed already.
+        is_final: whether the run's certificate is of these trials.
     """
     loader = PackageLoader("safecomm.report", "")
     environment = Environment(
@@ -89,6 +90,7 @@ def render(run: Run, answers: Packed | None = None) -> str:
     template = environment.get_template("page.html.j2")
     rows = headline(run)
     differences = arm_differences(run, rows)
+    certificate = read_certificate(run.folder) if is_final else None
     profile, further, later = read_profile(run), tamper_curves(run), generations(run)
     return template.render(
         run=run,
@@ -96,7 +98,7 @@ def render(run: Run, answers: Packed | None = None) -> str:
         titles=run.titles,
         asr=ASR,
         accuracy=ACCURACY,
-        certificate=in_sentences(certificate) if (certificate := read_certificate(run.folder)) else [],
+        certificate=in_sentences(certificate) if certificate else [],
         flattered=run.is_flattered,
         styles=styles(run.arms),
         recommended=next((row for row in rows if row.recommended), None),

@@ -77,6 +77,13 @@ class Run:
         return [*([SIMULATED] if self.is_simulated else []), *([FLATTERED] if self.is_flattered else [])]
 
     @property
+    def without_recommendation(self) -> str:
+        """Why no recommended point has rates on the report split."""
+        if chosen := self.outcome["recommended"]:
+            return f"Chosen so far on the search split: {chosen['arm']}. It is not measured on the report split yet."
+        return f"No trial has both {ASR.words(self.domain)} and {ACCURACY.words(self.domain)}."
+
+    @property
     def gate_split(self) -> str:
         """The split that the gate decides on: the one that is kept for it, or the report split."""
         return RELEASE if self.sweep["search"].get("release_split") else "report"

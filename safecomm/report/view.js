@@ -1,8 +1,8 @@
 // Asks how far the sweep is, and shows each new version of its report in place of the one before.
-const EVERY = 2000; // milliseconds
+const EVERY = 2000, PATIENCE = 120_000; // milliseconds
 const pages = document.getElementById("pages");
 const part = name => document.querySelector(`[data-testid=${name}]`);
-let shown = "", isLoading = false;
+let shown = "";
 
 /** @param {{version: string, is_published: boolean, line: string, recent: string[]}} status */
 function tell(status) {
@@ -12,32 +12,40 @@ function tell(status) {
   part("recent").replaceChildren(...status.recent.map(text => Object.assign(document.createElement("li"), { textContent: text })));
 }
 
+/** Asks the server; fails if it does not answer in time, or with an error. */
+async function ask(path) {
+  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer;
+}
+
 /** Loads a version behind the one that is read, and swaps them at the same place of the page. */
-function show(version) {
+async function show(version) {
+  const address = `report?version=${encodeURIComponent(version)}`;
+  await ask(address); // an error leaves the page that is read
   const before = pages.querySelector("iframe"), coming = document.createElement("iframe");
-  const link = before ? before.contentWindow.location.hash : location.hash;
-  isLoading = true;
   coming.title = "Report";
   coming.className = "coming";
-  coming.addEventListener("load", () => {
-    if (before) coming.contentWindow.scrollTo(0, before.contentWindow.scrollY);
-    coming.className = "";
-    before?.remove();
-    [shown, isLoading] = [version, false];
-    pages.dataset.version = version;
-  }, { once: true });
-  coming.src = `report?version=${encodeURIComponent(version)}${link}`;
+  coming.src = address + (before ? before.contentWindow.location.hash : location.hash);
+  const loaded = new Promise(done => coming.addEventListener("load", done, { once: true }));
   pages.append(coming);
+  await loaded;
+  try {
+    coming.contentWindow.scrollTo(0, before?.contentWindow.scrollY ?? 0);
+  } catch (error) {
+    coming.remove(); // the browser shows an error of its own
+    throw error;
+  }
+  coming.className = "";
+  before?.remove();
+  shown = pages.dataset.version = version;
 }
 
 async function refresh() {
   try {
-    const answer = await fetch("status", { cache: "no-store" });
-    if (!answer.ok) throw new Error(await answer.text());
-    const status = await answer.json();
+    const status = await (await ask("status")).json();
     tell(status);
-    const isFirst = shown === "";
-    if (status.version !== shown && !isLoading && (isFirst || part("follow").checked)) show(status.version);
+    if (status.version !== shown && (shown === "" || part("follow").checked)) await show(status.version);
   } catch (error) {
     part("status").textContent = `No news from safecomm view: ${error.message || "it has ended"}`;
     document.querySelector("header").classList.add("lost");

@@ -13,7 +13,6 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -22,19 +21,17 @@ from safecomm.errors import SafecommError, UsageError
 from safecomm.report.live import LiveReport
 from safecomm.storage.names import REPORT_ANSWERS
 
-LOOPBACK = ("127.0.0.1", "localhost")
-COOKIE = "safecomm-view"
 SHELL_POLICY = "default-src 'self'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 SCRIPT = "text/javascript"
 
 
-def view_app(report: LiveReport, token: str | None = None) -> Starlette:
+def view_app(report: LiveReport, token: str) -> Starlette:
     """Returns the web application: the page around the report, the report, and how far the sweep is.
 
     Args:
         report: the report.
-        token: what a browser must know; it sends it once in the address, and then as a cookie. None lets in everybody
-            who reaches the server by a name of this machine.
+        token: what a browser must know, because others may use this machine, too, and answers can be harmful. It sends
+            the token once in the address, and then a cookie.
     """
     routes = [
         Route("/", lambda _: HTMLResponse(_file("view.html"), headers={"Content-Security-Policy": SHELL_POLICY})),
@@ -43,10 +40,7 @@ def view_app(report: LiveReport, token: str | None = None) -> Starlette:
         Route("/report", _answering(lambda: HTMLResponse(report.page()))),
         Route(f"/{REPORT_ANSWERS}", _answering(lambda: Response(report.answers(), media_type=SCRIPT))),
     ]
-    # A page of the Internet could otherwise reach the server under a name of its own that leads to this machine.
-    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
-    guard = Middleware(BaseHTTPMiddleware, dispatch=_guard(token)) if token else trusted
-    return Starlette(routes=routes, middleware=[guard])
+    return Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=_guard(token))])
 
 
 def _answering(make: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:
@@ -55,7 +49,7 @@ def _answering(make: Callable[[], Response]) -> Callable[[Request], Awaitable[Re
     async def endpoint(_: Request) -> Response:
         try:
             response = await run_in_threadpool(make)
-        except SafecommError as error:
+        except (SafecommError, OSError) as error:
             response = PlainTextResponse(str(error), status_code=500)
         response.headers.update({"Cache-Control": "no-store", "Content-Security-Policy": "frame-ancestors 'self'"})
         return response
@@ -64,13 +58,17 @@ def _answering(make: Callable[[], Response]) -> Callable[[Request], Awaitable[Re
 
 
 def _guard(token: str) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
+    # Browsers send a cookie to all ports of a host, so it neither is the token nor has another view's name.
+    value = hmac.new(token.encode(), b"safecomm view", "sha256").hexdigest()
+    name = f"safecomm-view-{value[:8]}"
+
     async def guard(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         given = request.query_params.get("token")
         if given is not None and _same(given, token):
             response: Response = RedirectResponse(request.url.path)  # the address bar no longer shows it
-            response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+            response.set_cookie(name, value, httponly=True, samesite="lax")
             return response
-        if not _same(request.cookies.get(COOKIE, ""), token):
+        if not _same(request.cookies.get(name, ""), value):
             return PlainTextResponse("Open the address that `safecomm view` printed; it has a token.", status_code=403)
         return await call(request)
 
@@ -94,9 +92,13 @@ def listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise UsageError(
-            f"--host {host} --port {port}: {os.strerror(error.errno or 0)}; choose another --port"
-        ) from error
+        raise UsageError(f"--host {host} --port {port}: {_reason(error)}; choose another --port") from error
+
+
+def _reason(error: OSError) -> str:
+    """Returns the system's words without the address, which Python may add to them."""
+    code = error.errno or 0
+    return os.strerror(code) if code > 0 else str(error.strerror)
 
 
 def serve_view(app: Starlette, listener: socket.socket) -> None:

@@ -1,7 +1,6 @@
 """A sweep's run folder, with the records of its trials."""
 
 import logging
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,25 +86,9 @@ class RunFolder:
         """Returns the number of recorded search trials of an arm, with any settings."""
         return len(list((self.path / "trials").glob(f"{arm}-*-search.json")))
 
-    def records(self) -> list[TrialRecord]:
-        """Returns the records of this sweep's trials, the oldest first; not those of another model or benchmark."""
-        times = self.record_times()
-        found = [record for path in sorted(times, key=times.__getitem__) if (record := self._read(path))]
-        return [record for record in found if record.context == self._context_of(record)]
-
-    def record_times(self) -> dict[Path, int]:
-        """Returns the files of all trials' records, and when each was written, in nanoseconds since 1970."""
-        times = {}
-        for path in (self.path / "trials").glob("*.json"):
-            with suppress(FileNotFoundError):  # a rerun may remove it just now
-                times[path] = path.stat().st_mtime_ns
-        return times
-
     def record(self, trial: Trial) -> TrialRecord | None:
         """Returns a trial's record, whatever its status; None if it is missing or unreadable."""
-        return self._read(self.record_path(trial))
-
-    def _read(self, path: Path) -> TrialRecord | None:
+        path = self.record_path(trial)
         try:
             return TrialRecord.from_json(read_json(path))
         except FileNotFoundError:

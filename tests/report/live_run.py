@@ -7,6 +7,7 @@ from benchmark import benchmark
 from small_sweep import LEAST
 
 from safecomm.judging.verdicts import read_rows
+from safecomm.report.live import records_of
 from safecomm.report.page import write_report
 from safecomm.report.trials_table import table_of
 from safecomm.search.arms import Trial
@@ -51,6 +52,8 @@ class LiveRun:
 
     def publish(self) -> Path:
         """Writes the report, as the driver does at the end."""
-        table = table_of(self.run.records(), Store(self.folder.parent / "store")).assign(names="[]")
+        table = table_of(records_of(self.folder, self.sweep.resolved()), Store(self.folder.parent / "store")).assign(
+            names="[]"
+        )
         table.to_parquet(self.folder / "trials.parquet")
         return write_report(self.folder)

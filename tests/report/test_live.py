@@ -7,6 +7,8 @@ import pytest
 from live_run import LiveRun
 
 from safecomm.report.live import LiveReport
+from safecomm.search.run_folder import RunFolder
+from safecomm.spec import Sweep
 
 
 @pytest.fixture
@@ -17,7 +19,7 @@ def live(tmp_path: Path) -> LiveRun:
 def test_nothing_has_ended_yet(live: LiveRun) -> None:
     report = LiveReport(live.folder)
     assert report.status().line == "no trial has ended yet." and not report.status().is_published
-    assert "No trial has ended yet" in report.page()
+    assert "No trial has succeeded yet" in report.page()
 
 
 def test_each_trial_that_ends_makes_a_new_version(live: LiveRun) -> None:
@@ -36,7 +38,7 @@ def test_the_status_counts_each_split_and_names_the_last_trials(live: LiveRun) -
     live.end("safe_lora", 4, error="its fine-tune failed: the loss is nan")
     live.end("original", split="report")
     status = LiveReport(live.folder).status()
-    assert status.line.startswith("search: 3 of at most 3 trials, 1 failed; report: 1 trial; the last one ended at ")
+    assert status.line.startswith("search: 3 of at most 3 trials, 1 failed; report: 1 trial; the last one ended on ")
     assert status.recent[0].startswith("original, report: attack success ")
     assert status.recent[1] == "safe_lora lowest 4, search: failed: its fine-tune failed: the loss is nan"
 
@@ -51,12 +53,35 @@ def test_answers_are_shown_once_the_report_split_is_measured(live: LiveRun) -> N
     assert "data-testid=count" in report.page()
 
 
-def test_trials_of_another_model_are_left_out(live: LiveRun) -> None:
+def test_trials_of_another_model_and_of_removed_arms_are_left_out(live: LiveRun) -> None:
     live.end("original")
+    live.end("safe_lora", 2)
+    report = LiveReport(live.folder)
     changed = live.sweep.resolved()
-    changed["model"]["aligned"] = "lab://base"
+    del changed["arms"]["safe_lora"]
     (live.folder / "sweep.json").write_text(json.dumps(changed))
-    assert LiveReport(live.folder).status().line == "no trial has ended yet."
+    live.end("undefended")
+    assert report.status().line.startswith("search: 2 of")
+    changed["model"]["aligned"] = "lab://base"
+    live.run = RunFolder(Sweep.model_validate(changed))
+    live.end("original", split="report")
+    assert report.status().line.startswith("report: 1 trial;")
+
+
+def test_before_the_report_split_the_choice_so_far_is_named(live: LiveRun) -> None:
+    for trial in (("original", None), ("undefended", None), ("safe_lora", 2)):
+        live.end(*trial)
+    page = LiveReport(live.folder).page()
+    assert "Chosen so far on the search split: " in page and "No trial has both" not in page
+
+
+def test_a_viewed_folder_keeps_its_files_and_may_have_any_name(live: LiveRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    live.end("original")
+    moved = live.folder.rename(live.folder.with_name("moved"))
+    (moved / "optuna.journal").write_text("kept")
+    monkeypatch.chdir(moved)
+    assert LiveReport(Path(".")).status().line.startswith("search: 1 of")
+    assert (moved / "optuna.journal").exists()
 
 
 def test_at_the_end_the_page_is_the_report_and_a_later_trial_continues_it(live: LiveRun) -> None:

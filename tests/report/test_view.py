@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from browser import CHROMIUM, EXPLORER, needs_browser
@@ -25,12 +26,6 @@ def live(tmp_path: Path) -> LiveRun:
     return live
 
 
-def test_only_names_of_this_machine_are_answered(live: LiveRun) -> None:
-    app = view_app(LiveReport(live.folder))
-    for host, code in (("127.0.0.1:8100", 200), ("localhost", 200), ("evil.example", 400)):
-        assert TestClient(app, base_url=f"http://{host}").get("/status").status_code == code
-
-
 def test_a_token_is_needed_and_leaves_the_address(live: LiveRun) -> None:
     client = TestClient(view_app(LiveReport(live.folder), "secret"), base_url="http://10.0.0.1", follow_redirects=False)
     for path in ("/", "/view.js", "/status", "/report", "/report.answers.js"):
@@ -38,12 +33,13 @@ def test_a_token_is_needed_and_leaves_the_address(live: LiveRun) -> None:
     assert client.get("/?token=wrong").status_code == 403
     entered = client.get("/?token=secret")
     assert entered.status_code == 307 and entered.headers["location"] == "/"
-    assert "HttpOnly" in entered.headers["set-cookie"]
+    assert "HttpOnly" in entered.headers["set-cookie"] and "secret" not in entered.headers["set-cookie"]
     assert client.get("/status").json()["line"].startswith("search: 1 of at most 3 trials")
 
 
 def test_a_damaged_run_is_one_message(live: LiveRun) -> None:
-    client = TestClient(view_app(LiveReport(live.folder)), base_url="http://localhost")
+    client = TestClient(view_app(LiveReport(live.folder), "secret"))
+    client.get("/?token=secret")
     (live.folder / "plan.json").write_text("{")
     answer = client.get("/status")
     assert answer.status_code == 500 and "plan.json" in answer.text
@@ -62,7 +58,7 @@ def test_a_port_in_use_is_one_message(
     live: LiveRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serving(live.folder) as address:
-        port = address.rstrip("/").rpartition(":")[2]
+        port = str(urlsplit(address).port)
         assert safecomm(monkeypatch, "view", str(live.folder), "--port", port) == 2
     assert f"--port {port}: Address already in use; choose another --port" in capsys.readouterr().err
 
@@ -71,7 +67,12 @@ def test_a_port_in_use_is_one_message(
 def serving(run: Path) -> Iterator[str]:
     """Runs the command, yields the address that it prints, and ends it with Ctrl-C."""
     command = [sys.executable, "-u", "-m", "safecomm", "view", str(run), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in jobs of the background
+    ) as process:
         assert process.stdout
         try:
             yield process.stdout.readline().split()[1]
@@ -102,7 +103,7 @@ def test_the_page_follows_the_sweep_without_a_reload_and_ends_as_the_report(live
         page.goto(address)
         page.evaluate("window.isTheSame = true")
         report = page.frame_locator("iframe:not(.coming)")
-        report.get_by_text("No recommendation").or_(report.locator("#headline")).first.wait_for()
+        report.locator("#headline").wait_for()
         for split in ("search", "report"):
             for arm in ("original", "undefended"):
                 if (arm, split) != ("original", "search"):
@@ -110,7 +111,7 @@ def test_the_page_follows_the_sweep_without_a_reload_and_ends_as_the_report(live
         page.get_by_text("report: 2 trials").wait_for()
         report.locator(EXPLORER.READY).wait_for()
         written = live.publish()
-        page.get_by_text("The sweep has ended").wait_for()
+        page.get_by_text("The report is written").wait_for()
         page.wait_for_selector("#pages[data-version$=True]")
         assert page.evaluate("window.isTheSame") is True
         shown = page.evaluate("fetch('report').then(answer => answer.text())")

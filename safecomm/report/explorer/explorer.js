@@ -28,7 +28,7 @@ class Explorer {
     listenToPrinting(this);
     const section = document.getElementById("samples");
     section.setAttribute("aria-busy", "false");
-    if (isLinked) section.scrollIntoView();
+    if (isLinked && window === window.top) section.scrollIntoView(); // `safecomm view` keeps the reader's place
   }
 
   /** Sets form and selection to what the address says. */
