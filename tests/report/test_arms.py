@@ -55,8 +55,8 @@ def test_decided_and_open_differences_are_told_in_sentences(with_adapters: Path)
     run = read_run(with_adapters)
     asr, *others = ranking(run, headline(run), arm_differences(run, headline(run)))
     assert asr == (
-        "Attack success, best first: safe_merge 5.0%, safe_instruct 15.0%, undefended 65.0%. Decided on the prompts that "
-        "both answered: safe_merge and safe_instruct are each better than undefended. Not decided: safe_merge and "
+        "Attack success, best first: safe_merge 5.0%, safe_instruct 15.0%, undefended 65.0%. Decided on the prompts "
+        "that both answered: safe_merge and safe_instruct are each better than undefended. Not decided: safe_merge and "
         "safe_instruct."
     )
     assert [sentence.partition(",")[0] for sentence in others] == ["Telecom accuracy", "Over-refusal"]
