@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests of `make test`:  scripts/test.sh .venv/bin/pytest
-# The slow tests mostly start processes and wait for them, so the fast ones run beside them; their output comes last.
+# The slow tests leave a part of the cores idle, so the fast ones run beside them; their output comes last.
 set -uo pipefail
 pytest=$1 fast=$(mktemp)
 "$pytest" -m "not slow" >"$fast" 2>&1 &

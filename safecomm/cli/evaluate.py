@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,30 +81,17 @@ def evaluate(
     engine = available_engine() if engine == "auto" else engine
     out_of_the_way = PlainConsole(stderr=True) if as_json else console  # standard output is for the JSON alone
     out_of_the_way.print(engine_description(engine))
+    template = _arguments(chat_template_kwargs)
     protocol = EvaluationProtocol(
-        engine,
-        max_new_tokens,
-        length,
-        system_prompt,
-        sampling,
-        samples,
-        seed,
-        multiple_choice,
-        _arguments(chat_template_kwargs),
+        engine, max_new_tokens, length, system_prompt, sampling, samples, seed, multiple_choice, template
     )
     request = {"model": model, "benchmarks": benchmark, "protocol": asdict(protocol)}
     check_no_others(out, **request)
-    found = compare(
-        target,
-        adapter or [],
-        prompts,
-        panel,
-        protocol,
-        store,
-        Hardware(Replicas(replicas=replicas, tensor_parallel=tensor_parallel), Replicas(replicas=replicas), address),
-        Labelled.read(labels) if labels else None,
-        lambda line: out_of_the_way.print(line, soft_wrap=True),
+    hardware = Hardware(
+        Replicas(replicas=replicas, tensor_parallel=tensor_parallel), Replicas(replicas=replicas), address
     )
+    people, say = Labelled.read(labels) if labels else None, partial(out_of_the_way.print, soft_wrap=True)
+    found = compare(target, adapter or [], prompts, panel, protocol, store, hardware, people, say)
     write_results(out, found.measured, found.rows, panel.names, found.judges, **request)
     _print(found, out, domain_of(domain), as_json)
     check_measured(found.rows)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 
-def _local_folder(run: str) -> Path:
+def local_run(run: str) -> Path:
     """Returns the run's local folder; downloads it if the run is in a bucket."""
     if "://" not in run:
         return Path(run)
@@ -17,4 +17,4 @@ def _local_folder(run: str) -> Path:
     return folder
 
 
-Run = Annotated[Path, typer.Argument(parser=_local_folder, help="A run: <storage>/<name>.", metavar="RUN")]
+Run = Annotated[Path, typer.Argument(parser=local_run, help="A run: <storage>/<name>.", metavar="RUN")]

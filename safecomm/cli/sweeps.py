@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -68,8 +67,6 @@ def run(
     from safecomm.sweep.run import run_sweep
 
     console.print(engine_description(spec.evaluate.engine))
-    watched = shlex.quote(f"{spec.storage}/{spec.name}")
-    console.print(f"To watch it in the browser: safecomm view {watched}", soft_wrap=True)
     folder = run_sweep(spec, address, console)
     console.print(results_table(folder))
     console.print(f"\nReport: {shared.address(folder / REPORT)}", soft_wrap=True)

@@ -2,18 +2,30 @@
 
 import os
 import secrets
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
 from safecomm.cli.console import console
-from safecomm.cli.run_argument import Run
+from safecomm.cli.run_argument import local_run
 from safecomm.cli.serve import TOKEN
+from safecomm.storage.shared import CACHE, mirrors
+
+
+def _watched(run: str) -> Path:
+    """Returns the run's folder.
+
+    A run in a bucket is mirrored apart: a driver on this machine has files in its mirror that it has yet to publish.
+    """
+    if "://" in run:
+        os.environ[CACHE] = str(mirrors() / "view")
+    return local_run(run)
 
 
 def view(
-    run: Run,
+    run: Annotated[Path, typer.Argument(parser=_watched, help="A run: <storage>/<name>.", metavar="RUN")],
     host: Annotated[
         str, typer.Option(help="The address to listen on; other machines reach only their own.")
     ] = "127.0.0.1",

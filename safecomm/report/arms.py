@@ -1,7 +1,7 @@
 """Compares the arms: paired tests on the report split, which differences they decide, and hypervolumes."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -46,6 +46,11 @@ class ArmDifference:
         is_lower = self.difference.value < 0
         return self.first if is_lower == (BY_NAME[self.metric].direction == "min") else self.second
 
+    @property
+    def worse(self) -> str:
+        """The other one."""
+        return self.second if self.better == self.first else self.first
+
 
 def arm_differences(run: Run, rows: Sequence[Headline]) -> list[ArmDifference]:
     """Returns the differences between all pairs of arms but the original model, metric by metric.
@@ -85,42 +90,37 @@ def ranking(run: Run, rows: Sequence[Headline], differences: Sequence[ArmDiffere
 
 
 def _ranked(run: Run, metric: str, rows: Sequence[Headline], differences: Sequence[ArmDifference]) -> str:
+    """Returns a metric's sentence; an arm without a rate has no place in it."""
     found = [one for one in differences if one.metric == metric]
-    if not found:
-        return ""
-    known = {row.arm for row in rows if row.rates[metric].n and not math.isnan(row.rates[metric].value)}
-    found = [one for one in found if {one.first, one.second} <= known]
     compared = {arm for one in found for arm in (one.first, one.second)}
+    rates = {row.arm: row.rates[metric].value for row in rows if row.arm in compared}
     sign = 1 if BY_NAME[metric].direction == "min" else -1
-    ranked = sorted((row for row in rows if row.arm in compared), key=lambda row: sign * row.rates[metric].value)
-    if not ranked:
+    ranked = sorted((arm for arm in rates if not math.isnan(rates[arm])), key=lambda arm: sign * rates[arm])
+    if len(ranked) < 2:
         return ""
-    places = ", ".join(f"{row.arm} {row.rates[metric].value:.1%}" for row in ranked)
-    return f"{run.titles[metric]}, best first: {places}. {_decided(found, [row.arm for row in ranked])}"
+    places = ", ".join(f"{arm} {rates[arm]:.1%}" for arm in ranked)
+    decided = [one for one in found if one.is_decided and {one.better, one.worse} <= set(ranked)]
+    return f"{run.titles[metric]}, best first: {places}. {_decided(decided, ranked)}"
 
 
-def _decided(found: Sequence[ArmDifference], ranked: Sequence[str]) -> str:
+def _decided(decided: Sequence[ArmDifference], ranked: Sequence[str]) -> str:
     """Returns which arms are better than which others, and which pairs are left open."""
-    decided = [one for one in found if one.is_decided]
+    if not decided:
+        return "No difference is decided."
     groups: dict[str, list[str]] = {}  # the arms that are better than the same others
     for arm in ranked:
-        worse = {one.first for one in decided if one.better == arm} | {
-            one.second for one in decided if one.better == arm
-        }
-        if worse:
-            groups.setdefault(_listed(worse - {arm}, ranked), []).append(arm)
+        if worse := [one.worse for one in decided if one.better == arm]:
+            groups.setdefault(_listed(worse, ranked), []).append(arm)
     better = "; ".join(
         f"{_listed(arms, ranked)} {'is' if len(arms) == 1 else 'are each'} better than {others}"
         for others, arms in groups.items()
     )
-    pairs = {frozenset((one.first, one.second)) for one in decided}
-    left = ", ".join(f"{a} and {b}" for a, b in combinations(ranked, 2) if frozenset((a, b)) not in pairs)
-    if not better:
-        return "No difference is decided."
+    pairs = [{one.better, one.worse} for one in decided]
+    left = ", ".join(f"{a} and {b}" for a, b in combinations(ranked, 2) if {a, b} not in pairs)
     return f"Decided on the prompts that both answered: {better}." + (f" Not decided: {left}." if left else "")
 
 
-def _listed(arms: Iterable[str], ranked: Sequence[str]) -> str:
+def _listed(arms: Sequence[str], ranked: Sequence[str]) -> str:
     *first, last = sorted(arms, key=ranked.index)
     return f"{', '.join(first)} and {last}" if first else last
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,10 @@ from safecomm.statistics.domain import TELECOM, domain_of
 from safecomm.statistics.metric_table import ASR
 from safecomm.storage import shared
 from safecomm.storage.input_files import read_json as read_file
-from safecomm.storage.names import PLAN, REPORT, REPORT_ANSWERS
+from safecomm.storage.lock import is_held
+from safecomm.storage.names import PLAN, RECORDS, REPORT, REPORT_ANSWERS
 from safecomm.storage.store import Store
 
-TRIALS = "trials"
-"""The folder of the trials' records in a run folder."""
 RECENT = 10
 """The trials that are listed, the last first."""
 
@@ -36,10 +35,8 @@ class Status:
 
     version: str
     """Changes whenever the report does."""
-    is_published: bool
-    """Whether the sweep has written its report, and no trial has ended since."""
     line: str
-    """The trials that have ended, in words."""
+    """Whether the sweep runs, and the trials that have ended, in words."""
     recent: list[str]
     """The trials that ended last, in words."""
 
@@ -59,26 +56,28 @@ class LiveReport:
         read_saved_sweep(self.folder)
         self._rendering = threading.Lock()
         self._page = ("", "")
-        self._status: Status | None = None
+        self._ended = Status("", "", [])
 
     def status(self) -> Status:
         """Returns how far the sweep is; in a bucket, after fetching what other nodes wrote."""
-        for part in (self.folder, self.folder / TRIALS):
-            shared.fetch(part)  # nothing is removed: the sweep's own driver may use the same copy
-        version = self._version()
-        if self._status is None or self._status.version != version:
-            self._status = self._status_now(version)
-        return self._status
+        for part in (self.folder, self.folder / RECORDS):
+            shared.fetch(part)
+        if (version := self._version()) != self._ended.version:
+            self._ended = self._read(version)
+        return replace(self._ended, line=f"{self._activity()} {self._ended.line}")
 
-    def _status_now(self, version: str) -> Status:
+    def _activity(self) -> str:
+        if is_held(shared.lease_records(self.folder / ".lock")):
+            return "The sweep is running."
+        return "The sweep has ended." if self._is_published() else "Nothing runs; run the sweep again to continue it."
+
+    def _read(self, version: str) -> Status:
+        """Returns the status of the trials that have ended, without whether others run."""
         sweep = read_saved_sweep(self.folder)
         records = records_of(self.folder, sweep)
-        line = _in_words(records, self._planned())
-        if self._is_published():
-            return Status(version, True, f"The report is written: {line}.", [])
-        since = f"; the last one ended on {_last(self.folder)}" if records else ""
+        since = f", the last one on {_last(self.folder)}" if records else ""
         recent = [_trial_in_words(sweep, record) for record in records[: -RECENT - 1 : -1]]
-        return Status(version, False, f"{line}{since}.", recent)
+        return Status(version, f"Ended so far{since}: {_in_words(records, self._planned())}.", recent)
 
     def page(self) -> str:
         """Returns the page as HTML; it is rendered once for each version."""
@@ -149,7 +148,7 @@ def _kind(record: TrialRecord) -> str:
 def record_times(folder: Path) -> dict[Path, int]:
     """Returns the files of the trials' records, and when each was written, in nanoseconds since 1970."""
     times = {}
-    for path in (folder / TRIALS).glob("*.json"):
+    for path in (folder / RECORDS).glob("*.json"):
         with suppress(FileNotFoundError):  # removed just now
             times[path] = path.stat().st_mtime_ns
     return times
@@ -173,7 +172,7 @@ def _in_words(records: list[TrialRecord], planned: int | None) -> str:
         trials = f"{split}: {by_status.total()}{most} {noun}{'s' if by_status.total() != 1 or most else ''}"
         notes = [f"{by_status[name]} {words}" for name, words in OTHER.items() if by_status[name]]
         parts.append(", ".join([trials, *notes]))
-    return "; ".join(parts) or "no trial has ended yet"
+    return "; ".join(parts) or "no trial"
 
 
 OTHER = {"failed": "failed", "stopped": "stopped early"}

@@ -78,7 +78,8 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
     Args:
         run: the run.
         answers: its answers, if they are packed already.
-        is_final: whether the run's certificate is of these trials.
+        is_final: whether all trials have ended, so that they can be certified and compared. A comparison of the first
+            few arms would be corrected for too few pairs.
     """
     loader = PackageLoader("safecomm.report", "")
     environment = Environment(
@@ -89,7 +90,7 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
     environment.filters["change"] = change_in_words
     template = environment.get_template("page.html.j2")
     rows = headline(run)
-    differences = arm_differences(run, rows)
+    differences = arm_differences(run, rows) if is_final else []
     certificate = read_certificate(run.folder) if is_final else None
     profile, further, later = read_profile(run), tamper_curves(run), generations(run)
     return template.render(

@@ -4,7 +4,7 @@ const pages = document.getElementById("pages");
 const part = name => document.querySelector(`[data-testid=${name}]`);
 let shown = "";
 
-/** @param {{version: string, is_published: boolean, line: string, recent: string[]}} status */
+/** @param {{version: string, line: string, recent: string[]}} status */
 function tell(status) {
   part("status").textContent = status.line;
   document.querySelector("header").classList.remove("lost");
@@ -13,16 +13,16 @@ function tell(status) {
 }
 
 /** Asks the server; fails if it does not answer in time, or with an error. */
-async function ask(path) {
-  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
-  if (!answer.ok) throw new Error(await answer.text());
+async function ask(path, method = "GET") {
+  const answer = await fetch(path, { method, cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+  if (!answer.ok) throw new Error(await answer.text() || `the ${path.split("?")[0]} can't be read`);
   return answer;
 }
 
 /** Loads a version behind the one that is read, and swaps them at the same place of the page. */
 async function show(version) {
   const address = `report?version=${encodeURIComponent(version)}`;
-  await ask(address); // an error leaves the page that is read
+  await ask(address, "HEAD"); // an error leaves the page that is read
   const before = pages.querySelector("iframe"), coming = document.createElement("iframe");
   coming.title = "Report";
   coming.className = "coming";

@@ -15,6 +15,7 @@ from safecomm.spec import ORIGINAL, Sweep
 from safecomm.storage import shared
 from safecomm.storage.checksums import content_digest
 from safecomm.storage.input_files import read_json
+from safecomm.storage.names import RECORDS
 from safecomm.storage.store import digest, write_json
 from safecomm.storage.versions import version
 
@@ -53,7 +54,7 @@ class RunFolder:
 
         Optuna's journal is not copied: the records alone reproduce the search.
         """
-        for folder in (self.path, self.path / "trials"):
+        for folder in (self.path, self.path / RECORDS):
             shared.prune(folder)
             shared.fetch(folder)
 
@@ -84,7 +85,7 @@ class RunFolder:
 
     def count(self, arm: str) -> int:
         """Returns the number of recorded search trials of an arm, with any settings."""
-        return len(list((self.path / "trials").glob(f"{arm}-*-search.json")))
+        return len(list((self.path / RECORDS).glob(f"{arm}-*-search.json")))
 
     def record(self, trial: Trial) -> TrialRecord | None:
         """Returns a trial's record, whatever its status; None if it is missing or unreadable."""
@@ -128,7 +129,7 @@ class RunFolder:
         return self._tamper_context if record.tamper else self._context
 
     def _path(self, arm: str, trial_id: str, split: str) -> Path:
-        return self.path / "trials" / f"{arm}-{trial_id}-{split}.json"
+        return self.path / RECORDS / f"{arm}-{trial_id}-{split}.json"
 
 
 def _contents(section: Any) -> dict[str, str]:

@@ -39,8 +39,12 @@ def local_folder(storage: str | Path) -> Path:
     bucket, _, prefix = rest.strip("/").partition("/")
     if scheme not in SCHEMES or not NAME.fullmatch(bucket) or ".." in prefix.split("/"):
         raise UsageError("storage: must be a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
-    cache = Path(os.environ.get(CACHE) or "~/.cache/safecomm").expanduser().resolve()
-    return cache / f"{scheme}@{bucket}" / prefix
+    return mirrors() / f"{scheme}@{bucket}" / prefix
+
+
+def mirrors() -> Path:
+    """Returns the folder of the buckets' mirrors."""
+    return Path(os.environ.get(CACHE) or "~/.cache/safecomm").expanduser().resolve()
 
 
 def mounted_folder(storage: str) -> str | None:

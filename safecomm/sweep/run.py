@@ -1,5 +1,6 @@
 """Runs a sweep: checks it, runs the phases that are missing, and publishes the results."""
 
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
 from safecomm.serving.chat import loaded_tokenizer
 from safecomm.spec import Sweep
+from safecomm.storage import shared
 from safecomm.storage.names import JOURNAL, PLAN, SWEEP
 from safecomm.storage.store import Store, write_json
 from safecomm.sweep.data import store_data
@@ -116,6 +118,8 @@ def _phases(
     check_cluster(sweep, models.paths, on_gpu, partial(console.print, soft_wrap=True, markup=False))
     data = store_data(sweep, store)
     _write_sweep(sweep, folder)
+    watched = shlex.quote(shared.address(folder.path))
+    console.print(f"To watch it in the browser: safecomm view {watched}", soft_wrap=True, markup=False)
     for line in overlaps(sweep):
         console.print(line, soft_wrap=True, markup=False)
     stages = Stages(sweep, models.base, models.aligned, store, on_gpu, models.judges, data)

@@ -15,6 +15,7 @@ from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
 from safecomm.statistics.metrics import rates
+from safecomm.storage import shared
 from safecomm.storage.store import Store, write_json
 
 EXPLORER = benchmark("explorer")
@@ -24,7 +25,7 @@ PROMPTS = 80
 class LiveRun:
     """The run folder of a sweep that has begun."""
 
-    def __init__(self, storage: Path):
+    def __init__(self, storage: Path | str):
         arms = {"safe_lora": [{"safe_lora": {"lowest": {"grid": [2, 4]}}}]}
         sweep = copy.deepcopy(LEAST) | {"arms": arms, "storage": str(storage)}
         self.sweep = Sweep.model_validate(sweep)
@@ -33,6 +34,7 @@ class LiveRun:
         self.folder.mkdir(parents=True)
         write_json(self.folder / "sweep.json", self.sweep.resolved())
         write_json(self.folder / "plan.json", {"arms": {"original": {"trials": 1}, "safe_lora": {"trials": 2}}})
+        self.run.publish("sweep.json", "plan.json")
 
     def end(self, arm: str, lowest: int | None = None, split: str = "search", error: str = "") -> TrialRecord:
         """Ends a trial with invented answers, or with an error."""
@@ -46,6 +48,7 @@ class LiveRun:
         folder.mkdir(parents=True)
         unsafe = {"original": 0.05, "undefended": 0.6}.get(arm, 0.2)
         EXPLORER.answers(PROMPTS, unsafe, seed=lowest or 1).to_parquet(folder / "rows.parquet")
+        shared.publish(folder / "rows.parquet")
         measured = rates(read_rows(folder), EXPLORER.JUDGES)
         known = {"evaluation": key, "adapter": "a", "adapter_path": "", "rates": measured}
         return self.run.keep(TrialRecord.of(trial, "done", **known))

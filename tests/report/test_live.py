@@ -1,4 +1,4 @@
-"""What `safecomm view` shows of a sweep: the trials that have ended so far, and at last the report itself."""
+"""What `safecomm view` shows of a sweep: the trials that have ended so far, and in the end the report itself."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from live_run import LiveRun
 
+from safecomm.cli.view import _watched
 from safecomm.report.live import LiveReport
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
+from safecomm.storage.shared import CACHE
+from safecomm.sweep.lock import only_run
 
 
 @pytest.fixture
@@ -18,7 +21,7 @@ def live(tmp_path: Path) -> LiveRun:
 
 def test_nothing_has_ended_yet(live: LiveRun) -> None:
     report = LiveReport(live.folder)
-    assert report.status().line == "no trial has ended yet." and not report.status().is_published
+    assert report.status().line.endswith("Ended so far: no trial.") and not report.status().recent
     assert "No trial has succeeded yet" in report.page()
 
 
@@ -38,7 +41,7 @@ def test_the_status_counts_each_split_and_names_the_last_trials(live: LiveRun) -
     live.end("safe_lora", 4, error="its fine-tune failed: the loss is nan")
     live.end("original", split="report")
     status = LiveReport(live.folder).status()
-    assert status.line.startswith("search: 3 of at most 3 trials, 1 failed; report: 1 trial; the last one ended on ")
+    assert status.line.endswith(": search: 3 of at most 3 trials, 1 failed; report: 1 trial.")
     assert status.recent[0].startswith("original, report: attack success ")
     assert status.recent[1] == "safe_lora lowest 4, search: failed: its fine-tune failed: the loss is nan"
 
@@ -61,11 +64,11 @@ def test_trials_of_another_model_and_of_removed_arms_are_left_out(live: LiveRun)
     del changed["arms"]["safe_lora"]
     (live.folder / "sweep.json").write_text(json.dumps(changed))
     live.end("undefended")
-    assert report.status().line.startswith("search: 2 of")
+    assert ": search: 2 of" in report.status().line
     changed["model"]["aligned"] = "lab://base"
     live.run = RunFolder(Sweep.model_validate(changed))
     live.end("original", split="report")
-    assert report.status().line.startswith("report: 1 trial;")
+    assert report.status().line.endswith(": report: 1 trial.")
 
 
 def test_before_the_report_split_the_choice_so_far_is_named(live: LiveRun) -> None:
@@ -80,7 +83,7 @@ def test_a_viewed_folder_keeps_its_files_and_may_have_any_name(live: LiveRun, mo
     moved = live.folder.rename(live.folder.with_name("moved"))
     (moved / "optuna.journal").write_text("kept")
     monkeypatch.chdir(moved)
-    assert LiveReport(Path(".")).status().line.startswith("search: 1 of")
+    assert ": search: 1 of" in LiveReport(Path(".")).status().line
     assert (moved / "optuna.journal").exists()
 
 
@@ -88,7 +91,48 @@ def test_at_the_end_the_page_is_the_report_and_a_later_trial_continues_it(live: 
     for split in ("search", "report"):
         for arm in ("original", "undefended"):
             live.end(arm, split=split)
-    written, report = live.publish(), LiveReport(live.folder)
-    assert report.status().is_published and report.page() == written.read_text(encoding="utf-8")
+    report = LiveReport(live.folder)
+    written = live.publish().read_text(encoding="utf-8")
+    assert report.page() == written
     live.end("safe_lora", 2)
-    assert not report.status().is_published and "safe_lora" in report.page()
+    assert "safe_lora lowest 2" in report.status().recent[0] and report.page() != written
+
+
+def test_the_status_says_whether_the_sweep_runs(live: LiveRun) -> None:
+    live.end("original")
+    report = LiveReport(live.folder)
+    assert report.status().line.startswith("Nothing runs; run the sweep again to continue it. Ended so far")
+    with only_run(live.folder, print):
+        assert report.status().line.startswith("The sweep is running. ")
+    live.publish()
+    assert report.status().line.startswith("The sweep has ended. ")
+    with only_run(live.folder, print):  # with further arms
+        assert report.status().line.startswith("The sweep is running. ")
+
+
+def test_arms_are_not_compared_before_all_are_measured(live: LiveRun) -> None:
+    for split in ("search", "report"):
+        for arm in ("undefended", "safe_lora"):
+            live.end(arm, 2 if arm == "safe_lora" else None, split)
+    report = LiveReport(live.folder)
+    assert "Comparison of the arms" not in report.page()
+    live.publish()
+    assert "Comparison of the arms" in report.page()
+
+
+def test_a_run_in_a_bucket_is_viewed_on_any_node_and_the_drivers_files_stay(
+    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "driver"))
+    live = LiveRun(bucket)
+    live.end("original")
+    (live.folder / "plan.json").write_text("not published yet")
+    for node in ("driver", "laptop"):
+        monkeypatch.setenv(CACHE, str(tmp_path / node))
+        report = LiveReport(_watched(f"{bucket}/least"))
+        assert ": search: 1 of at most 3" in report.status().line
+    assert (live.folder / "plan.json").read_text() == "not published yet"
+    monkeypatch.setenv(CACHE, str(tmp_path / "driver"))
+    live.end("undefended")
+    monkeypatch.setenv(CACHE, str(tmp_path / "laptop"))
+    assert ": search: 2 of" in report.status().line and "undefended" in report.page()

@@ -34,7 +34,7 @@ def test_a_token_is_needed_and_leaves_the_address(live: LiveRun) -> None:
     entered = client.get("/?token=secret")
     assert entered.status_code == 307 and entered.headers["location"] == "/"
     assert "HttpOnly" in entered.headers["set-cookie"] and "secret" not in entered.headers["set-cookie"]
-    assert client.get("/status").json()["line"].startswith("search: 1 of at most 3 trials")
+    assert ": search: 1 of at most 3 trials" in client.get("/status").json()["line"]
 
 
 def test_a_damaged_run_is_one_message(live: LiveRun) -> None:
@@ -111,7 +111,7 @@ def test_the_page_follows_the_sweep_without_a_reload_and_ends_as_the_report(live
         page.get_by_text("report: 2 trials").wait_for()
         report.locator(EXPLORER.READY).wait_for()
         written = live.publish()
-        page.get_by_text("The report is written").wait_for()
+        page.get_by_text("The sweep has ended").wait_for()
         page.wait_for_selector("#pages[data-version$=True]")
         assert page.evaluate("window.isTheSame") is True
         shown = page.evaluate("fetch('report').then(answer => answer.text())")
