@@ -1,6 +1,6 @@
 """Simulates how often the intervals, bounds and tests that safecomm prints hold.
 
-    python benchmarks/coverage.py            2,000 draws per cell, about 15 minutes on one core
+    python benchmarks/coverage.py            2,000 draws per cell, about an hour on one core
     python benchmarks/coverage.py --json     the cells as a JSON list
 
 Every cell draws answers with known rates and counts how often something happens: an interval contains the true value
