@@ -17,8 +17,6 @@ from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import PRIOR_CLUSTERS, Rate, interval, rate
 
 RESAMPLES = 10_000
-FLIPS_AT_ONCE = 5_000_000
-"""Limits the memory of the permutation test, whatever the size of the benchmarks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +115,10 @@ def sign_flip_p(benchmarks: Sequence[Pairs], seed: int = 0) -> float:
     if len(changed) == 1 and set(np.abs(changed[0])) == {1.0}:
         return float(binomtest(int((changed[0] > 0).sum()), len(changed[0])).pvalue)
     weighted = np.concatenate([d / len(one.ours) for d, one in zip(changed, benchmarks, strict=True)])
-    rng, as_extreme = np.random.default_rng(seed), 0
-    for start in range(0, RESAMPLES, block := max(1, FLIPS_AT_ONCE // len(weighted))):
-        flips = rng.integers(0, 2, (min(block, RESAMPLES - start), len(weighted)), dtype=np.int8)
-        sums = weighted.sum() - 2 * flips @ weighted
-        as_extreme += int((np.abs(sums) >= abs(weighted.sum()) - 1e-12).sum())
+    rng, sums = np.random.default_rng(seed), np.zeros(RESAMPLES)
+    for size, clusters in zip(*np.unique(np.abs(weighted), return_counts=True), strict=True):
+        sums += size * (2 * rng.binomial(clusters, 0.5, RESAMPLES) - clusters)  # the signs of equal differences
+    as_extreme = int((np.abs(sums) >= abs(weighted.sum()) - 1e-12).sum())
     return (as_extreme + 1) / (RESAMPLES + 1)
 
 

@@ -1,6 +1,8 @@
 """Statistics agree with published or library values, and intervals have nominal coverage in a seeded simulation."""
 
+import itertools
 import math
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -96,13 +98,26 @@ def test_a_difference_weighs_benchmarks_like_the_rates() -> None:
     assert found.high < 0 and sign_flip_p(pairs) < 0.05
 
 
-def test_the_permutation_test_fits_in_memory_whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All flips at once took 8 GB for 100,000 changed verdicts; in blocks the result is the same."""
+def test_the_permutation_test_agrees_with_an_enumeration_of_all_signs() -> None:
+    """Two benchmarks of different sizes; many differences are equal, as with a few answers per prompt."""
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        pairs = [Pairs(rng.integers(0, 4, n) / 3, rng.integers(0, 3, n) / 3) for n in (5, 8)]
+        changes = np.concatenate([(one.ours - one.reference) / len(one.ours) for one in pairs])
+        signs = np.array(list(itertools.product((-1, 1), repeat=len(changes))))
+        exact = (np.abs(signs @ changes) >= abs(changes.sum()) - 1e-12).mean()
+        assert sign_flip_p(pairs) == pytest.approx(exact, abs=0.02)
+
+
+def test_the_permutation_test_of_very_many_changes_fits_in_memory() -> None:
+    """All signs at once would take 10 GB."""
     rng = np.random.default_rng(0)
-    pairs = [Pairs(rng.random(300), rng.random(300)) for _ in range(2)]
-    whole = sign_flip_p(pairs)
-    monkeypatch.setattr("safecomm.statistics.comparisons.FLIPS_AT_ONCE", 7_000)
-    assert sign_flip_p(pairs) == pytest.approx(whole, abs=0.02)
+    ours = rng.integers(0, 5, 1_000_000) / 4
+    tracemalloc.start()
+    p = sign_flip_p([Pairs(ours, rng.permutation(ours))])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert p > 0.01 and peak < 200e6
 
 
 def test_paired_intervals_cover_at_their_nominal_rate() -> None:
