@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from safecomm.cli import cluster, defenses, release, sweeps
+from safecomm.cli.compare import compare
 from safecomm.cli.data import data_app, lab_app
 from safecomm.cli.evaluate import evaluate
 from safecomm.cli.evidence import verify
@@ -54,7 +55,8 @@ def common(
 
 
 COMMANDS: list[Callable[..., None]] = [
-    *(init, sweeps.run, sweeps.plan, sweeps.report, view, release.gate, release.export, verify, serve, sweeps.schema),
+    *(init, sweeps.run, sweeps.plan, sweeps.report, view, compare, release.gate, release.export, verify),
+    *(serve, sweeps.schema),
     *(cluster.submit, cluster.doctor, selftest),
     *(evaluate, defenses.profile, defenses.extract_lora),
 ]

@@ -63,7 +63,7 @@ def arm_differences(run: Run, rows: Sequence[Headline]) -> list[ArmDifference]:
     if run.warnings:
         return []
     try:
-        answers = {row.arm: _answers(run, row) for row in own}
+        answers = {row.arm: answers_of_row(run, row) for row in own}
     except UsageError:
         return []
     found: list[ArmDifference] = []
@@ -140,6 +140,11 @@ def difference_in_words(found: RateDifference) -> str:
     return f"{bounds} n={found.n}, p={found.p:.2g}"
 
 
-def _answers(run: Run, row: Headline) -> pd.DataFrame:
+def answers_of_row(run: Run, row: Headline) -> pd.DataFrame:
+    """Returns the judged answers of all seeds of a headline row.
+
+    Raises:
+        UsageError: if they are gone from the store.
+    """
     trials = rows_of(run.trials_of(row.arm, row.point, "report"))
     return pd.concat([answers_of(run, trial) for trial in trials], ignore_index=True)

@@ -15,7 +15,7 @@ from safecomm.storage.store import lineage
 def provenance(run: Run, rows: Sequence[Headline]) -> str:
     """Returns the line for the answers of the headline table."""
     first, *others = run.sweep["evaluate"]["judges"]
-    revisions = _revisions(run)
+    revisions = model_versions(run)
     judged = f"Harmful answers judged by {_judge(first, revisions)}"
     if others:
         judged += f", which decides, and {', '.join(_judge(one, revisions) for one in others)}"
@@ -41,7 +41,7 @@ def _further(run: Run, revisions: Mapping[str, str]) -> list[str]:
     return [f"{what} by {_judge(evaluate[key], revisions)}" for key, what in kinds.items() if evaluate.get(key)]
 
 
-def _revisions(run: Run) -> dict[str, str]:
+def model_versions(run: Run) -> dict[str, str]:
     """Returns model -> the first digits of its revision or, if it has none, of its files' hash."""
     try:
         found = read_json(run.folder, MODELS)
