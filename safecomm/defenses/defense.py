@@ -6,6 +6,7 @@ docstring. The sweep file, the command line, the documentation and the search ar
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ValidationError, model_validator
@@ -15,6 +16,7 @@ from safecomm.defenses.space import RealLevel, Strict, WholeLevel, searched, wit
 from safecomm.errors import DefenseError
 
 if TYPE_CHECKING:
+    from safecomm.defenses.adapter import Adapter
     from safecomm.defenses.realigned import Realigned
 
 Need = Literal["adapter", "profile", "safe", "base", "aligned", "safety_data"]
@@ -86,6 +88,23 @@ class TrainingDefense(Defense):
     def trained_rank(self) -> int | None:
         """Returns the largest rank that it may train with, or None if it keeps the sweep's."""
         return None
+
+    @property
+    def has_start(self) -> bool:
+        """Whether it has the fine-tune start from more than the aligned model."""
+        return type(self).start is not TrainingDefense.start
+
+    def start(self, base: Path, aligned: Path, targets: Sequence[str]) -> "Adapter":
+        """Returns an adapter that the new one is trained on top of, as if it were part of the aligned model.
+
+        Only if a subclass overrides it. The arm's adapter is the sum of both, so a chain has one such defense at most.
+
+        Args:
+            base: checkpoint folder of the model before its alignment.
+            aligned: checkpoint folder of the model that is trained.
+            targets: the module types that the new adapter changes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no start(self, base, aligned, targets)")
 
     def data(self, examples: Sequence[Example], safety: Sequence[Example], seed: int) -> Sequence[Example]:
         """Returns the training set.

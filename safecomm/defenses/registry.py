@@ -5,6 +5,7 @@ from safecomm.defenses.methods.constrained_sft import ConstrainedSft
 from safecomm.defenses.methods.drop import Drop
 from safecomm.defenses.methods.hyperparameters import Hyperparameters
 from safecomm.defenses.methods.look_ahead import LookAhead
+from safecomm.defenses.methods.lox import Lox
 from safecomm.defenses.methods.resta_instruct import RestaInstruct
 from safecomm.defenses.methods.safe_instruct import SafeInstruct
 from safecomm.defenses.methods.safe_lora import SafeLora
@@ -22,6 +23,7 @@ DEFENSES: dict[str, type[Defense]] = {
     "resta_instruct": RestaInstruct,
     "constrained_sft": ConstrainedSft,
     "look_ahead": LookAhead,
+    "lox": Lox,
 }
 
 

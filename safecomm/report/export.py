@@ -81,5 +81,5 @@ def lineage_of(release: Release, adapter: Path) -> dict[str, Any]:
 
 
 def _stages(run: Run, inputs: dict[str, Any]) -> list[Path]:
-    key = inputs.get("adapter") or inputs.get("data")
+    key = inputs.get("adapter") or inputs.get("above") or inputs.get("data")
     return [run.stage(stage, str(key)) / LINEAGE for stage in ("realign", "finetune", "data")] if key else []

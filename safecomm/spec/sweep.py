@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from safecomm.defenses.defense import Realignment, Selecting
+from safecomm.defenses.defense import Realignment, Selecting, TrainingDefense
 from safecomm.defenses.registry import defense_of
 from safecomm.defenses.space import (
     PER_TYPE,
@@ -185,6 +185,11 @@ class Sweep(Strict):
                 raise ValueError(f"{name}: a defense can appear only once in a chain; remove the repetition")
             if [step.trains for step in chain] != sorted((step.trains for step in chain), reverse=True):
                 raise ValueError(f"{name}: {_training_steps(chain)}; put what trains first")
+            starts = [one.name for one in chain if isinstance(one.settings, TrainingDefense) and one.settings.has_start]
+            if len(starts) > 1:
+                raise ValueError(
+                    f"{name}: {' and '.join(starts)} each change the model that is trained; keep one of them"
+                )
         return {name: chain for name, chain in arms.items() if name not in REFERENCE_ARMS}
 
     @field_validator("arms")

@@ -5,6 +5,7 @@ VERSIONS = {
     "loss": 1,  # 1: the logits that a training defense's loss gets have gradients
     "profile": 4,
     "realign": 4,
+    "start": 1,
     "responses": 5,  # 5: `engine: transformers` ignores the sampling settings of a model's generation_config.json
     "replies": 1,  # 1: verdict words are compared by the sums of their log-probabilities
     "evaluation": 1,  # 1: splits and intervals by cluster of prompts
@@ -18,6 +19,7 @@ Only that stage and the stages that depend on it are computed again:
 - `loss`: training with a defense that changes the loss; other fine-tunes keep their keys.
 - `profile`: the alignment profile, and then the adapters that depend on it.
 - `realign`: the defenses that act on an adapter.
+- `start`: the adapters that defenses give a fine-tune to start from.
 - `responses`: how a model is asked, or its answer read: chat template, sampling, likelihoods of options.
 - `replies`: how a judge or grader that is a model is asked.
 - `evaluation`: verdicts on answers that are in the store: phrase lists, graders, how a judge's reply is read; the

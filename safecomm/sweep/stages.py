@@ -120,8 +120,26 @@ class Stages:
             if type(step).loss is not TrainingDefense.loss
         ]
         changes |= {"losses": tuple(losses)} if losses else {}
-        trained = self._train(data, seed, course.start, **changes, **({"on_top": True} if course.on_top else {}))
-        return self._stacked(course.start, trained) if course.start and course.on_top else trained
+        given = None if course.start else self._start(steps)
+        start, on_top = course.start or given, course.on_top or given is not None
+        trained = self._train(data, seed, start, **changes, **({"on_top": True} if on_top else {}))
+        return self._stacked(start, trained) if start and on_top else trained
+
+    def _start(self, steps: Sequence[tuple[str, TrainingDefense]]) -> Path | None:
+        """Returns the adapter that a defense has the fine-tune start from; None without one."""
+        name, step = next(((name, step) for name, step in steps if step.has_start), ("", None))
+        if step is None:
+            return None
+        targets = sorted(self.sweep.finetune.lora.targets)
+
+        def make(out: Path) -> None:
+            step.start(local_copy(self.base.path), local_copy(self.aligned.path), targets).save(out)
+
+        inputs: dict[str, Any] = {"defense": name, "settings": step.constants(), "targets": targets}
+        inputs |= {"base": self.base.identity, "aligned": self.aligned.identity, "version": version("start")}
+        if is_dotted(name):
+            inputs["code"] = source_digest(name)
+        return self.store.obtain("start", inputs, make)
 
     def _stacked(self, below: Path, above: Path) -> Path:
         """Returns one adapter that has the effect of two, one trained on top of the other."""

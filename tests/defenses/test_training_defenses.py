@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from safecomm.data.rows import Example
+from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.methods.constrained_sft import ConstrainedSft
 from safecomm.defenses.methods.look_ahead import LookAhead
+from safecomm.defenses.methods.lox import Lox
 
 SETTINGS = ConstrainedSft(beta=0.1, first=0.5, early=2.0, early_tokens=3)
 
@@ -29,6 +32,22 @@ def test_early_tokens_of_every_answer_of_a_packed_row_have_their_own_strength() 
     answers = torch.tensor([[0, 1, 1, 1, 1, 0, 0, 1, 1], [1, 0, 0, 0, 0, 0, 0, 0, 1]]).bool()
     found = SETTINGS.betas(answers)[answers].tolist()
     assert found == pytest.approx([0.5, 2, 2, 0.1, 0.5, 2, 0.5, 0.5])
+
+
+def test_lox_starts_from_the_leading_directions_of_the_alignment(lab: dict[str, Path], tmp_path: Path) -> None:
+    """As near to the alignment as the dense SVD in float64 gets; only in the modules that the fine-tune adapts."""
+    found = Lox(rank=3, strength=1.25).start(lab["base"], lab["aligned"], ["self_attn.q_proj", "down_proj"])
+    found.save(tmp_path / "saved")
+    modules = Adapter.load(tmp_path / "saved").modules
+    base, aligned = (load_file(lab[name] / "model.safetensors") for name in ("base", "aligned"))
+    names = [name.removesuffix(".weight") for name in base if name.endswith(("q_proj.weight", "down_proj.weight"))]
+    assert set(modules) == set(names) and len(names) > 2
+    for name, factors in modules.items():
+        alignment = aligned[f"{name}.weight"].double() - base[f"{name}.weight"].double()
+        update = factors.scaling * factors.B.double() @ factors.A.double()
+        least = torch.linalg.svdvals(alignment)[3:].norm()
+        assert factors.A.shape[0] == 3 and least <= torch.dist(alignment, update / 1.25) < 1.001 * least
+    assert Lox(rank=3).added_rank(16) == 3 and Lox.model_validate({"rank": {"grid": [2, 8]}}).added_rank(16) == 8
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from command_line import safecomm
 
+from safecomm.report.export import lineage_of
 from safecomm.report.gate import decide
 from safecomm.report.policy import Policy
 from safecomm.report.release import released
@@ -48,6 +49,15 @@ def test_export_includes_lineage_and_card(
     capsys.readouterr()
     assert safecomm(monkeypatch, "export", with_adapters, "--arm", "safe_merge", "--out", out) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+def test_the_lineage_of_an_adapter_on_top_of_another_has_its_fine_tune(with_adapters: Path) -> None:
+    store = with_adapters.parent / "store"
+    record = {"stage": "stacked", "key": "s", "inputs": {"below": "digest", "above": "f"}}
+    (store / "stacked" / "s").mkdir(parents=True)
+    (store / "stacked" / "s" / "lineage.json").write_text(json.dumps(record))
+    lineage = lineage_of(released(read_run(with_adapters), "safe_instruct", 0), store / "stacked" / "s")
+    assert [stage["stage"] for stage in lineage["stages"]] == ["stacked", "finetune", "data"]
 
 
 def test_report_prints_nothing_but_json_on_request(

@@ -129,6 +129,18 @@ def test_reading_a_sweep_imports_nothing_heavy() -> None:
     assert not loaded & {"torch", "ray", "vllm", "wandb", "transformers", "pandas", "datasets", "deepspeed"}
 
 
+def test_an_arm_has_one_defense_that_changes_the_model_to_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from safecomm.defenses import TrainingDefense\nclass Own(TrainingDefense):\n    name = 'own'\n"
+    (tmp_path / "own_start.py").write_text(f"{code}    def start(self, base, aligned, targets): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = "defenses=[own_start:Own]"
+    (said,) = problems(tmp_path, [own, "arms.x=[{lox: {rank: 2}}, {own: {}}]"])
+    assert said == "arms: x: lox and own each change the model that is trained; keep one of them"
+    assert read_sweep(write(tmp_path, GOOD), [own, "arms.x=[{safe_instruct: {ratio: 0.1}}, {own: {}}]"])
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
