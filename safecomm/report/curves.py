@@ -5,7 +5,17 @@ import json
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from safecomm.report.plots import GRID, REFERENCES, bars, base_layout, hover, percent_axis, search_points, styles
+from safecomm.report.plots import (
+    GRID,
+    REFERENCES,
+    bars,
+    base_layout,
+    hover,
+    percent_axis,
+    search_points,
+    styles,
+    symbols,
+)
 from safecomm.report.points import Point, rate_in
 from safecomm.report.run import Run
 from safecomm.spec import ORIGINAL, UNDEFENDED
@@ -26,6 +36,13 @@ def searched(run: Run) -> dict[str, dict[str, Series]]:
             if len({value for value, _ in series}) > 1:
                 found.setdefault(name, {})[arm] = series
     return found
+
+
+def left_out(run: Run) -> list[str]:
+    """Returns the arms that tried several settings but have no plot, because fewer than two were measured in full."""
+    plotted = {arm for by_arm in searched(run).values() for arm in by_arm}
+    tried = run.trials[run.trials["split"] == "search"].groupby("arm")["point"].nunique()
+    return [arm for arm in run.arms if tried.get(arm, 0) > 1 and arm not in plotted]
 
 
 def curves(run: Run) -> go.Figure | None:
@@ -65,7 +82,7 @@ def _add_series(
         y=[row[metric] for _, row in series],
         error_y=bars([rate_in(row, metric) for _, row in series], colour) | {"thickness": 0.9, "width": 0},
         mode="lines+markers" if is_only else "markers",
-        marker={"color": colour, "symbol": symbol, "size": 8},
+        marker={"color": colour, "symbol": symbols([row for _, row in series], symbol), "size": 8},
         line={"color": colour, "width": 1.5},
         name=arm,
         legendgroup=arm,

@@ -15,7 +15,7 @@ from safecomm.report.best_of_n import try_curves
 from safecomm.report.breakdown import breakdown
 from safecomm.report.cells import plain
 from safecomm.report.certificate import in_sentences, read_certificate
-from safecomm.report.curves import curves
+from safecomm.report.curves import curves, left_out
 from safecomm.report.drift import GenerationResult, change_in_words, drift_figure, generations
 from safecomm.report.explorer import MOST_INSIDE, Packed, packed
 from safecomm.report.explorer import scripts as explorer_scripts
@@ -23,7 +23,8 @@ from safecomm.report.explorer import styles as explorer_styles
 from safecomm.report.guide import guide
 from safecomm.report.incoherence import incoherence_of, warnings
 from safecomm.report.modules import Profile, read_profile, rho_figure
-from safecomm.report.plots import styles, trade_off
+from safecomm.report.parallel import parallel
+from safecomm.report.plots import styles
 from safecomm.report.points import rows_of
 from safecomm.report.provenance import provenance
 from safecomm.report.run import (
@@ -42,6 +43,7 @@ from safecomm.report.run import (
 )
 from safecomm.report.samples import samples
 from safecomm.report.tampering import TamperCurve, tamper_curves, tamper_figure
+from safecomm.report.trade_off import trade_off
 from safecomm.report.versions import installed_versions
 from safecomm.spec import REFERENCE_ARMS
 from safecomm.spec.published import departures
@@ -114,6 +116,7 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         profile=profile,
         tamper_curves=further,
         generations=later,
+        without_curves=left_out(run),
         try_curves=try_curves(run),
         guide=guide(run),
         figures={
@@ -140,6 +143,7 @@ def _figures(
     """Returns the figures that the run has data for."""
     found = {
         "trade-off": trade_off(run) if {"asr", "accuracy"} <= set(run.metrics) else None,
+        "parallel": parallel(run),
         "curves": curves(run),
         "rho": rho_figure(profile) if profile else None,
         "tamper": tamper_figure(run, further) if further else None,

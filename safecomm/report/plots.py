@@ -1,14 +1,10 @@
-"""Shared parts of a run's figures, and the plot of attack success against task accuracy."""
+"""Shared parts of a run's figures."""
 
 from typing import Any
 
-import plotly.graph_objects as go
-
-from safecomm.report.pareto import pareto_front
 from safecomm.report.points import Point, rate_in, rows_of
-from safecomm.report.run import Headline, Run, headline, in_words, rate_in_words, settings
+from safecomm.report.run import Run, in_words, rate_in_words, settings
 from safecomm.spec import ORIGINAL, UNDEFENDED
-from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.statistics.metrics import Rate
 
 GREY = "#8a8f98"
@@ -51,9 +47,11 @@ def hover(run: Run, row: Point) -> str:
     """Returns a point's hover text: its arm, settings and rates."""
     lines = [f"<b>{row['arm']}</b>", in_words(settings(run.sweep, row["arm"], row["point"]))]
     lines += [f"{run.titles[metric]}: {rate_in_words(rate_in(row, metric))}" for metric in run.metrics]
-    return "<br>".join(
-        [*filter(None, lines), f"{row['split']} split, {row['seeds']} seed{'s' if row['seeds'] > 1 else ''}"]
-    )
+    return "<br>".join([*filter(None, lines), f"{_split(row)}, {row['seeds']} seed{'s' if row['seeds'] > 1 else ''}"])
+
+
+def _split(row: Point) -> str:
+    return f"{row['split']} split" + (", stopped early" if row["status"] == "stopped" else "")
 
 
 def bars(rates: list[Rate], colour: str) -> dict[str, Any]:
@@ -62,80 +60,9 @@ def bars(rates: list[Rate], colour: str) -> dict[str, Any]:
     return {"type": "data", "array": above, "arrayminus": below, "color": colour, "thickness": 1.4, "width": 4}
 
 
-def trade_off(run: Run) -> go.Figure:
-    """Plots attack success against task accuracy.
-
-    Small markers are points on the search split, with their Pareto front in these two metrics. Large markers with 95%
-    intervals are the headline table's points on the report split.
-    """
-    figure = go.Figure(layout=base_layout(560))
-    style = styles(run.arms)
-    _add_front(figure, run)
-    for arm in run.arms:
-        _add_search_points(figure, run, arm, *style[arm])
-    for row in headline(run):
-        _add_report_point(figure, run, row, *style[row.arm])
-    figure.add_vline(run.sweep["search"]["target_asr"], line={"color": GREY, "width": 1, "dash": "dot"})
-    figure.add_annotation(
-        x=run.sweep["search"]["target_asr"],
-        y=0,
-        yref="paper",
-        text="target",
-        showarrow=False,
-        xanchor="left",
-        yanchor="bottom",
-    )
-    figure.update_xaxes(percent_axis(ASR.axis_title(run.domain), rangemode="tozero"))
-    figure.update_yaxes(percent_axis(ACCURACY.axis_title(run.domain)))
-    figure.update_traces(cliponaxis=False)  # rates of 0% lie on the axis
-    return figure
-
-
-def _add_front(figure: go.Figure, run: Run) -> None:
-    front = pareto_front(run.points, ["asr", "accuracy"])
-    figure.add_scatter(
-        x=front["asr"].tolist() if len(front) else [],
-        y=front["accuracy"].tolist() if len(front) else [],
-        mode="lines",
-        line={"color": GREY, "width": 1.5, "dash": "dash", "shape": "hv"},
-        name="Pareto front (search split)",
-        hoverinfo="skip",
-    )
-
-
-def _add_search_points(figure: go.Figure, run: Run, arm: str, colour: str, symbol: str) -> None:
-    rows = search_points(run, arm)
-    figure.add_scatter(
-        x=[row["asr"] for row in rows],
-        y=[row["accuracy"] for row in rows],
-        mode="markers",
-        marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.6},
-        name=f"{arm}, search split",
-        legendgroup=arm,
-        showlegend=False,
-        hovertemplate=[f"{hover(run, row)}<extra></extra>" for row in rows],
-    )
-
-
-def _add_report_point(figure: go.Figure, run: Run, row: Headline, colour: str, symbol: str) -> None:
-    asr, accuracy = row.rates["asr"], row.rates["accuracy"]
-    if row.recommended:
-        ring = {"symbol": "circle-open", "size": 30, "color": colour, "line": {"width": 2.5}}
-        position = {"x": [asr.value], "y": [accuracy.value]}
-        label = {"name": "recommended", "legendrank": 2000, "hoverinfo": "skip"}
-        figure.add_scatter(**position, mode="markers", marker=ring, **label)
-    figure.add_scatter(
-        x=[asr.value],
-        y=[accuracy.value],
-        error_x=bars([asr], colour),
-        error_y=bars([accuracy], colour),
-        mode="markers",
-        marker={"color": colour, "symbol": symbol, "size": 14, "line": {"color": "white", "width": 1}},
-        name=row.arm,
-        legendgroup=row.arm,
-        showlegend=row.arm not in {trace.name for trace in figure.data},
-        hovertemplate=f"{hover(run, row.pooled)}<extra></extra>",
-    )
+def symbols(rows: list[Point], symbol: str) -> list[str]:
+    """Returns the points' marker symbols: hollow for those that stopped early."""
+    return [f"{symbol}-open" if row["status"] == "stopped" else symbol for row in rows]
 
 
 def search_points(run: Run, arm: str) -> list[Point]:

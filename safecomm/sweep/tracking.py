@@ -17,9 +17,9 @@ from ray.tune import Callback
 
 from safecomm.data.catalog.describe import SHOWN
 from safecomm.judging.verdicts import read_rows
-from safecomm.report.plots import trade_off
 from safecomm.report.run import read_run
 from safecomm.report.samples import response_in
+from safecomm.report.trade_off import trade_off
 from safecomm.search.arms import RELEASE, Trial
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder

@@ -114,8 +114,22 @@ def test_selected_modules_match_the_realign_stage(page: Page) -> None:
 def test_page_opens_in_a_browser_without_an_error(run_folder: Path, html: str) -> None:
     with opened(run_folder / "report.html") as page:
         drawn = page.eval_on_selector_all(".plot.js-plotly-plot", "plots => plots.map(plot => plot.id)")
-        assert drawn == ["plot-trade-off", "plot-curves", "plot-rho"]
+        assert drawn == ["plot-trade-off", "plot-parallel", "plot-curves", "plot-rho"]
         assert page.locator(".main-svg").count() >= 3
+
+
+@needs_browser
+def test_plots_stand_below_each_other_on_a_window_that_became_narrow(run_folder: Path, html: str) -> None:
+    """Plotly forgets a plot's height when the window changes: all plots collapsed onto the text below them."""
+    with opened(run_folder / "report.html") as page:
+        heights = "() => [...document.querySelectorAll('.plot')].map(plot => plot.clientHeight)"
+        wide = page.evaluate(heights)
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.wait_for_function(f"before => ({heights})()[0] > before", arg=wide[0])
+        narrow = dict(zip(("trade_off", "parallel", "curves", "rho"), page.evaluate(heights), strict=True))
+        assert min(wide) > 300 and narrow["parallel"] == wide[1] and narrow["curves"] > wide[2]
+        drawn = "() => [...document.querySelectorAll('.plot .main-svg')].every(plot => plot.clientWidth <= 390)"
+        page.wait_for_function(drawn)
 
 
 def test_page_renders_if_all_trials_failed(run_folder: Path, tmp_path: Path) -> None:
