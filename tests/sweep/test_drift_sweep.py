@@ -14,7 +14,7 @@ from small_sweep import LEAST, kill_at, offline, run_sweep_file, stages
 
 from safecomm.storage.store import lineage
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.cluster]
 
 
 @pytest.fixture(scope="module")
