@@ -10,6 +10,7 @@ import pandas as pd
 
 from safecomm.errors import UsageError
 from safecomm.judging.judges import JUDGES
+from safecomm.report.disagreement import warnings_of
 from safecomm.report.evidence import Evidence, change_evidence, rate_evidence
 from safecomm.report.incoherence import warning as incoherence_warning
 from safecomm.report.policy import EVERY, MEAN, OtherRun, Policy, Rule, Tier
@@ -117,6 +118,7 @@ def _incoherence(release: Release) -> Rate:
 def _notes(release: Release, metrics: Collection[str]) -> list[str]:
     judge, title = next(iter(release.run.judge_names), ""), release.run.titles[ASR.name]
     notes = [warning] if (warning := incoherence_warning(release.row.arm, _incoherence(release))) else []
+    notes += warnings_of(release.row.arm, release.trial, release.run.judge_names)
     if OVER_REFUSAL.name in metrics and not release.run.sweep["evaluate"].get("refusal_judge"):
         notes.append(
             f"{release.run.titles[OVER_REFUSAL.name]} is decided by a list of refusal phrases, whose errors are not "

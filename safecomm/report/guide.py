@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safecomm.report.disagreement import disagreements
 from safecomm.report.drift import by_policy, generations, on_target, unfinished
 from safecomm.report.points import Point, rate_in
 from safecomm.report.run import Headline, Run, headline, in_words, rate_in_words
@@ -81,6 +82,7 @@ def _gaps(run: Run, row: Headline, curves: Sequence[TamperCurve]) -> Iterator[st
         if rate.n and rate.high > target:
             above = "is above" if rate.low > target else "may be above"
             yield f"{benchmark}: {ASR.words(run.domain)} {above} {target:.1%}: {rate_in_words(rate)}."
+    yield from disagreements(run, [row])
     if missing := [name for name in Attack.model_fields if name not in run.attacks]:
         yield f"{NOT_MEASURED}: the attacks {', '.join(missing)}, conversations of several turns, and all others."
     for trained_on in TITLES.values():

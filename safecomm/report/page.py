@@ -16,6 +16,7 @@ from safecomm.report.breakdown import breakdown
 from safecomm.report.cells import plain
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.curves import curves, left_out
+from safecomm.report.disagreement import disagreements
 from safecomm.report.drift import GenerationResult, change_in_words, drift_figure, generations
 from safecomm.report.explorer import MOST_INSIDE, Packed, packed
 from safecomm.report.explorer import scripts as explorer_scripts
@@ -108,6 +109,7 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         references={row.arm: row for row in rows if row.arm in REFERENCE_ARMS},
         incoherent=[(row, rate) for row in rows if (rate := incoherence_of(row.pooled)).n],
         warnings=warnings(rows),
+        disagreements=disagreements(run, rows),
         beside=beside_published(run),
         arm_differences=differences,
         ranking=ranking(run, rows, differences),

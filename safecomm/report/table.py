@@ -10,6 +10,7 @@ from rich.text import Text
 from safecomm.report.arms import arm_differences, hypervolumes, ranking
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import in_sentences, read_certificate
+from safecomm.report.disagreement import disagreements
 from safecomm.report.drift import generations
 from safecomm.report.incoherence import warnings
 from safecomm.report.run import (
@@ -41,7 +42,8 @@ def results_table(folder: Path) -> Group:
     run = read_run(folder)
     parts: list[Table | Text] = [_headline_table(run), _verdict(run)]
     parts += [Text(f"\n{warning}", style="bold red") for warning in run.warnings]
-    parts += [Text(f"\n{line}", style="bold red") for line in warnings(headline(run))]
+    rows = headline(run)
+    parts += [Text(f"\n{line}", style="bold red") for line in (*warnings(rows), *disagreements(run, rows))]
     more = [_certificate, _published, _arms, _tries, _tampering, _drift, _judges, _failures]
     return Group(*parts, *(part for of_run in more for part in of_run(run)))
 
