@@ -26,7 +26,8 @@ def compare(
 ) -> None:
     """Compares two runs: what differs in their sweeps, and how each arm's rates changed on the same prompts.
 
-    A change is better or worse if the sign-flip test gives p below 5%, Holm-corrected over the arms.
+    A change is better or worse, for these fine-tunes, if the sign-flip test gives p below 5%, Holm-corrected over the
+    arms.
     """
     from safecomm.report.run import read_run
     from safecomm.report.two_runs import as_json as values_of
@@ -74,6 +75,6 @@ def _changes(found: "TwoRuns", metric: str) -> Table:
         ]
         rates = [rate_in_words(row.rates[metric]) for row in (one.before, one.after)]
         said = [f"{rate}\n{cell}".strip() for rate, cell in zip(rates, cells, strict=True)]
-        change = difference_in_words(one.difference) if one.difference else "no common prompt was tested"
+        change = difference_in_words(one.difference) if one.difference else "not tested"
         table.add_row(one.arm, *said, change, one.verdict)
     return table

@@ -91,8 +91,13 @@ class TrainingDefense(Defense):
 
     @property
     def has_start(self) -> bool:
-        """Whether it has the fine-tune start from more than the aligned model."""
+        """Whether it gives the fine-tune an adapter to start on top of."""
         return type(self).start is not TrainingDefense.start
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether it changes the loss."""
+        return type(self).loss is not TrainingDefense.loss
 
     def start(self, base: Path, aligned: Path, targets: Sequence[str]) -> "Adapter":
         """Returns an adapter that the new one is trained on top of, as if it were part of the aligned model.
@@ -102,7 +107,7 @@ class TrainingDefense(Defense):
         Args:
             base: checkpoint folder of the model before its alignment.
             aligned: checkpoint folder of the model that is trained.
-            targets: the module types that the new adapter changes.
+            targets: the modules that the new adapter changes, by type (`q_proj`) or path (`self_attn.q_proj`).
         """
         raise NotImplementedError(f"{type(self).__name__} has no start(self, base, aligned, targets)")
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from safecomm.storage.hub_cache import split_reference
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, LINEAGE
 from safecomm.storage.output_files import new_folder
 from safecomm.storage.store import local_copy, stage_damage, write_json
+
+ADAPTERS_AND_DATA = ("realign", "stacked", "finetune", "start", "data")
+"""The stages that a lineage lists."""
 
 
 def export(folder: Path, arm: str | None, seed: int, out: Path, point: str | None = None) -> Headline:
@@ -73,13 +77,17 @@ def lineage_of(release: Release, adapter: Path) -> dict[str, Any]:
         adapter: its folder in the store.
     """
     run, row, trial = release.run, release.row, release.trial
-    stages = [json.loads((adapter / LINEAGE).read_text(encoding="utf-8"))]
-    while earlier := [path for path in _stages(run, stages[-1]["inputs"]) if path.is_file()]:
-        stages.append(json.loads(earlier[0].read_text(encoding="utf-8")))
+    stages = list(_stages(run, adapter / LINEAGE))
     chosen = {"arm": row.arm, "point": json.loads(row.point), "seed": trial["seed"], "settings": row.settings}
     return {"run": run.sweep["name"], **chosen, "adapter": trial["adapter"], "stages": stages, "sweep": run.sweep}
 
 
-def _stages(run: Run, inputs: dict[str, Any]) -> list[Path]:
-    key = inputs.get("adapter") or inputs.get("above") or inputs.get("data")
-    return [run.stage(stage, str(key)) / LINEAGE for stage in ("realign", "finetune", "data")] if key else []
+def _stages(run: Run, path: Path) -> Iterator[dict[str, Any]]:
+    """Yields a stage's record and those of the stages that it was made from, as far as the store still has them."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    yield record
+    for name in ("adapter", "above", "below", "data"):
+        key = str(record["inputs"].get(name) or "")
+        places = (run.stage(stage, key) / LINEAGE for stage in ADAPTERS_AND_DATA if key)
+        if earlier := next((place for place in places if place.is_file()), None):
+            yield from _stages(run, earlier)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
-from safecomm.report.plots import GREY, GRID, base_layout, hover, search_points, styles, symbols
+from safecomm.report.plots import COLOURS, GREY, GRID, REFERENCES, base_layout, hover, search_points, styles, symbols
 from safecomm.report.points import Point
 from safecomm.report.run import Run, headline
 from safecomm.statistics.metric_table import BY_NAME
@@ -15,7 +15,7 @@ Range = tuple[float, float]
 
 
 def parallel(run: Run) -> go.Figure | None:
-    """Draws every point as a line across the rates, the better the higher; None with fewer than three rates.
+    """Draws every point as a line across the rates, where higher is better; None with fewer than three rates.
 
     Thin lines are points on the search split, thick ones the headline table's points on the report split. Each axis has
     its own scale, from the best to the worst value that any of these points has.
@@ -29,13 +29,17 @@ def parallel(run: Run) -> go.Figure | None:
         metric: _scale(metric, [row[metric] for row in values if not math.isnan(row[metric])]) for metric in run.metrics
     }
     figure = go.Figure(layout=base_layout(420))
+    dashes = {arm: "solid" if at < len(COLOURS) + len(REFERENCES) else "dash" for at, arm in enumerate(run.arms)}
     for arm, points in searched.items():
-        for row in points:
-            _add_line(figure, run, row, scales, {"color": style[arm][0], "width": 1}, style[arm][1], legendgroup=arm)
+        in_legend = arm not in {row.arm for row in rows}
+        for at, row in enumerate(points):
+            thin = {"color": style[arm][0], "width": 1, "dash": dashes[arm]}
+            label = {"name": arm, "legendgroup": arm, "showlegend": in_legend and at == 0}
+            _add_line(figure, run, row, scales, thin, style[arm][1], **label)
     for one in rows:
-        line = {"color": style[one.arm][0], "width": 4 if one.recommended else 2.5}
-        more = {"name": f"{one.arm}, recommended" if one.recommended else one.arm, "legendgroup": one.arm}
-        _add_line(figure, run, one.pooled, scales, line, style[one.arm][1], showlegend=True, **more)
+        line = {"color": style[one.arm][0], "width": 4 if one.recommended else 2.5, "dash": dashes[one.arm]}
+        label = {"name": f"{one.arm}, recommended" if one.recommended else one.arm, "legendgroup": one.arm}
+        _add_line(figure, run, one.pooled, scales, line, style[one.arm][1], **label | {"showlegend": True})
     _add_axes(figure, run, scales)
     return figure
 
@@ -61,7 +65,7 @@ def _add_line(
     symbol: str,
     **more: object,
 ) -> None:
-    is_thick = bool(more.get("showlegend"))
+    is_thick = line["width"] != 1
     figure.add_scatter(
         x=[_label(run, metric) for metric in scales],
         y=[(row[metric] - worst) / (best - worst) for metric, (best, worst) in scales.items()],

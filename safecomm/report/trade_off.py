@@ -41,7 +41,8 @@ def trade_off(run: Run) -> go.Figure:
         cell = {"row": 1, "col": column}
         _add_front(figure, run, metric, cell)
         for arm in run.arms:
-            _add_search_points(figure, run, arm, metric, *style[arm], cell)
+            in_legend = column == 1 and arm not in {row.arm for row in rows}
+            _add_search_points(figure, run, arm, metric, *style[arm], in_legend, cell)
         for row in rows:
             _add_report_point(figure, run, row, metric, *style[row.arm], cell)
         _add_axes(figure, run, rows, metric, cell)
@@ -65,7 +66,7 @@ def _add_front(figure: go.Figure, run: Run, metric: str, cell: Cell) -> None:
 
 
 def _add_search_points(
-    figure: go.Figure, run: Run, arm: str, metric: str, colour: str, symbol: str, cell: Cell
+    figure: go.Figure, run: Run, arm: str, metric: str, colour: str, symbol: str, in_legend: bool, cell: Cell
 ) -> None:
     rows = search_points(run, arm)
     figure.add_scatter(
@@ -75,7 +76,7 @@ def _add_search_points(
         marker={"color": colour, "symbol": symbols(rows, symbol), "size": 8, "opacity": 0.6},
         name=f"{arm}, search split",
         legendgroup=arm,
-        showlegend=False,
+        showlegend=in_legend,
         hovertemplate=[f"{hover(run, row)}<extra></extra>" for row in rows],
         **cell,
     )
@@ -125,7 +126,8 @@ def _add_axes(figure: go.Figure, run: Run, rows: Sequence[Headline], metric: str
     figure.add_vline(target, line={"color": GREY, "width": 1, "dash": "dot"}, **cell)
     note = {"showarrow": False} | cell
     figure.add_annotation(x=target, y=up[1], text="target", xanchor="left", yanchor="top", **note)
-    outside = [row for row in rows if not _contains(across, row, ASR.name) or not _contains(up, row, metric)]
+    known = [row for row in rows if row.rates[ASR.name].n and row.rates[metric].n]
+    outside = [row for row in known if not (_contains(across, row, ASR.name) and _contains(up, row, metric))]
     if outside:
         names = ", ".join(
             f"{row.arm} ({row.rates[ASR.name].value:.0%}, {row.rates[metric].value:.0%})" for row in outside
@@ -135,9 +137,9 @@ def _add_axes(figure: go.Figure, run: Run, rows: Sequence[Headline], metric: str
 
 def _shown(run: Run, rows: Sequence[Headline], metric: str, *more: float) -> Range:
     """Returns the range of an axis, which shows the sweep's own arms, and all arms if there are none."""
-    own = [row for row in rows if row.arm not in REFERENCES] or list(rows)
-    found = [bound for row in own for bound in (row.rates[metric].low, row.rates[metric].high)]
-    arms = {row.arm for row in own}
+    arms = [arm for arm in run.arms if arm not in REFERENCES] or run.arms
+    known = [row.rates[metric] for row in rows if row.arm in arms and row.rates[metric].n]
+    found = [bound for rate in known for bound in (rate.low, rate.high)]
     points = rows_of(run.points[run.points["arm"].isin(arms) & (run.points["split"] == "search")])
     found = [value for value in (*found, *more, *(point[metric] for point in points)) if not math.isnan(value)]
     if not found:
@@ -147,6 +149,5 @@ def _shown(run: Run, rows: Sequence[Headline], metric: str, *more: float) -> Ran
 
 
 def _contains(shown: Range, row: Headline, metric: str) -> bool:
-    """Returns whether an axis shows a row's rate; unknown ones are shown nowhere."""
-    value = row.rates[metric].value
-    return math.isnan(value) or shown[0] <= value <= shown[1]
+    """Returns whether an axis shows a row's rate."""
+    return shown[0] <= row.rates[metric].value <= shown[1]

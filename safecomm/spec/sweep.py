@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -95,6 +95,30 @@ def _training_steps(steps: Iterable[Step]) -> str:
     return f"{' and '.join(names)} act{'s' if len(names) == 1 else ''} during training"
 
 
+def _starts(chain: Sequence[Step]) -> list[str]:
+    """Returns the defenses that give the fine-tune an adapter to start on top of."""
+    return [step.name for step in chain if isinstance(step.settings, TrainingDefense) and step.settings.has_start]
+
+
+def _misplaced_start(chain: Sequence[Step]) -> str:
+    """Returns why a chain can't have its defense that changes where training starts; empty if it can."""
+    starts = _starts(chain)
+    if len(starts) > 1:
+        return f"{' and '.join(starts)} each change the model that is trained; keep one of them"
+    for step in chain if starts else ():
+        if isinstance(step.settings, TrainingDefense) and step.settings.has_loss:
+            return (
+                f"the loss of {step.name} may switch the adapter off, and with it what {starts[0]} adds to the model; "
+                "keep one of them"
+            )
+        if isinstance(step.settings, Realignment) and step.settings.needs_equal_ranks:
+            return (
+                f"{starts[0]} raises the adapter's rank, but {step.name} merges factors of equal ranks; set combine: "
+                "cat or svd"
+            )
+    return ""
+
+
 class Sweep(Strict):
     """One study: a model, its task data, the arms to compare, the benchmarks and the search."""
 
@@ -185,11 +209,8 @@ class Sweep(Strict):
                 raise ValueError(f"{name}: a defense can appear only once in a chain; remove the repetition")
             if [step.trains for step in chain] != sorted((step.trains for step in chain), reverse=True):
                 raise ValueError(f"{name}: {_training_steps(chain)}; put what trains first")
-            starts = [one.name for one in chain if isinstance(one.settings, TrainingDefense) and one.settings.has_start]
-            if len(starts) > 1:
-                raise ValueError(
-                    f"{name}: {' and '.join(starts)} each change the model that is trained; keep one of them"
-                )
+            if problem := _misplaced_start(chain):
+                raise ValueError(f"{name}: {problem}")
         return {name: chain for name, chain in arms.items() if name not in REFERENCE_ARMS}
 
     @field_validator("arms")
@@ -315,6 +336,11 @@ class Sweep(Strict):
             equal = [
                 one.name for one in chain if isinstance(one.settings, Realignment) and one.settings.needs_equal_ranks
             ]
+            if (starts := _starts(chain)) and self.drift.starts != ["pool"]:
+                raise ValueError(
+                    f"drift.starts: {starts[0]} of {name} changes where training starts, which only pool trains anew; "
+                    "set starts: [pool]"
+                )
             if equal and "merge" in self.drift.starts:
                 raise ValueError(
                     f"drift.starts: merge adds up the generations' ranks, but {equal[0]} of {name} merges factors of "

@@ -117,7 +117,7 @@ class Stages:
         losses = [
             (name, settings, source_digest(name) if is_dotted(name) else "")
             for (name, settings), (_, step) in zip(chain, steps, strict=True)
-            if type(step).loss is not TrainingDefense.loss
+            if step.has_loss
         ]
         changes |= {"losses": tuple(losses)} if losses else {}
         given = None if course.start else self._start(steps)
@@ -147,7 +147,7 @@ class Stages:
         def make(out: Path) -> None:
             stacked(Adapter.load(below), Adapter.load(above)).save(out)
 
-        inputs = {"below": Adapter.load(below).digest(), "above": _key(above), "version": version("finetune")}
+        inputs = {"below": _key(below), "above": _key(above), "version": version("finetune")}
         return self.store.obtain("stacked", inputs, make)
 
     def safe_adapter(self, seed: int) -> Path:

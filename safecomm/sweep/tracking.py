@@ -24,7 +24,7 @@ from safecomm.search.arms import RELEASE, Trial
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
-from safecomm.statistics.metric_table import ASR
+from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.statistics.metrics import as_columns
 from safecomm.storage import shared
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE, PARETO, TRIALS
@@ -218,7 +218,10 @@ def log_sweep(sweep: Sweep, folder: RunFolder) -> None:
 def _log_results(run: Any, folder: Path) -> None:
     trials = pd.read_parquet(folder / TRIALS)
     pareto = json.loads((folder / PARETO).read_text(encoding="utf-8"))
-    run.log({"trials": wandb.Table(dataframe=trials), "tradeoff": wandb.Plotly(trade_off(read_run(folder)))})
+    shown, found = {"trials": wandb.Table(dataframe=trials)}, read_run(folder)
+    if {ASR.name, ACCURACY.name} <= set(found.metrics):
+        shown["tradeoff"] = wandb.Plotly(trade_off(found))
+    run.log(shown)
     run.summary.update({"recommended": pareto["recommended"], "best": pareto["best"]})
 
 

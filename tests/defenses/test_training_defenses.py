@@ -14,6 +14,7 @@ from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.methods.constrained_sft import ConstrainedSft
 from safecomm.defenses.methods.look_ahead import LookAhead
 from safecomm.defenses.methods.lox import Lox
+from safecomm.defenses.registry import DEFENSES
 
 SETTINGS = ConstrainedSft(beta=0.1, first=0.5, early=2.0, early_tokens=3)
 
@@ -36,7 +37,7 @@ def test_early_tokens_of_every_answer_of_a_packed_row_have_their_own_strength() 
 
 def test_lox_starts_from_the_leading_directions_of_the_alignment(lab: dict[str, Path], tmp_path: Path) -> None:
     """As near to the alignment as the dense SVD in float64 gets; only in the modules that the fine-tune adapts."""
-    found = Lox(rank=3, strength=1.25).start(lab["base"], lab["aligned"], ["self_attn.q_proj", "down_proj"])
+    found = Lox(directions=3, strength=1.25).start(lab["base"], lab["aligned"], ["self_attn.q_proj", "down_proj"])
     found.save(tmp_path / "saved")
     modules = Adapter.load(tmp_path / "saved").modules
     base, aligned = (load_file(lab[name] / "model.safetensors") for name in ("base", "aligned"))
@@ -47,7 +48,10 @@ def test_lox_starts_from_the_leading_directions_of_the_alignment(lab: dict[str, 
         update = factors.scaling * factors.B.double() @ factors.A.double()
         least = torch.linalg.svdvals(alignment)[3:].norm()
         assert factors.A.shape[0] == 3 and least <= torch.dist(alignment, update / 1.25) < 1.001 * least
-    assert Lox(rank=3).added_rank(16) == 3 and Lox.model_validate({"rank": {"grid": [2, 8]}}).added_rank(16) == 8
+    assert (
+        Lox(directions=3).added_rank(16) == 3
+        and Lox.model_validate({"directions": {"grid": [2, 8]}}).added_rank(16) == 8
+    )
 
 
 @pytest.fixture
@@ -108,3 +112,10 @@ def test_loss_is_that_of_the_paper_relative_to_the_model_without_its_adapter(
     found = SETTINGS.loss(outputs.loss, model, batch, outputs)
     assert float(found) == pytest.approx(expected / tokens, rel=1e-4)
     assert abs(float(found) - float(outputs.loss)) > 0.1
+
+
+def test_no_two_training_defenses_share_the_name_of_a_setting() -> None:
+    """The index of profiles names a fine-tune by its settings alone (see `search.arms.training`)."""
+    trained = [defense for defense in DEFENSES.values() if defense.trains]
+    names = [name for defense in trained for name in defense.model_fields]
+    assert len(trained) > 3 and sorted(names) == sorted(set(names))

@@ -54,6 +54,21 @@ def test_the_axes_show_the_sweeps_arms_and_name_references_outside(run: Run) -> 
     assert outside == ["outside: undefended (65%, 85%)", "outside: undefended (65%, 10%)"]
 
 
+def test_before_the_report_split_is_measured_the_axes_show_the_search(run_folder: Path, tmp_path: Path) -> None:
+    """As on the live page; every arm is in the legend."""
+    shutil.copytree(run_folder, tmp_path / "small")
+    trials = pd.read_parquet(tmp_path / "small" / "trials.parquet")
+    trials[trials["split"] == "search"].to_parquet(tmp_path / "small" / "trials.parquet")
+    found = read_run(tmp_path / "small")
+    figure, lines = trade_off(found), parallel(found)
+    assert figure.layout.xaxis.range[1] > 7 / 20 and figure.layout.yaxis.range[0] < 12 / 20
+    assert lines is not None
+    for drawn, name in ((figure, "{}, search split"), (lines, "{}")):
+        assert [trace.name for trace in drawn.data if trace.showlegend and "front" not in trace.name] == [
+            name.format(arm) for arm in found.arms
+        ]
+
+
 def test_parallel_lines_reach_from_the_best_to_the_worst_of_every_rate(run: Run) -> None:
     figure = parallel(run)
     assert figure is not None
@@ -62,7 +77,7 @@ def test_parallel_lines_reach_from_the_best_to_the_worst_of_every_rate(run: Run)
     for at in range(3):
         heights = [trace.y[at] for trace in figure.data]
         assert min(heights) == pytest.approx(0) and max(heights) == pytest.approx(1)
-    (undefended,) = traces(figure, "undefended")
+    (undefended,) = [trace for trace in lines if trace.name == "undefended"]
     assert undefended.y[0] == pytest.approx(0)  # the highest attack success is the worst
     ends = [note.text for note in figure.layout.annotations]
     assert ends[:2] == ["0.0%", "65.0%"]

@@ -51,13 +51,16 @@ def test_export_includes_lineage_and_card(
     assert "already exists" in capsys.readouterr().err
 
 
-def test_the_lineage_of_an_adapter_on_top_of_another_has_its_fine_tune(with_adapters: Path) -> None:
+def test_the_lineage_lists_what_an_adapter_was_trained_on_top_of(with_adapters: Path) -> None:
+    """As with lox, followed by a realignment."""
     store = with_adapters.parent / "store"
-    record = {"stage": "stacked", "key": "s", "inputs": {"below": "digest", "above": "f"}}
-    (store / "stacked" / "s").mkdir(parents=True)
-    (store / "stacked" / "s" / "lineage.json").write_text(json.dumps(record))
-    lineage = lineage_of(released(read_run(with_adapters), "safe_instruct", 0), store / "stacked" / "s")
-    assert [stage["stage"] for stage in lineage["stages"]] == ["stacked", "finetune", "data"]
+    inputs = {"realign": {"adapter": "s"}, "stacked": {"below": "b", "above": "f"}, "start": {"defense": "lox"}}
+    for (stage, made_from), key in zip(inputs.items(), "xsb", strict=True):
+        (store / stage / key).mkdir(parents=True)
+        record = {"stage": stage, "key": key, "inputs": made_from}
+        (store / stage / key / "lineage.json").write_text(json.dumps(record))
+    lineage = lineage_of(released(read_run(with_adapters), "safe_instruct", 0), store / "realign" / "x")
+    assert [stage["stage"] for stage in lineage["stages"]] == ["realign", "stacked", "finetune", "data", "start"]
 
 
 def test_report_prints_nothing_but_json_on_request(

@@ -80,7 +80,7 @@ def test_a_clear_change_is_decided_and_the_other_arms_are_not(run_folder: Path, 
 def test_the_recommended_points_are_compared_if_their_arms_differ(run_folder: Path, later: Path) -> None:
     without_arm(later, "safe_merge")
     found = compare_runs(read_run(run_folder), read_run(later))
-    chosen = next(one for one in found.changes if (one.arm, one.metric) == ("recommended", "accuracy"))
+    chosen = next(one for one in found.changes if (one.arm, one.metric) == ("(recommended)", "accuracy"))
     assert (chosen.before.arm, chosen.after.arm) == ("safe_merge", "safe_instruct")
     assert chosen.difference is not None and chosen.difference.value == pytest.approx((15 - 11) / 20)
 
@@ -92,6 +92,37 @@ def test_other_prompts_give_no_difference(run_folder: Path, later: Path) -> None
     found = {one.arm: one for one in compare_runs(read_run(run_folder), read_run(later)).changes}
     assert found["safe_instruct"].difference is None and found["safe_instruct"].verdict == ""
     assert found["safe_merge"].difference is not None
+
+
+def test_the_same_cluster_of_other_prompts_is_no_common_prompt(run_folder: Path, later: Path) -> None:
+    """Attacks on a prompt, and several wordings of a request, share the cluster of the plain prompt."""
+    earlier = later.parent.parent / "earlier" / "small"
+    shutil.copytree(run_folder.parent, earlier.parent)
+    for run, name in ((earlier, "plain"), (later, "attacked")):
+        path = run.parent / "store" / "evaluation" / SAFE_INSTRUCT / "rows.parquet"
+        rows = pd.read_parquet(path)
+        harmful = rows["kind"] == "red_team"
+        rows["cluster"] = rows["prompt_id"].where(harmful, "")
+        rows.loc[harmful, "prompt_id"] = name + rows["prompt_id"]
+        rows.to_parquet(path)
+    found = {
+        one.metric: one
+        for one in compare_runs(read_run(earlier), read_run(later)).changes
+        if one.arm == "safe_instruct"
+    }
+    assert found["asr"].difference is None and found["accuracy"].difference is not None
+
+
+def test_runs_without_a_common_arm_or_benchmark_say_so(run_folder: Path, later: Path) -> None:
+    trials = pd.read_parquet(later / "trials.parquet")
+    named = {name: name.replace("asr/lab-harm", "asr/other") for name in trials}
+    trials[trials["split"] == "search"].rename(columns=named).to_parquet(later / "trials.parquet")
+    found = compare_runs(read_run(run_folder), read_run(later))
+    assert found.notes[-2:] == [
+        "Only one run has other: the rates include it, the changes don't.",
+        "No arm was measured on the report split in both runs, so there is nothing to compare.",
+    ]
+    assert not found.changes
 
 
 def test_settings_models_and_packages_that_differ_are_listed(run_folder: Path, later: Path) -> None:
@@ -124,15 +155,17 @@ def test_what_spoils_a_comparison_is_said_first(run_folder: Path, later: Path) -
     without_arm(later, "safe_merge")
     found = compare_runs(read_run(run_folder), read_run(later))
     flattered, judges, alone = found.notes
-    assert "optimistic" in flattered and "refusal; compliance" in judges
-    assert alone == f"Only in {run_folder}: safe_merge."
+    assert flattered.startswith(f"{later}: The settings were chosen on the same prompts") and "optimistic" in flattered
+    assert judges == "The judges of harmful answers differ: a change may be theirs, not the model's."
+    assert alone == f"Measured on the report split only in {run_folder}: safe_merge."
     assert {one.difference for one in found.changes} == {None}
 
 
 def test_runs_without_their_answers_are_compared_by_their_rates(run_folder: Path, later: Path) -> None:
     shutil.rmtree(later.parent / "store")
     found = compare_runs(read_run(run_folder), read_run(later))
-    assert "run the sweep again" in found.notes[0] and {one.difference for one in found.changes} == {None}
+    assert {one.difference for one in found.changes} == {None}
+    assert found.notes[-1].startswith("safe_merge is not tested: ") and "run the sweep again" in found.notes[-1]
 
 
 def test_the_command_prints_rates_changes_and_json(run_folder: Path, later: Path) -> None:

@@ -50,6 +50,9 @@ def test_a_study_without_arms_or_training_or_with_stopped_engines_is_refused(tmp
     factors = {"safe_merge": [{"safe_merge": {"weight": 0.7, "combine": "linear"}}]}
     study = {"generations": ["lab-questions"], "starts": ["merge"]}
     assert "merges factors of equal ranks" in refusal(tmp_path, arms=factors, drift=study)
+    extrapolated = {"lox": [{"lox": {"directions": 2}}]}
+    again = {"generations": ["lab-questions"], "starts": ["continue", "pool"]}
+    assert "only pool trains anew" in refusal(tmp_path, arms=extrapolated, drift=again)
     given = {"adapter": str(tmp_path), "safe_adapter": LEAST["finetune"]["safe_adapter"]}  # type: ignore[index]
     assert "already trained" in refusal(tmp_path, finetune=given)
 

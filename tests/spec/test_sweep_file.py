@@ -136,8 +136,13 @@ def test_an_arm_has_one_defense_that_changes_the_model_to_train(
     (tmp_path / "own_start.py").write_text(f"{code}    def start(self, base, aligned, targets): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     own = "defenses=[own_start:Own]"
-    (said,) = problems(tmp_path, [own, "arms.x=[{lox: {rank: 2}}, {own: {}}]"])
+    (said,) = problems(tmp_path, [own, "arms.x=[{lox: {directions: 2}}, {own: {}}]"])
     assert said == "arms: x: lox and own each change the model that is trained; keep one of them"
+    (said,) = problems(tmp_path, ["arms.x=[{lox: {directions: 2}}, {constrained_sft: {}}]"])
+    assert "x: the loss of constrained_sft may switch the adapter off" in said
+    merge = "{safe_merge: {lowest: 3, weight: 0.5, combine: linear}}"
+    (said,) = problems(tmp_path, [f"arms.x=[{{lox: {{directions: 2}}}}, {merge}]"])
+    assert "x: lox raises the adapter's rank, but safe_merge merges factors of equal ranks" in said
     assert read_sweep(write(tmp_path, GOOD), [own, "arms.x=[{safe_instruct: {ratio: 0.1}}, {own: {}}]"])
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
-from safecomm.defenses.defense import TrainingDefense
+from safecomm.defenses.defense import Need, TrainingDefense
 from safecomm.defenses.space import Real, Whole, values_of, within
 
 if TYPE_CHECKING:
@@ -15,24 +15,27 @@ if TYPE_CHECKING:
 class Lox(TrainingDefense):
     """Extrapolate the alignment before training (LoX, Perin et al., arXiv 2506.15606).
 
-    Training starts from W_aligned + strength * V_k: a model whose alignment survives some loss. V_k is the matrix of
-    rank k nearest to V = W_aligned - W_base. It is an adapter that stays as it is during training; the arm's adapter is
-    the sum of both, and applies to the aligned model.
+    Training starts from W_aligned + strength * V_k, so that the alignment is still effective after fine-tuning has
+    weakened it. V_k is the matrix of rank k, the number of `directions`, nearest to V = W_aligned - W_base. It is an
+    adapter that stays as it is during training; the arm's adapter is the sum of both, and applies to the aligned model.
+    An interrupted fine-tune starts again from its first step.
 
     The default strength is that of the authors' code. That code extrapolates every weight matrix, and uses all of V
-    unless a rank is set; here only the modules in `finetune.lora.targets` are extrapolated, and a rank is required.
+    unless a rank is set; here only the modules in `finetune.lora.targets` are extrapolated, by a given number of
+    directions.
     """
 
     name: ClassVar[str] = "lox"
+    needs: ClassVar[tuple[Need, ...]] = ("base", "aligned")
 
-    rank: Annotated[Whole, within(1, 256)]
+    directions: Annotated[Whole, within(1, 256)]
     """Number of leading directions of the alignment; the adapter's rank grows by it."""
     strength: Annotated[Real, within(1e-3, 100)] = 1.0
     """How far to extrapolate; 1 doubles the alignment along these directions."""
 
     def added_rank(self, rank: int) -> int:
         """Returns the largest rank of the extrapolation."""
-        return int(max(values_of(self.rank)))
+        return int(max(values_of(self.directions)))
 
     def start(self, base: Path, aligned: Path, targets: Sequence[str]) -> "Adapter":
         """Returns the extrapolation as an adapter.
@@ -43,7 +46,7 @@ class Lox(TrainingDefense):
         from safecomm.defenses.full_weights import extract_lora
 
         kinds = sorted({target.rpartition(".")[2] for target in targets})
-        alignment = extract_lora(aligned, base, cast(int, self.rank), targets=kinds).adapter
+        alignment = extract_lora(aligned, base, cast(int, self.directions), targets=kinds).adapter
         strength = cast(float, self.strength)
         return replace(
             alignment,
