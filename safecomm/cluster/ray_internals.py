@@ -25,6 +25,14 @@ def live_jobs(jobs: Iterable[str]) -> set[str]:
     return {job for job in set(jobs) if is_alive(job)}
 
 
+def dashboard_url() -> str:
+    """Returns the address of the dashboard of the connected cluster, as its head node sees it; empty without one."""
+    from ray._private.worker import get_dashboard_url
+
+    address = get_dashboard_url()
+    return f"http://{address}" if address else ""
+
+
 def serve_is_running() -> bool:
     """Returns whether the cluster runs Ray Serve. The public `serve.status` would start it."""
     import ray

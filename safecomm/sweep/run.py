@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from safecomm.cluster.ray_internals import dashboard_url
 from safecomm.cluster.session import Resources, ray_session
 from safecomm.plan.data import check_data, overlaps
 from safecomm.plan.files import check_files
@@ -120,6 +121,12 @@ def _phases(
     _write_sweep(sweep, folder)
     watched = shlex.quote(shared.address(folder.path))
     console.print(f"To watch it in the browser: safecomm view {watched}", soft_wrap=True, markup=False)
+    others = {
+        "Ray's dashboard": dashboard_url(),
+        "Optuna's": f"optuna-dashboard {shlex.quote(str(folder.path / JOURNAL))}",
+    }
+    links = "; ".join(f"{name}: {link}" for name, link in others.items() if link)
+    console.print(links, soft_wrap=True, markup=False)
     for line in overlaps(sweep):
         console.print(line, soft_wrap=True, markup=False)
     stages = Stages(sweep, models.base, models.aligned, store, on_gpu, models.judges, data)

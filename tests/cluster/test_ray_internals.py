@@ -1,5 +1,7 @@
 """Ray still has the internals that the project uses."""
 
+import urllib.error
+import urllib.request
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +10,7 @@ from ray import serve
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from safecomm.cluster.ray_internals import live_jobs, retry_trials_killed_for_memory, serve_is_running
+from safecomm.cluster.ray_internals import dashboard_url, live_jobs, retry_trials_killed_for_memory, serve_is_running
 from safecomm.sweep.trial import is_lost
 
 
@@ -16,6 +18,15 @@ from safecomm.sweep.trial import is_lost
 def test_this_job_is_alive_and_an_unknown_one_is_not(ray_session: None) -> None:
     job = ray.get_runtime_context().get_job_id()
     assert live_jobs([job, "fe000000"]) == {job}
+
+
+@pytest.mark.ray
+def test_the_address_of_the_dashboard_answers(ray_session: None) -> None:
+    try:
+        status = urllib.request.urlopen(f"{dashboard_url()}/api/version", timeout=60).status
+    except urllib.error.HTTPError as error:
+        status = error.code
+    assert status in (200, 401)  # 401: it asks for Ray's token
 
 
 @pytest.mark.ray
