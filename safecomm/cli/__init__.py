@@ -99,6 +99,15 @@ def _run() -> str | int | None:
         return StoppedError.exit_code
     except BrokenPipeError:
         raise
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "safecomm":
+            _say(_bug(error))
+            return BUG_EXIT_CODE
+        _say(
+            f"safecomm: the package {error.name} is not installed, which this command needs; install all of safecomm "
+            "with scripts/install.sh"
+        )
+        return 1
     except Exception as error:
         _say(_bug(error))
         return BUG_EXIT_CODE
