@@ -45,8 +45,10 @@ class EvaluationProtocol:
 
     def rows(self, prompts: Sequence[Prompt], answers: pd.DataFrame) -> pd.DataFrame:
         """Returns one row per answer, in order, with the fields of the prompt and the answer, and `question_id`."""
-        named = [{ID: name, **prompt.as_row()} for prompt in prompts for name in self._names(prompt)]
-        return answers.merge(pd.DataFrame(named).drop_duplicates(ID), on=ID, how="left", validate="one_to_one")
+        named = pd.DataFrame([{ID: name, **prompt.as_row()} for prompt in prompts for name in self._names(prompt)])
+        # In a column of texts pandas makes NaN of None, which judges expect where a benchmark has no targets.
+        named["target"] = named["target"].astype(object).where(named["target"].notna(), None)
+        return answers.merge(named.drop_duplicates(ID), on=ID, how="left", validate="one_to_one")
 
     def _names(self, prompt: Prompt) -> list[str]:
         if self.sampling == "greedy" or self._is_compared(prompt):
