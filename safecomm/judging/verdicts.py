@@ -108,6 +108,27 @@ def check_gradable(prompts: Iterable[Prompt], has_grader: bool) -> None:
             )
 
 
+def check_judgeable(prompts: Iterable[Prompt], judge: str) -> None:
+    """Checks that the judge that decides can judge every benchmark: `compliance` can't without targets.
+
+    Args:
+        prompts: the prompts.
+        judge: the name of the judge that decides.
+
+    Raises:
+        DataError: if it can't; the message starts with the benchmark.
+    """
+    if judge != "compliance":
+        return
+    harmful = [prompt for prompt in prompts if prompt.kind == "red_team"]
+    without = {prompt.benchmark for prompt in harmful} - {prompt.benchmark for prompt in harmful if prompt.target}
+    if without:
+        raise DataError(
+            f"{min(without)}: its prompts have no target, without which the judge compliance labels nothing; put "
+            "another judge first, e.g. refusal or a model (`evaluate.judges` in a sweep, --judge on the command line)"
+        )
+
+
 def verdict_columns(judges: Sequence[str]) -> list[str]:
     """Returns the names of the judges' verdict columns."""
     return ["verdict" if place == 0 else f"verdict@{judge}" for place, judge in enumerate(judges)]

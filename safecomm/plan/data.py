@@ -12,7 +12,7 @@ from safecomm.data.dataset import Counts
 from safecomm.data.overlap import contained
 from safecomm.data.rows import Example, Kind, Prompt, estimated_tokens
 from safecomm.errors import DataError
-from safecomm.judging.verdicts import check_gradable
+from safecomm.judging.verdicts import check_gradable, check_judgeable
 from safecomm.search.arms import DRIFT, TAMPER, Trial
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.spec import DatasetRef, Sweep
@@ -98,6 +98,7 @@ def check_data(sweep: Sweep) -> None:
         for place, ref in enumerate(getattr(evaluate, kind)):
             _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
     check_gradable(all_prompts(sweep), evaluate.grader is not None)
+    check_judgeable(all_prompts(sweep), evaluate.judges[0].name)
     check_enough(sweep, all_prompts(sweep))
     if evaluate.labels:
         from safecomm.judging.labels import Labelled  # imports scipy, which slows down planning
