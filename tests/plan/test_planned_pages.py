@@ -44,6 +44,8 @@ def test_a_smaller_gpu_gets_the_advice_that_its_page_quotes(one_gpu: Path) -> No
 def test_the_prompts_of_the_quick_start_can_be_measured(tmp_path: Path) -> None:
     (prompts,) = re.findall(r"<<'END'\n(.*?)^END$", QUICKSTART, re.S | re.M)
     (tmp_path / "acme.csv").write_text(prompts, encoding="utf-8")
-    (options,) = set(re.findall(r"--set '(evaluate\.red_team=.*)'$", QUICKSTART, re.M))
-    said = planned(tmp_path, str(ROOT / "sweeps" / "lab.yaml"), "--set", "name=acme", "--set", options)
+    options = list(dict.fromkeys(re.findall(r"--set '(evaluate\..*?)'", QUICKSTART)))
+    assert len(options) == 2  # as often in `run` as in `plan`, and the same
+    words = [word for option in ("name=acme", *options) for word in ("--set", option)]
+    said = planned(tmp_path, str(ROOT / "sweeps" / "lab.yaml"), *words)
     assert "of these eight, three are" in QUICKSTART and "acme: 3 independent prompts" in said
