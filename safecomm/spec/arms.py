@@ -23,6 +23,9 @@ from safecomm.defenses.space import Strict, searched
 from safecomm.errors import suggestion
 from safecomm.storage.own_code import as_value_error, is_dotted
 
+ORIGINAL, UNDEFENDED = REFERENCE_ARMS = ("original", "undefended")
+"""The aligned model itself, and the model fine-tuned without a defense."""
+
 
 class Step(Strict):
     """One step of an arm: a defense and its settings, `{safe_lora: {lowest: 7}}`."""

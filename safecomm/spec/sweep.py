@@ -1,122 +1,32 @@
 """A whole sweep: all sections with their meaning and limits."""
 
 import math
-import re
-from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from safecomm.defenses.defense import Realignment, Selecting, TrainingDefense
 from safecomm.defenses.registry import defense_of
-from safecomm.defenses.space import (
-    PER_TYPE,
-    Exact,
-    Grid,
-    PathText,
-    Strict,
-    allows,
-    at_point,
-    values_of,
-)
+from safecomm.defenses.space import Exact, Grid, PathText, Strict, values_of
 from safecomm.errors import suggestion
-from safecomm.spec.arms import Step, by_own_names, dimensions
+from safecomm.spec.arm_search import check_search
+from safecomm.spec.arms import REFERENCE_ARMS, Step, by_own_names, dimensions
+from safecomm.spec.chain import check_chain, check_inputs, check_module_types, equal_ranks_of, starts_of
 from safecomm.spec.cluster import Cluster
 from safecomm.spec.datasets import DatasetRef
 from safecomm.spec.drift import Drift
 from safecomm.spec.evaluate import Evaluate
 from safecomm.spec.finetune import Finetune
+from safecomm.spec.model import Model
 from safecomm.spec.published import find_published
-from safecomm.spec.search import MAX_POINTS, PUBLISHED, Search
+from safecomm.spec.search import Search
 from safecomm.spec.simulation import Simulation
 from safecomm.spec.tamper import Tamper
+from safecomm.spec.tracking import Tracking
 from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, domain_of
 from safecomm.storage.own_code import as_value_error, is_dotted, source_digest
 
-ORIGINAL, UNDEFENDED = REFERENCE_ARMS = ("original", "undefended")
-"""The aligned model itself, and the model fine-tuned without a defense."""
-
-
-class Model(Strict):
-    """One model before and after alignment."""
-
-    base: PathText
-    """The pre-trained weights: a folder, a hub id (`ORG/NAME` or `ORG/NAME@REVISION`), or `lab://base`."""
-    aligned: PathText
-    """The chat or instruct weights that are fine-tuned: a folder, a hub id, or `lab://aligned`."""
-    system_prompt: str | None = None
-    """A system prompt for every evaluation. None by default, as in the study."""
-    chat_template_kwargs: Annotated[dict[str, Any], Field(exclude_if=lambda arguments: not arguments)] = {}
-    """Arguments of the chat template, in training and evaluation, e.g. `{enable_thinking: false}` for Qwen3."""
-
-
 MAX_TRIALS = 20_000
 """The most trials of an arm: its points times the seeds."""
-ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
-"""Arm names are parts of file names and of W&B's run names."""
-
-
-class Wandb(Strict):
-    """Weights & Biases."""
-
-    project: str = "safecomm"
-    """Project."""
-    entity: str | None = None
-    """Team or user; by default W&B's default."""
-    reveal: bool = False
-    """Log harmful prompts and the answers to them in full; by default only their first characters."""
-
-
-class Tracking(Strict):
-    """Experiment tracking."""
-
-    wandb: Wandb | None = Wandb()
-    """Weights & Biases; `null` disables it."""
-
-
-def _check_at(arm: str, step: Step, point: dict[str, float]) -> None:
-    """Checks that a step's settings are valid at a point.
-
-    Raises:
-        ValueError: if one is outside its limits.
-    """
-    settings = {name: at_point(f"{step.name}.{name}", value, point) for name, value in step.settings}
-    try:
-        type(step.settings).model_validate(settings)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"] if part not in ("value", PER_TYPE))
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise ValueError(f"arms.{arm}.points: {step.name}.{key}: {message}") from error
-
-
-def _training_steps(steps: Iterable[Step]) -> str:
-    names = list(dict.fromkeys(step.name for step in steps if step.trains))
-    return f"{' and '.join(names)} act{'s' if len(names) == 1 else ''} during training"
-
-
-def _starts(chain: Sequence[Step]) -> list[str]:
-    """Returns the defenses that give the fine-tune an adapter to start on top of."""
-    return [step.name for step in chain if isinstance(step.settings, TrainingDefense) and step.settings.has_start]
-
-
-def _misplaced_start(chain: Sequence[Step]) -> str:
-    """Returns why a chain can't have its defense that changes where training starts; empty if it can."""
-    starts = _starts(chain)
-    if len(starts) > 1:
-        return f"{' and '.join(starts)} each change the model that is trained; keep one of them"
-    for step in chain if starts else ():
-        if isinstance(step.settings, TrainingDefense) and step.settings.has_loss:
-            return (
-                f"the loss of {step.name} may switch the adapter off, and with it what {starts[0]} adds to the model; "
-                "keep one of them"
-            )
-        if isinstance(step.settings, Realignment) and step.settings.needs_equal_ranks:
-            return (
-                f"{starts[0]} raises the adapter's rank, but {step.name} merges factors of equal ranks; set combine: "
-                "cat or svd"
-            )
-    return ""
 
 
 class Sweep(Strict):
@@ -200,53 +110,24 @@ class Sweep(Strict):
     def arms_make_sense(cls, arms: dict[str, list[Step]]) -> dict[str, list[Step]]:
         """Rejects invalid chains."""
         for name, chain in arms.items():
-            if not ARM_NAME.fullmatch(name):
-                raise ValueError(f"{name!r:.60} is no name for an arm; use up to 60 letters, digits, '.', '_' and '-'")
-            steps = [step.name for step in chain]
-            if name in REFERENCE_ARMS and chain:
-                raise ValueError(f"{name} is a reference arm and takes no defenses; rename this arm")
-            if len(set(steps)) < len(steps):
-                raise ValueError(f"{name}: a defense can appear only once in a chain; remove the repetition")
-            if [step.trains for step in chain] != sorted((step.trains for step in chain), reverse=True):
-                raise ValueError(f"{name}: {_training_steps(chain)}; put what trains first")
-            if problem := _misplaced_start(chain):
-                raise ValueError(f"{name}: {problem}")
+            check_chain(name, chain)
         return {name: chain for name, chain in arms.items() if name not in REFERENCE_ARMS}
 
     @field_validator("arms")
     @classmethod
     def defenses_have_their_data(cls, arms: dict[str, list[Step]], info: ValidationInfo) -> dict[str, list[Step]]:
         """Rejects defenses whose inputs the `finetune` section does not define."""
-        finetune: Finetune | None = info.data.get("finetune")
-        steps = {step.name: step for chain in arms.values() for step in chain}.values()
-        if finetune is None:
-            return arms
-        for step in steps:
-            if "safety_data" in step.settings.needs and finetune.safety_data is None:
-                raise ValueError(f"{step.name} needs safety examples; set finetune.safety_data to a dataset")
-            if step.trains and finetune.adapter:
-                raise ValueError(
-                    f"{_training_steps(steps)}, but finetune.adapter is already trained; remove that from the arms, or "
-                    "replace finetune.adapter by finetune.data"
-                )
-            if "safe" in step.settings.needs and finetune.safe_adapter is None:
-                raise ValueError(f"{step.name} needs a safe adapter; set finetune.safe_adapter")
+        if finetune := info.data.get("finetune"):
+            check_inputs({step.name: step for chain in arms.values() for step in chain}.values(), finetune)
         return arms
 
     @field_validator("arms")
     @classmethod
     def module_types_are_adapted(cls, arms: dict[str, list[Step]], info: ValidationInfo) -> dict[str, list[Step]]:
         """Rejects selection criteria for module types that the adapter does not have."""
-        finetune: Finetune | None = info.data.get("finetune")
-        types = {target.rpartition(".")[2] for target in finetune.lora.targets} if finetune else set()
-        for name, chain in arms.items():
-            for step in chain:
-                given = {kind for _, value in step.settings if isinstance(value, dict) for kind in value}
-                if types and isinstance(step.settings, Selecting) and (unknown := sorted(given - types)):
-                    raise ValueError(
-                        f"{name}: {step.name} selects among {unknown[0]} modules, but finetune.lora.targets has only "
-                        f"{', '.join(sorted(types))}"
-                    )
+        if finetune := info.data.get("finetune"):
+            for name, chain in arms.items():
+                check_module_types(name, chain, finetune)
         return arms
 
     @field_validator("search")
@@ -258,33 +139,7 @@ class Sweep(Strict):
             hint = suggestion(unknown[0], arms) or f"; use one of {', '.join(arms)}"
             raise ValueError(f"arms.{unknown[0]}: there is no such arm{hint}")
         for name, chain in arms.items():
-            own, spaces = search.of(name), dimensions(chain)
-            ranges = [key for key, space in spaces.items() if not isinstance(space, Grid | Exact)]
-            if own.algorithm == "grid" and ranges:
-                raise ValueError(
-                    f"algorithm: grid needs lists of values, but {ranges[0]} of {name} is a range; use grid: [...]"
-                )
-            if own.algorithm == "cmaes" and ranges and len(search.objectives) > 1:
-                raise ValueError("algorithm: cmaes supports one objective; set one in search.objectives, or use tpe")
-            for point in own.points:
-                if wrong := set(spaces) ^ set(PUBLISHED.keys() & set(spaces) if point == "published" else point):
-                    raise ValueError(
-                        f"arms.{name}.points: each point must set exactly {', '.join(spaces)}; check {sorted(wrong)[0]}"
-                    )
-            for point in search.points_of(name, spaces):
-                if outside := [key for key, value in point.items() if not allows(spaces[key], value)]:
-                    raise ValueError(
-                        f"arms.{name}.points: {outside[0]}: {point[outside[0]]:g} is not in its search space; change "
-                        "the point or the space"
-                    )
-                for step in chain:
-                    _check_at(name, step, point)
-            listed = math.prod(len(values_of(space)) for space in spaces.values() if isinstance(space, Grid))
-            if not ranges and listed > MAX_POINTS:
-                raise ValueError(
-                    f"the lists of {name} have {listed:,} combinations, more than {MAX_POINTS:,}; shorten them, or "
-                    "sample with ranges and search.trials"
-                )
+            check_search(name, chain, search)
         return search
 
     @field_validator("paper")
@@ -333,15 +188,12 @@ class Sweep(Strict):
                 "an adapter is trained; set phased: false"
             )
         for name, chain in self.arms.items():
-            equal = [
-                one.name for one in chain if isinstance(one.settings, Realignment) and one.settings.needs_equal_ranks
-            ]
-            if (starts := _starts(chain)) and self.drift.starts != ["pool"]:
+            if (starts := starts_of(chain)) and self.drift.starts != ["pool"]:
                 raise ValueError(
-                    f"drift.starts: {starts[0]} of {name} changes where training starts, which only pool trains anew; "
-                    "set starts: [pool]"
+                    f"drift.starts: {starts[0]} of {name} changes the model that training starts from, so every "
+                    "generation must start there; set starts: [pool]"
                 )
-            if equal and "merge" in self.drift.starts:
+            if (equal := equal_ranks_of(chain)) and "merge" in self.drift.starts:
                 raise ValueError(
                     f"drift.starts: merge adds up the generations' ranks, but {equal[0]} of {name} merges factors of "
                     "equal ranks; remove merge, or set combine: cat or svd"

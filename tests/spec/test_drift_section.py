@@ -52,7 +52,7 @@ def test_a_study_without_arms_or_training_or_with_stopped_engines_is_refused(tmp
     assert "merges factors of equal ranks" in refusal(tmp_path, arms=factors, drift=study)
     extrapolated = {"lox": [{"lox": {"directions": 2}}]}
     again = {"generations": ["lab-questions"], "starts": ["continue", "pool"]}
-    assert "only pool trains anew" in refusal(tmp_path, arms=extrapolated, drift=again)
+    assert "every generation must start there" in refusal(tmp_path, arms=extrapolated, drift=again)
     given = {"adapter": str(tmp_path), "safe_adapter": LEAST["finetune"]["safe_adapter"]}  # type: ignore[index]
     assert "already trained" in refusal(tmp_path, finetune=given)
 

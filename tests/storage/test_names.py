@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safecomm.storage import names
 
-NAMES = {value for name, value in vars(names).items() if name.isupper() and "." in value}  # a folder's is also a word
+NAMES = {value for name, value in vars(names).items() if name.isupper()} - {names.RECORDS}  # "trials" is also a word
 PACKAGE = Path(names.__file__).parents[1]
 
 
