@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -84,19 +84,11 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         is_final: whether all trials have ended, so that they can be certified and compared. A comparison of the first
             few arms would be corrected for too few pairs.
     """
-    loader = PackageLoader("safecomm.report", "")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    words = {"rate": rate_in_words, "unscored": unscored_in_words, "in_words": in_words}
-    environment.filters |= words | {"benchmarks": benchmark_rates, "difference": difference_in_words}
-    environment.filters["change"] = change_in_words
-    template = environment.get_template("page.html.j2")
     rows = headline(run)
     differences = arm_differences(run, rows) if is_final else []
     certificate = read_certificate(run.folder) if is_final else None
     profile, further, later = read_profile(run), tamper_curves(run), generations(run)
-    return template.render(
+    return _template().render(
         run=run,
         rows=rows,
         titles=run.titles,
@@ -137,6 +129,21 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         breakdown=breakdown(run, rows),
         versions=installed_versions(),
     )
+
+
+def _template() -> Template:
+    """Returns the page's template, with what it calls to put values into words."""
+    environment = Environment(
+        loader=PackageLoader("safecomm.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    words = {"rate": rate_in_words, "unscored": unscored_in_words, "in_words": in_words}
+    environment.filters |= words | {"benchmarks": benchmark_rates, "difference": difference_in_words}
+    environment.filters["change"] = change_in_words
+    return environment.get_template("page.html.j2")
 
 
 def _figures(

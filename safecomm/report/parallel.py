@@ -1,7 +1,7 @@
 """Plots all rates of a run beside each other, as parallel coordinates."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
@@ -22,24 +22,19 @@ def parallel(run: Run) -> go.Figure | None:
     """
     if len(run.metrics) < 3:
         return None
-    rows, style = headline(run), styles(run.arms)
+    rows = headline(run)
     searched = {arm: search_points(run, arm) for arm in run.arms}
     values = [row.pooled for row in rows] + [row for points in searched.values() for row in points]
     scales = {
         metric: _scale(metric, [row[metric] for row in values if not math.isnan(row[metric])]) for metric in run.metrics
     }
     figure = go.Figure(layout=base_layout(420))
-    dashes = {arm: "solid" if at < len(COLOURS) + len(REFERENCES) else "dash" for at, arm in enumerate(run.arms)}
     for arm, points in searched.items():
-        in_legend = arm not in {row.arm for row in rows}
-        for at, row in enumerate(points):
-            thin = {"color": style[arm][0], "width": 1, "dash": dashes[arm]}
-            label = {"name": arm, "legendgroup": arm, "showlegend": in_legend and at == 0}
-            _add_line(figure, run, row, scales, thin, style[arm][1], **label)
+        is_alone = arm not in {row.arm for row in rows}
+        _add_lines(figure, run, points, scales, arm, width=1, name=arm, showlegend=is_alone and bool(points))
     for one in rows:
-        line = {"color": style[one.arm][0], "width": 4 if one.recommended else 2.5, "dash": dashes[one.arm]}
-        label = {"name": f"{one.arm}, recommended" if one.recommended else one.arm, "legendgroup": one.arm}
-        _add_line(figure, run, one.pooled, scales, line, style[one.arm][1], **label | {"showlegend": True})
+        name = f"{one.arm}, recommended" if one.recommended else one.arm
+        _add_lines(figure, run, [one.pooled], scales, one.arm, width=4 if one.recommended else 2.5, name=name)
     _add_axes(figure, run, scales)
     return figure
 
@@ -56,25 +51,37 @@ def _scale(metric: str, values: list[float]) -> Range:
     return (low, high) if BY_NAME[metric].direction == "min" else (high, low)
 
 
-def _add_line(
+def _add_lines(
     figure: go.Figure,
     run: Run,
-    row: Point,
+    points: Sequence[Point],
     scales: Mapping[str, Range],
-    line: Mapping[str, object],
-    symbol: str,
+    arm: str,
+    width: float,
     **more: object,
 ) -> None:
-    is_thick = line["width"] != 1
+    """Adds the lines of some of an arm's points, as one trace: a page with a trace per point is slow."""
+    colour, symbol = styles(run.arms)[arm]
+    has_own_colour = run.arms.index(arm) < len(COLOURS) + len(REFERENCES)
+    labels = [_label(run, metric) for metric in scales]
+    heights = [
+        [(row[metric] - worst) / (best - worst) for metric, (best, worst) in scales.items()] + [None] for row in points
+    ]
+    texts = [[f"{hover(run, row)}<extra></extra>"] * (len(scales) + 1) for row in points]
     figure.add_scatter(
-        x=[_label(run, metric) for metric in scales],
-        y=[(row[metric] - worst) / (best - worst) for metric, (best, worst) in scales.items()],
+        x=[*labels, labels[-1]] * len(points),
+        y=[height for line in heights for height in line],  # None ends a line
         mode="lines+markers",
-        line=line,
-        opacity=1 if is_thick else 0.45,
-        marker={"symbol": symbols([row], symbol)[0], "size": 12 if is_thick else 6, "color": line["color"]},
-        hovertemplate=f"{hover(run, row)}<extra></extra>",
-        **({"showlegend": False} | more),
+        line={"color": colour, "width": width, "dash": "solid" if has_own_colour else "dash"},
+        opacity=0.45 if width == 1 else 1,
+        marker={
+            "symbol": [one for one in symbols(points, symbol) for _ in range(len(scales) + 1)],
+            "size": 6 if width == 1 else 12,
+            "color": colour,
+        },
+        hovertemplate=[text for line in texts for text in line],
+        legendgroup=arm,
+        **more,
     )
 
 

@@ -1,5 +1,6 @@
 """Shared parts of a run's figures."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from safecomm.report.points import Point, rate_in, rows_of
@@ -60,7 +61,7 @@ def bars(rates: list[Rate], colour: str) -> dict[str, Any]:
     return {"type": "data", "array": above, "arrayminus": below, "color": colour, "thickness": 1.4, "width": 4}
 
 
-def symbols(rows: list[Point], symbol: str) -> list[str]:
+def symbols(rows: Sequence[Point], symbol: str) -> list[str]:
     """Returns the points' marker symbols: hollow for those that stopped early."""
     return [f"{symbol}-open" if row["status"] == "stopped" else symbol for row in rows]
 

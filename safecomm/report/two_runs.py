@@ -1,6 +1,6 @@
-"""Compares two runs: what differs in their sweeps, and how the arms that both have changed on the same prompts."""
+"""Compares two runs: how the arms that both have changed on the same prompts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,9 +12,8 @@ from safecomm.report.arms import LEVEL, answers_of_row
 from safecomm.report.disagreement import disagreements
 from safecomm.report.incoherence import warnings as incoherence_warnings
 from safecomm.report.points import metrics_of
-from safecomm.report.provenance import model_versions
 from safecomm.report.run import Headline, Run, headline
-from safecomm.report.versions import recorded_versions
+from safecomm.report.sweep_differences import Difference, differences, in_words
 from safecomm.spec import ORIGINAL
 from safecomm.statistics.comparisons import Pairs, RateDifference, holm, paired_difference, sign_flip_p
 from safecomm.statistics.metric_table import BY_NAME, Metric
@@ -22,24 +21,10 @@ from safecomm.storage.store import without_nan
 
 DECIDING = {"harmful answers": "judges", "task answers": "grader", "refusals": "refusal_judge"}
 """The keys of the judges that decide the rates."""
-PLACES = ("name", "storage", "tracking")
-"""A sweep's keys that say where its results go."""
-
-
 RECOMMENDED = "(recommended)"
 """Stands for the recommended points; no arm may have this name."""
 OWN_FAMILY = (ORIGINAL, RECOMMENDED)
 """What is tested alone: the first has no defense, the second repeats an arm."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Something that the two runs don't have in common."""
-
-    what: str
-    """A sweep's key, a model or a package."""
-    before: str
-    after: str
 
 
 @dataclass(frozen=True)
@@ -89,25 +74,24 @@ def compare_runs(before: Run, after: Run) -> TwoRuns:
     Each arm is represented by its best point, which may have other settings in either run. With several seeds, a
     prompt's answers of all seeds are averaged.
     """
-    rows = _common_rows(before, after)
+    earlier, later = headline(before), headline(after)
+    rows = _common_rows(earlier, later)
     metrics = [metric for metric in after.metrics if metric in before.metrics]
-    notes = list(_notes(before, after))
+    notes = [*_own_notes(before, earlier), *_own_notes(after, later)]
+    notes += [*_judges_differ(before, after), *_unlike(before, after, earlier, later)]
     pairs: dict[tuple[str, str], list[Pairs]] = {}
-    for arm, (earlier, later) in rows.items() if not (before.warnings or after.warnings) else ():
+    for arm, (first, second) in rows.items() if not (before.warnings or after.warnings) else ():
         try:
-            ours, reference = answers_of_row(after, later), answers_of_row(before, earlier)
+            ours, reference = answers_of_row(after, second), answers_of_row(before, first)
         except UsageError as error:
             notes.append(f"{arm} is not tested: {error}")
             continue
         pairs |= {(metric, arm): _paired(ours, reference, BY_NAME[metric]) for metric in metrics}
-    sweeps = [{key: value for key, value in run.sweep.items() if key not in PLACES} for run in (before, after)]
-    differences = [*_differing(sweeps[0], sweeps[1]), *_versions(before, after)]
-    return TwoRuns(before, after, differences, list(_changes(rows, metrics, pairs)), notes)
+    return TwoRuns(before, after, list(differences(before, after)), list(_changes(rows, metrics, pairs)), notes)
 
 
-def _common_rows(before: Run, after: Run) -> dict[str, tuple[Headline, Headline]]:
+def _common_rows(earlier: Sequence[Headline], later: Sequence[Headline]) -> dict[str, tuple[Headline, Headline]]:
     """Returns the headline rows of the arms in both runs and, if these differ, of the recommended arms."""
-    earlier, later = headline(before), headline(after)
     by_arm = {row.arm: row for row in earlier}
     rows = {row.arm: (by_arm[row.arm], row) for row in later if row.arm in by_arm}
     chosen = [next((row for row in found if row.recommended), None) for found in (earlier, later)]
@@ -135,17 +119,22 @@ def _changes(
             yield Change(arm, metric, earlier, later, difference)
 
 
-def _notes(before: Run, after: Run) -> Iterator[str]:
-    """Yields what a reader must know before any change."""
-    for run in (before, after):
-        rows = headline(run)
-        for note in (*run.warnings, *incoherence_warnings(rows), *disagreements(run, rows)):
-            yield f"{run.folder}: {note}"
+def _own_notes(run: Run, rows: Sequence[Headline]) -> Iterator[str]:
+    """Yields what a reader of one run's rates must know."""
+    for note in (*run.warnings, *incoherence_warnings(rows), *disagreements(run, rows)):
+        yield f"{run.folder}: {note}"
+
+
+def _judges_differ(before: Run, after: Run) -> Iterator[str]:
     for what, key in DECIDING.items():
-        found = [_said(_first(run.sweep["evaluate"].get(key))) for run in (before, after)]
+        found = [in_words(_first(run.sweep["evaluate"].get(key))) for run in (before, after)]
         if found[0] != found[1]:
             yield f"The judges of {what} differ: a change may be theirs, not the model's."
-    arms = [[row.arm for row in headline(run)] for run in (before, after)]
+
+
+def _unlike(before: Run, after: Run, earlier: Sequence[Headline], later: Sequence[Headline]) -> Iterator[str]:
+    """Yields which arms and benchmarks only one of the runs has."""
+    arms = [[row.arm for row in rows] for rows in (earlier, later)]
     for run, own, others in ((before, arms[0], arms[1]), (after, arms[1], arms[0])):
         if alone := [arm for arm in own if arm not in others]:
             yield f"Measured on the report split only in {run.folder}: {', '.join(alone)}."
@@ -164,38 +153,6 @@ def _first(value: Any) -> Any:
 def _benchmarks(run: Run) -> set[str]:
     """Returns the benchmarks with rates, with what an attack adds to their names."""
     return {name.partition("/")[2] for name in metrics_of(run.points) if "/" in name}
-
-
-def _differing(before: Any, after: Any, key: str = "") -> Iterator[Difference]:
-    """Yields the keys of two sweeps with different values, by their full path; items of lists go by their position."""
-    if isinstance(before, dict) and isinstance(after, dict) and before.keys() & after.keys():
-        for name in dict.fromkeys([*before, *after]):
-            yield from _differing(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for at, (earlier, later) in enumerate(zip(before, after, strict=True)):
-            yield from _differing(earlier, later, f"{key}.{at}")
-    elif before != after:
-        yield Difference(key, _said(before), _said(after))
-
-
-def _said(value: Any) -> str:
-    """Returns a sweep's value in words, without what is not set in it."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_said(inner)}" for name, inner in value.items() if inner is not None)
-    if isinstance(value, list):
-        return ("; " if any(isinstance(inner, dict) for inner in value) else ", ").join(map(_said, value))
-    return "not set" if value is None else str(value)
-
-
-def _versions(before: Run, after: Run) -> Iterator[Difference]:
-    """Yields the models and packages whose versions differ, as far as both runs recorded them."""
-    for versions in (model_versions, lambda run: recorded_versions(run.folder)):
-        found = [versions(run) for run in (before, after)]
-        yield from (
-            Difference(name, found[0][name], found[1][name])
-            for name in sorted(found[0].keys() & found[1].keys())
-            if found[0][name] != found[1][name]
-        )
 
 
 def as_json(found: TwoRuns) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_before_the_report_split_is_measured_the_axes_show_the_search(run_folder
     assert figure.layout.xaxis.range[1] > 7 / 20 and figure.layout.yaxis.range[0] < 12 / 20
     assert lines is not None
     for drawn, name in ((figure, "{}, search split"), (lines, "{}")):
-        assert [trace.name for trace in drawn.data if trace.showlegend and "front" not in trace.name] == [
+        assert [trace.name for trace in drawn.data if trace.showlegend is not False and "front" not in trace.name] == [
             name.format(arm) for arm in found.arms
         ]
 
@@ -72,10 +72,10 @@ def test_before_the_report_split_is_measured_the_axes_show_the_search(run_folder
 def test_parallel_lines_reach_from_the_best_to_the_worst_of_every_rate(run: Run) -> None:
     figure = parallel(run)
     assert figure is not None
-    lines = [trace for trace in figure.data if trace.showlegend]
+    lines = [trace for trace in figure.data if trace.showlegend is not False]
     assert {trace.name.split(",")[0] for trace in lines} == {"original", "undefended", "safe_instruct", "safe_merge"}
     for at in range(3):
-        heights = [trace.y[at] for trace in figure.data]
+        heights = [height for trace in figure.data for height in trace.y[at::4]]  # the fourth ends a line
         assert min(heights) == pytest.approx(0) and max(heights) == pytest.approx(1)
     (undefended,) = [trace for trace in lines if trace.name == "undefended"]
     assert undefended.y[0] == pytest.approx(0)  # the highest attack success is the worst
