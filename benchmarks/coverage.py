@@ -121,6 +121,22 @@ def equal_arms_differ(rng: np.random.Generator, cell: Cell) -> bool:
     return min(holm(p_values).values()) < LEVEL
 
 
+def unchanged_arms_change(rng: np.random.Generator, cell: Cell) -> bool:
+    """`compare` calls some arm better or worse that is neither; only the later run has several answers per prompt."""
+    p_values = {}
+    for arm in range(cell["arms"]):
+        both = answers(rng, np.full(2, cell["rate"]), cell["prompts"], cell["answers"], cell["icc"], shared=0.5)
+        p_values[str(arm)] = sign_flip_p([Pairs(both[1].mean(1), both[0, :, 0])])
+    return min(holm(p_values).values()) < LEVEL
+
+
+def equal_judges_disagree(rng: np.random.Generator, cell: Cell) -> bool:
+    """A report warns that a further judge finds more answers unsafe, although both find the same share."""
+    drawn = answers(rng, np.full(2, cell["rate"]), cell["prompts"], cell["answers"], cell["icc"], shared=cell["shared"])
+    own, other = (clustered_rate(one.sum(1).tolist(), [one.shape[1]] * len(one), one.size) for one in drawn)
+    return other.low > own.high
+
+
 def inferior_passes(rng: np.random.Generator, cell: Cell) -> bool:
     """A model that is worse by just the margin is taken to keep it, by the one-sided 95% bound."""
     return paired_difference([pairs(rng, cell, 0.05)], confidence=0.9).high < 0.05
@@ -289,6 +305,14 @@ def cells() -> Iterator[tuple[str, str, Simulation, Cell]]:
         for value in (0.05, 0.3):
             cell = {"prompts": 200, "rate": value, "arms": arms, "answers": 1, "icc": 0.0}
             yield "difference of equal arms decided", "<= 5%", equal_arms_differ, cell
+
+    for count, icc in few:
+        for value in (0.05, 0.3):
+            cell = {"prompts": 200, "rate": value, "answers": count, "icc": icc}
+            for arms in (1, 3, 6):
+                yield "change of unchanged arms decided", "<= 5%", unchanged_arms_change, {**cell, "arms": arms}
+            for shared in (0.0, 0.9):
+                yield "equal judges said to disagree", "<= 5%", equal_judges_disagree, {**cell, "shared": shared}
 
     for generations in (3, 6, 20):
         for prompts in (100, 200, 400):

@@ -94,8 +94,8 @@ def fine_tune_names(sweep: Sweep, storage: Path) -> list[str]:
     stages, store = stages_of(sweep, storage)
     trials = [Trial("finetune", {"ratio": 0.03}, (("safe_instruct", {"ratio": 0.03}),), 0, TRAIN)]
     trials += [Trial(SAFE_ADAPTER, {}, (), 1, TRAIN)]
-    stages.finetuned(trials[0].chain, 0)
-    stages.safe_adapter(1)
+    stages.training.finetuned(trials[0].chain, 0)
+    stages.training.safe_adapter(1)
     ProfileCache(sweep).keep({"ratio": 0.03}, 0, [])
     profiles = [f"profiles/{path.name}" for path in (storage / "store" / "profiles").iterdir()]
     return [*(RunFolder(sweep).record_path(trial).name for trial in trials), *sorted(store.keys), *profiles]
@@ -135,7 +135,7 @@ def other_names(storage: Path) -> dict[str, list[str]]:
     ]
     sweep = read_sweep(LAB, [*given, f"finetune.adapter={storage / 'given'}"])
     stages, store = stages_of(sweep, storage)
-    stages.finetuned((), 0)
+    stages.training.finetuned((), 0)
     measure_judges(stages, storage)
     return {"given adapter and labels": sorted(store.keys)}
 

@@ -4,6 +4,7 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ class Run:
             return None
         return find_published(paper, self.sweep["model"]["aligned"], [ref["name"] for ref in data])
 
-    @property
+    @cached_property
     def metrics(self) -> list[str]:
         """The metrics that the sweep measured."""
         return [one.name for one in METRICS if one.name in self.points and bool(self.points[one.name].notna().any())]

@@ -26,7 +26,8 @@ from safecomm.storage import shared
 from safecomm.storage.input_files import read_json
 from safecomm.storage.names import MODULES
 from safecomm.sweep.data import TASK, generation_set
-from safecomm.sweep.stages import Course, StageFolders, Stages
+from safecomm.sweep.stages import StageFolders, Stages
+from safecomm.sweep.training import Course
 
 
 def carry_out_generation(
@@ -154,7 +155,7 @@ class _Decision:
         sweep, seed = self.stages.sweep, self.trial.seed
         chain: Chain = () if point is None else chain_at(sweep.arms[self.trial.arm], point)
         folders = self.stages.adapter(chain, seed, self.course)
-        self._trained[folders.finetune] = self.stages.training_seconds(folders.finetune)
+        self._trained[folders.finetune] = self.stages.training.seconds(folders.finetune)
         return _Candidate(point, folders)
 
     def _best(self, candidates: Sequence[_Candidate]) -> Point:

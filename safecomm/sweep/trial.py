@@ -42,7 +42,7 @@ def carry_out(
     folders = None if trial.arm == ORIGINAL else stages.adapter(trial.chain, trial.seed)
     adapter = folders.adapter if folders else None
     if adapter and trial.tamper:
-        further = stages.tampered(adapter, trial.tamper, trial.seed)
+        further = stages.training.tampered(adapter, trial.tamper, trial.seed)
         if trial.split == TRAIN:
             return TrialRecord.of(trial, "done", seconds=round(time.time() - started, 2), finetune=further.name)
         adapter = further / str(trial.steps)

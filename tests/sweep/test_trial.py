@@ -116,7 +116,7 @@ def test_defenses_start_from_a_given_adapter(tmp_path: Path) -> None:
     finetune = {"adapter": str(tmp_path / "given"), "lora": {"r": 4, "targets": ["q_proj"]}, "batch_size": 16}
     model = ModelFolder(tmp_path, "identity")
     stages = Stages(sweep(tmp_path, finetune=finetune, arms={}), model, model, Store(tmp_path), on_gpu=False)
-    assert Adapter.load(stages.finetuned({}, seed=0)).digest() == given.digest()
+    assert Adapter.load(stages.training.finetuned({}, seed=0)).digest() == given.digest()
     given_adapter(stages.sweep.finetune)
     with pytest.raises(ModelError, match=r"finetune\.adapter: .*rank 4 on q_proj"):
         given_adapter(sweep(tmp_path, finetune=finetune | {"lora": {"r": 2}}, arms={}).finetune)
