@@ -49,7 +49,7 @@ def test_unscored_answers_are_at_their_worst_in_every_margin(lenient: Run, tmp_p
     rows = pd.read_parquet(path)
     rows.loc[(rows["kind"] == "task") & (rows["verdict"] == "wrong"), "verdict"] = "unscored"
     rows.to_parquet(path)
-    other = Run(**{**vars(lenient), "folder": tmp_path / "other" / "small"})
+    other = replace(lenient, folder=tmp_path / "other" / "small")
 
     def drop(run: Run) -> float:
         (candidate,) = [one for one in certify(run, Store(tmp_path / "looks")).candidates if one.arm == "safe_merge"]
@@ -73,13 +73,13 @@ def test_a_second_sweep_on_the_same_prompts_spends_less_error(lenient: Run, tmp_
     store = Store(tmp_path / "looks")
     assert [certify(lenient, store).look for _ in range(2)] == [1, 1]  # the same adapters: the same look
     other = lenient.trials.assign(adapter="another")
-    second = certify(Run(**{**vars(lenient), "trials": other}), store)
+    second = certify(replace(lenient, trials=other), store)
     assert second.look == 2 and second.level == pytest.approx(0.05 / 6)
 
 
 def test_without_a_reference_arm_its_margin_is_not_kept(lenient: Run, tmp_path: Path) -> None:
     trials = lenient.trials[lenient.trials["arm"] != "undefended"]
-    found = certify(Run(**{**vars(lenient), "trials": trials}), Store(tmp_path / "looks"))
+    found = certify(replace(lenient, trials=trials), Store(tmp_path / "looks"))
     assert found.released is None and "accuracy on lab-teleqna" in found.reason
 
 
@@ -99,6 +99,6 @@ def test_the_file_the_sentences_and_a_store_without_answers(lenient: Run, tmp_pa
     assert "With 95% confidence" in text and "- asr on lab-harm: at most 36.0%" in text
     assert "refusal judges unsafe; its errors are not measured" in text
     gone = pd.DataFrame(lenient.trials).assign(evaluation="gone")
-    write_certificate(Run(**{**vars(lenient), "trials": gone}), Store(tmp_path / "looks"))
+    write_certificate(replace(lenient, trials=gone), Store(tmp_path / "looks"))
     found = read_certificate(lenient.folder)
     assert found is not None and found["released"] is None and "gone from the store" in found["reason"]
