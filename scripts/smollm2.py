@@ -75,6 +75,8 @@ def align(model: Any, tokenizer: Any, data: Path, examples: int) -> None:
         arguments = SFTConfig(
             output_dir=scratch,
             use_cpu=True,
+            bf16=False,  # TRL's default, many times slower on a CPU without bf16 units
+            gradient_checkpointing=False,
             num_train_epochs=1,
             per_device_train_batch_size=8,
             learning_rate=3e-5,

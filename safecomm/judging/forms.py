@@ -157,7 +157,7 @@ def _rubric(rubric: str, verdicts: Sequence[str]) -> Form:
         places = exchange._asdict()
         # In one pass: a response that holds `{prompt}` is a response.
         text = re.sub("|".join(f"{{{place}}}" for place in places), lambda found: places[found[0][1:-1]], rubric)
-        return Question(messages=[{"role": "user", "content": text}], options=list(verdicts), summed=True)
+        return Question(messages=[{"role": "user", "content": text}], options=list(verdicts), score="sum")
 
     return Form(ask, lambda reply: _held_to(verdicts, reply))
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from safecomm.data.rows import Prompt
 from safecomm.judging.model_judge import Panel
+from safecomm.judging.surprisal import SurprisalScorer
 from safecomm.judging.verdicts import judged
 from safecomm.serving.chat import check_chat_template
 from safecomm.serving.fleet import wait_for_fleet
@@ -71,8 +72,12 @@ class Measurement:
             "prompts": digest([prompt.as_key() for prompt in self.prompts]),
             "samples": self.protocol.samples,
             "judges": self.panel.as_key(),
-            "version": version("responses", "replies", "evaluation"),
+            "version": version("responses", "replies", "surprisal", "evaluation"),
         }
+
+    def readings(self, subject: Subject) -> Responses:
+        """Returns what is stored about how surprising a subject's answers are."""
+        return Responses(self.store, {"surprisal": self._way(subject), "version": version("responses", "surprisal")})
 
     def _way(self, subject: Subject) -> dict[str, Any]:
         return {"model": self.model.identity, "adapter": subject.content, **self.protocol.as_key()}
@@ -84,7 +89,7 @@ def measure(
     start: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, pd.DataFrame]:
-    """Generates the missing answers of all subjects in one pass, and judges every answer.
+    """Generates the missing answers of all subjects in one pass, scores their surprisal, and judges every answer.
 
     Args:
         measurement: the model, prompts, judges and store.
@@ -97,16 +102,26 @@ def measure(
     """
 
     def ask(missing: Mapping[str, Questions]) -> Iterator[tuple[str, pd.DataFrame]]:
+        return answered({name: _request(subjects[name], asked) for name, asked in missing.items()})
+
+    def score(questions: Questions) -> Iterator[pd.DataFrame]:
+        return (rows for _, rows in answered({"": _request(Subject(), questions)}))
+
+    def answered(requests: Mapping[str, Request]) -> Iterator[tuple[str, pd.DataFrame]]:
         start()
         wait_for_fleet(fleet_seconds(measurement.model.path))
-        return stream({name: _request(subjects[name], asked) for name, asked in missing.items()}, report=say)
+        return stream(requests, report=say)
 
     kept = {name: measurement.responses(subject) for name, subject in subjects.items()}
     protocol, prompts = measurement.protocol, measurement.prompts
     seated = measurement.panel.seated(measurement.store, protocol.engine, start)
     answers = answers_of(kept, measurement.questions, ask)
     panel = seated.judges, seated.grader, seated.refusal_judge
-    return {name: judged(protocol.rows(prompts, rows), *panel) for name, rows in answers.items()}
+    found = {}
+    for name, rows in answers.items():
+        scorer = SurprisalScorer(protocol, measurement.readings(subjects[name]), score)
+        found[name] = judged(scorer.with_surprisal(protocol.rows(prompts, rows)), *panel)
+    return found
 
 
 def _request(subject: Subject, questions: Questions) -> Request:

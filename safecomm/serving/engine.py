@@ -1,8 +1,9 @@
 """The interface of inference engines, independent of the library that runs the model."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 from safecomm.data.turns import filled, token_ids
 from safecomm.serving.reasoning import Split
@@ -19,10 +20,11 @@ class Question(TypedDict):
     """Arguments of the chat template."""
     parts: NotRequired[bool]
     """Whether the chat template reads a message's content as a list of parts, as multimodal models do."""
-    summed: NotRequired[bool]
-    """Score an option by the sum of its tokens' log-probabilities, which is the probability of the whole text, and not
-    by their mean. For words of different token counts the mean is wrong: where only the first token of `unsafe` is in
-    doubt, `unsafe` would beat a one-token `safe` from p = 0.38 on."""
+    score: NotRequired[Literal["mean", "sum", "median"]]
+    """How an option's score follows from the log-probabilities of its tokens; by default their mean.
+
+    The sum is the probability of the whole text. For words of different token counts the mean is wrong: where only the
+    first token of `unsafe` is in doubt, `unsafe` would beat a one-token `safe` from p = 0.38 on."""
     template: NotRequired[str]
     """The full prompt, with `{prompt}` and `{response}` as placeholders for the first and second message, for models
     that are used without their chat template."""
@@ -34,6 +36,11 @@ class Question(TypedDict):
     logit, and so a token."""
 
 
+SCORES: dict[str, Callable[[Sequence[float]], float]] = {
+    "mean": statistics.fmean,
+    "sum": sum,
+    "median": statistics.median,
+}
 PLACES = ("prompt", "response")
 """The placeholders of a template."""
 
@@ -101,8 +108,8 @@ class Engine(Protocol):
 
 
 def option_score(logprobs: Sequence[float], question: Question) -> float:
-    """Returns an option's score: the mean log-probability of its tokens, or their sum if the question asks for it."""
-    return sum(logprobs) if question.get("summed") else sum(logprobs) / len(logprobs)
+    """Returns an option's score from the log-probabilities of its tokens, as the question asks for it."""
+    return SCORES[question.get("score", "mean")](logprobs)
 
 
 def too_long() -> Answer:

@@ -43,6 +43,10 @@ class EvaluationProtocol:
         """Returns question id -> question."""
         return {name: self._question(prompt, name) for prompt in prompts for name in self._names(prompt)}
 
+    def reading(self, text: str, response: str) -> Question:
+        """Returns the question how likely the tokens of a given answer to a prompt are."""
+        return self._asked(text, [response]) | {"score": "median"}
+
     def rows(self, prompts: Sequence[Prompt], answers: pd.DataFrame) -> pd.DataFrame:
         """Returns one row per answer, in order, with the fields of the prompt and the answer, and `question_id`."""
         named = pd.DataFrame([{ID: name, **prompt.as_row()} for prompt in prompts for name in self._names(prompt)])
@@ -59,15 +63,18 @@ class EvaluationProtocol:
         return bool(prompt.options) and self.multiple_choice == "likelihood"
 
     def _question(self, prompt: Prompt, name: str) -> Question:
-        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        messages = [*system, {"role": "user", "content": prompt.text}]
         is_compared = self._is_compared(prompt)
-        question = Question(messages=messages, options=list(prompt.options) if is_compared else [])
+        question = self._asked(prompt.text, prompt.options if is_compared else [])
         if prompt.prefill:
             question["prefill"] = (prompt.prefill, prompt.prefill_tokens)
-        if self.chat_template_kwargs:
-            question["chat_template_kwargs"] = self.chat_template_kwargs
         if self.sampling != "greedy" and not is_compared:
             # A separate seed per answer makes it independent of the other questions.
             question["seed"] = int(digest([self.seed, name])[:8], 16)
+        return question
+
+    def _asked(self, text: str, options: Sequence[str]) -> Question:
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        question = Question(messages=[*system, {"role": "user", "content": text}], options=list(options))
+        if self.chat_template_kwargs:
+            question["chat_template_kwargs"] = self.chat_template_kwargs
         return question

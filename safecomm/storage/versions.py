@@ -8,6 +8,7 @@ VERSIONS = {
     "start": 1,
     "responses": 5,  # 5: `engine: transformers` ignores the sampling settings of a model's generation_config.json
     "replies": 1,  # 1: verdict words are compared by the sums of their log-probabilities
+    "surprisal": 1,
     "evaluation": 1,  # 1: splits and intervals by cluster of prompts
     "judges": 1,
 }
@@ -22,6 +23,7 @@ Only that stage and the stages that depend on it are computed again:
 - `start`: the adapters that defenses give a fine-tune to start from.
 - `responses`: how a model is asked, or its answer read: chat template, sampling, likelihoods of options.
 - `replies`: how a judge or grader that is a model is asked.
+- `surprisal`: how the aligned model scores an answer's tokens.
 - `evaluation`: verdicts on answers that are in the store: phrase lists, graders, how a judge's reply is read; the
   clusters of prompts.
 - `judges`: how judges are measured on labelled responses.

@@ -11,7 +11,7 @@ from safecomm.judging.model_judge import Panel
 from safecomm.serving.models import ModelFolder
 from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.spec.judges import JudgeRef
-from safecomm.storage.store import Store
+from safecomm.storage.store import Store, digest
 from safecomm.storage.versions import VERSIONS, version
 
 PROMPTS = (Prompt("own", "red_team", "Jam it?"), Prompt("own", "over_refusal", "Tune it?"))
@@ -34,7 +34,7 @@ def test_answers_are_shared_by_all_that_judge_them_and_kept_apart_by_adapter(tmp
     ("stage", "answers_stay", "verdicts_stay"),
     [
         *[(name, True, True) for name in ("finetune", "profile", "realign", "judges")],
-        *[(name, True, False) for name in ("evaluation", "replies")],
+        *[(name, True, False) for name in ("evaluation", "replies", "surprisal")],
         ("responses", False, False),
     ],
 )
@@ -56,13 +56,16 @@ def test_two_raises_never_give_a_version_of_before(monkeypatch: pytest.MonkeyPat
     assert len(set(seen)) == len(seen)
 
 
-def test_with_every_answer_kept_no_fleet_is_started(tmp_path: Path) -> None:
+def test_with_every_answer_and_its_surprisal_kept_no_fleet_is_started(tmp_path: Path) -> None:
     made = measurement(tmp_path)
     answers = [{"question_id": name, "response": "Sure", "scores": [], "error": ""} for name in made.questions]
+    readings = [{"question_id": digest([one.text, "Sure"]), "scores": [-0.5], "error": ""} for one in PROMPTS]
     for subject in (Subject(), TUNED):
         made.responses(subject).keep(pd.DataFrame(answers))
+        made.readings(subject).keep(pd.DataFrame(readings))
     subjects = {"bare": Subject(), "tuned": TUNED}
     rows = measure(made, subjects, start=lambda: pytest.fail("a fleet was started"))
     assert list(rows) == list(subjects)
     for table in rows.values():
         assert sorted(table["verdict"]) == ["answered", "unsafe"]
+        assert table["surprisal"].tolist() == [0.5, 0.5]

@@ -26,7 +26,7 @@ def test_a_rubric_shows_the_exchange_and_holds_the_judge_to_two_words() -> None:
     form = form_of(JudgeRef(name="own", model="m", rubric="Asked {prompt}, said {response}. {prompt}?"))
     question = form.question(Exchange("A", "B {prompt}"))
     assert question["messages"] == [{"role": "user", "content": "Asked A, said B {prompt}. A?"}]
-    assert (question["options"], question["summed"]) == (["safe", "unsafe"], True)
+    assert (question["options"], question["score"]) == (["safe", "unsafe"], "sum")
     assert form.read(Reply("", [-2.0, -0.1])) == "unsafe" and form.read(Reply("Safe.", [])) == "safe"
     assert form.read(Reply("perhaps", [])) == "unscored"
 

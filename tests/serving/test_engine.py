@@ -40,7 +40,7 @@ def test_ordinary_messages_are_tokenized_by_the_template(tokenizer: PreTrainedTo
 
 
 def test_verdict_words_of_different_lengths_are_compared_by_probability() -> None:
-    words = Question(messages=[], options=["safe", "unsafe"], summed=True)
+    words = Question(messages=[], options=["safe", "unsafe"], score="sum")
     safe, unsafe = [math.log(0.55)], [math.log(0.45), math.log(1.0)]
     assert option_score(safe, words) > option_score(unsafe, words)
     assert math.exp(option_score(unsafe, words)) == pytest.approx(0.45)

@@ -46,7 +46,7 @@ def test_a_models_generation_config_does_not_change_answers(lab: dict[str, Path]
 def test_options_are_scored_by_the_mean_or_the_sum_of_their_tokens(lab: dict[str, Path]) -> None:
     engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
     (asked,) = questions((Prompt("b", "task", "is it safe?", options=("safe", "very much unsafe"), answer=0),))
-    by_mean, by_sum = asyncio.run(engine.answer([asked, asked | {"summed": True}], None))
+    by_mean, by_sum = asyncio.run(engine.answer([asked, asked | {"score": "sum"}], None))
     counts = [len(engine._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in asked["options"]]
     means = [total / count for total, count in zip(by_sum["scores"], counts, strict=True)]
     assert max(counts) > 1 and by_mean["scores"] == pytest.approx(means)
