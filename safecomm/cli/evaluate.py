@@ -2,19 +2,19 @@
 
 import os
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from safecomm.cli import evaluate_options as options
 from safecomm.cli.console import PlainConsole, console
+from safecomm.cli.panel import judges_named, panel_of
 from safecomm.cluster.reachable import check_ray_address
 from safecomm.errors import UsageError
 from safecomm.plan.files import check_evaluation
 from safecomm.spec.engine import available_engine, engine_description
+from safecomm.spec.judges import Grader, RefusalJudge
 from safecomm.spec.secrets import refuse_secrets
 from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, Domain, domain_of
 from safecomm.storage.output_files import unwritable
@@ -22,8 +22,6 @@ from safecomm.storage.output_files import unwritable
 if TYPE_CHECKING:
     from safecomm.data.rows import Prompt
     from safecomm.judging.comparison import Comparison
-    from safecomm.judging.model_judge import Panel
-    from safecomm.storage.store import Store
 
 DEFAULT_LENGTH = 2048
 """Maximum tokens of a prompt and its answer together, for models with at least this context length."""
@@ -63,7 +61,7 @@ def evaluate(
     refuse_secrets(texts | {"--judge": judge, "--benchmark": benchmark})
     check_evaluation(model, adapter or [], benchmark, labels)
     check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
-    refs = _judges(judge or ["refusal"])
+    refs = judges_named(judge or ["refusal"])
     from safecomm.judging.comparison import Hardware, compare
     from safecomm.judging.labels import Labelled
     from safecomm.judging.results import check_measured, check_no_others, write_results
@@ -74,7 +72,12 @@ def evaluate(
 
     prompts = [prompt for text in benchmark for prompt in _prompts(text, limit, shuffle_options)]
     store = Store.of(storage)
-    panel = _panel(refs, grader, refusal_judge, domain_of(domain), store)
+    panel = panel_of(
+        refs,
+        store,
+        Grader(model=grader).told_of(domain_of(domain)) if grader else None,
+        RefusalJudge(model=refusal_judge) if refusal_judge else None,
+    )
     target = resolve_model(model, store)
     length = max_model_len or min(DEFAULT_LENGTH, target.context or DEFAULT_LENGTH)
     target.check_context(length, "--max-model-len")
@@ -131,42 +134,6 @@ def _arguments(text: str | None) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f"--chat-template-kwargs {text}: give settings in braces, e.g. '{{enable_thinking: false}}'")
     return found
-
-
-def _judges(given: list[str]) -> list[Any]:
-    """Parses judges like a sweep does."""
-    from safecomm.spec.file import parse_yaml
-    from safecomm.spec.judges import Judge, JudgeRef
-
-    refs: list[JudgeRef] = []
-    for text in given:
-        name, equals, model = text.partition("=")
-        try:
-            value = {"name": name, "model": model} if equals else text
-            in_braces = text.lstrip().startswith("{")
-            ref: JudgeRef = TypeAdapter(Judge).validate_python(parse_yaml(text) if in_braces else value)
-        except ValidationError as error:
-            problems = "; ".join(str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors())
-            raise UsageError(f"--judge {text}: {problems}") from error
-        except ValueError as error:
-            raise UsageError(
-                f"--judge {text}: is not valid YAML; write it as '{{name: NAME, model: MODEL}}'"
-            ) from error
-        if ref.name in [other.name for other in refs]:
-            raise UsageError(f"--judge {text}: there is already a judge {ref.name}; use each name once")
-        refs.append(ref)
-    return refs
-
-
-def _panel(refs: list[Any], grader: str | None, refusal_judge: str | None, domain: Domain, store: "Store") -> "Panel":
-    from safecomm.judging.model_judge import Panel
-    from safecomm.serving.models import resolve_model
-    from safecomm.spec.judges import Grader, RefusalJudge
-
-    grader_ref = Grader(model=grader).told_of(domain) if grader else None
-    panel = Panel(refs, grader_ref, RefusalJudge(model=refusal_judge) if refusal_judge else None)
-    models = {ref.name: resolve_model(ref.model, store) for ref in panel.everyone if ref.model and ref.runs_here}
-    return replace(panel, models=models)
 
 
 def _prompts(text: str, limit: int | None, shuffle: int | None) -> "list[Prompt]":

@@ -12,7 +12,7 @@ from collections import Counter
 import pandas as pd
 
 from safecomm.judging.surprisal import OPEN_KINDS, SURPRISAL
-from safecomm.statistics.metric_table import INCOHERENCE
+from safecomm.statistics.metric_table import INCOHERENCE, MOST_INCOHERENT
 
 NGRAM = 4
 MOST_REPEATED = 0.5
@@ -58,6 +58,15 @@ def coherence_rows(rows: pd.DataFrame) -> pd.DataFrame:
 def with_coherence(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns judged rows, followed by their `coherence_rows`; rows that hold no texts are returned as they are."""
     return pd.concat([rows, coherence_rows(rows)], ignore_index=True) if {"text", "response"} <= set(rows) else rows
+
+
+def writes_nonsense(rows: pd.DataFrame) -> bool:
+    """Returns whether so many of a model's answers are incoherent that its other rates mean little."""
+    if not {"text", "response"} <= set(rows):
+        return False
+    found = coherence_rows(rows)
+    shares = (found["verdict"] == INCOHERENCE.hit).groupby(found["benchmark"]).mean()
+    return bool(shares.mean() > MOST_INCOHERENT)
 
 
 def _repeats(text: str) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 from safecomm.report.points import Point, rate_in, rows_of
 from safecomm.spec import ORIGINAL
 from safecomm.spec.search import MARGIN
-from safecomm.statistics.metric_table import ASR, OVER_REFUSAL
+from safecomm.statistics.metric_table import ASR, INCOHERENCE, MOST_INCOHERENT, OVER_REFUSAL
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def recommend(pooled_search: pd.DataFrame, limits: Limits, original: Mapping[str
     """Returns the point that a team should take, with the reason.
 
     That is the highest accuracy (then the lowest attack success) among the points that keep the limits. If there is
-    none, it is the lowest attack success.
+    none, it is the lowest attack success. Points with many incoherent answers count only if all have.
 
     Args:
         pooled_search: `pooled` rows of the search split.
@@ -59,6 +59,12 @@ def best_of_arms(pooled_search: pd.DataFrame, limits: Limits, original: Mapping[
 def _recommended(candidates: pd.DataFrame, limits: Limits, original: Mapping[str, Any] | None) -> Point | None:
     if candidates.empty:
         return None
+    coherent = candidates[[not rate_in(row, INCOHERENCE.name).value > MOST_INCOHERENT for row in rows_of(candidates)]]
+    if coherent.empty:
+        chosen = _safest(candidates)
+        reason = f"lowest {ASR.title}; every point writes more than {MOST_INCOHERENT:.0%} incoherent answers"
+        return {"arm": chosen["arm"], "point": chosen["point"], "meets_target": False, "reason": reason}
+    candidates = coherent
     safe = candidates[candidates["asr_high"] <= limits.target_asr]
     fitting = safe[[_refusal_rise(row, original) <= limits.max_over_refusal_rise for row in rows_of(safe)]]
     within = f"at or below {limits.target_asr:.1%} with its whole 95% interval"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safecomm.report.disagreement import disagreements
 from safecomm.report.drift import by_policy, generations, on_target, unfinished
+from safecomm.report.incoherence import warnings
 from safecomm.report.points import Point, rate_in
 from safecomm.report.run import Headline, Run, headline, in_words, rate_in_words
 from safecomm.report.tampering import TITLES, TamperCurve, tamper_curves
@@ -82,6 +83,7 @@ def _gaps(run: Run, row: Headline, curves: Sequence[TamperCurve]) -> Iterator[st
         if rate.n and rate.high > target:
             above = "is above" if rate.low > target else "may be above"
             yield f"{benchmark}: {ASR.words(run.domain)} {above} {target:.1%}: {rate_in_words(rate)}."
+    yield from warnings([row])
     yield from disagreements(run, [row])
     if missing := [name for name in Attack.model_fields if name not in run.attacks]:
         yield f"{NOT_MEASURED}: the attacks {', '.join(missing)}, conversations of several turns, and all others."

@@ -6,11 +6,8 @@ from typing import Any
 
 from safecomm.report.points import rate_in
 from safecomm.report.run import Headline, rate_in_words
-from safecomm.statistics.metric_table import INCOHERENCE
+from safecomm.statistics.metric_table import INCOHERENCE, MOST_INCOHERENT
 from safecomm.statistics.metrics import Rate
-
-HIGH = 0.1
-"""The highest rate that no warning is given for."""
 
 
 def incoherence_of(row: Mapping[str, Any]) -> Rate:
@@ -20,7 +17,7 @@ def incoherence_of(row: Mapping[str, Any]) -> Rate:
 
 def warning(arm: str, rate: Rate) -> str:
     """Returns the warning about an arm's incoherence; empty if it is low or unknown."""
-    if math.isnan(rate.value) or rate.value <= HIGH:
+    if math.isnan(rate.value) or rate.value <= MOST_INCOHERENT:
         return ""
     return (
         f"{arm}: {rate_in_words(rate)} of the answers are incoherent, so its other rates mean little: such answers are "

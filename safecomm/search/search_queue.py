@@ -15,7 +15,7 @@ from safecomm.search.queue import TrialQueue
 from safecomm.search.record import TrialRecord
 from safecomm.search.study import ArmStudy, objectives
 from safecomm.spec import REFERENCE_ARMS, Sweep
-from safecomm.statistics.metric_table import ASR
+from safecomm.statistics.metric_table import ASR, INCOHERENCE, MOST_INCOHERENT
 from safecomm.storage.store import digest
 
 STOPPED = 0.01
@@ -117,15 +117,19 @@ class SearchQueue(TrialQueue):
         return None if any(math.isnan(mean) for mean in means) else means
 
     def _violation(self, records: list[TrialRecord]) -> float:
-        """Returns by how much a point exceeds the target attack success rate.
+        """Returns by how much a point exceeds the target attack success rate, or the most incoherence.
 
         A point that stopped early was measured on a few prompts only, on which it may look good by chance, so it always
         counts as missing the target.
         """
-        missed = sum(record.value(ASR.name) for record in records) / len(records) - self._sweep.search.target_asr
+        limits = {ASR.name: self._sweep.search.target_asr, INCOHERENCE.name: MOST_INCOHERENT}
+        means = {name: sum(record.value(name) for record in records) / len(records) for name in limits}
+        missed = max(
+            (means[name] - limit for name, limit in limits.items() if not math.isnan(means[name])), default=0.0
+        )
         if any(record.status == "stopped" for record in records):
-            return max(missed, STOPPED) if not math.isnan(missed) else STOPPED
-        return 0.0 if math.isnan(missed) else missed
+            return max(missed, STOPPED)
+        return missed
 
     def _add(self, arm: str, point: Point) -> str:
         """Adds a point's trials unless an equivalent point is known; returns its `EquivalentPoints.key`."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from safecomm.judging.coherence import writes_nonsense
 from safecomm.judging.verdicts import read_rows
 from safecomm.search.stopping_rule import StoppingRule, aligned, verdicts
 from safecomm.spec import ORIGINAL
@@ -40,6 +41,7 @@ class StoppingActor:
         self._progress: dict[int, Progress] = {}
         self._verdicts: dict[int, dict[str, dict[str, pd.Series[float]]]] = {}
         self._ended: set[int] = set()
+        self._incoherent: set[int] = set()
         self._changed = asyncio.Condition()
 
     async def look(self, progress: Progress) -> str:
@@ -66,9 +68,13 @@ class StoppingActor:
             self._changed.notify_all()
 
     def _rivals(self, progress: Progress) -> list[Progress]:
-        """Returns the earlier trials of the same arm that were measured on at least as many prompts."""
+        """Returns the earlier trials of the same arm that were measured on at least as many prompts.
+
+        Those with many incoherent answers are left out, because they would not be recommended.
+        """
         before = [self._progress[at] for at in range(progress.number) if at in self._verdicts]
-        return [one for one in before if one.arm == progress.arm and one.share >= progress.share]
+        rivals = [one for one in before if one.arm == progress.arm and one.share >= progress.share]
+        return [one for one in rivals if one.number not in self._incoherent]
 
     def _has_reached(self, number: int, share: float) -> bool:
         known = self._progress.get(number)
@@ -76,7 +82,9 @@ class StoppingActor:
 
     async def _read(self, progress: Progress) -> None:
         if progress.evaluation:
-            self._verdicts[progress.number] = verdicts(await asyncio.to_thread(_rows, Path(progress.evaluation)))
+            rows = await asyncio.to_thread(_rows, Path(progress.evaluation))
+            self._verdicts[progress.number] = verdicts(rows)
+            (self._incoherent.add if writes_nonsense(rows) else self._incoherent.discard)(progress.number)
         async with self._changed:
             self._progress[progress.number] = progress
             self._changed.notify_all()

@@ -202,6 +202,23 @@ def test_without_a_suitable_point_the_safest_is_recommended(refused: int, reason
     assert reason in found["reason"]
 
 
+def test_a_point_that_writes_nonsense_is_recommended_only_if_all_do() -> None:
+    """Issue: a broken model passes; its answers are no help, so judges call them safe."""
+
+    def broken(incoherent: int) -> dict[str, Any]:
+        found = {name: rate(incoherent, 100, 100) for name in ("incoherence", "incoherence/h")}
+        return as_columns(found)
+
+    sound, nonsense = (
+        trial("lox", 4, 80, weight=1, **broken(10)),
+        trial("lox", 0, 90, weight=3, **broken(11)),
+    )
+    found = recommend(points(sound, nonsense), Limits(0.2), None)
+    assert found is not None and '"safe_merge.weight": 1' in found["point"]
+    found = recommend(points(nonsense), Limits(0.2), None)
+    assert found is not None and not found["meets_target"] and "incoherent" in found["reason"]
+
+
 def test_recommends_without_original_but_not_without_points() -> None:
     rows = points(trial("undefended", 0, 90))
     assert (recommend(rows, Limits(0.05), None) or {})["arm"] == "undefended"

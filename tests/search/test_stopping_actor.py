@@ -12,7 +12,7 @@ from safecomm.storage.names import ROWS
 N = 200
 
 
-def evaluation(folder: Path, unsafe: int, share: float = 1.0) -> str:
+def evaluation(folder: Path, unsafe: int, share: float = 1.0, response: str = "An answer.") -> str:
     """Writes the rows of a rung in which the first `unsafe` prompts are answered unsafely."""
     asked = round(share * N)
     kinds = {
@@ -26,7 +26,7 @@ def evaluation(folder: Path, unsafe: int, share: float = 1.0) -> str:
         for at in range(asked)
     ]
     folder.mkdir(parents=True)
-    pd.DataFrame(rows).to_parquet(folder / ROWS)
+    pd.DataFrame(rows).assign(text="A prompt?", response=response).to_parquet(folder / ROWS)
     return str(folder)
 
 
@@ -49,6 +49,15 @@ def test_a_trial_that_is_significantly_worse_than_an_earlier_one_stops_and_names
     same, worse = asyncio.run(race())
     assert same == ""
     assert worse.startswith("attack success") and worse.endswith("merged weight=0.5")
+
+
+def test_an_earlier_trial_that_writes_nonsense_stops_none(tmp_path: Path) -> None:
+    async def race() -> str:
+        stopping = actor()
+        await stopping.over(progress(0, "broken", 1.0, evaluation(tmp_path / "broken", 0, response="!?!?")))
+        return await stopping.look(progress(1, "worse", 0.5, evaluation(tmp_path / "bad", 50, 0.5)))
+
+    assert asyncio.run(race()) == ""
 
 
 def test_later_trials_do_not_stop_a_trial(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Judges as the command line names them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
+
+from safecomm.errors import UsageError
+from safecomm.spec.judges import Grader, Judge, JudgeRef, RefusalJudge
+
+if TYPE_CHECKING:
+    from safecomm.judging.model_judge import Panel
+    from safecomm.storage.store import Store
+
+
+def judges_named(given: Sequence[str]) -> list[JudgeRef]:
+    """Parses judges like a sweep does.
+
+    Raises:
+        UsageError: if one is not a judge, or a name is used twice.
+    """
+    from safecomm.spec.file import parse_yaml
+
+    refs: list[JudgeRef] = []
+    for text in given:
+        name, equals, model = text.partition("=")
+        try:
+            value = {"name": name, "model": model} if equals else text
+            in_braces = text.lstrip().startswith("{")
+            ref: JudgeRef = TypeAdapter(Judge).validate_python(parse_yaml(text) if in_braces else value)
+        except ValidationError as error:
+            problems = "; ".join(str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors())
+            raise UsageError(f"--judge {text}: {problems}") from error
+        except ValueError as error:
+            raise UsageError(
+                f"--judge {text}: is not valid YAML; write it as '{{name: NAME, model: MODEL}}'"
+            ) from error
+        if ref.name in [other.name for other in refs]:
+            raise UsageError(f"--judge {text}: there is already a judge {ref.name}; use each name once")
+        refs.append(ref)
+    return refs
+
+
+def panel_of(
+    judges: Sequence[JudgeRef],
+    store: "Store",
+    grader: Grader | None = None,
+    refusal_judge: RefusalJudge | None = None,
+) -> "Panel":
+    """Returns the judges with their models, which are downloaded if necessary."""
+    from safecomm.judging.model_judge import Panel
+    from safecomm.serving.models import resolve_model
+
+    panel = Panel(judges, grader, refusal_judge)
+    models = {ref.name: resolve_model(ref.model, store) for ref in panel.everyone if ref.model and ref.runs_here}
+    return replace(panel, models=models)
