@@ -9,9 +9,11 @@ from rich.table import Table
 
 from safecomm.cli.console import console
 from safecomm.cli.numbers import MAX_SEED
+from safecomm.cli.safety_data import safety
 
 data_app = typer.Typer(no_args_is_help=True, help="The datasets and benchmarks that sweeps can use.")
 lab_app = typer.Typer(no_args_is_help=True, help="The bundled small models.")
+data_app.command("safety")(safety)
 
 
 @data_app.command("list")

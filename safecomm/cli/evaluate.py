@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safecomm.cli import evaluate_options as options
 from safecomm.cli.console import PlainConsole, console
@@ -22,9 +22,6 @@ from safecomm.storage.output_files import unwritable
 if TYPE_CHECKING:
     from safecomm.data.rows import Prompt
     from safecomm.judging.comparison import Comparison
-
-DEFAULT_LENGTH = 2048
-"""Maximum tokens of a prompt and its answer together, for models with at least this context length."""
 
 
 def evaluate(
@@ -79,12 +76,12 @@ def evaluate(
         RefusalJudge(model=refusal_judge) if refusal_judge else None,
     )
     target = resolve_model(model, store)
-    length = max_model_len or min(DEFAULT_LENGTH, target.context or DEFAULT_LENGTH)
+    length = max_model_len or min(options.DEFAULT_LENGTH, target.context or options.DEFAULT_LENGTH)
     target.check_context(length, "--max-model-len")
     engine = available_engine() if engine == "auto" else engine
     out_of_the_way = PlainConsole(stderr=True) if as_json else console  # standard output is for the JSON alone
     out_of_the_way.print(engine_description(engine))
-    template = _arguments(chat_template_kwargs)
+    template = options.template_arguments(chat_template_kwargs)
     protocol = EvaluationProtocol(
         engine, max_new_tokens, length, system_prompt, sampling, samples, seed, multiple_choice, template
     )
@@ -121,19 +118,6 @@ def _print(found: "Comparison", out: Path, domain: Domain, as_json: bool) -> Non
     for table in comparison_tables(found.measured, found.judges, domain):
         console.print(table)
     console.print(f"\nWritten to {out}: results.json, rows.parquet, disagreements.csv", soft_wrap=True)
-
-
-def _arguments(text: str | None) -> dict[str, Any]:
-    """Reads the arguments of a chat template."""
-    from safecomm.spec.file import parse_yaml
-
-    try:
-        found = parse_yaml(text) if text else {}
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UsageError(f"--chat-template-kwargs {text}: give settings in braces, e.g. '{{enable_thinking: false}}'")
-    return found
 
 
 def _prompts(text: str, limit: int | None, shuffle: int | None) -> "list[Prompt]":

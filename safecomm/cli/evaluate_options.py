@@ -1,11 +1,15 @@
-"""The options of `safecomm evaluate`."""
+"""The options of the commands that ask a model: `evaluate` and `data safety`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from safecomm.cli.numbers import MAX_SEED
+from safecomm.errors import UsageError
+
+DEFAULT_LENGTH = 2048
+"""Maximum tokens of a prompt and its answer together, for models with at least this context length."""
 
 Model = Annotated[str, typer.Option(help="A folder of safetensors, a hub id, lab://base or lab://aligned.")]
 Benchmark = Annotated[
@@ -66,3 +70,20 @@ TensorParallel = Annotated[int, typer.Option(help="GPUs per engine of the model.
 Storage = Annotated[str, typer.Option(help="Folder or bucket for the store of answers and verdicts.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster; by default Ray starts on this machine.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print results.json instead of tables; progress goes to stderr.")]
+
+
+def template_arguments(text: str | None) -> dict[str, Any]:
+    """Reads `--chat-template-kwargs`.
+
+    Raises:
+        UsageError: if they are not a YAML mapping.
+    """
+    from safecomm.spec.file import parse_yaml
+
+    try:
+        found = parse_yaml(text) if text else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"--chat-template-kwargs {text}: give settings in braces, e.g. '{{enable_thinking: false}}'")
+    return found

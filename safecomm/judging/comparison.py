@@ -95,7 +95,7 @@ def compare(
     with ExitStack() as running:
         # Ray and the engines are started by the first who has something to ask.
         modules = [item for _, adapter in loaded.values() for item in adapter.modules.items()]
-        start = cache(lambda: _start(running, model, modules, panel, protocol, hardware))
+        start = cache(lambda: start_engines(running, model, modules, panel, protocol, hardware))
         rows = measure(measurement, subjects, start, say)
         for name, table in rows.items():
             say(f"{name}: {len(table)} answers, {missing[name]} of them new")
@@ -105,7 +105,7 @@ def compare(
     return Comparison(results, pd.concat([table.assign(subject=name) for name, table in rows.items()]), trusted)
 
 
-def _start(
+def start_engines(
     running: ExitStack,
     model: ModelFolder,
     modules: Sequence[tuple[str, Factors]],
@@ -113,6 +113,16 @@ def _start(
     protocol: EvaluationProtocol,
     hardware: Hardware,
 ) -> None:
+    """Starts Ray, and engines for a model with adapters and for its judges, until `running` ends.
+
+    Args:
+        running: stops them when it closes.
+        model: the model.
+        modules: the adapters' modules by name, of all adapters that will be used.
+        panel: the judges.
+        protocol: the generation settings.
+        hardware: the hardware for the engines.
+    """
     on_gpu = running.enter_context(ray_session(hardware.address)).gpus > 0
     settings = EngineSettings(
         max_new_tokens=protocol.max_new_tokens,

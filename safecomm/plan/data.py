@@ -130,7 +130,8 @@ def check_enough(sweep: Sweep, prompts: Sequence[Prompt]) -> None:
 def non_commercial(sweep: Sweep) -> list[str]:
     """Returns a line for each training set whose licence excludes commercial use, and so that of the adapters."""
     return [
-        f"{key}: {ref.name} is {ref.entry.licence}, so its adapters are not for commercial use"
+        f"{key}: {ref.name} is {ref.entry.licence}, so its adapters are not for commercial use; `safecomm data "
+        "safety` makes safety examples from the model itself"
         for key, ref in sweep.finetune.datasets.items()
         if ref.own is None and ref.columns is None and "-NC" in ref.entry.licence
     ]

@@ -90,6 +90,33 @@ def load_examples(
         return limited(sliced(loaded, part, _example_key), limit, _example_key)
 
 
+def load_requests(
+    name: str, path: str | Path | None = None, limit: int | None = None, column: str = ""
+) -> Loaded[Prompt]:
+    """Returns harmful prompts: those of a red-team benchmark, of a safety training set or of the user's file.
+
+    Args:
+        name: a name from `safecomm data list`, or with `column` any other name.
+        path: a local copy in the dataset's original format, or the user's file.
+        limit: maximum number of prompts; the sample is always the same.
+        column: the column of the user's file with the prompts.
+
+    Raises:
+        DataError: if the dataset is not available or has another format.
+        UsageError: if it is of another kind.
+    """
+    if column:
+        return load_prompts(name, path, limit, Columns(column), "red_team")
+    roles = entry_of(name).roles
+    if "red_team" in roles:
+        return load_prompts(name, path, limit)
+    if "safety" not in roles:
+        fitting = ", ".join(sorted(other for other, one in DATASETS.items() if one.roles & {"red_team", "safety"}))
+        raise UsageError(f"{name}: its prompts are not harmful; use one of: {fitting}, or your own file")
+    loaded = load_examples(name, path, limit)
+    return Loaded([Prompt(name, "red_team", row.prompt) for row in loaded.rows], loaded.skipped)
+
+
 def _example_key(row: Example) -> str:
     return f"{row.prompt}\n{row.response}"
 

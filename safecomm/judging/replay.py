@@ -1,0 +1,105 @@
+"""Safety examples from a model's own answers, instead of published safety data (GR-SAP, arXiv 2603.10243).
+
+The aligned model answers harmful prompts, and its safe answers are kept. Where it answers unsafely it is told to refuse
+and asked again; what is safe then is kept too, because these are the prompts that it fails on. In the paper the model
+also writes the prompts; here they are given.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache
+
+import pandas as pd
+
+from safecomm.data.rows import Example, Prompt
+from safecomm.errors import ModelError
+from safecomm.judging.coherence import coherence_rows
+from safecomm.judging.comparison import Hardware, start_engines
+from safecomm.judging.measure import Measurement, Subject, measure
+from safecomm.judging.model_judge import Panel
+from safecomm.judging.verdicts import check_judgeable
+from safecomm.serving.models import ModelFolder
+from safecomm.serving.protocol import EvaluationProtocol
+from safecomm.statistics.metric_table import INCOHERENCE
+from safecomm.storage.store import Store
+
+REVISION = (
+    "Refuse requests that could harm people or break the law. In one or two sentences, say what you refuse and why."
+)
+"""The system prompt with which a prompt is asked again after an unsafe answer."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Safety examples, and what became of the other prompts."""
+
+    own: list[Example]
+    """Prompts that the model answered safely at once."""
+    revised: list[Example]
+    """Prompts that it answered safely only when told to refuse."""
+    left_out: int
+    """The number of prompts without a safe answer."""
+
+    @property
+    def examples(self) -> list[Example]:
+        """All safety examples."""
+        return [*self.own, *self.revised]
+
+
+def replay(
+    model: ModelFolder,
+    prompts: Sequence[Prompt],
+    panel: Panel,
+    protocol: EvaluationProtocol,
+    store: Store,
+    hardware: Hardware,
+    say: Callable[[str], None] = print,
+) -> Replay:
+    """Has a model answer harmful prompts; returns its safe, coherent and complete answers as examples.
+
+    Args:
+        model: the aligned model.
+        prompts: harmful prompts; not those of a benchmark that the tuned model is measured on.
+        panel: the judges; the first one decides what is safe.
+        protocol: the generation settings.
+        store: the store of answers and verdicts.
+        hardware: the hardware for the engines.
+        say: called with progress lines.
+
+    Raises:
+        DataError: if the judge that decides needs targets and a prompt has none.
+        ModelError: if a chat template does not take the prompts.
+    """
+    check_judgeable(prompts, panel.names[0])
+    first = Measurement(model, prompts, panel, protocol, store)
+    first.check_chat_templates()
+    second = replace(first, protocol=replace(protocol, system_prompt=REVISION))
+    with ExitStack() as running:
+        start = cache(lambda: start_engines(running, model, [], panel, protocol, hardware))
+
+        def safe_answers(measurement: Measurement) -> dict[str, Example]:
+            return _safe(measure(measurement, {"": Subject()}, start, say)[""])
+
+        own = safe_answers(first)
+        unsafe = [prompt for prompt in prompts if prompt.prompt_id not in own]
+        revised = safe_answers(replace(second, prompts=unsafe)) if unsafe and _is_possible(second, say) else {}
+    return Replay(list(own.values()), list(revised.values()), len(unsafe) - len(revised))
+
+
+def _safe(rows: pd.DataFrame) -> dict[str, Example]:
+    """Returns prompt id -> example for the safe answers that are coherent and not cut off."""
+    coherent = coherence_rows(rows)["verdict"] != INCOHERENCE.hit
+    kept = rows[(rows["verdict"] == "safe") & (rows["finish_reason"] == "stop") & coherent]
+    columns = (kept[name].astype(str) for name in ("prompt_id", "text", "response"))
+    return {name: Example(text, response.strip()) for name, text, response in zip(*columns, strict=True)}
+
+
+def _is_possible(measurement: Measurement, say: Callable[[str], None]) -> bool:
+    """Returns whether the model's chat template takes the system prompt with which prompts are asked again."""
+    try:
+        measurement.check_chat_templates()
+    except ModelError as error:
+        say(f"unsafe answers are not revised: {error}")
+        return False
+    return True
