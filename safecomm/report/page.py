@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -15,16 +14,16 @@ from safecomm.report.best_of_n import try_curves
 from safecomm.report.breakdown import breakdown
 from safecomm.report.cells import plain
 from safecomm.report.certificate import in_sentences, read_certificate
-from safecomm.report.curves import curves, left_out
+from safecomm.report.curves import left_out
 from safecomm.report.disagreement import disagreements
-from safecomm.report.drift import GenerationResult, change_in_words, drift_figure, generations
+from safecomm.report.drift import change_in_words, generations
 from safecomm.report.explorer import MOST_INSIDE, Packed, packed
 from safecomm.report.explorer import scripts as explorer_scripts
 from safecomm.report.explorer import styles as explorer_styles
+from safecomm.report.figures import figures
 from safecomm.report.guide import guide
 from safecomm.report.incoherence import incoherence_of, warnings
-from safecomm.report.modules import Profile, read_profile, rho_figure
-from safecomm.report.parallel import parallel
+from safecomm.report.modules import read_profile
 from safecomm.report.plots import styles
 from safecomm.report.points import rows_of
 from safecomm.report.provenance import provenance
@@ -43,8 +42,7 @@ from safecomm.report.run import (
     unscored_in_words,
 )
 from safecomm.report.samples import samples
-from safecomm.report.tampering import TamperCurve, tamper_curves, tamper_figure
-from safecomm.report.trade_off import trade_off
+from safecomm.report.tampering import tamper_curves
 from safecomm.report.versions import installed_versions
 from safecomm.spec import REFERENCE_ARMS
 from safecomm.spec.published import departures
@@ -114,7 +112,7 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         try_curves=try_curves(run),
         guide=guide(run),
         figures={
-            name: _embedded(figure.to_plotly_json()) for name, figure in _figures(run, profile, further, later).items()
+            name: _embedded(figure.to_plotly_json()) for name, figure in figures(run, profile, further, later).items()
         },
         answers=answers or packed(run, samples(run, rows)),
         answers_file=REPORT_ANSWERS,
@@ -144,21 +142,6 @@ def _template() -> Template:
     environment.filters |= words | {"benchmarks": benchmark_rates, "difference": difference_in_words}
     environment.filters["change"] = change_in_words
     return environment.get_template("page.html.j2")
-
-
-def _figures(
-    run: Run, profile: Profile | None, further: list[TamperCurve], later: list[GenerationResult]
-) -> dict[str, go.Figure]:
-    """Returns the figures that the run has data for."""
-    found = {
-        "trade-off": trade_off(run) if {"asr", "accuracy"} <= set(run.metrics) else None,
-        "parallel": parallel(run),
-        "curves": curves(run),
-        "rho": rho_figure(profile) if profile else None,
-        "tamper": tamper_figure(run, further) if further else None,
-        "drift": drift_figure(run, later) if later else None,
-    }
-    return {name: figure for name, figure in found.items() if figure is not None}
 
 
 def _data(run: Run, rows: list[Headline]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from safecomm.sweep.models import Models, given_adapter, resolve_models
 from safecomm.sweep.phases import Phases
 from safecomm.sweep.publish import publish, unpublished
 from safecomm.sweep.stages import Stages
-from safecomm.sweep.tracking import log_sweep
+from safecomm.sweep.tracked_results import log_sweep
 
 
 def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:

@@ -17,17 +17,15 @@ from ray.tune import Callback
 
 from safecomm.data.catalog.describe import SHOWN
 from safecomm.judging.verdicts import read_rows
-from safecomm.report.run import read_run
 from safecomm.report.samples import response_in
-from safecomm.report.trade_off import trade_off
 from safecomm.search.arms import RELEASE, Trial
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
-from safecomm.statistics.metric_table import ACCURACY, ASR
+from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import as_columns
 from safecomm.storage import shared
-from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE, PARETO, TRIALS
+from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE
 from safecomm.storage.store import Store, digest, local_copy
 from safecomm.sweep.driver import DriverOnly
 
@@ -204,25 +202,6 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
 def tracking_callbacks(sweep: Sweep, folder: RunFolder) -> list[Callback]:
     """Returns the callbacks for a sweep's `tracking` section."""
     return [WandbTrials(sweep, folder)] if sweep.tracking.wandb else []
-
-
-def log_sweep(sweep: Sweep, folder: RunFolder) -> None:
-    """Writes the sweep's W&B run: the table of trials, the trade-off plot and the recommended point."""
-    if not sweep.tracking.wandb:
-        return
-    run = TrackedRun(sweep, folder, "sweep", "sweep", sweep.resolved())
-    run.do(lambda run: _log_results(run, folder.path))
-    run.finish(0)
-
-
-def _log_results(run: Any, folder: Path) -> None:
-    trials = pd.read_parquet(folder / TRIALS)
-    pareto = json.loads((folder / PARETO).read_text(encoding="utf-8"))
-    shown, found = {"trials": wandb.Table(dataframe=trials)}, read_run(folder)
-    if {ASR.name, ACCURACY.name} <= set(found.metrics):
-        shown["tradeoff"] = wandb.Plotly(trade_off(found))
-    run.log(shown)
-    run.summary.update({"recommended": pareto["recommended"], "best": pareto["best"]})
 
 
 def sample_table(evaluation: Path, reveal: bool) -> Any:

@@ -23,7 +23,8 @@ from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.statistics.metrics import Rate
 from safecomm.sweep import tracking
-from safecomm.sweep.tracking import WandbTrials, log_sweep
+from safecomm.sweep.tracked_results import log_sweep
+from safecomm.sweep.tracking import WandbTrials
 
 tracking.INIT_SECONDS = tracking.FINISH_SECONDS = 5.0
 storage = Path(sys.argv[1])

@@ -1,0 +1,59 @@
+"""The W&B run of a whole sweep, which can be read without the report."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import wandb
+
+from safecomm.report.drift import generations
+from safecomm.report.figures import figures
+from safecomm.report.guide import guide
+from safecomm.report.modules import read_profile
+from safecomm.report.run import Run, headline, in_words, rate_in_words, read_run
+from safecomm.report.tampering import tamper_curves
+from safecomm.search.run_folder import RunFolder
+from safecomm.spec import Sweep
+from safecomm.storage.names import TRIALS
+from safecomm.sweep.tracking import TrackedRun
+
+
+def log_sweep(sweep: Sweep, folder: RunFolder) -> None:
+    """Writes the sweep's W&B run: arms with their rates, the report's figures, the guide, and the table of trials."""
+    if not sweep.tracking.wandb:
+        return
+    run = TrackedRun(sweep, folder, "sweep", "sweep", sweep.resolved())
+    run.do(lambda run: _log_results(run, folder.path))
+    run.finish(0)
+
+
+def _log_results(run: Any, folder: Path) -> None:
+    trials = pd.read_parquet(folder / TRIALS)
+    found = read_run(folder)
+    drawn = figures(found, read_profile(found), tamper_curves(found), generations(found))
+    run.log({name: wandb.Plotly(figure) for name, figure in drawn.items()})
+    run.log({"arms": arms_table(found), "guide": wandb.Html(guide_page(found), inject=False)})
+    run.log({"trials": wandb.Table(dataframe=trials)})
+    run.summary.update({name: found.outcome[name] for name in ("recommended", "best")})
+
+
+def arms_table(run: Run) -> Any:
+    """Returns the headline table: every arm's settings, and its rates on the report split with intervals and n."""
+    rows = [
+        [row.arm, in_words(row.settings), row.recommended, row.meets_target]
+        + [rate_in_words(row.rates[metric]) for metric in run.metrics]
+        for row in headline(run)
+    ]
+    titles = [run.titles[metric] for metric in run.metrics]
+    return wandb.Table(columns=["arm", "settings", "recommended", "meets target", *titles], data=rows)
+
+
+def guide_page(run: Run) -> str:
+    """Returns the guide as a piece of HTML."""
+    parts = [
+        f"<h3>{html.escape(part.question)}</h3>"
+        + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in part.sentences)
+        for part in guide(run)
+    ]
+    return "".join(parts)
