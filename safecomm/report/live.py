@@ -14,6 +14,7 @@ from safecomm.report.run import headline, in_words, rate_in_words, run_of, setti
 from safecomm.report.run_files import read_json, read_saved_sweep, with_sorted_points
 from safecomm.report.samples import samples
 from safecomm.report.trials_table import table_of
+from safecomm.search.activity import Activity
 from safecomm.search.fine_tunes import TRAIN
 from safecomm.search.record import TrialRecord
 from safecomm.spec import REFERENCE_ARMS
@@ -39,6 +40,8 @@ class Status:
     """Whether the sweep runs, and the trials that have ended, in words."""
     recent: list[str]
     """The trials that ended last, in words."""
+    running: list[str]
+    """The trials that run, each with its stage, in words."""
 
 
 class LiveReport:
@@ -56,7 +59,7 @@ class LiveReport:
         read_saved_sweep(self.folder)
         self._rendering = threading.Lock()
         self._page = ("", "")
-        self._ended = Status("", "", [])
+        self._ended = Status("", "", [], [])
 
     def status(self) -> Status:
         """Returns how far the sweep is; in a bucket, after fetching what other nodes wrote."""
@@ -64,11 +67,13 @@ class LiveReport:
             shared.fetch(part)
         if (version := self._version()) != self._ended.version:
             self._ended = self._read(version)
-        return replace(self._ended, line=f"{self._activity()} {self._ended.line}")
+        if not is_held(shared.lease_records(self.folder / ".lock")):
+            return replace(self._ended, line=f"{self._why_idle()} {self._ended.line}")
+        now = Activity.read(self.folder)
+        line = " ".join(filter(None, ["The sweep is running.", f"{now.line}." if now.line else "", self._ended.line]))
+        return replace(self._ended, line=line, running=now.trials)
 
-    def _activity(self) -> str:
-        if is_held(shared.lease_records(self.folder / ".lock")):
-            return "The sweep is running."
+    def _why_idle(self) -> str:
         return "The sweep has ended." if self._is_published() else "Nothing runs; run the sweep again to continue it."
 
     def _read(self, version: str) -> Status:
@@ -77,7 +82,7 @@ class LiveReport:
         records = records_of(self.folder, sweep)
         since = f", the last one on {_last(self.folder)}" if records else ""
         recent = [_trial_in_words(sweep, record) for record in records[: -RECENT - 1 : -1]]
-        return Status(version, f"Ended so far{since}: {_in_words(records, self._planned())}.", recent)
+        return Status(version, f"Ended so far{since}: {_in_words(records, self._planned())}.", recent, [])
 
     def page(self) -> str:
         """Returns the page as HTML; it is rendered once for each version."""

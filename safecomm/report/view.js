@@ -4,12 +4,14 @@ const pages = document.getElementById("pages");
 const part = name => document.querySelector(`[data-testid=${name}]`);
 let shown = "";
 
-/** @param {{version: string, line: string, recent: string[]}} status */
+/** @param {{version: string, line: string, recent: string[], running: string[]}} status */
 function tell(status) {
   part("status").textContent = status.line;
   document.querySelector("header").classList.remove("lost");
-  document.querySelector("details").hidden = status.recent.length === 0;
-  part("recent").replaceChildren(...status.recent.map(text => Object.assign(document.createElement("li"), { textContent: text })));
+  for (const list of ["running", "recent"]) {
+    part(list).closest("details").hidden = status[list].length === 0;
+    part(list).replaceChildren(...status[list].map(text => Object.assign(document.createElement("li"), { textContent: text })));
+  }
 }
 
 /** Asks the server; fails if it does not answer in time, or with an error. */

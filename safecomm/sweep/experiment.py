@@ -84,7 +84,7 @@ def _progress(
     remaining = [trial for trial in queue.trials if not folder.find(trial)]
     arms, total = Counter(trial.arm for trial in remaining), most - len(queue.trials) + len(remaining)
     target, domain = stages.sweep.search.target_asr, domain_of(stages.sweep.domain)
-    return Progress(console, total, name=name, arms=arms, target_asr=target, domain=domain)
+    return Progress(console, total, name=name, arms=arms, target_asr=target, domain=domain, folder=folder.path)
 
 
 def _tuner(

@@ -4,6 +4,7 @@ import atexit
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -12,17 +13,20 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
+from safecomm.search.activity import Activity
 from safecomm.search.arms import RELEASE, Trial
 from safecomm.search.record import TrialRecord
 from safecomm.statistics.domain import TELECOM, Domain
 from safecomm.statistics.metric_table import METRICS
 from safecomm.sweep.driver import LOST, DriverOnly
-from safecomm.sweep.progress_table import ProgressTable, percent, stage, time_left
+from safecomm.sweep.progress_table import ProgressTable, duration, fleet_pace, percent, stage, summary, time_left
 from safecomm.sweep.progress_tracker import ProgressTracker, Report
 
 QUARTERS = 4
 """Progress lines per fine-tune or evaluation without a terminal."""
 REFRESH_SECONDS = 0.5
+WRITE_SECONDS = 5.0
+"""Interval at which `activity.json` is written."""
 
 
 class Progress(DriverOnly, Callback):  # type: ignore[misc]
@@ -35,6 +39,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         arms: arm -> number of its trials, if known.
         target_asr: the target attack success rate; the best trial is the most accurate one that meets it.
         domain: names the task in the rates.
+        folder: the run folder, for `safecomm view`.
         clock: a monotonic clock in seconds.
     """
 
@@ -47,6 +52,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         arms: Mapping[str, int] | None = None,
         target_asr: float | None = None,
         domain: Domain = TELECOM,
+        folder: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._console = console
@@ -54,6 +60,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         self._tracker = ProgressTracker(total, arms or {}, target_asr, clock)
         self._printed: dict[str, tuple[str, int]] = {}
         self._refreshed = 0.0
+        self._name, self._folder, self._written = name, folder, -WRITE_SECONDS
         self._table = ProgressTable(self._tracker, name)
         self._live: Live | None = None
         if console.is_interactive:
@@ -67,7 +74,10 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
             self._live.start(refresh=True)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Refreshes the table between events."""
+        """Refreshes the table between events, and the file for `safecomm view`."""
+        if self._folder and self._tracker.spent - self._written >= WRITE_SECONDS:
+            self._written = self._tracker.spent
+            self._activity().write(self._folder)
         if self._tracker.spent - self._refreshed >= REFRESH_SECONDS:
             self._refresh()
 
@@ -87,8 +97,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         name, count = milestone(result)
         if count and (name, count) != self._printed.get(trial.trial_id):
             ours = self._tracker.running[trial.trial_id]
-            pace = f", {result['train/tokens_per_second']:,.0f} tokens/s" if "train/step" in result else ""
-            self._say_plain(f"[dim]          {escape(title(ours.trial))}: {stage(ours)}{pace}[/dim]")
+            self._say_plain(f"[dim]          {escape(title(ours.trial))}: {stage(ours)}{pace(result)}[/dim]")
         self._printed[trial.trial_id] = (name, count)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -114,6 +123,8 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         """Stops the table; its final state stays on screen."""
         self._table.is_over = True
         self._tracker.running.clear()  # trials that still ran were interrupted
+        if self._folder:
+            self._activity().write(self._folder)
         if self._live:
             self._live.stop()
             atexit.unregister(self._live.stop)
@@ -128,6 +139,15 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         count = f"[bold]{self._tracker.ended:>3}/{self._tracker.total}[/bold] [dim]{time_left(self._tracker)}[/dim]"
         text = f"{escape(title(ours))}: {outcome(record, self._domain)}"
         self._say(f"{count} {text} [dim]({seconds:.0f} s)[/dim]")
+
+    def _activity(self) -> Activity:
+        """Returns what the experiment is doing now."""
+        lines = [summary(self._tracker, self._name, self._table.is_over), fleet_pace(self._tracker)]
+        running = [
+            f"{title(one.trial)}: {stage(one)}{pace(one.latest)}, {duration(self._tracker.seconds_of(one))}"
+            for one in self._tracker.running.values()
+        ]
+        return Activity("; ".join(filter(None, lines)), running)
 
     def _say_plain(self, line: str) -> None:
         """Prints a line that would duplicate the table; refreshes the table instead if there is one."""
@@ -154,6 +174,11 @@ def milestone(result: Report) -> tuple[str, int]:
     if "answered" in result:
         return "answers", QUARTERS * int(result["answered"]) // max(1, int(result["asked"]))
     return "", 0
+
+
+def pace(result: Report) -> str:
+    """Formats the speed of a fine-tune; empty for other stages."""
+    return f", {result['train/tokens_per_second']:,.0f} tokens/s" if "train/step" in result else ""
 
 
 def title(trial: Trial) -> str:

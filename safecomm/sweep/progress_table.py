@@ -25,12 +25,9 @@ class ProgressTable:
 
     def __rich__(self) -> Group:
         """Renders the current state."""
-        tracker = self._tracker
-        spent, waiting, pace = duration(tracker.spent), tracker.answers_waiting(), tracker.answers_per_second()
-        left = "" if self.is_over else f", {time_left(tracker)}"
-        head = f"{self._name}: {tracker.ended} of {tracker.total} trials ended, {spent} spent{left}"
-        fleet = f"fleet: {'?' if pace is None else f'{pace:.1f}'} answers/s, {waiting or 0:,} waiting"
-        return Group("", Text(head, style="bold"), self._table(), *([Text(fleet)] if waiting is not None else []))
+        head = summary(self._tracker, self._name, self.is_over)
+        fleet = fleet_pace(self._tracker)
+        return Group("", Text(head, style="bold"), self._table(), *([Text(fleet)] if fleet else []))
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), expand=True)
@@ -63,6 +60,18 @@ class ProgressTable:
         ]
         more = [f"and {len(running) - SHOWN_RUNNING} more"] if len(running) > SHOWN_RUNNING else []
         return Text("\n".join(lines + more))
+
+
+def summary(tracker: ProgressTracker, name: str, is_over: bool = False) -> str:
+    """Formats how far an experiment is."""
+    left = "" if is_over else f", {time_left(tracker)}"
+    return f"{name}: {tracker.ended} of {tracker.total} trials ended, {duration(tracker.spent)} spent{left}"
+
+
+def fleet_pace(tracker: ProgressTracker) -> str:
+    """Formats how fast the engines answer; empty if no trial asks them."""
+    waiting, pace = tracker.answers_waiting(), tracker.answers_per_second()
+    return "" if waiting is None else f"fleet: {'?' if pace is None else f'{pace:.1f}'} answers/s, {waiting:,} waiting"
 
 
 def point(trial: Trial) -> str:

@@ -8,6 +8,7 @@ from live_run import LiveRun
 
 from safecomm.cli.view import _watched
 from safecomm.report.live import LiveReport
+from safecomm.search.activity import Activity
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
 from safecomm.storage.shared import CACHE
@@ -108,6 +109,19 @@ def test_the_status_says_whether_the_sweep_runs(live: LiveRun) -> None:
     assert report.status().line.startswith("The sweep has ended. ")
     with only_run(live.folder, print):  # with further arms
         assert report.status().line.startswith("The sweep is running. ")
+
+
+def test_what_the_driver_does_is_shown_while_it_runs(live: LiveRun) -> None:
+    report = LiveReport(live.folder)
+    line, trials = "search: 1 of 3 trials ended, 9 s spent, ~20 s left", ["safe_lora lowest=2: evaluation"]
+    Activity(line, trials).write(live.folder)
+    assert report.status().running == [] and "9 s spent" not in report.status().line  # its driver is gone
+    with only_run(live.folder, print):
+        status = report.status()
+        assert status.line.startswith(f"The sweep is running. {line}. Ended")
+        assert status.running == trials
+        (live.folder / "activity.json").write_text('{"line": 3, "trials": "x"}')
+        assert report.status().running == []
 
 
 def test_arms_are_not_compared_before_all_are_measured(live: LiveRun) -> None:

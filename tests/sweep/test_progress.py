@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from safecomm.search.activity import Activity
 from safecomm.search.arms import Trial
 from safecomm.search.record import Status, TrialRecord
 from safecomm.statistics.metrics import Rate
@@ -345,3 +347,27 @@ def test_trial_without_a_result_counts_as_failed(lines: Watched) -> None:
 
 def test_ray_tune_can_pickle_the_callback_while_the_table_is_live(terminal: Watched) -> None:
     assert pickle.dumps(terminal.progress)
+
+
+def test_the_run_folder_says_what_runs_now(tmp_path: Path) -> None:
+    watched = Watched(terminal=False, name="search", arms=ARMS, folder=tmp_path)
+    training, asked = TuneTrial("a", weight=0.5), TuneTrial("b", weight=0.7)
+    watched.start(training, asked)
+    watched.train(training, step=2)
+    watched.report(asked, seconds=30, answered=40, asked=100)
+    watched.screen()
+    now = Activity.read(tmp_path)
+    assert now.line.startswith("search: 0 of 5 trials ended") and now.line.endswith("60 waiting")
+    assert now.trials[0].endswith("fine-tune step 2 of 8, loss 1.250, 3,000 tokens/s, 31 s")
+    assert "40 of 100 answered" in now.trials[1]
+    watched.complete(training)
+    watched.end()
+    assert Activity.read(tmp_path).trials == []
+
+
+def test_a_run_folder_that_is_gone_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    watched = Watched(terminal=False, folder=tmp_path / "file")
+    watched.start(TuneTrial("a"))
+    watched.screen()
+    assert Activity.read(tmp_path / "file") == Activity()
