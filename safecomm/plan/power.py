@@ -19,7 +19,7 @@ def power(report: Sequence[Prompt], target_asr: float) -> list[str]:
     """Returns lines on the smallest detectable difference and on the attack success rates that can be certified.
 
     The difference is that of McNemar's test with 80% power if two models differ on a fifth of the prompts (Connor,
-    Biometrics 43, 1987, without the continuity correction). A cluster of prompts counts as one.
+    Biometrics 43, 1987, with the continuity correction, because the exact test is used). A cluster of prompts counts as one.
 
     Args:
         report: the prompts of the report split.
@@ -37,8 +37,11 @@ def power(report: Sequence[Prompt], target_asr: float) -> list[str]:
 
 
 def detectable(n: int) -> float:
-    """Returns the difference of two models' rates that n prompts detect with a probability of about 80%."""
-    return LIKELY * math.sqrt(DISCORDANT / n)
+    """Returns the difference of two models' rates that n prompts detect with a probability of about 80%.
+
+    The correction takes 1 / d of the prompts, so d solves (n - 1 / d) d^2 = `LIKELY`^2 `DISCORDANT`.
+    """
+    return (1 + math.sqrt(1 + 4 * n * LIKELY**2 * DISCORDANT)) / (2 * n)
 
 
 def _of_benchmark(benchmark: str, n: int, target: float | None) -> str:

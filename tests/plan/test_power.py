@@ -25,7 +25,7 @@ def test_the_largest_count_that_certifies_a_target_is_that_of_the_exact_bound(n:
 
 def test_too_few_prompts_to_certify_a_target_are_called_so() -> None:
     (line,) = power(prompts(50), 0.05)
-    assert "50 independent prompts detect a difference of about 18 points" in line
+    assert "50 independent prompts detect a difference of about 19 points" in line
     assert "too few to certify 5.0%, which takes at least 72" in line
 
 
