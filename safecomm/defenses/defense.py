@@ -5,6 +5,7 @@ docstring. The sweep file, the command line, the documentation and the search ar
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -76,6 +77,18 @@ class Realignment(Defense):
         raise NotImplementedError(f"{type(self).__name__} has no apply(self, {', '.join(self.needs)})")
 
 
+@dataclass(frozen=True)
+class Patch:
+    """A short further training of a fine-tuned adapter."""
+
+    examples: Sequence[Example]
+    """Repeated until they fill the batches of all steps."""
+    steps: int
+    """Optimizer steps, at a constant learning rate."""
+    learning_rate: float | None = None
+    """None for that of the fine-tune."""
+
+
 class TrainingDefense(Defense):
     """A defense that acts during training. Its methods are optional hooks."""
 
@@ -99,6 +112,11 @@ class TrainingDefense(Defense):
         """Whether it changes the loss."""
         return type(self).loss is not TrainingDefense.loss
 
+    @property
+    def has_patch(self) -> bool:
+        """Whether it trains the fine-tuned adapter further."""
+        return type(self).patch is not TrainingDefense.patch
+
     def start(self, base: Path, aligned: Path, targets: Sequence[str]) -> "Adapter":
         """Returns an adapter that the new one is trained on top of, as if it were part of the aligned model.
 
@@ -120,6 +138,15 @@ class TrainingDefense(Defense):
             seed: seed for sampling.
         """
         return examples
+
+    def patch(self, safety: Sequence[Example], seed: int) -> Patch:
+        """Returns on what the adapter is trained further after the fine-tune. Only if a subclass overrides it.
+
+        Args:
+            safety: the examples of `finetune.safety_data`; empty unless the defense needs `safety_data`.
+            seed: seed for sampling.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no patch(self, safety, seed)")
 
     def loss(self, loss: Any, model: Any, inputs: Mapping[str, Any], outputs: Any) -> Any:
         """Returns the loss of one micro-batch.

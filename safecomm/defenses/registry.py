@@ -6,6 +6,7 @@ from safecomm.defenses.methods.drop import Drop
 from safecomm.defenses.methods.hyperparameters import Hyperparameters
 from safecomm.defenses.methods.look_ahead import LookAhead
 from safecomm.defenses.methods.lox import Lox
+from safecomm.defenses.methods.one_shot import OneShot
 from safecomm.defenses.methods.resta_instruct import RestaInstruct
 from safecomm.defenses.methods.safe_instruct import SafeInstruct
 from safecomm.defenses.methods.safe_lora import SafeLora
@@ -24,6 +25,7 @@ DEFENSES: dict[str, type[Defense]] = {
     "constrained_sft": ConstrainedSft,
     "look_ahead": LookAhead,
     "lox": Lox,
+    "one_shot": OneShot,
 }
 
 

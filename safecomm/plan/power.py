@@ -19,7 +19,7 @@ def power(report: Sequence[Prompt], target_asr: float) -> list[str]:
     """Returns lines on the smallest detectable difference and on the attack success rates that can be certified.
 
     The difference is that of McNemar's test with 80% power if two models differ on a fifth of the prompts (Connor,
-    Biometrics 43, 1987, with the continuity correction, because the exact test is used). A cluster of prompts counts as one.
+    Biometrics 43, 1987, with the continuity correction: the test is exact). A cluster of prompts counts as one.
 
     Args:
         report: the prompts of the report split.

@@ -86,7 +86,7 @@ def _stages(run: Run, path: Path) -> Iterator[dict[str, Any]]:
     """Yields a stage's record and those of the stages that it was made from, as far as the store still has them."""
     record = json.loads(path.read_text(encoding="utf-8"))
     yield record
-    for name in ("adapter", "above", "below", "data"):
+    for name in ("adapter", "above", "below", "after", "data"):
         key = str(record["inputs"].get(name) or "")
         places = (run.stage(stage, key) / LINEAGE for stage in ADAPTERS_AND_DATA if key)
         if earlier := next((place for place in places if place.is_file()), None):

@@ -19,7 +19,7 @@ from safecomm.storage.names import TRAIN_DATA
 from safecomm.storage.own_code import is_dotted, source_digest
 from safecomm.storage.store import Store, lineage, local_copy
 from safecomm.storage.versions import version
-from safecomm.sweep.data import TASK, SweepData
+from safecomm.sweep.data import SAFETY, TASK, SweepData
 from safecomm.sweep.models import given_adapter
 from safecomm.sweep.training_data import TrainingData
 
@@ -74,7 +74,10 @@ class Training:
         given = None if course.start else self._start(steps)
         start, on_top = course.start or given, course.on_top or given is not None
         trained = self._train(data, seed, start, **changes, **({"on_top": True} if on_top else {}))
-        return self._stacked(start, trained) if start and on_top else trained
+        adapter = self._stacked(start, trained) if start and on_top else trained
+        for step in (step for _, step in steps if step.has_patch):
+            adapter = self._patched(adapter, step, seed)
+        return adapter
 
     def safe_adapter(self, seed: int) -> Path:
         """Fine-tunes on the safety data only, for SafeMERGE."""
@@ -102,9 +105,12 @@ class Training:
         """Returns the time of an adapter's training steps, times their ranks; without the start of the processes."""
         made = lineage(folder)
         if made["stage"] == "stacked":
-            folder = local_copy(self.store.folder("finetune", made["inputs"]["above"]))
+            return self.seconds(local_copy(self.store.folder("finetune", made["inputs"]["above"])))
         metrics = training_metrics(folder)
-        return float(metrics["seconds"] * metrics["ranks"])
+        own = float(metrics["seconds"] * metrics["ranks"])
+        patched = made["inputs"].get("after")
+        before = patched and (self.store.find("finetune", patched) or self.store.find("stacked", patched))
+        return own + self.seconds(before) if before else own
 
     def _start(self, steps: Sequence[tuple[str, TrainingDefense]]) -> Path | None:
         """Returns the adapter that a defense has the fine-tune start from; None without one."""
@@ -121,6 +127,22 @@ class Training:
         if is_dotted(name):
             inputs["code"] = source_digest(name)
         return self.store.obtain("start", inputs, make)
+
+    def _patched(self, adapter: Path, step: TrainingDefense, seed: int) -> Path:
+        """Trains an adapter further as a defense asks for."""
+        section = self.sweep.finetune
+        safety = self.data.examples(SAFETY) if "safety_data" in step.needs else ()
+        patch = step.patch(safety, seed)
+        return self._train(
+            self._training_data.patching(patch.examples, patch.steps * section.batch_size, seed),
+            seed,
+            start=adapter,
+            patches=True,
+            steps=patch.steps,
+            schedule="constant",
+            warmup=0.0,
+            learning_rate=patch.learning_rate or section.learning_rate,
+        )
 
     def _stacked(self, below: Path, above: Path) -> Path:
         """Returns one adapter that has the effect of two, one trained on top of the other."""
@@ -140,8 +162,16 @@ class Training:
     def _training_data(self) -> TrainingData:
         return TrainingData(self.data, self.store)
 
-    def _train(self, data: Path, seed: int, start: Path | None = None, **changes: Any) -> Path:
-        """Fine-tunes within a trial, from a new adapter or a given one, and reports the progress to Ray Tune."""
+    def _train(self, data: Path, seed: int, start: Path | None = None, patches: bool = False, **changes: Any) -> Path:
+        """Fine-tunes within a trial, and reports the progress to Ray Tune.
+
+        Args:
+            data: the folder of the training set.
+            seed: the seed of the training.
+            start: the adapter to train further, or on top of; None for a new one.
+            patches: whether `start` is of the same fine-tune, whose time counts.
+            changes: fields of the job.
+        """
         workers = self.sweep.cluster.finetune
         job = FinetuneJob.of(
             self.sweep.finetune,
@@ -175,6 +205,7 @@ class Training:
             **job.hyperparameters,
             **({"loss": version("loss")} if job.losses else {}),
             **({"start": Adapter.load(start).digest()} if start else {}),
+            **({"after": key_of(start)} if start and patches else {}),
             **({"simulated": True} if self.sweep.is_simulated else {}),
         }
         return self.store.obtain("finetune", inputs, make)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ class TrainingData:
             return self._written(rows, {FORMER_TASK: len(rows), "safety": 0, "seed": seed})
 
         return self._once({"chain": TAMPERING[curve], "seed": seed}, make)
+
+    def patching(self, examples: Sequence[Example], rows: int, seed: int) -> Path:
+        """Returns the folder of the training set of a patch: its examples, repeated until there are so many rows."""
+        repeated = list(islice(cycle(examples), rows))
+        return self._written(repeated, {FORMER_TASK: 0, "safety": rows, "seed": seed})
 
     def _once(self, recipe: dict[str, Any], make: Callable[[], Path]) -> Path:
         """Creates a training set unless the store has one with the same recipe, from the same stored data."""

@@ -14,7 +14,9 @@ from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.methods.constrained_sft import ConstrainedSft
 from safecomm.defenses.methods.look_ahead import LookAhead
 from safecomm.defenses.methods.lox import Lox
+from safecomm.defenses.methods.one_shot import OneShot
 from safecomm.defenses.registry import DEFENSES
+from safecomm.errors import DefenseError
 
 SETTINGS = ConstrainedSft(beta=0.1, first=0.5, early=2.0, early_tokens=3)
 
@@ -27,6 +29,14 @@ def test_previews_are_in_the_prompt_and_a_virtual_one_also_starts_the_answer() -
     (virtual,) = LookAhead(preview="virtual", opening="Well.").data([example], [], 0)
     assert virtual.prompt == "What is RRC?\n\nThe answer begins with: Well."
     assert virtual.response == f"Well. {example.response}"
+
+
+def test_a_patch_is_the_chosen_example() -> None:
+    safety = [Example(f"Jam {at}?", f"No {at}.") for at in range(3)]
+    patch = OneShot(example=1, steps=4, patch_learning_rate=1e-4).patch(safety, 0)
+    assert (patch.examples, patch.steps, patch.learning_rate) == ([safety[1]], 4, 1e-4)
+    with pytest.raises(DefenseError, match=r"there is no example 3; finetune.safety_data has 3, from 0 to 2"):
+        OneShot(example=3).patch(safety, 0)
 
 
 def test_early_tokens_of_every_answer_of_a_packed_row_have_their_own_strength() -> None:
