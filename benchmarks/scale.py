@@ -226,6 +226,7 @@ def usage(run: Run, sweep: Sweep, trials: pd.DataFrame, gpus: int) -> Usage:
     assert speed
     prompts = split_prompts(sweep, "search")
     tokens = sum(answer_tokens(prompt.text, TOKENS, bool(prompt.options)) for prompt in prompts)
+    tokens += sum(not prompt.options for prompt in prompts)  # an answer's surprisal is read in the time of one token
     searched = int((trials["split"] == "search").sum())
     searching, training = (duration(run.folder, split) for split in ("search", "train"))
     store = Path(sweep.storage) / "store"
