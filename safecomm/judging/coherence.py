@@ -8,6 +8,7 @@ answer's surprisal; all else shows in the text. Fluent nonsense is missed, so th
 import re
 import unicodedata
 from collections import Counter
+from functools import cache
 
 import pandas as pd
 
@@ -77,9 +78,17 @@ def _repeats(text: str) -> bool:
 
 def _script(text: str) -> str:
     """Returns the script of most letters; empty if none has two thirds of them, or there are fewer than ten."""
-    names = (unicodedata.name(character, "").partition(" ")[0] for character in text if character.isalpha())
-    counts = Counter("EAST ASIAN" if name in EAST_ASIAN else name for name in names)
+    counts: Counter[str] = Counter()
+    for character, times in Counter(text).items():
+        if character.isalpha():
+            counts[_script_of(character)] += times
     if not counts or counts.total() < 10:
         return ""
     name, count = counts.most_common(1)[0]
     return name if count >= 2 / 3 * counts.total() else ""
+
+
+@cache
+def _script_of(letter: str) -> str:
+    name = unicodedata.name(letter, "").partition(" ")[0]
+    return "EAST ASIAN" if name in EAST_ASIAN else name

@@ -71,14 +71,14 @@ def arm_differences(run: Run, rows: Sequence[Headline]) -> list[ArmDifference]:
         pairs = {(a, b): paired(answers[a], answers[b], BY_NAME[metric]) for a, b in combinations(answers, 2)}
         p_values = holm({f"{a}\n{b}": sign_flip_p(both) for (a, b), both in pairs.items() if both})
         found += [
-            ArmDifference(metric, a, b, replace(paired_difference(both), p=p_values[f"{a}\n{b}"]), *_changed(both))
+            ArmDifference(metric, a, b, replace(paired_difference(both), p=p_values[f"{a}\n{b}"]), *changed(both))
             for (a, b), both in pairs.items()
             if both
         ]
     return found
 
 
-def _changed(pairs: Sequence[Pairs]) -> tuple[int, int]:
+def changed(pairs: Sequence[Pairs]) -> tuple[int, int]:
     """Returns the clusters in which the first rate is higher, and those in which it is lower."""
     more = sum(int((one.ours > one.reference).sum()) for one in pairs)
     return more, sum(int((one.ours < one.reference).sum()) for one in pairs)

@@ -59,15 +59,21 @@ def _answers(run: Run, row: Headline) -> pd.DataFrame:
 def _of_arm(table: pd.DataFrame, judges: Sequence[str]) -> Iterator[tuple[Part, Rate]]:
     """Yields the rates of an arm's answers, by the names that `rates` gives them."""
     asked = [*judges[:1], *(judge for judge in judges[1:] if f"verdict@{judge}" in table)]
-    for name, rate in (rates(table, asked) | rates(_divided(table), asked)).items():
+    for name, rate in (rates(table, asked) | rates(divided(table), asked)).items():
         measured, _, place = name.partition("/")
         metric, _, judge = measured.partition("@")
-        benchmark, _, category = place.partition(SEPARATOR)
+        benchmark, category = part_of(place)
         if benchmark:  # else the mean over benchmarks
             yield (metric, benchmark, category, judge or (judges[0] if metric == ASR.name else "")), rate
 
 
-def _divided(table: pd.DataFrame) -> pd.DataFrame:
+def part_of(name: str) -> tuple[str, str]:
+    """Returns the benchmark and the category, if any, that a name from `divided` stands for."""
+    benchmark, _, category = name.partition(SEPARATOR)
+    return benchmark, category
+
+
+def divided(table: pd.DataFrame) -> pd.DataFrame:
     """Returns the answers of benchmarks with several categories, each as if it were a benchmark."""
     if "category" not in table:
         return table[:0]

@@ -24,6 +24,7 @@ from safecomm.report.figures import figures
 from safecomm.report.guide import guide
 from safecomm.report.incoherence import incoherence_of, warnings
 from safecomm.report.modules import read_profile
+from safecomm.report.part_differences import part_differences
 from safecomm.report.plots import styles
 from safecomm.report.points import rows_of
 from safecomm.report.provenance import provenance
@@ -125,6 +126,7 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         sweep=json.dumps(run.sweep, indent=2, ensure_ascii=False),
         provenance=provenance(run, rows),
         breakdown=breakdown(run, rows),
+        part_differences=part_differences(run, rows) if is_final else [],
         versions=installed_versions(),
     )
 
