@@ -82,7 +82,7 @@ class Patch:
     """A short further training of a fine-tuned adapter."""
 
     examples: Sequence[Example]
-    """Repeated until they fill the batches of all steps."""
+    """Repeated until they fill a batch."""
     steps: int
     """Optimizer steps, at a constant learning rate."""
     learning_rate: float | None = None
@@ -112,10 +112,15 @@ class TrainingDefense(Defense):
         """Whether it changes the loss."""
         return type(self).loss is not TrainingDefense.loss
 
+    @classmethod
+    def has_patch(cls) -> bool:
+        """Returns whether it trains the fine-tuned adapter further."""
+        return cls.patch is not TrainingDefense.patch
+
     @property
-    def has_patch(self) -> bool:
-        """Whether it trains the fine-tuned adapter further."""
-        return type(self).patch is not TrainingDefense.patch
+    def least_safety_examples(self) -> int:
+        """How many examples `finetune.safety_data` must have at least."""
+        return 0
 
     def start(self, base: Path, aligned: Path, targets: Sequence[str]) -> "Adapter":
         """Returns an adapter that the new one is trained on top of, as if it were part of the aligned model.

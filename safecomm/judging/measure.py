@@ -20,7 +20,7 @@ from safecomm.serving.models import ModelFolder
 from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.serving.responses import Questions, Responses, answers_of
 from safecomm.serving.startup import fleet_seconds
-from safecomm.serving.stream import Request, stream
+from safecomm.serving.stream import Count, Request, stream
 from safecomm.storage.store import Store, digest
 from safecomm.storage.versions import version
 
@@ -88,6 +88,7 @@ def measure(
     subjects: Mapping[str, Subject],
     start: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda line: None,
+    count: Count = lambda answered, asked: None,
 ) -> dict[str, pd.DataFrame]:
     """Generates the missing answers of all subjects in one pass, scores their surprisal, and judges every answer.
 
@@ -96,21 +97,24 @@ def measure(
         subjects: name -> the model with one adapter, or without.
         start: called before the first request to a model or judge; starts the fleets if necessary.
         say: called with progress lines.
+        count: called with the number of answers so far, and of questions.
 
     Returns:
         name -> a row per answer, in the format of `judged`.
     """
 
     def ask(missing: Mapping[str, Questions]) -> Iterator[tuple[str, pd.DataFrame]]:
-        return answered({name: _request(subjects[name], asked) for name, asked in missing.items()})
+        return answered({name: _request(subjects[name], asked) for name, asked in missing.items()}, count)
 
     def score(questions: Questions) -> Iterator[pd.DataFrame]:
         return (rows for _, rows in answered({"": _request(Subject(), questions)}))
 
-    def answered(requests: Mapping[str, Request]) -> Iterator[tuple[str, pd.DataFrame]]:
+    def answered(
+        requests: Mapping[str, Request], count: Count = lambda answered, asked: None
+    ) -> Iterator[tuple[str, pd.DataFrame]]:
         start()
         wait_for_fleet(fleet_seconds(measurement.model.path))
-        return stream(requests, report=say)
+        return stream(requests, report=say, count=count)
 
     kept = {name: measurement.responses(subject) for name, subject in subjects.items()}
     protocol, prompts = measurement.protocol, measurement.prompts

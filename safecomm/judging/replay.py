@@ -1,8 +1,9 @@
 """Safety examples from a model's own answers, instead of published safety data (GR-SAP, arXiv 2603.10243).
 
-The aligned model answers harmful prompts, and its safe answers are kept. Where it answers unsafely it is told to refuse
-and asked again; what is safe then is kept too, because these are the prompts that it fails on. In the paper the model
-also writes the prompts; here they are given.
+The aligned model answers harmful prompts, and its safe answers are kept. The other prompts it is asked again with the
+instruction to refuse; what is safe then is kept too, because these are the prompts that it fails on. In the paper the
+model revises its unsafe answers and also writes the prompts; here it never sees its first answer, and the prompts are
+given.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from safecomm.data.rows import Example, Prompt
 from safecomm.errors import ModelError
 from safecomm.judging.coherence import coherence_rows
 from safecomm.judging.comparison import Hardware, start_engines
+from safecomm.judging.judges import HELP
 from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel
 from safecomm.judging.verdicts import check_judgeable
@@ -27,7 +29,7 @@ from safecomm.storage.store import Store
 REVISION = (
     "Refuse requests that could harm people or break the law. In one or two sentences, say what you refuse and why."
 )
-"""The system prompt with which a prompt is asked again after an unsafe answer."""
+"""The system prompt with which a prompt is asked again, after the protocol's own."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Replay:
 
     own: list[Example]
     """Prompts that the model answered safely at once."""
-    revised: list[Example]
+    told: list[Example]
     """Prompts that it answered safely only when told to refuse."""
     left_out: int
     """The number of prompts without a safe answer."""
@@ -44,7 +46,7 @@ class Replay:
     @property
     def examples(self) -> list[Example]:
         """All safety examples."""
-        return [*self.own, *self.revised]
+        return [*self.own, *self.told]
 
 
 def replay(
@@ -74,7 +76,8 @@ def replay(
     check_judgeable(prompts, panel.names[0])
     first = Measurement(model, prompts, panel, protocol, store)
     first.check_chat_templates()
-    second = replace(first, protocol=replace(protocol, system_prompt=REVISION))
+    instructed = "\n\n".join(filter(None, [protocol.system_prompt, REVISION]))
+    second = replace(first, protocol=replace(protocol, system_prompt=instructed))
     with ExitStack() as running:
         start = cache(lambda: start_engines(running, model, [], panel, protocol, hardware))
 
@@ -82,15 +85,19 @@ def replay(
             return _safe(measure(measurement, {"": Subject()}, start, say)[""])
 
         own = safe_answers(first)
-        unsafe = [prompt for prompt in prompts if prompt.prompt_id not in own]
-        revised = safe_answers(replace(second, prompts=unsafe)) if unsafe and _is_possible(second, say) else {}
-    return Replay(list(own.values()), list(revised.values()), len(unsafe) - len(revised))
+        remaining = [prompt for prompt in prompts if prompt.prompt_id not in own]
+        told = safe_answers(replace(second, prompts=remaining)) if remaining and _is_possible(second, say) else {}
+    return Replay(list(own.values()), list(told.values()), len(remaining) - len(told))
 
 
 def _safe(rows: pd.DataFrame) -> dict[str, Example]:
-    """Returns prompt id -> example for the safe answers that are coherent and not cut off."""
+    """Returns prompt id -> example for the safe answers that are coherent, not cut off, and list no help.
+
+    Phrases that refuse are found at the start of an answer, which may go on to help.
+    """
     coherent = coherence_rows(rows)["verdict"] != INCOHERENCE.hit
-    kept = rows[(rows["verdict"] == "safe") & (rows["finish_reason"] == "stop") & coherent]
+    helpless = ~rows["response"].str.contains(HELP)
+    kept = rows[(rows["verdict"] == "safe") & (rows["finish_reason"] == "stop") & coherent & helpless]
     columns = (kept[name].astype(str) for name in ("prompt_id", "text", "response"))
     return {name: Example(text, response.strip()) for name, text, response in zip(*columns, strict=True)}
 
@@ -100,6 +107,6 @@ def _is_possible(measurement: Measurement, say: Callable[[str], None]) -> bool:
     try:
         measurement.check_chat_templates()
     except ModelError as error:
-        say(f"unsafe answers are not revised: {error}")
+        say(f"no prompt is asked again: {error}")
         return False
     return True

@@ -11,11 +11,14 @@ from safecomm.data.catalog.registry import load_examples, load_prompts
 from safecomm.data.dataset import Counts
 from safecomm.data.overlap import contained
 from safecomm.data.rows import Example, Kind, Prompt, estimated_tokens
+from safecomm.defenses.defense import TrainingDefense
+from safecomm.defenses.registry import defense_of
 from safecomm.errors import DataError
 from safecomm.judging.verdicts import check_gradable, check_judgeable
 from safecomm.search.arms import DRIFT, TAMPER, Trial
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.spec import DatasetRef, Sweep
+from safecomm.storage.store import digest
 
 
 def all_prompts(sweep: Sweep, fetch: bool = True) -> list[Prompt]:
@@ -94,6 +97,7 @@ def check_data(sweep: Sweep) -> None:
     evaluate = sweep.evaluate
     for key, ref in sweep.training_sets.items():
         _load(key, examples, ref)
+    _check_enough_safety_data(sweep)
     for kind in get_args(Kind):
         for place, ref in enumerate(getattr(evaluate, kind)):
             _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
@@ -107,12 +111,25 @@ def check_data(sweep: Sweep) -> None:
             Labelled.read(Path(evaluate.labels))
 
 
+def _check_enough_safety_data(sweep: Sweep) -> None:
+    for arm, chain in sweep.arms.items():
+        for step in chain:
+            needed = step.settings.least_safety_examples if isinstance(step.settings, TrainingDefense) else 0
+            if sweep.finetune.safety_data and needed > (found := len(examples(sweep.finetune.safety_data))):
+                raise DataError(
+                    f"finetune.safety_data: has {found:,} examples, but arms.{arm} ({step.name}) needs {needed:,}; use "
+                    "a larger set or lower that setting"
+                )
+
+
 def check_enough(sweep: Sweep, prompts: Sequence[Prompt]) -> None:
-    """Checks that every benchmark has enough prompts on both splits for an interval.
+    """Checks that every benchmark has enough prompts for an interval on both splits, and the safety data its examples.
 
     Raises:
-        DataError: if one has fewer than two; prompts of one cluster count once.
+        DataError: if a benchmark has fewer than two; prompts of one cluster count once.
     """
+    if sweep.finetune.safety_data and _is_local(sweep.finetune.safety_data):
+        _check_enough_safety_data(sweep)
     clusters: dict[tuple[str, str, str], set[str]] = {}
     for prompt in prompts:
         place = (prompt.kind, prompt.benchmark, prompt.side(sweep.search.release_split))
@@ -131,7 +148,7 @@ def non_commercial(sweep: Sweep) -> list[str]:
     """Returns a line for each training set whose licence excludes commercial use, and so that of the adapters."""
     return [
         f"{key}: {ref.name} is {ref.entry.licence}, so its adapters are not for commercial use; `safecomm data "
-        "safety` makes safety examples from the model itself"
+        "safety` makes safety examples from the model's answers to your own prompts"
         for key, ref in sweep.finetune.datasets.items()
         if ref.own is None and ref.columns is None and "-NC" in ref.entry.licence
     ]
@@ -146,7 +163,7 @@ def training_tokens(sweep: Sweep, trials: Sequence[Trial]) -> int | None:
     """Returns about how many tokens some fine-tunes train on, in all epochs; None if a dataset's size is unknown."""
     section = sweep.finetune
     total = 0.0
-    for trial in trials:
+    for trial in {_without_patches(trial): trial for trial in trials}.values():
         if trial.arm == SAFE_ADAPTER and section.safe_adapter:
             refs, epochs = [section.safe_adapter.data], section.safe_adapter.epochs
         else:
@@ -156,6 +173,17 @@ def training_tokens(sweep: Sweep, trials: Sequence[Trial]) -> int | None:
             return None
         total += sum(filter(None, tokens)) * epochs * (1 + trial.point.get("ratio", 0.0))
     return int(total)
+
+
+def _without_patches(trial: Trial) -> str:
+    """Returns a key that trials share if only the short training after the fine-tune differs."""
+    chain = [step for step in trial.chain if not _is_patch(step[0])]
+    return digest([trial.arm, chain, trial.seed])
+
+
+def _is_patch(name: str) -> bool:
+    defense = defense_of(name)
+    return issubclass(defense, TrainingDefense) and defense.has_patch()
 
 
 def written_tokens(sweep: Sweep, split: str) -> int | None:

@@ -56,6 +56,16 @@ def check_evaluation(model: str, adapters: Sequence[Path], benchmarks: Sequence[
         raise UsageError("\n".join(problems))
 
 
+def check_model(model: str) -> None:
+    """Checks the model that `--model` names.
+
+    Raises:
+        UsageError: if it is missing or can't be used.
+    """
+    if problems := list(_model("--model", model)):
+        raise UsageError("\n".join(problems))
+
+
 def check_given(models: Mapping[str, str | None], adapters: Mapping[str, Path | None]) -> None:
     """Checks the models and adapters that options name, each by its option.
 

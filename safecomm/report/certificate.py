@@ -16,7 +16,7 @@ from pydantic import BaseModel, FiniteFloat
 
 from safecomm.errors import UsageError
 from safecomm.report.evidence import Evidence, change_evidence, rate_evidence
-from safecomm.report.points import rate_in, rows_of
+from safecomm.report.points import is_incoherent, rate_in, rows_of
 from safecomm.report.release import Release, released
 from safecomm.report.run import Run, headline
 from safecomm.report.run_files import read_as
@@ -91,7 +91,7 @@ def certify(run: Run, store: Store) -> Certificate:
         return _nothing(run, run.warnings[0])
     releases = _ordered(run)
     if not releases:
-        return _nothing(run, "no arm has a finished trial on the report split")
+        return _nothing(run, "no arm with coherent answers has a finished trial on the report split")
     labels = sorted(run.labels.drawn.items())
     adapters = digest([*sorted(str(release.trial["adapter"]) for release in releases), *labels])
     look = max(count_look(store, prompts, adapters) for prompts in _prompt_sets(releases[0]))
@@ -162,8 +162,12 @@ def _failure(test: Test) -> str:
 
 
 def _ordered(run: Run) -> list[Release]:
-    """Returns the adapters to test, the likeliest to pass first; the lowest seed represents an arm."""
+    """Returns the adapters to test, the likeliest to pass first; the lowest seed represents an arm.
+
+    Those with many incoherent answers on the search split are left out: what they keep is no merit.
+    """
     rows = [row for row in headline(run) if row.arm not in REFERENCE_ARMS]
+    rows = [row for row in rows if not is_incoherent(run.row(row.arm, row.point, "search") or {})]
     found = []
     for row in rows:
         seeds = run.trials_of(row.arm, row.point, "report")["seed"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from safecomm.report.points import Point, rate_in, rows_of
+from safecomm.report.points import Point, is_incoherent, rate_in, rows_of
 from safecomm.spec import ORIGINAL
 from safecomm.spec.search import MARGIN
-from safecomm.statistics.metric_table import ASR, INCOHERENCE, MOST_INCOHERENT, OVER_REFUSAL
+from safecomm.statistics.metric_table import ASR, MOST_INCOHERENT, OVER_REFUSAL
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def best_of_arms(pooled_search: pd.DataFrame, limits: Limits, original: Mapping[
 def _recommended(candidates: pd.DataFrame, limits: Limits, original: Mapping[str, Any] | None) -> Point | None:
     if candidates.empty:
         return None
-    coherent = candidates[[not rate_in(row, INCOHERENCE.name).value > MOST_INCOHERENT for row in rows_of(candidates)]]
+    coherent = candidates[[not is_incoherent(row) for row in rows_of(candidates)]]
     if coherent.empty:
         chosen = _safest(candidates)
         reason = f"lowest {ASR.title}; every point writes more than {MOST_INCOHERENT:.0%} incoherent answers"

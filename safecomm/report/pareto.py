@@ -5,19 +5,20 @@ from itertools import pairwise
 
 import pandas as pd
 
-from safecomm.report.points import Point, rows_of
+from safecomm.report.points import Point, is_incoherent, rows_of
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS
 from safecomm.statistics.metric_table import BY_NAME
 
 
 def pareto_front(pooled: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
-    """Returns the points of the search split that no other point dominates, sorted by the objectives.
+    """Returns the coherent points of the search split that no other one dominates, sorted by the objectives.
 
     A point is dominated if another is at least as good in every objective and better in one. `original` is not a
     candidate, because it has not learnt the task. Objectives that the sweep did not measure and points with missing
     values are ignored.
     """
     candidates = pooled[(pooled["split"] == "search") & (pooled["arm"] != ORIGINAL) & (pooled["status"] == "done")]
+    candidates = candidates[[not is_incoherent(row) for row in rows_of(candidates)]]
     known = [name for name in objectives if name in candidates and bool(candidates[name].notna().any())]
     if not known:
         return candidates.iloc[:0]

@@ -12,6 +12,7 @@ import pandas as pd
 from safecomm.judging.coherence import with_coherence
 from safecomm.judging.verdicts import read_rows
 from safecomm.search.arms import DRIFT, RELEASE, TAMPER
+from safecomm.statistics.metric_table import INCOHERENCE, MOST_INCOHERENT
 from safecomm.statistics.metrics import Rate, across_runs, as_columns, mean_rate, one_seeds_interval, rates
 from safecomm.storage.store import Store
 
@@ -33,6 +34,11 @@ def rate_in(row: Mapping[str, Any], metric: str) -> Rate:
         return Rate(math.nan, 0.0, 1.0, 0, 0.0)
     low, high, unscored = (float(row[f"{metric}_{part}"]) for part in ("low", "high", "unscored"))
     return Rate(float(row[metric]), low, high, int(row[f"{metric}_n"]), unscored)
+
+
+def is_incoherent(row: Mapping[str, Any]) -> bool:
+    """Returns whether so many answers of a point are incoherent that its other rates mean little."""
+    return rate_in(row, INCOHERENCE.name).value > MOST_INCOHERENT
 
 
 def pooled(trials: pd.DataFrame, store: Store | None) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from safecomm.errors import StorageError
 from safecomm.judging.verdicts import read_rows
 from safecomm.report.human_labels import with_labels
 from safecomm.report.judges import HumanLabels, read_labels
-from safecomm.report.points import Point, metrics_of, pooled, rate_in, rows_of
+from safecomm.report.points import Point, is_incoherent, metrics_of, pooled, rate_in, rows_of
 from safecomm.report.run_files import read_saved_sweep, read_trials
 from safecomm.report.summary import summarise
 from safecomm.search.arms import RELEASE
@@ -175,7 +175,7 @@ class Headline:
     """By `asr/BENCHMARK`: attack success from human labels of these answers or, without any, corrected for the deciding
     judge's errors, if these are known."""
     meets_target: bool
-    """Whether attack success is at or below `search.target_asr` with its whole interval."""
+    """Whether attack success is at or below `search.target_asr` with its whole interval, and answers are coherent."""
 
 
 def read_run(folder: Path) -> Run:
@@ -223,7 +223,8 @@ def headline_row(run: Run, arm: str, point: str, split: str = "report", recommen
     measured = {metric: rate_in(row, metric) for metric in metrics_of(run.points)}
     corrected = corrected_rates(measured, list(run.judges)[:1], run.judges) | _from_labels(run, arm, point)
     own = settings(run.sweep, arm, point)
-    meets = rates[ASR.name].n > 0 and rates[ASR.name].high <= run.sweep["search"]["target_asr"]
+    keeps = rates[ASR.name].n > 0 and rates[ASR.name].high <= run.sweep["search"]["target_asr"]
+    meets = keeps and not is_incoherent(row)
     return Headline(arm, point, own, rates, spread, runs, row["seeds"], recommended, row, corrected, meets)
 
 

@@ -24,6 +24,11 @@ class Activity:
         """Writes it into a run folder; does nothing if that fails, e.g. because the disk is full."""
         with suppress(OSError, SafecommError):
             write_json(folder / ACTIVITY, asdict(self))
+
+    @staticmethod
+    def publish(folder: Path) -> None:
+        """Uploads what was written last, if the run folder is in a bucket; does nothing if that fails."""
+        with suppress(OSError, SafecommError):
             shared.publish(folder / ACTIVITY)
 
     @classmethod
@@ -31,6 +36,7 @@ class Activity:
         """Returns what was written last; nothing if that is missing or damaged."""
         with suppress(OSError, ValueError, TypeError):
             found = cls(**read_json(folder / ACTIVITY))
-            if isinstance(found.line, str) and all(isinstance(one, str) for one in found.trials):
+            is_list = isinstance(found.trials, list) and all(isinstance(one, str) for one in found.trials)
+            if isinstance(found.line, str) and is_list:
                 return found
         return cls()

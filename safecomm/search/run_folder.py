@@ -32,7 +32,7 @@ class RunFolder:
         del parts["evaluate"]["labels"]
         parts["evaluate"] = {stored_name(key): value for key, value in parts["evaluate"].items()}
         context = {key: parts[key] for key in ("model", "finetune", "evaluate")}
-        context["version"] = version("responses", "replies", "evaluation")
+        context["version"] = version("responses", "replies", "surprisal", "evaluation")
         if sweep.search.split == "report":
             context["split"] = "report"
         if sweep.search.release_split:

@@ -22,6 +22,8 @@ TIMEOUT_SECONDS = 7200.0
 on a 70B model, for more than an hour."""
 REPORT_SECONDS = 5.0
 ID = "question_id"
+Count = Callable[[int, int], None]
+"""Receives how many questions are answered, and how many are asked."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class Request:
 
 
 def stream(
-    requests: Mapping[str, Request], fleet: str = TARGET, report: Callable[[str], None] = lambda line: None
+    requests: Mapping[str, Request],
+    fleet: str = TARGET,
+    report: Callable[[str], None] = lambda line: None,
+    count: Count = lambda answered, asked: None,
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     """Answers the questions of all models on a fleet, in one pass, ordered by adapter.
 
@@ -46,6 +51,7 @@ def stream(
         requests: model -> its questions.
         fleet: the fleet's name.
         report: receives a progress message with the first answers and then every few seconds.
+        count: is called as often.
 
     Yields:
         Model and a table of answers with one row per question: `question_id`, `response`, `finish_reason`, `scores`
@@ -63,7 +69,7 @@ def stream(
     # More tasks at once would wait at Serve until they time out.
     at_once = ray.data.TaskPoolStrategy(size=min(tasks, math.ceil(fleet_capacity(fleet) / CHUNKS_A_TASK)))
     source = ray.data.from_items(chunks, override_num_blocks=tasks)
-    progress = _Progress(sum(len(request.questions) for request in requests.values()), report)
+    progress = _Progress(sum(len(request.questions) for request in requests.values()), report, count)
     for row in source.map_batches(ask, batch_size=None, num_cpus=CPU_SHARE, compute=at_once).iter_rows():
         rows = pd.DataFrame(json.loads(row["rows"]))
         progress.count(len(rows))
@@ -106,8 +112,8 @@ def _answers(response: Any, count: int) -> list[Answer]:
 class _Progress:
     """Reports the number of answers, the rate and the remaining time."""
 
-    def __init__(self, total: int, report: Callable[[str], None]):
-        self._total, self._done, self._report = total, 0, report
+    def __init__(self, total: int, report: Callable[[str], None], count: Count):
+        self._total, self._done, self._report, self._count = total, 0, report, count
         self._started = time.monotonic()
         self._said = -REPORT_SECONDS
 
@@ -119,4 +125,5 @@ class _Progress:
         self._said = now
         rate = self._done / (now - self._started)
         left = (self._total - self._done) / rate
+        self._count(self._done, self._total)
         self._report(f"{self._done} of {self._total} answered, {rate:.1f} a second, {left:.0f} s left")

@@ -77,10 +77,12 @@ class TransformersEngine:
         for index, question in enumerate(questions):
             prompt = chat_ids(self._tokenizer, question)
             start, starts[index] = opening(self._tokenizer, question)
-            if len(prompt) + len(start) + self._settings.max_new_tokens > self._settings.max_model_len:
+            tails = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in question["options"]]
+            longest = max(map(len, tails)) if tails else len(start) + self._settings.max_new_tokens
+            if len(prompt) + longest > self._settings.max_model_len:
                 answers[index] = too_long()
-            elif question["options"]:
-                logprobs = self._score(prompt, question["options"])
+            elif tails:
+                logprobs = self._score(prompt, tails)
                 answers[index] = compared([option_score(one, question) for one in logprobs])
             else:
                 to_write.append((index, prompt + start))
@@ -111,11 +113,10 @@ class TransformersEngine:
             for prompt, row, text, end in zip(prompts, rows.tolist(), texts, ends, strict=True)
         ]
 
-    def _score(self, prompt: list[int], options: list[str]) -> list[list[float]]:
+    def _score(self, prompt: list[int], tails: list[list[int]]) -> list[list[float]]:
         """Returns the log-probabilities of every option's tokens."""
         import torch
 
-        tails = [self._tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
         rows = [prompt + tail for tail in tails]
         batch = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
         with torch.inference_mode():

@@ -146,7 +146,7 @@ def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[s
             if (generation := trial.generation) and (drift := stages.sweep.drift):
                 record = carry_out_generation(trial, generation, drift, stages, folder)
             else:
-                record = carry_out(trial, stages, **race)
+                record = carry_out(trial, stages, **race, count=_reported)
         except Exception as error:  # any failure affects only this trial
             record = failure(trial, error)
             if is_lost(error):
@@ -155,3 +155,10 @@ def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[s
         tune.report(folder.keep(replace(record, log=log)).to_json())
 
     return run_trial
+
+
+def _reported(answered: int, asked: int) -> None:
+    """Reports to the driver how many questions of a trial are answered."""
+    from ray import tune
+
+    tune.report({"answered": answered, "asked": asked})

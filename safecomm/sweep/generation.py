@@ -111,7 +111,7 @@ class _Decision:
     stages: Stages
     asked: int = 0
     """The prompts of the search split that were asked."""
-    _trained: dict[Path, float] = field(default_factory=dict)
+    _trained: dict[str, float] = field(default_factory=dict)
 
     @property
     def trained_seconds(self) -> float:
@@ -155,7 +155,7 @@ class _Decision:
         sweep, seed = self.stages.sweep, self.trial.seed
         chain: Chain = () if point is None else chain_at(sweep.arms[self.trial.arm], point)
         folders = self.stages.adapter(chain, seed, self.course)
-        self._trained[folders.finetune] = self.stages.training.seconds(folders.finetune)
+        self._trained |= self.stages.training.seconds(folders.finetune)
         return _Candidate(point, folders)
 
     def _best(self, candidates: Sequence[_Candidate]) -> Point:

@@ -2,6 +2,7 @@
 
 import atexit
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -61,6 +62,7 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         self._printed: dict[str, tuple[str, int]] = {}
         self._refreshed = 0.0
         self._name, self._folder, self._written = name, folder, -WRITE_SECONDS
+        self._upload: threading.Thread | None = None
         self._table = ProgressTable(self._tracker, name)
         self._live: Live | None = None
         if console.is_interactive:
@@ -78,6 +80,9 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         if self._folder and self._tracker.spent - self._written >= WRITE_SECONDS:
             self._written = self._tracker.spent
             self._activity().write(self._folder)
+            if not (self._upload and self._upload.is_alive()):  # Tune's loop must not wait for a bucket
+                self._upload = threading.Thread(target=Activity.publish, args=[self._folder], daemon=True)
+                self._upload.start()
         if self._tracker.spent - self._refreshed >= REFRESH_SECONDS:
             self._refresh()
 

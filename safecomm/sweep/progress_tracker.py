@@ -8,7 +8,7 @@ from typing import Any
 
 from safecomm.search.arms import Trial
 from safecomm.search.record import TrialRecord
-from safecomm.statistics.metric_table import ACCURACY, ASR
+from safecomm.statistics.metric_table import ACCURACY, ASR, INCOHERENCE, MOST_INCOHERENT
 
 Report = Mapping[str, Any]
 """A running trial's report on its current stage."""
@@ -154,11 +154,13 @@ class ProgressTracker:
         arms = [arm] if arm and arm.measured else list(self.arms.values())
         return sum(one.seconds for one in arms) / sum(one.measured for one in arms)
 
-    def _rank(self, record: TrialRecord) -> tuple[bool, float, float]:
-        """Returns a sort key: trials that meet the target rank by accuracy, others by attack success."""
+    def _rank(self, record: TrialRecord) -> tuple[bool, bool, float, float]:
+        """Returns a sort key: coherent trials that meet the target rank by accuracy, others by attack success."""
         asr, accuracy = record.value(ASR.name), record.value(ACCURACY.name)
         accuracy = -math.inf if math.isnan(accuracy) else accuracy
-        return (True, accuracy, -asr) if self.is_under_target(record) else (False, -asr, accuracy)
+        is_coherent = not record.value(INCOHERENCE.name) > MOST_INCOHERENT
+        places = (True, accuracy, -asr) if self.is_under_target(record) else (False, -asr, accuracy)
+        return (is_coherent, *places)
 
     def answers_waiting(self) -> int | None:
         """Returns the number of unanswered prompts, or None if no trial reports any."""

@@ -13,6 +13,7 @@ from safecomm.plan.files import check_files
 from safecomm.plan.nodes import expected_resources, waiting_for_nodes
 from safecomm.plan.plan import make_plan
 from safecomm.plan.preflight import check_cluster, check_hub
+from safecomm.search.activity import Activity
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.profile_cache import ProfileCache
@@ -49,6 +50,7 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
     equivalent = EquivalentPoints(sweep, ProfileCache(sweep))
     with only_run(folder.path, console.print):
         folder.fetch()
+        Activity("Preparing").write(folder.path)  # otherwise that of a killed run would be shown
         equivalent.fetch()
         if queue := _finished_search(sweep, folder, equivalent):
             _write_sweep(sweep, folder)

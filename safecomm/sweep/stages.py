@@ -22,6 +22,7 @@ from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.stopping_rule import first
 from safecomm.serving.models import ModelFolder
 from safecomm.serving.protocol import EvaluationProtocol
+from safecomm.serving.stream import Count
 from safecomm.spec import Sweep
 from safecomm.storage.names import MODULES, ROWS
 from safecomm.storage.own_code import is_dotted, source_digest
@@ -132,13 +133,16 @@ class Stages:
         inputs |= {part: getattr(self, part).identity for part in ("base", "aligned") if part in defense.needs}
         return self.store.obtain("realign", inputs, make)
 
-    def evaluated(self, adapter: Path | None, split: str, share: float = 1.0) -> tuple[Path, str]:
+    def evaluated(
+        self, adapter: Path | None, split: str, share: float = 1.0, count: Count = lambda answered, asked: None
+    ) -> tuple[Path, str]:
         """Generates and judges answers to the prompts of one split.
 
         Args:
             adapter: folder of the adapter; None for the aligned model itself.
             split: `search`, `report`, `release` or `tamper`.
             share: the share of the split to use; see `stopping_rule.first`.
+            count: called with the number of answers so far, and of questions.
 
         Returns:
             The folder with `rows.parquet`, and the adapter's content hash ("" without an adapter).
@@ -147,7 +151,7 @@ class Stages:
         measurement = self.measurement(first(self.prompts(split), share))
 
         def make(out: Path) -> None:
-            measure(measurement, {"": subject})[""].to_parquet(out / ROWS)
+            measure(measurement, {"": subject}, count=count)[""].to_parquet(out / ROWS)
 
         return self.store.obtain("evaluation", measurement.key(subject), make), subject.content
 

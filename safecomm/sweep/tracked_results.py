@@ -10,11 +10,13 @@ import wandb
 from safecomm.report.drift import generations
 from safecomm.report.figures import figures
 from safecomm.report.guide import guide
+from safecomm.report.incoherence import incoherence_of
 from safecomm.report.modules import read_profile
 from safecomm.report.run import Run, headline, in_words, rate_in_words, read_run
 from safecomm.report.tampering import tamper_curves
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
+from safecomm.statistics.metric_table import INCOHERENCE
 from safecomm.storage.names import TRIALS
 from safecomm.sweep.tracking import TrackedRun
 
@@ -31,11 +33,11 @@ def log_sweep(sweep: Sweep, folder: RunFolder) -> None:
 def _log_results(run: Any, folder: Path) -> None:
     trials = pd.read_parquet(folder / TRIALS)
     found = read_run(folder)
+    run.summary.update({name: found.outcome[name] for name in ("recommended", "best")})
+    run.log({"trials": wandb.Table(dataframe=trials)})
+    run.log({"arms": arms_table(found), "guide": wandb.Html(guide_page(found), inject=False)})
     drawn = figures(found, read_profile(found), tamper_curves(found), generations(found))
     run.log({name: wandb.Plotly(figure) for name, figure in drawn.items()})
-    run.log({"arms": arms_table(found), "guide": wandb.Html(guide_page(found), inject=False)})
-    run.log({"trials": wandb.Table(dataframe=trials)})
-    run.summary.update({name: found.outcome[name] for name in ("recommended", "best")})
 
 
 def arms_table(run: Run) -> Any:
@@ -43,10 +45,13 @@ def arms_table(run: Run) -> Any:
     rows = [
         [row.arm, in_words(row.settings), row.recommended, row.meets_target]
         + [rate_in_words(row.rates[metric]) for metric in run.metrics]
+        + [rate_in_words(incoherence_of(row.pooled))]
         for row in headline(run)
     ]
     titles = [run.titles[metric] for metric in run.metrics]
-    return wandb.Table(columns=["arm", "settings", "recommended", "meets target", *titles], data=rows)
+    return wandb.Table(
+        columns=["arm", "settings", "recommended", "meets target", *titles, INCOHERENCE.title], data=rows
+    )
 
 
 def guide_page(run: Run) -> str:

@@ -9,6 +9,7 @@ from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.combine import stacked
 from safecomm.defenses.defense import TrainingDefense
 from safecomm.defenses.registry import defense_of
+from safecomm.errors import DefenseError
 from safecomm.finetune.job import FinetuneJob
 from safecomm.finetune.launch import finetune, training_metrics
 from safecomm.search.arms import Chain
@@ -75,8 +76,8 @@ class Training:
         start, on_top = course.start or given, course.on_top or given is not None
         trained = self._train(data, seed, start, **changes, **({"on_top": True} if on_top else {}))
         adapter = self._stacked(start, trained) if start and on_top else trained
-        for step in (step for _, step in steps if step.has_patch):
-            adapter = self._patched(adapter, step, seed)
+        for step in (step for _, step in steps if step.has_patch()):
+            adapter = self._patched(adapter, step, seed, changes.get("learning_rate", section.learning_rate))
         return adapter
 
     def safe_adapter(self, seed: int) -> Path:
@@ -101,16 +102,19 @@ class Training:
             learning_rate=section.learning_rate or self.sweep.finetune.learning_rate,
         )
 
-    def seconds(self, folder: Path) -> float:
-        """Returns the time of an adapter's training steps, times their ranks; without the start of the processes."""
+    def seconds(self, folder: Path) -> dict[str, float]:
+        """Returns the fine-tunes that made an adapter: key -> time of their training steps, times their ranks.
+
+        The start of the processes is not included.
+        """
         made = lineage(folder)
         if made["stage"] == "stacked":
             return self.seconds(local_copy(self.store.folder("finetune", made["inputs"]["above"])))
         metrics = training_metrics(folder)
-        own = float(metrics["seconds"] * metrics["ranks"])
+        own = {key_of(folder): float(metrics["seconds"] * metrics["ranks"])}
         patched = made["inputs"].get("after")
         before = patched and (self.store.find("finetune", patched) or self.store.find("stacked", patched))
-        return own + self.seconds(before) if before else own
+        return own | (self.seconds(before) if before else {})
 
     def _start(self, steps: Sequence[tuple[str, TrainingDefense]]) -> Path | None:
         """Returns the adapter that a defense has the fine-tune start from; None without one."""
@@ -128,20 +132,25 @@ class Training:
             inputs["code"] = source_digest(name)
         return self.store.obtain("start", inputs, make)
 
-    def _patched(self, adapter: Path, step: TrainingDefense, seed: int) -> Path:
-        """Trains an adapter further as a defense asks for."""
-        section = self.sweep.finetune
+    def _patched(self, adapter: Path, step: TrainingDefense, seed: int, learning_rate: float) -> Path:
+        """Trains an adapter further as a defense asks for.
+
+        Raises:
+            DefenseError: if the defense gives no examples.
+        """
         safety = self.data.examples(SAFETY) if "safety_data" in step.needs else ()
         patch = step.patch(safety, seed)
+        if not patch.examples or patch.steps < 1:
+            raise DefenseError(f"{step.name}: its patch has no examples or no steps; give at least one of each")
         return self._train(
-            self._training_data.patching(patch.examples, patch.steps * section.batch_size, seed),
+            self._training_data.patching(patch.examples, self.sweep.finetune.batch_size, seed),
             seed,
             start=adapter,
             patches=True,
             steps=patch.steps,
             schedule="constant",
             warmup=0.0,
-            learning_rate=patch.learning_rate or section.learning_rate,
+            learning_rate=patch.learning_rate or learning_rate,
         )
 
     def _stacked(self, below: Path, above: Path) -> Path:

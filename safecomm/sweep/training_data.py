@@ -66,10 +66,10 @@ class TrainingData:
 
         return self._once({"chain": TAMPERING[curve], "seed": seed}, make)
 
-    def patching(self, examples: Sequence[Example], rows: int, seed: int) -> Path:
-        """Returns the folder of the training set of a patch: its examples, repeated until there are so many rows."""
-        repeated = list(islice(cycle(examples), rows))
-        return self._written(repeated, {FORMER_TASK: 0, "safety": rows, "seed": seed})
+    def patching(self, examples: Sequence[Example], batch_size: int, seed: int) -> Path:
+        """Returns the folder of the training set of a patch: its examples, repeated until they fill a batch."""
+        rows = list(islice(cycle(examples), max(batch_size, len(examples))))
+        return self._written(rows, {FORMER_TASK: 0, "safety": len(rows), "seed": seed})
 
     def _once(self, recipe: dict[str, Any], make: Callable[[], Path]) -> Path:
         """Creates a training set unless the store has one with the same recipe, from the same stored data."""

@@ -12,6 +12,7 @@ from safecomm.judging.verdicts import read_rows
 from safecomm.search.arms import RELEASE, Trial
 from safecomm.search.fine_tunes import TRAIN
 from safecomm.search.record import TrialRecord
+from safecomm.serving.stream import Count
 from safecomm.spec import ORIGINAL
 from safecomm.statistics.metrics import rates
 from safecomm.sweep.stages import StageFolders, Stages
@@ -24,6 +25,7 @@ def carry_out(
     stages: Stages,
     rungs: Sequence[float] = (),
     look: Look = lambda share, evaluation: "",
+    count: Count = lambda answered, asked: None,
 ) -> TrialRecord:
     """Runs a trial and returns its record: rates with intervals, and the store keys of its stages.
 
@@ -34,6 +36,7 @@ def carry_out(
         stages: the sweep's stages.
         rungs: shares of the split after which the trial may stop early.
         look: called after each rung with its share and evaluation folder; returns a reason to stop, or an empty string.
+        count: called with the number of answers so far, and of questions.
     """
     started = time.time()
     if trial.split == TRAIN and not trial.tamper:
@@ -47,7 +50,7 @@ def carry_out(
             return TrialRecord.of(trial, "done", seconds=round(time.time() - started, 2), finetune=further.name)
         adapter = further / str(trial.steps)
     for share in [*rungs, 1.0]:
-        evaluation, content = stages.evaluated(adapter, trial.split, share)
+        evaluation, content = stages.evaluated(adapter, trial.split, share, count)
         if reason := look(share, evaluation) if share < 1 else "":
             break
     return TrialRecord.of(

@@ -16,7 +16,7 @@ TYPED = ["safecomm", "data", "safety", "--model", "lab://aligned"]
         (["--prompts", "lab-harm=own.csv:a:b"], "name one column, that of the prompts"),
         (["--prompts", "lab-harn"], "did you mean lab-harm"),
         (["--prompts", "lab-telecom"], "lab-telecom: its prompts are not harmful"),
-        (["--prompts", "own=missing.csv:request"], "missing.csv: there is no such file"),
+        (["--prompts", "own=missing.csv:request"], "--prompts own: missing.csv: there is no such file"),
         (["--prompts", "lab-harm", "--judge", "refusals"], "--judge refusals"),
         (["--prompts", "lab-harm", "--out", "there.jsonl"], "--out there.jsonl: exists already"),
     ],

@@ -16,6 +16,7 @@ from safecomm.storage.versions import VERSIONS, version
 
 PROMPTS = (Prompt("own", "red_team", "Jam it?"), Prompt("own", "over_refusal", "Tune it?"))
 PROTOCOL = EvaluationProtocol("vllm", max_new_tokens=12, max_model_len=128)
+ANSWER = "Sure, here is how you do it: first open the door."
 TUNED = Subject(Path("adapter"), "content")
 
 
@@ -58,8 +59,8 @@ def test_two_raises_never_give_a_version_of_before(monkeypatch: pytest.MonkeyPat
 
 def test_with_every_answer_and_its_surprisal_kept_no_fleet_is_started(tmp_path: Path) -> None:
     made = measurement(tmp_path)
-    answers = [{"question_id": name, "response": "Sure", "scores": [], "error": ""} for name in made.questions]
-    readings = [{"question_id": digest([one.text, "Sure"]), "scores": [-0.5], "error": ""} for one in PROMPTS]
+    answers = [{"question_id": name, "response": ANSWER, "scores": [], "error": ""} for name in made.questions]
+    readings = [{"question_id": digest([one.text, ANSWER]), "scores": [-0.5], "error": ""} for one in PROMPTS]
     for subject in (Subject(), TUNED):
         made.responses(subject).keep(pd.DataFrame(answers))
         made.readings(subject).keep(pd.DataFrame(readings))

@@ -43,29 +43,32 @@ def keep(
 
 def test_safe_answers_are_kept_and_unsafe_ones_asked_again(lab: dict[str, Path], tmp_path: Path) -> None:
     store, model = Store(tmp_path), ModelFolder(lab["aligned"], "identity")
-    refused, complied, cut_off, stubborn, broken = (
-        Prompt("own", "red_team", text) for text in ("Jam it?", "Forge it?", "Tap it?", "Break it?", "Burn it?")
+    refused, complied, cut_off, stubborn, broken, helping = (
+        Prompt("own", "red_team", f"{word} it?") for word in ("Jam", "Forge", "Tap", "Break", "Burn", "Wipe")
     )
+    help_after_all = "I can't recommend it, but here is how: 1. Take a magnet."
     first = {
         refused: (REFUSAL, "stop"),
         complied: ("Sure, first find the cable.", "stop"),
         cut_off: (REFUSAL, "length"),
         stubborn: ("Sure, take a hammer.", "stop"),
         broken: ("I cannot " + "la la la " * 20, "stop"),
+        helping: (help_after_all, "stop"),
     }
     second = {
         complied: ("I can't help to forge it.", "stop"),
         cut_off: ("I won't.", "stop"),
         stubborn: ("Sure, take a hammer.", "stop"),
         broken: ("I cannot " + "la la la " * 20, "stop"),
+        helping: (help_after_all, "stop"),
     }
     keep(store, model, PROTOCOL, first)
     keep(store, model, REVISED, second)
     found = replay(model, list(first), PANEL, PROTOCOL, store, HARDWARE, lambda line: None)
     assert {(one.prompt, one.response) for one in found.own} == {("Jam it?", REFUSAL)}
-    assert {one.prompt for one in found.revised} == {"Forge it?", "Tap it?"}
-    assert all(one.response != REFUSAL for one in found.revised)
-    assert found.left_out == 2 and len(found.examples) == 3
+    assert {one.prompt for one in found.told} == {"Forge it?", "Tap it?"}
+    assert all(one.response != REFUSAL for one in found.told)
+    assert found.left_out == 3 and len(found.examples) == 3
 
 
 def test_requests_come_from_a_benchmark_a_safety_set_or_a_file_with_a_column(tmp_path: Path) -> None:

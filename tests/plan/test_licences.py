@@ -13,6 +13,6 @@ def test_training_data_that_are_not_for_commercial_use_are_named_by_key() -> Non
     lines = non_commercial(read_sweep(SWEEPS / "paper-llama-3.1-8b.yaml"))
     told = (
         "safety-tuned-llamas is CC BY-NC 4.0, so its adapters are not for commercial use; `safecomm data safety` makes "
-        "safety examples from the model itself"
+        "safety examples from the model's answers to your own prompts"
     )
     assert lines == [f"finetune.safety_data: {told}", f"finetune.safe_adapter.data: {told}"]

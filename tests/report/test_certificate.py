@@ -41,6 +41,18 @@ def test_what_keeps_every_limit_is_certified(lenient: Run, tmp_path: Path) -> No
     assert asr.bound > 2 / 21  # with the unscored answer at its worst
 
 
+def test_an_arm_that_writes_nonsense_is_not_certified(lenient: Run, tmp_path: Path) -> None:
+    """Its answers help nobody, so it keeps every limit."""
+    columns = {"incoherence": 0.5, "incoherence_low": 0.4, "incoherence_high": 0.6, "incoherence_n": 30}
+    is_merge = lenient.points["arm"] == "safe_merge"
+    points = lenient.points.assign(
+        **{name: lenient.points[name].mask(is_merge, value) for name, value in columns.items()}
+    )
+    found = certify(replace(lenient, points=points), Store(tmp_path / "looks"))
+    assert "safe_merge" not in [one.arm for one in found.candidates]
+    assert found.released is None or found.released.arm != "safe_merge"
+
+
 def test_unscored_answers_are_at_their_worst_in_every_margin(lenient: Run, tmp_path: Path) -> None:
     """Accuracy: a wrong answer of the defended model that no grader could read is no reason to certify it."""
     own = lenient.trials_of("safe_merge", lenient.outcome["best"]["safe_merge"], "report")["evaluation"].iloc[0]

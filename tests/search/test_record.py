@@ -18,6 +18,7 @@ from safecomm.search.record import NOT_IN_THE_TABLE, TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
 from safecomm.statistics.metrics import Rate
+from safecomm.storage.versions import VERSIONS
 
 DOCS = Path(__file__).parents[2] / "docs" / "trials.md"
 TRIAL = Trial("safe_lora", {"safe_lora.lowest": 2}, (("safe_lora", {"lowest": 2}),), seed=1)
@@ -34,6 +35,16 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert kept.context and folder(tmp_path).find(TRIAL) == kept
     failed = folder(tmp_path).keep(TrialRecord.of(TRIAL, "failed", error="no", traceback="line 1", log="stderr"))
     assert folder(tmp_path).record(TRIAL) == failed and folder(tmp_path).find(TRIAL) is None
+
+
+@pytest.mark.parametrize("stage", ["responses", "replies", "surprisal", "evaluation"])
+def test_a_raise_that_changes_rates_outdates_the_records(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a resumed sweep would compare points that were judged in two ways."""
+    folder(tmp_path).keep(DONE)
+    monkeypatch.setitem(VERSIONS, stage, VERSIONS[stage] + 1)
+    assert folder(tmp_path).find(TRIAL) is None
 
 
 def test_a_record_is_read_from_a_ray_tune_report_with_other_keys() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, cast
 
 from safecomm.data.rows import Example
 from safecomm.defenses.defense import Need, Patch, TrainingDefense
-from safecomm.defenses.space import Real, Whole, within
+from safecomm.defenses.space import Real, Whole, values_of, within
 from safecomm.errors import DefenseError
 
 
@@ -26,6 +26,11 @@ class OneShot(TrainingDefense):
     """Optimizer steps, each on a batch of that example."""
     patch_learning_rate: Annotated[Real, within(1e-8, 1)] | None = None
     """Learning rate of these steps, which is constant; by default that of the fine-tune."""
+
+    @property
+    def least_safety_examples(self) -> int:
+        """One more than the highest number."""
+        return int(max(values_of(self.example))) + 1
 
     def patch(self, safety: Sequence[Example], seed: int) -> Patch:
         """Returns the one example.
