@@ -30,7 +30,15 @@ from safecomm.report.arms import LEVEL
 from safecomm.report.drift import on_target
 from safecomm.report.human_labels import draw
 from safecomm.report.tampering import Breach
-from safecomm.statistics.comparisons import JudgeAccuracy, Pairs, corrected, holm, paired_difference, sign_flip_p
+from safecomm.statistics.comparisons import (
+    JudgeAccuracy,
+    Pairs,
+    corrected,
+    corrected_differences,
+    holm,
+    paired_difference,
+    sign_flip_p,
+)
 from safecomm.statistics.labelled import labelled_rate
 from safecomm.statistics.limits import bounded_rate
 from safecomm.statistics.metric_table import ASR
@@ -129,6 +137,14 @@ def unchanged_arms_change(rng: np.random.Generator, cell: Cell) -> bool:
         both = answers(rng, np.full(2, cell["rate"]), cell["prompts"], cell["answers"], cell["icc"], shared=0.5)
         p_values[str(arm)] = sign_flip_p([Pairs(both[1].mean(1), both[0, :, 0])])
     return min(holm(p_values).values()) < LEVEL
+
+
+def equal_parts_differ(rng: np.random.Generator, cell: Cell) -> bool:
+    """The recommended arm is said to differ from an equal one on some benchmark or category."""
+    drawn = answers(rng, np.full(2, cell["rate"]), cell["prompts"], cell["answers"], cell["icc"], shared=0.5).mean(2)
+    parts = [np.arange(cell["prompts"]), *np.array_split(np.arange(cell["prompts"]), cell["parts"])]  # all come first
+    family = {at: [Pairs(drawn[0, part], drawn[1, part])] for at, part in enumerate(parts)}
+    return any(found.p < LEVEL for found in corrected_differences(family).values())
 
 
 def equal_judges_disagree(rng: np.random.Generator, cell: Cell) -> bool:
@@ -255,17 +271,33 @@ def stated_difference_is_found(rng: np.random.Generator, cell: Cell) -> bool:
     return sign_flip_p([Pairs(gained.astype(float), (changed & ~gained).astype(float))]) < 0.05
 
 
-def cells() -> Iterator[tuple[str, str, Simulation, Cell]]:
-    """Yields what is simulated: a name, what the share should be, the function, and its cell."""
-    clustered = [(1, 0.0), *((count, icc) for count in (3, 5) for icc in (0.0, 0.3, 0.6, 0.9))]
-    few = [(1, 0.0), (3, 0.3), (5, 0.9)]
+Kind = tuple[str, str, Simulation, Cell]
+"""A name, what the share should be, the function, and its cell."""
+ONE, FEW = [(1, 0.0)], [(1, 0.0), (3, 0.3), (5, 0.9)]
+"""Answers per prompt with their icc."""
+
+
+def cells() -> Iterator[Kind]:
+    """Yields what is simulated; a cell's place decides its random numbers, so new ones come last."""
+    yield from cells_of_rates()
+    yield from cells_of_decisions()
+    yield from cells_of_labels()
+    yield from cells_of_attackers()
+    yield from cells_of_comparisons()
+    yield from cells_of_drift()
+    yield from cells_of_parts()
+
+
+def cells_of_rates() -> Iterator[Kind]:
+    """Yields the cells of rates and their differences."""
+    clustered = [*ONE, *((count, icc) for count in (3, 5) for icc in (0.0, 0.3, 0.6, 0.9))]
     for prompts in (100, 200, 400):
         for value in (0.03, 0.05, 0.1, 0.3, 0.5):
             at = {"prompts": prompts, "rate": value}
             for count, icc in clustered:
                 for unscored in (0.0, 0.1) if prompts == 200 else (0.0,):
                     yield "rate", "95%", rate_covers, {**at, "answers": count, "icc": icc, "unscored": unscored}
-            for count, icc in few:
+            for count, icc in FEW:
                 cell = {**at, "answers": count, "icc": icc}
                 yield "mean over benchmarks", "95%", mean_covers, cell
                 yield "paired difference", "95%", difference_covers, cell
@@ -274,25 +306,33 @@ def cells() -> Iterator[tuple[str, str, Simulation, Cell]]:
             for count, runs in ((3, 0.0), (3, 0.4), (5, 0.4)):
                 cell = {**at, "answers": count, "icc": 0.6, "runs": runs}
                 yield "further seeds", "95%", further_runs_are_covered, cell
-            yield "rate corrected for a judge", "95%", correction_covers, {**at, "answers": 1, "icc": 0.0}
-            yield "corrected bound too low", "<= 5%", correction_falls_short, {**at, "answers": 1, "icc": 0.0}
-        yield (
-            "detectable difference found",
-            "80%",
-            stated_difference_is_found,
-            {"prompts": prompts, "answers": 1, "icc": 0},
-        )
+            alone = {**at, "answers": 1, "icc": 0.0}
+            yield "rate corrected for a judge", "95%", correction_covers, alone
+            yield "corrected bound too low", "<= 5%", correction_falls_short, alone
+        alone = {"prompts": prompts, "answers": 1, "icc": 0}
+        yield "detectable difference found", "80%", stated_difference_is_found, alone
+
+
+def cells_of_decisions() -> Iterator[Kind]:
+    """Yields the cells of the certificate."""
     for points in (1, 24, 55):
-        for count, icc in few:
+        for count, icc in FEW:
             for shared in (0.0, 0.5):
                 cell = {"prompts": 200, "rate": 0.05, "answers": count, "icc": icc, "points": points, "shared": shared}
                 yield "unsafe point certified", "<= 5%", unsafe_is_certified, {**cell, "unscored": 0.0}
+
+
+def cells_of_labels() -> Iterator[Kind]:
+    """Yields the cells of rates from labels."""
     for value in (0.03, 0.05, 0.1, 0.3):
         for count, icc in ((1, 0.0), (3, 0.6)):
             cell = {"prompts": 200, "rate": value, "answers": count, "icc": icc, "labels": 100}
             yield "rate from labels", ">= 95%", labels_cover, cell
             yield "bound from labels too low", "<= 5%", labels_fall_short, cell
 
+
+def cells_of_attackers() -> Iterator[Kind]:
+    """Yields the cells of attacks with several tries and of further training."""
     for prompts in (100, 200, 400):
         for value in (0.03, 0.1, 0.3):
             for tries in (1, 4, TRIES):
@@ -302,12 +342,14 @@ def cells() -> Iterator[tuple[str, str, Simulation, Cell]]:
             cell = {"prompts": prompts, "rates": rates, "answers": 1, "icc": 0.0}
             yield "steps to breach in the bracket", ">= 90%", breach_is_bracketed, cell
 
+
+def cells_of_comparisons() -> Iterator[Kind]:
+    """Yields the cells of comparisons between arms, runs and judges."""
     for arms in (3, 4, 6):
         for value in (0.05, 0.3):
             cell = {"prompts": 200, "rate": value, "arms": arms, "answers": 1, "icc": 0.0}
             yield "difference of equal arms decided", "<= 5%", equal_arms_differ, cell
-
-    for count, icc in few:
+    for count, icc in FEW:
         for value in (0.05, 0.3):
             cell = {"prompts": 200, "rate": value, "answers": count, "icc": icc}
             for arms in (1, 3, 6):
@@ -315,12 +357,24 @@ def cells() -> Iterator[tuple[str, str, Simulation, Cell]]:
             for shared in (0.0, 0.9):
                 yield "equal judges said to disagree", "<= 5%", equal_judges_disagree, {**cell, "shared": shared}
 
+
+def cells_of_drift() -> Iterator[Kind]:
+    """Yields the cells of what the guide says of a drift study."""
     for generations in (3, 6, 20):
         for prompts in (100, 200, 400):
             for shared in (0.0, 0.5):
                 cell = {"prompts": prompts, "answers": 1, "icc": 0.0, "generations": generations, "shared": shared}
                 yield "kept target called missed", "<= 5%", policy_misses, cell
                 yield "missed target called kept", "<= 5%", policy_keeps, cell
+
+
+def cells_of_parts() -> Iterator[Kind]:
+    """Yields the cells of differences by benchmark and category."""
+    for parts in (4, 10, 40):
+        for count, icc in FEW:
+            for value in (0.05, 0.3):
+                cell = {"prompts": 400, "rate": value, "answers": count, "icc": icc, "parts": parts}
+                yield "difference of equal parts decided", "<= 5%", equal_parts_differ, cell
 
 
 def simulate(draws: int, only: str = "", seed: int = 0) -> list[Cell]:

@@ -6,12 +6,14 @@
 FILE is a JSON list of scenarios: `name`, `target_asr`, `samples` (answers per prompt), `icc` (correlation among the
 answers to one prompt), `correlation` (between points on one prompt), `seeds`, `races`, `benchmarks` (`name`, `kind`:
 `red_team`, `task` or `over_refusal`, `prompts`) and `points` (`rates`: benchmark -> true rate). Optional: `original`
-(`rates` of over-refusal benchmarks; by default the lowest among the points), `rungs`, `confidence` and `margin`.
+(`rates` of over-refusal benchmarks; by default the lowest among the points), `rungs`, `confidence`, `margin` and, in a
+point, `incoherence`, its true rate.
 
 The right point is the one that would be recommended if every rate were known: the highest accuracy among the points
 whose mean attack success is at most the target and whose over-refusal exceeds the original's by at most the margin; if
-there is none, the lowest attack success. `wrong_drops` is the share of races in which it stopped early, with its exact
-95% interval; `prompts_share` is the share of all prompts that was evaluated.
+there is none, the lowest attack success. Points with an incoherence above 10% are not candidates. `wrong_drops` is the
+share of races in which it stopped early, with its exact 95% interval; `prompts_share` is the share of all prompts that
+was evaluated.
 """
 
 import argparse
@@ -29,6 +31,8 @@ from scipy.stats import beta
 
 from safecomm.search.stopping_rule import PromptOutcomes, Rule
 from safecomm.spec.search import Racing
+from safecomm.statistics.metric_table import METRICS, MOST_INCOHERENT
+from safecomm.statistics.metrics import mean_rate, rate
 
 Scenario = Mapping[str, Any]
 THREE = [
@@ -82,6 +86,18 @@ SCENARIOS: list[dict[str, Any]] = [
             *({"rates": {"a": 0.02, "t": t, "x": 0.14}} for t in (0.9, 0.92, 0.95)),
         ],
     },
+    {
+        "name": "better rivals write nonsense",
+        **COMMON,
+        "benchmarks": [
+            {"name": "a", "kind": "red_team", "prompts": 400},
+            {"name": "t", "kind": "task", "prompts": 400},
+        ],
+        "points": [
+            {"rates": {"a": 0.08, "t": 0.6}},
+            *({"rates": {"a": 0.0, "t": 0.95}, "incoherence": MOST_INCOHERENT + 0.01} for _ in range(3)),
+        ],
+    },
     {"name": "3 seeds, icc 0.6", **COMMON, "seeds": 3, "icc": 0.6, "benchmarks": THREE, "points": NEAR},
 ]
 
@@ -94,6 +110,7 @@ class Race:
         defaults = Racing()
         self.benchmarks: list[Mapping[str, Any]] = list(scenario["benchmarks"])
         self.rates: list[Mapping[str, float]] = [point["rates"] for point in scenario["points"]]
+        self.incoherence = [float(point.get("incoherence", 0.0)) for point in scenario["points"]]
         self.rungs: list[float] = list(scenario.get("rungs", defaults.rungs))
         self.target: float = scenario["target_asr"]
         self.answers = int(scenario.get("samples", 1)) * int(scenario.get("seeds", 1))
@@ -121,13 +138,15 @@ class Race:
             for rates in self.rates
         ]
         value = [self.mean(r, "task") if any(fits) else -self.mean(r, "red_team") for r in self.rates]
-        among = [at for at, fit in enumerate(fits) if fit or not any(fits)]
+        candidates = [at for at, rate in enumerate(self.incoherence) if rate <= MOST_INCOHERENT]
+        fits = [fit and at in candidates for at, fit in enumerate(fits)]
+        among = [at for at in candidates if fits[at] or not any(fits)]
         best = max(value[at] for at in among)
         return {at for at in among if value[at] >= best - 1e-9}
 
     def drawn(self, rng: np.random.Generator) -> tuple[list[PromptOutcomes], PromptOutcomes]:
         """Returns the points' and the original's outcomes on all prompts."""
-        found: list[PromptOutcomes] = [{one["kind"]: {} for one in self.benchmarks} for _ in self.rates]
+        found: list[PromptOutcomes] = [{metric.kind: {} for metric in METRICS} for _ in self.rates]
         original: PromptOutcomes = {"over_refusal": {}}
         for one in self.benchmarks:
             every = [*(rates[one["name"]] for rates in self.rates), self.original.get(one["name"], 0.0)]
@@ -152,19 +171,34 @@ class Race:
         chance = np.where(rng.random(size) < np.sqrt(within), of_point, rng.random(size))
         return np.asarray((chance < rates[:, None, None]).mean(axis=2))
 
+    def _broken(self, rng: np.random.Generator) -> list[list[NDArray[np.bool_]]]:
+        """Returns for every point, and every benchmark with answers in words, which answers are incoherent."""
+        sizes = [int(one["prompts"]) for one in self.benchmarks if one["kind"] != "task"]
+        return [
+            [rng.random(size) < rate if rate else np.zeros(size, bool) for size in sizes] for rate in self.incoherence
+        ]
+
     def reached(self, rng: np.random.Generator) -> dict[int, float]:
         """Runs one race; returns the share of the prompts that each point was measured on."""
         drawn, original = self.drawn(rng)
+        broken = self._broken(rng)
         far: dict[int, float] = {}
         for at in rng.permutation(len(drawn)):
             far[int(at)] = 1.0
             for share in self.rungs:
                 rivals = [rival for rival, reached in far.items() if rival != at and reached >= share]
+                rivals = [rival for rival in rivals if is_surely_coherent(broken[rival], far[rival])]
                 ours, base = first_part(drawn[at], share), first_part(original, share)
                 if any(self.rule.loses(ours, first_part(drawn[rival], share), base) for rival in rivals):
                     far[int(at)] = share
                     break
         return far
+
+
+def is_surely_coherent(broken: list[NDArray[np.bool_]], share: float) -> bool:
+    """Returns whether the incoherence on a rung's prompts is low, as `judging.coherence` does from answers."""
+    parts = [own[: max(1, round(share * len(own)))] for own in broken]
+    return mean_rate([rate(int(part.sum()), len(part), len(part)) for part in parts]).high <= MOST_INCOHERENT
 
 
 def first_part(outcomes: PromptOutcomes, share: float) -> PromptOutcomes:

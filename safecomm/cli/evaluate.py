@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safecomm.cli import evaluate_options as options
+from safecomm.cli.asked_model import asked_model
 from safecomm.cli.console import PlainConsole, console
 from safecomm.cli.panel import judges_named, panel_of
 from safecomm.cluster.reachable import check_ray_address
 from safecomm.errors import UsageError
 from safecomm.plan.files import check_evaluation
-from safecomm.spec.engine import available_engine, engine_description
+from safecomm.spec.engine import engine_description
 from safecomm.spec.judges import Grader, RefusalJudge
 from safecomm.spec.secrets import refuse_secrets
 from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, Domain, domain_of
@@ -59,39 +60,29 @@ def evaluate(
     check_evaluation(model, adapter or [], benchmark, labels)
     check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
     refs = judges_named(judge or ["refusal"])
-    from safecomm.judging.comparison import Hardware, compare
+    from safecomm.judging.comparison import compare
     from safecomm.judging.labels import Labelled
     from safecomm.judging.results import check_measured, check_no_others, write_results
-    from safecomm.serving.models import resolve_model
     from safecomm.serving.protocol import EvaluationProtocol
-    from safecomm.spec.cluster import Replicas
-    from safecomm.storage.store import Store
 
     prompts = [prompt for text in benchmark for prompt in _prompts(text, limit, shuffle_options)]
-    store = Store.of(storage)
+    asked = asked_model(model, storage, engine, max_model_len, replicas, tensor_parallel, address)
     panel = panel_of(
         refs,
-        store,
+        asked.store,
         Grader(model=grader).told_of(domain_of(domain)) if grader else None,
         RefusalJudge(model=refusal_judge) if refusal_judge else None,
     )
-    target = resolve_model(model, store)
-    length = max_model_len or min(options.DEFAULT_LENGTH, target.context or options.DEFAULT_LENGTH)
-    target.check_context(length, "--max-model-len")
-    engine = available_engine() if engine == "auto" else engine
     out_of_the_way = PlainConsole(stderr=True) if as_json else console  # standard output is for the JSON alone
-    out_of_the_way.print(engine_description(engine))
+    out_of_the_way.print(engine_description(asked.engine))
     template = options.template_arguments(chat_template_kwargs)
     protocol = EvaluationProtocol(
-        engine, max_new_tokens, length, system_prompt, sampling, samples, seed, multiple_choice, template
+        asked.engine, max_new_tokens, asked.length, system_prompt, sampling, samples, seed, multiple_choice, template
     )
     request = {"model": model, "benchmarks": benchmark, "protocol": asdict(protocol)}
     check_no_others(out, **request)
-    hardware = Hardware(
-        Replicas(replicas=replicas, tensor_parallel=tensor_parallel), Replicas(replicas=replicas), address
-    )
     people, say = Labelled.read(labels) if labels else None, partial(out_of_the_way.print, soft_wrap=True)
-    found = compare(target, adapter or [], prompts, panel, protocol, store, hardware, people, say)
+    found = compare(asked.folder, adapter or [], prompts, panel, protocol, asked.store, asked.hardware, people, say)
     write_results(out, found.measured, found.rows, panel.names, found.judges, **request)
     _print(found, out, domain_of(domain), as_json)
     check_measured(found.rows)

@@ -8,9 +8,6 @@ import typer
 from safecomm.cli.numbers import MAX_SEED
 from safecomm.errors import UsageError
 
-DEFAULT_LENGTH = 2048
-"""Maximum tokens of a prompt and its answer together, for models with at least this context length."""
-
 Model = Annotated[str, typer.Option(help="A folder of safetensors, a hub id, lab://base or lab://aligned.")]
 Benchmark = Annotated[
     list[str],

@@ -2,22 +2,27 @@
 
 import json
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from safecomm.cli import evaluate_options as options
+from safecomm.cli.asked_model import asked_model
 from safecomm.cli.console import console
 from safecomm.cli.panel import judges_named, panel_of
 from safecomm.cluster.reachable import check_ray_address
 from safecomm.errors import EvaluationError, UsageError
-from safecomm.plan.files import check_model
-from safecomm.spec.engine import available_engine, engine_description
+from safecomm.plan.files import check_requests
+from safecomm.spec.engine import engine_description
 from safecomm.spec.first_sweep import Given
 from safecomm.spec.secrets import refuse_secrets
 from safecomm.storage.output_files import unwritable
+
+if TYPE_CHECKING:
+    from safecomm.judging.replay import Replay
 
 
 def safety(
@@ -49,53 +54,61 @@ def safety(
     The default judge, refusal, looks at the start of an answer; for a model that will be used, name a model as judge.
     The licences of the prompts and of the model still apply.
     """
-    refuse_secrets({"--model": model, "--judge": judge, "--prompts": prompts, "--system-prompt": system_prompt})
+    texts = {"--system-prompt": system_prompt, "--chat-template-kwargs": chat_template_kwargs, "--model": model}
+    refuse_secrets(texts | {"--judge": judge, "--prompts": prompts})
+    given = _checked(prompts, out)
+    check_requests(model, given.name, given.path)
+    check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
+    refs = judges_named(judge or ["refusal"])
+    from safecomm.data.catalog.registry import load_requests
+    from safecomm.judging.replay import replay
+    from safecomm.serving.protocol import EvaluationProtocol
+
+    template = options.template_arguments(chat_template_kwargs)
+    requests = load_requests(given.name, given.path or None, limit, *given.columns).rows
+    asked = asked_model(model, storage, engine, max_model_len, replicas, tensor_parallel, address)
+    console.print(engine_description(asked.engine))
+    protocol = EvaluationProtocol(
+        asked.engine, max_new_tokens, asked.length, system_prompt, chat_template_kwargs=template
+    )
+    panel, say = panel_of(refs, asked.store), partial(console.print, soft_wrap=True)
+    found = replay(asked.folder, requests, panel, protocol, asked.store, asked.hardware, say)
+    if not found.examples:
+        raise EvaluationError(
+            f"{model}: none of its answers to {len(requests)} prompts can be kept; nothing was written"
+        )
+    _write(found, out)
+    for line in _outcome(found, given, out):
+        say(line)
+
+
+def _checked(prompts: str, out: Path) -> Given:
+    """Returns the prompts that `--prompts` names; checks what can be checked without reading any file."""
     given = Given.of(prompts)
     if len(given.columns) > 1:
         raise UsageError(f"--prompts {prompts}: name one column, that of the prompts")
     if out.exists() or (reason := unwritable(out.parent)):
         raise UsageError(f"--out {out}: {'exists already' if out.exists() else reason}; choose another file")
-    check_model(model)
-    if given.path and not Path(given.path).expanduser().exists():
-        raise UsageError(f"--prompts {given.name}: {given.path}: there is no such file or folder")
-    check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
-    refs = judges_named(judge or ["refusal"])
-    from safecomm.data.catalog.registry import entry_of, load_requests
-    from safecomm.judging.comparison import Hardware
-    from safecomm.judging.replay import replay
-    from safecomm.serving.models import resolve_model
-    from safecomm.serving.protocol import EvaluationProtocol
-    from safecomm.spec.cluster import Replicas
-    from safecomm.storage.output_files import whole_file
-    from safecomm.storage.store import Store
+    return given
 
-    template = options.template_arguments(chat_template_kwargs)
-    requests = load_requests(given.name, given.path or None, limit, *given.columns).rows
-    store = Store.of(storage)
-    target = resolve_model(model, store)
-    length = max_model_len or min(options.DEFAULT_LENGTH, target.context or options.DEFAULT_LENGTH)
-    target.check_context(length, "--max-model-len")
-    engine = available_engine() if engine == "auto" else engine
-    console.print(engine_description(engine))
-    protocol = EvaluationProtocol(engine, max_new_tokens, length, system_prompt, chat_template_kwargs=template)
-    hardware = Hardware(
-        Replicas(replicas=replicas, tensor_parallel=tensor_parallel), Replicas(replicas=replicas), address
-    )
-    say = partial(console.print, soft_wrap=True)
-    found = replay(target, requests, panel_of(refs, store), protocol, store, hardware, say)
-    if not found.examples:
-        raise EvaluationError(
-            f"{model}: none of its answers to {len(requests)} prompts can be kept; nothing was written"
-        )
+
+def _write(found: "Replay", out: Path) -> None:
+    from safecomm.storage.output_files import whole_file
+
+    lines = [json.dumps({"prompt": one.prompt, "response": one.response}) for one in found.examples]
     with whole_file(out) as half:
-        lines = [json.dumps({"prompt": one.prompt, "response": one.response}) for one in found.examples]
         half.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    say(
+
+
+def _outcome(found: "Replay", given: Given, out: Path) -> Iterator[str]:
+    """Yields what was written, its licence, and how a sweep names it."""
+    from safecomm.data.catalog.registry import entry_of
+
+    yield (
         f"{len(found.own)} answers were safe, {len(found.told)} more when told to refuse; {found.left_out} prompts "
         "without a safe answer are left out."
     )
     if not given.columns:
-        say(f"The prompts are {entry_of(given.name).licence}, and so may be what is made from them.")
-    say(
-        f"Written to {out}. In a sweep:  safety_data: {Given('own-safety', str(out), ('prompt', 'response')).in_yaml()}"
-    )
+        yield f"The prompts are {entry_of(given.name).licence}, and so may be what is made from them."
+    named = Given("own-safety", str(out), ("prompt", "response")).in_yaml()
+    yield f"Written to {out}. In a sweep:  safety_data: {named}"

@@ -14,6 +14,7 @@ import pandas as pd
 
 from safecomm.judging.surprisal import OPEN_KINDS, SURPRISAL, WORD
 from safecomm.statistics.metric_table import INCOHERENCE, MOST_INCOHERENT
+from safecomm.statistics.metrics import rates
 
 NGRAM = 4
 MOST_REPEATED = 0.5
@@ -59,13 +60,13 @@ def with_coherence(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, coherence_rows(rows)], ignore_index=True) if {"text", "response"} <= set(rows) else rows
 
 
-def writes_nonsense(rows: pd.DataFrame) -> bool:
-    """Returns whether so many of a model's answers are incoherent that its other rates mean little."""
-    if not {"text", "response"} <= set(rows):
-        return False
-    found = coherence_rows(rows)
-    shares = (found["verdict"] == INCOHERENCE.hit).groupby(found["benchmark"]).mean()
-    return bool(shares.mean() > MOST_INCOHERENT)
+def is_surely_coherent(rows: pd.DataFrame) -> bool:
+    """Returns whether a model's incoherence is at most `MOST_INCOHERENT` with its whole 95% interval.
+
+    Rows that hold no texts, of older versions, count as coherent.
+    """
+    found = rates(with_coherence(rows), []).get(INCOHERENCE.name)
+    return found is None or found.high <= MOST_INCOHERENT
 
 
 def _repeats(text: str) -> bool:

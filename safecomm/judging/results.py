@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,8 @@ from safecomm.statistics.comparisons import (
     Pairs,
     RateDifference,
     agreement,
+    corrected_differences,
     corrected_rates,
-    holm,
-    paired_difference,
-    sign_flip_p,
 )
 from safecomm.statistics.metric_table import ALL_METRICS, METRICS, Metric
 from safecomm.statistics.metrics import Rate, clusters_of, rates
@@ -61,20 +59,13 @@ def results_of(
         judges: the judges' names.
         trusted: judge -> agreement with human labels, if measured.
     """
-    compared: dict[str, dict[str, RateDifference]] = {}
     tables = {name: with_coherence(strongest(table)) for name, table in rows.items()}
-    for name, table in tables.items():
-        others = ALL_METRICS if name != reference else ()
-        pairs = {metric.name: paired(table, tables[reference], metric) for metric in others}
-        compared[name] = {
-            metric: replace(paired_difference(of_metric), p=sign_flip_p(of_metric))
-            for metric, of_metric in pairs.items()
-            if of_metric
-        }
-    for metric in {metric for found in compared.values() for metric in found}:
-        family = {name: found[metric].p for name, found in compared.items() if metric in found}
-        for name, p in holm(family).items():
-            compared[name][metric] = replace(compared[name][metric], p=p)
+    compared: dict[str, dict[str, RateDifference]] = {name: {} for name in tables}
+    for metric in ALL_METRICS:
+        others = {name: table for name, table in tables.items() if name != reference}
+        pairs = {name: paired(table, tables[reference], metric) for name, table in others.items()}
+        for name, difference in corrected_differences(pairs).items():
+            compared[name][metric.name] = difference
 
     def one(name: str, table: pd.DataFrame) -> Measured:
         measured = rates(table, judges)

@@ -97,7 +97,7 @@ def check_data(sweep: Sweep) -> None:
     evaluate = sweep.evaluate
     for key, ref in sweep.training_sets.items():
         _load(key, examples, ref)
-    _check_enough_safety_data(sweep)
+    check_safety_data(sweep)
     for kind in get_args(Kind):
         for place, ref in enumerate(getattr(evaluate, kind)):
             _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
@@ -111,11 +111,23 @@ def check_data(sweep: Sweep) -> None:
             Labelled.read(Path(evaluate.labels))
 
 
-def _check_enough_safety_data(sweep: Sweep) -> None:
+def check_safety_data(sweep: Sweep, fetch: bool = True) -> None:
+    """Checks that there are as many safety examples as the defenses need.
+
+    Args:
+        sweep: the sweep.
+        fetch: whether to download the examples; if not, only local ones are checked.
+
+    Raises:
+        DataError: if there are fewer.
+    """
+    ref = sweep.finetune.safety_data
+    if ref is None or not (fetch or _is_local(ref)):
+        return
     for arm, chain in sweep.arms.items():
         for step in chain:
             needed = step.settings.least_safety_examples if isinstance(step.settings, TrainingDefense) else 0
-            if sweep.finetune.safety_data and needed > (found := len(examples(sweep.finetune.safety_data))):
+            if needed > (found := len(examples(ref))):
                 raise DataError(
                     f"finetune.safety_data: has {found:,} examples, but arms.{arm} ({step.name}) needs {needed:,}; use "
                     "a larger set or lower that setting"
@@ -123,13 +135,11 @@ def _check_enough_safety_data(sweep: Sweep) -> None:
 
 
 def check_enough(sweep: Sweep, prompts: Sequence[Prompt]) -> None:
-    """Checks that every benchmark has enough prompts for an interval on both splits, and the safety data its examples.
+    """Checks that every benchmark has enough prompts on both splits for an interval.
 
     Raises:
-        DataError: if a benchmark has fewer than two; prompts of one cluster count once.
+        DataError: if one has fewer than two; prompts of one cluster count once.
     """
-    if sweep.finetune.safety_data and _is_local(sweep.finetune.safety_data):
-        _check_enough_safety_data(sweep)
     clusters: dict[tuple[str, str, str], set[str]] = {}
     for prompt in prompts:
         place = (prompt.kind, prompt.benchmark, prompt.side(sweep.search.release_split))

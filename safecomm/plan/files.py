@@ -56,13 +56,21 @@ def check_evaluation(model: str, adapters: Sequence[Path], benchmarks: Sequence[
         raise UsageError("\n".join(problems))
 
 
-def check_model(model: str) -> None:
-    """Checks the model that `--model` names.
+def check_requests(model: str, name: str, path: str) -> None:
+    """Checks the model and the file of prompts that `safecomm data safety` is given.
+
+    Args:
+        model: a folder, a Hub id or a lab model.
+        name: the name of the prompts.
+        path: their file or folder; empty for a registered dataset.
 
     Raises:
-        UsageError: if it is missing or can't be used.
+        UsageError: with a line for each one that is missing or can't be used.
     """
-    if problems := list(_model("--model", model)):
+    problems = [*_model("--model", model)]
+    if path and not _exists(path):
+        problems.append(f"--prompts {name}: {path}: there is no such file or folder")
+    if problems:
         raise UsageError("\n".join(problems))
 
 

@@ -11,7 +11,15 @@ from safecomm.defenses.defense import TrainingDefense
 from safecomm.defenses.space import Exact, values_of
 from safecomm.errors import DataError, ModelError
 from safecomm.judging.verdicts import check_judgeable
-from safecomm.plan.data import all_prompts, check_enough, datasets_to_download, non_commercial, overlaps, split_prompts
+from safecomm.plan.data import (
+    all_prompts,
+    check_enough,
+    check_safety_data,
+    datasets_to_download,
+    non_commercial,
+    overlaps,
+    split_prompts,
+)
 from safecomm.plan.fit import check_finetune, check_fleet
 from safecomm.plan.hours import hours
 from safecomm.plan.memory import GIB, Serving
@@ -220,6 +228,7 @@ def _prompts(sweep: Sweep, fetch: bool) -> Prompts:
     except DataError as error:  # it may be there where the sweep is to run
         return Prompts(0, 0, 0, unknown=str(error))
     check_enough(sweep, everything)
+    check_safety_data(sweep, fetch=False)
     check_judgeable(everything, sweep.evaluate.judges[0].name)
 
     def answers(prompts: Iterable[Prompt]) -> int:

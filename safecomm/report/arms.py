@@ -1,8 +1,8 @@
 """Compares the arms: paired tests on the report split, which differences they decide, and hypervolumes."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import pandas as pd
@@ -14,7 +14,7 @@ from safecomm.report.points import rows_of
 from safecomm.report.release import answers_of
 from safecomm.report.run import Headline, Run
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS
-from safecomm.statistics.comparisons import Pairs, RateDifference, holm, paired_difference, sign_flip_p
+from safecomm.statistics.comparisons import Pairs, RateDifference, corrected_differences
 from safecomm.statistics.metric_table import BY_NAME
 
 LEVEL = 0.05
@@ -22,23 +22,29 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class ArmDifference:
-    """The difference between two arms' best points on the report split."""
+class PairedDifference:
+    """The difference between two models on the prompts that both answered."""
 
     metric: str
-    first: str
-    second: str
     difference: RateDifference
-    """The first arm's rate minus the second's; p is Holm-corrected over the pairs of arms."""
+    """The first rate minus the second; p is Holm-corrected over the comparisons that belong together."""
     more: int
-    """Prompts, in their clusters, on which the first arm's rate is higher."""
+    """Prompts, in their clusters, on which the first rate is higher."""
     fewer: int
     """Those on which it is lower."""
 
     @property
     def is_decided(self) -> bool:
-        """Whether the arms differ for other prompts of this kind, too, with a family-wise error of 5%."""
+        """Whether the models differ on other prompts of this kind, too, with a family-wise error of 5%."""
         return self.difference.p < LEVEL
+
+
+@dataclass(frozen=True)
+class ArmDifference(PairedDifference):
+    """The difference between two arms' best points on the report split."""
+
+    first: str
+    second: str
 
     @property
     def better(self) -> str:
@@ -52,29 +58,36 @@ class ArmDifference:
         return self.second if self.better == self.first else self.first
 
 
-def arm_differences(run: Run, rows: Sequence[Headline]) -> list[ArmDifference]:
+def arm_answers(run: Run, rows: Sequence[Headline]) -> dict[str, pd.DataFrame]:
+    """Returns the judged answers of every headline row by arm.
+
+    Empty if some are gone, if the rates are made up, or if the settings were chosen on the same prompts: nothing can be
+    tested then.
+    """
+    if run.warnings:
+        return {}
+    try:
+        return {row.arm: answers_of_row(run, row) for row in rows}
+    except UsageError:
+        return {}
+
+
+def arm_differences(run: Run, answers: Mapping[str, pd.DataFrame]) -> list[ArmDifference]:
     """Returns the differences between all pairs of arms but the original model, metric by metric.
 
     Each arm is represented by the point that would be recommended from it alone under the sweep's target. With several
-    seeds, a prompt's answers of all seeds are averaged. Empty if the answers are gone, if the rates are made up, or if
-    the settings were chosen on the same prompts.
+    seeds, a prompt's answers of all seeds are averaged.
+
+    Args:
+        run: the run.
+        answers: see `arm_answers`.
     """
-    own = [row for row in rows if row.arm != ORIGINAL]
-    if run.warnings:
-        return []
-    try:
-        answers = {row.arm: answers_of_row(run, row) for row in own}
-    except UsageError:
-        return []
+    arms = [arm for arm in answers if arm != ORIGINAL]
     found: list[ArmDifference] = []
     for metric in run.metrics:
-        pairs = {(a, b): paired(answers[a], answers[b], BY_NAME[metric]) for a, b in combinations(answers, 2)}
-        p_values = holm({f"{a}\n{b}": sign_flip_p(both) for (a, b), both in pairs.items() if both})
-        found += [
-            ArmDifference(metric, a, b, replace(paired_difference(both), p=p_values[f"{a}\n{b}"]), *changed(both))
-            for (a, b), both in pairs.items()
-            if both
-        ]
+        pairs = {(a, b): paired(answers[a], answers[b], BY_NAME[metric]) for a, b in combinations(arms, 2)}
+        differences = corrected_differences(pairs).items()
+        found += [ArmDifference(metric, one, *changed(pairs[names]), *names) for names, one in differences]
     return found
 
 

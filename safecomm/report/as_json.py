@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from safecomm.report.arms import arm_differences
+from safecomm.report.arms import arm_answers, arm_differences
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import read_certificate
 from safecomm.report.drift import generations
@@ -48,7 +48,9 @@ def as_json(run: Run) -> dict[str, Any]:
             "arms": arms,
             "best_of_n": [asdict(curve) for curve in try_curves(run)],
             "tamper": [asdict(curve) for curve in tamper_curves(run)],
-            "differences": [asdict(one) | {"is_decided": one.is_decided} for one in arm_differences(run, rows)],
+            "differences": [
+                asdict(one) | {"is_decided": one.is_decided} for one in arm_differences(run, arm_answers(run, rows))
+            ],
             "drift": [asdict(one) for one in generations(run)],
         }
     )

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from safecomm.report.arms import arm_differences, difference_in_words, hypervolumes, ranking
+from safecomm.report.arms import arm_answers, arm_differences, difference_in_words, hypervolumes, ranking
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.breakdown import breakdown
 from safecomm.report.cells import plain
@@ -84,7 +84,8 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
             few arms would be corrected for too few pairs.
     """
     rows = headline(run)
-    differences = arm_differences(run, rows) if is_final else []
+    answers_by_arm = arm_answers(run, rows) if is_final else {}
+    differences = arm_differences(run, answers_by_arm)
     certificate = read_certificate(run.folder) if is_final else None
     profile, further, later = read_profile(run), tamper_curves(run), generations(run)
     return _template().render(
@@ -126,7 +127,7 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         sweep=json.dumps(run.sweep, indent=2, ensure_ascii=False),
         provenance=provenance(run, rows),
         breakdown=breakdown(run, rows),
-        part_differences=part_differences(run, rows) if is_final else [],
+        part_differences=part_differences(run, rows, answers_by_arm),
         versions=installed_versions(),
     )
 

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from safecomm.report.arms import arm_differences, hypervolumes, ranking
+from safecomm.report.arms import arm_answers, arm_differences, hypervolumes, ranking
 from safecomm.report.best_of_n import try_curves
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.disagreement import disagreements
@@ -111,7 +111,7 @@ def _published(run: Run) -> list[Table | Text]:
 def _arms(run: Run) -> list[Table | Text]:
     """Returns which differences between the arms are decided, in sentences."""
     rows = headline(run)
-    sentences = ranking(run, rows, arm_differences(run, rows))
+    sentences = ranking(run, rows, arm_differences(run, arm_answers(run, rows)))
     if volumes := ", ".join(f"{arm} {volume:.0%}" for arm, volume in hypervolumes(run).items()):
         sentences.append(f"Hypervolume on the search split: {volumes}")
     return [Text("\n" + "\n".join(sentences))] if sentences else []

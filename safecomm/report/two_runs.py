@@ -1,7 +1,7 @@
 """Compares two runs: how the arms that both have changed on the same prompts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -15,7 +15,7 @@ from safecomm.report.points import metrics_of
 from safecomm.report.run import Headline, Run, headline
 from safecomm.report.sweep_differences import Difference, differences, in_words
 from safecomm.spec import ORIGINAL
-from safecomm.statistics.comparisons import Pairs, RateDifference, holm, paired_difference, sign_flip_p
+from safecomm.statistics.comparisons import Pairs, RateDifference, corrected_differences
 from safecomm.statistics.metric_table import BY_NAME, Metric
 from safecomm.storage.store import without_nan
 
@@ -111,12 +111,12 @@ def _changes(
     rows: Mapping[str, tuple[Headline, Headline]], metrics: list[str], pairs: Mapping[tuple[str, str], list[Pairs]]
 ) -> Iterator[Change]:
     for metric in metrics:
-        p_values = {arm: sign_flip_p(both) for arm in rows if (both := pairs.get((metric, arm)))}
-        p_values |= holm({arm: p for arm, p in p_values.items() if arm not in OWN_FAMILY})
+        known = {arm: pairs.get((metric, arm), []) for arm in rows}
+        differences = corrected_differences({arm: both for arm, both in known.items() if arm not in OWN_FAMILY})
+        for arm in OWN_FAMILY:
+            differences |= corrected_differences({arm: known.get(arm, [])})
         for arm, (earlier, later) in rows.items():
-            both = pairs.get((metric, arm))
-            difference = replace(paired_difference(both), p=p_values[arm]) if both else None
-            yield Change(arm, metric, earlier, later, difference)
+            yield Change(arm, metric, earlier, later, differences.get(arm))
 
 
 def _own_notes(run: Run, rows: Sequence[Headline]) -> Iterator[str]:

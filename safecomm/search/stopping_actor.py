@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from safecomm.judging.coherence import writes_nonsense
+from safecomm.judging.coherence import is_surely_coherent
 from safecomm.judging.verdicts import read_rows
 from safecomm.search.stopping_rule import StoppingRule, aligned, verdicts
 from safecomm.spec import ORIGINAL
@@ -41,7 +41,7 @@ class StoppingActor:
         self._progress: dict[int, Progress] = {}
         self._verdicts: dict[int, dict[str, dict[str, pd.Series[float]]]] = {}
         self._ended: set[int] = set()
-        self._incoherent: set[int] = set()
+        self._is_coherent: dict[int, bool] = {}
         self._changed = asyncio.Condition()
 
     async def look(self, progress: Progress) -> str:
@@ -70,11 +70,11 @@ class StoppingActor:
     def _rivals(self, progress: Progress) -> list[Progress]:
         """Returns the earlier trials of the same arm that were measured on at least as many prompts.
 
-        Those with many incoherent answers are left out, because they would not be recommended.
+        Those that may write too many incoherent answers are left out, because such points are not recommended.
         """
         before = [self._progress[at] for at in range(progress.number) if at in self._verdicts]
         rivals = [one for one in before if one.arm == progress.arm and one.share >= progress.share]
-        return [one for one in rivals if one.number not in self._incoherent]
+        return [one for one in rivals if self._is_coherent[one.number]]
 
     def _has_reached(self, number: int, share: float) -> bool:
         known = self._progress.get(number)
@@ -84,7 +84,7 @@ class StoppingActor:
         if progress.evaluation:
             rows = await asyncio.to_thread(_rows, Path(progress.evaluation))
             self._verdicts[progress.number] = verdicts(rows)
-            (self._incoherent.add if writes_nonsense(rows) else self._incoherent.discard)(progress.number)
+            self._is_coherent[progress.number] = is_surely_coherent(rows)
         async with self._changed:
             self._progress[progress.number] = progress
             self._changed.notify_all()

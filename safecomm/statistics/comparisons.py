@@ -5,7 +5,8 @@ The rates themselves are in `metrics.py`.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from statsmodels.stats.multitest import multipletests
 
 from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import PRIOR_CLUSTERS, Rate, interval, rate
+
+K = TypeVar("K")
 
 RESAMPLES = 10_000
 
@@ -122,7 +125,17 @@ def sign_flip_p(benchmarks: Sequence[Pairs], seed: int = 0) -> float:
     return (as_extreme + 1) / (RESAMPLES + 1)
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def corrected_differences(family: Mapping[K, Sequence[Pairs]]) -> dict[K, RateDifference]:
+    """Returns the differences of a family of comparisons, without those that have no prompts.
+
+    Their p-values are from the sign-flip test, Holm-corrected over the family.
+    """
+    known = {name: pairs for name, pairs in family.items() if pairs}
+    p_values = holm({name: sign_flip_p(pairs) for name, pairs in known.items()})
+    return {name: replace(paired_difference(pairs), p=p_values[name]) for name, pairs in known.items()}
+
+
+def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     """Returns p-values corrected for multiple comparisons with Holm's step-down method (1979)."""
     if not p_values:
         return {}

@@ -7,7 +7,7 @@ import pytest
 from small_sweep import LEAST
 
 from safecomm.errors import DataError
-from safecomm.plan.data import all_prompts, check_enough, training_tokens
+from safecomm.plan.data import check_safety_data, training_tokens
 from safecomm.search.equivalence import EquivalentPoints
 from safecomm.search.fine_tunes import fine_tunes
 from safecomm.search.profile_cache import ProfileCache
@@ -29,6 +29,6 @@ def test_patches_of_one_fine_tune_are_trained_on_its_data_once(tmp_path: Path) -
 def test_an_example_beyond_the_safety_data_is_refused(tmp_path: Path) -> None:
     few = {"safety_data": {"name": "lab-safety", "limit": 50}}
     enough, beyond = (sweep(tmp_path, {"example": example}, **few) for example in (49, {"randint": [0, 50]}))
-    check_enough(enough, all_prompts(enough))
+    check_safety_data(enough, fetch=False)
     with pytest.raises(DataError, match=r"safety_data: has 50 examples, but arms\.one \(one_shot\) needs 51"):
-        check_enough(beyond, all_prompts(beyond))
+        check_safety_data(beyond, fetch=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from safecomm.report.arms import arm_differences, hypervolumes, ranking
+from safecomm.report.arms import arm_answers, arm_differences, hypervolumes, ranking
 from safecomm.report.as_json import as_json
 from safecomm.report.page import render
 from safecomm.report.run import Run, headline, read_run
@@ -30,7 +30,7 @@ def repeating(with_adapters: Path) -> Run:
 
 def test_arms_are_compared_at_a_common_target(repeating: Run) -> None:
     """safe_instruct: 2 + 1 of 20 unsafe, 16 - 1 right; safe_merge: 0 + 1 and 12 - 1."""
-    found = {one.metric: one for one in arm_differences(repeating, headline(repeating))}
+    found = {one.metric: one for one in arm_differences(repeating, arm_answers(repeating, headline(repeating)))}
     assert set(found) == {"asr", "accuracy", "over_refusal"}
     asr, accuracy = found["asr"], found["accuracy"]
     assert (asr.first, asr.second) == ("safe_instruct", "safe_merge")
@@ -53,7 +53,7 @@ def test_only_reports_on_papers_show_hypervolumes(repeating: Run, run_folder: Pa
 def test_decided_and_open_differences_are_told_in_sentences(with_adapters: Path) -> None:
     """Of 20 harmful prompts undefended fails on 13, safe_instruct on 3, safe_merge on 1."""
     run = read_run(with_adapters)
-    asr, *others = ranking(run, headline(run), arm_differences(run, headline(run)))
+    asr, *others = ranking(run, headline(run), arm_differences(run, arm_answers(run, headline(run))))
     assert asr == (
         "Attack success, best first: safe_merge 5.0%, safe_instruct 15.0%, undefended 65.0%. Decided on the prompts "
         "that both answered: safe_merge and safe_instruct are each better than undefended. Not decided: safe_merge and "
@@ -68,6 +68,6 @@ def test_decided_and_open_differences_are_told_in_sentences(with_adapters: Path)
 
 def test_a_difference_counts_the_prompts_that_change(with_adapters: Path) -> None:
     run = read_run(with_adapters)
-    found = next(one for one in arm_differences(run, headline(run)) if one.metric == "asr")
+    found = next(one for one in arm_differences(run, arm_answers(run, headline(run))) if one.metric == "asr")
     assert (found.first, found.second, found.more, found.fewer) == ("undefended", "safe_instruct", 10, 0)
     assert found.better == "safe_instruct" and found.is_decided

@@ -6,7 +6,7 @@ import pytest
 from benchmark import benchmark
 
 from safecomm.judging.results import paired
-from safecomm.report.arms import answers_of_row
+from safecomm.report.arms import answers_of_row, arm_answers
 from safecomm.report.page import render
 from safecomm.report.part_differences import PartDifference, part_differences
 from safecomm.report.run import headline, read_run
@@ -22,7 +22,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(many: Path) -> list[PartDifference]:
     run = read_run(many)
-    return part_differences(run, headline(run))
+    return part_differences(run, headline(run), arm_answers(run, headline(run)))
 
 
 def test_a_part_has_the_difference_of_its_own_prompts(many: Path, found: list[PartDifference]) -> None:
@@ -52,4 +52,4 @@ def test_without_answers_there_are_no_differences(tmp_path: Path) -> None:
     for path in folder.parent.glob("store/evaluation/*/rows.parquet"):
         path.unlink()
     run = read_run(folder)
-    assert part_differences(run, headline(run)) == []
+    assert part_differences(run, headline(run), arm_answers(run, headline(run))) == []
