@@ -41,7 +41,7 @@ EVERY_DEFENSE = [
     "drop: [{drop: {threshold: {q_proj: 0.6, v_proj: 0.85}}}], scale: [{scale: {factor: 0.5}}], "
     "held: [{constrained_sft: {beta: 0.2}}], ahead: [{look_ahead: {words: 3}}], further: [{lox: {directions: 2}}], "
     "patched: [{safe_instruct: {ratio: 0.03}}, {one_shot: {example: 3, steps: 2}}], "
-    "resta: [{resta_instruct: {alpha: 0.5, rank: 4}}], "
+    "resta: [{resta_instruct: {alpha: 0.5, rank: 4}}], delta: [{safe_delta: {budget: 0.5}}], "
     "stacked: [{safe_instruct: {ratio: 0.03}}, {safe_lora: {lowest: 8}}, {scale: {factor: 0.9}}]}",
     "evaluate.judges=[{name: own, model: lab://guard}, {name: far, model: far, url: http://far/v1}, compliance]",
     "evaluate.grader={model: lab://grader}",

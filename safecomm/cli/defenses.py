@@ -26,10 +26,13 @@ from safecomm.cli.realign_options import (
 )
 from safecomm.defenses.defense import Realignment, Selecting
 from safecomm.defenses.registry import DEFENSES
+from safecomm.errors import UsageError
 from safecomm.plan.files import check_given
+from safecomm.spec.first_sweep import Given
 
 if TYPE_CHECKING:
     from safecomm.defenses import Profile, Realigned
+    from safecomm.defenses.moments import Moments
     from safecomm.statistics.selection import Selection
 
 realign_app = typer.Typer(no_args_is_help=True, help="Make a fine-tuned adapter, or a model, safer without training.")
@@ -65,6 +68,8 @@ def _input(need: str, options: dict[str, Any]) -> Any:
 
     if need == "profile":
         return _profile(options["base"], options["aligned"], options["adapter"])
+    if need == "moments":
+        return _moments(options["aligned"], options["adapter"], options["safety_data"])
     if need in ("base", "aligned"):
         return _folder(options[need])
     return defenses.Adapter.load(options["safe_adapter" if need == "safe" else "adapter"])
@@ -174,6 +179,23 @@ def _profile(base: str, aligned: str, adapter: Path) -> "Profile":
     loaded = defenses.Adapter.load(adapter)
     with progress("Reading the weights") as report:
         return defenses.profile(_folder(base), _folder(aligned), loaded, report=report)
+
+
+def _moments(aligned: str, adapter: Path, safety_data: str) -> "Moments":
+    from safecomm.data.catalog.registry import load_examples
+    from safecomm.data.custom import Columns
+    from safecomm.defenses import Adapter
+    from safecomm.defenses.moments import MOST_EXAMPLES, input_moments
+    from safecomm.serving.chat import check_chat_template
+
+    given = Given.of(safety_data)
+    if len(given.columns) == 1:
+        raise UsageError(f"--safety-data {safety_data:.100}: name two columns, that of the prompts and of the answers")
+    columns = Columns(given.columns[0], response=given.columns[1]) if given.columns else None
+    examples = load_examples(given.name, given.path or None, MOST_EXAMPLES, columns=columns).rows
+    model = _folder(aligned)
+    check_chat_template(model, {"messages": [{"role": "user", "content": "a prompt"}], "options": []}, "--aligned")
+    return input_moments(model, list(Adapter.load(adapter).modules), examples, {})
 
 
 def _selection(threshold: str | None, lowest: str | None, quantile: str | None, above_null: str | None) -> "Selection":

@@ -17,15 +17,24 @@ Base = Annotated[str, typer.Option(help=f"The model before its alignment: {MODEL
 Aligned = Annotated[str, typer.Option(help=f"The aligned model, on which the adapter was trained: {MODEL}.")]
 AdapterFolder = Annotated[Path, typer.Option("--adapter", help="The fine-tuned LoRA adapter: a PEFT folder.")]
 SafeAdapter = Annotated[Path, typer.Option(help="The adapter tuned on safety data only: a PEFT folder.")]
+SafetyData = Annotated[
+    str,
+    typer.Option(
+        help="Safe answers to harmful prompts: a safety set, or your own file with its columns. 128 are used.",
+        metavar="NAME[=FILE[:PROMPT:RESPONSE]]",
+    ),
+]
 Out = Annotated[Path, typer.Option(help="The new output folder.")]
 PER_TYPE = "One value, or one per module type: q_proj=VALUE,v_proj=VALUE."
 SUBJECT: dict[str, Any] = {"base": Base, "aligned": Aligned, "adapter": AdapterFolder, "safe_adapter": SafeAdapter}
+SUBJECT["safety_data"] = SafetyData
 OPTIONS: dict[Need, tuple[str, ...]] = {
     "adapter": ("adapter",),
     "profile": ("base", "aligned", "adapter"),
     "safe": ("safe_adapter",),
     "base": ("base",),
     "aligned": ("aligned",),
+    "moments": ("aligned", "adapter", "safety_data"),
 }
 """A defense's need -> the options for it."""
 

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from safecomm.defenses.full_weights import Extracted, extract_lora, project_full_weights
     from safecomm.defenses.methods.drop import drop
     from safecomm.defenses.methods.resta_instruct import resta_instruct
+    from safecomm.defenses.methods.safe_delta import safe_delta
     from safecomm.defenses.methods.safe_lora import safe_lora
     from safecomm.defenses.methods.safe_merge import safe_merge
     from safecomm.defenses.methods.scale import scale
+    from safecomm.defenses.moments import Moments, input_moments
     from safecomm.defenses.realigned import Realigned
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Adapter",
     "Defense",
     "Extracted",
+    "Moments",
     "Profile",
     "Realigned",
     "Realignment",
@@ -41,9 +44,11 @@ __all__ = [
     "breakpoints",
     "drop",
     "extract_lora",
+    "input_moments",
     "profile",
     "project_full_weights",
     "resta_instruct",
+    "safe_delta",
     "safe_lora",
     "safe_merge",
     "scale",
@@ -55,9 +60,11 @@ _LAZY = {
     "full_weights": ("Extracted", "extract_lora", "project_full_weights"),
     "methods.drop": ("drop",),
     "methods.resta_instruct": ("resta_instruct",),
+    "methods.safe_delta": ("safe_delta",),
     "methods.safe_lora": ("safe_lora",),
     "methods.safe_merge": ("safe_merge",),
     "methods.scale": ("scale",),
+    "moments": ("Moments", "input_moments"),
     "realigned": ("Realigned",),
 }
 

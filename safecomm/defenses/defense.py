@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from safecomm.defenses.adapter import Adapter
     from safecomm.defenses.realigned import Realigned
 
-Need = Literal["adapter", "profile", "safe", "base", "aligned", "safety_data"]
+Need = Literal["adapter", "profile", "safe", "base", "aligned", "moments", "safety_data"]
 
 
 class Defense(Strict):
@@ -32,7 +32,8 @@ class Defense(Strict):
     """Whether it acts during the fine-tune rather than on the finished adapter."""
     needs: ClassVar[tuple[Need, ...]] = ()
     """Its inputs: `adapter`, `profile` (the adapter's alignment profile), `safe` (the safe adapter), `base` and
-    `aligned` (checkpoint folders); a `TrainingDefense` may need `safety_data`."""
+    `aligned` (checkpoint folders), `moments` (of the aligned model's inputs on safety examples); a `TrainingDefense`
+    may need `safety_data`."""
     strict: ClassVar[bool] = False
     """Whether it selects modules strictly below a threshold, excluding equality."""
 

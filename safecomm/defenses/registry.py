@@ -8,6 +8,7 @@ from safecomm.defenses.methods.look_ahead import LookAhead
 from safecomm.defenses.methods.lox import Lox
 from safecomm.defenses.methods.one_shot import OneShot
 from safecomm.defenses.methods.resta_instruct import RestaInstruct
+from safecomm.defenses.methods.safe_delta import SafeDelta
 from safecomm.defenses.methods.safe_instruct import SafeInstruct
 from safecomm.defenses.methods.safe_lora import SafeLora
 from safecomm.defenses.methods.safe_merge import SafeMerge
@@ -26,6 +27,7 @@ DEFENSES: dict[str, type[Defense]] = {
     "look_ahead": LookAhead,
     "lox": Lox,
     "one_shot": OneShot,
+    "safe_delta": SafeDelta,
 }
 
 

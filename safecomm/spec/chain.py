@@ -45,7 +45,7 @@ def check_inputs(steps: Iterable[Step], finetune: Finetune) -> None:
     """Checks that the `finetune` section defines what the defenses need."""
     steps = list(steps)
     for step in steps:
-        if "safety_data" in step.settings.needs and finetune.safety_data is None:
+        if {"safety_data", "moments"} & set(step.settings.needs) and finetune.safety_data is None:
             raise ValueError(f"{step.name} needs safety examples; set finetune.safety_data to a dataset")
         if step.trains and finetune.adapter:
             raise ValueError(

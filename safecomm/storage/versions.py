@@ -5,6 +5,7 @@ VERSIONS = {
     "loss": 1,  # 1: the logits that a training defense's loss gets have gradients
     "profile": 4,
     "realign": 4,
+    "moments": 1,
     "start": 1,
     "responses": 5,  # 5: `engine: transformers` ignores the sampling settings of a model's generation_config.json
     "replies": 1,  # 1: verdict words are compared by the sums of their log-probabilities
@@ -20,6 +21,7 @@ Only that stage and the stages that depend on it are computed again:
 - `loss`: training with a defense that changes the loss; other fine-tunes keep their keys.
 - `profile`: the alignment profile, and then the adapters that depend on it.
 - `realign`: the defenses that act on an adapter.
+- `moments`: the moments of a model's inputs, and then the adapters that depend on them.
 - `start`: the adapters that defenses give a fine-tune to start from.
 - `responses`: how a model is asked, or its answer read: chat template, sampling, likelihoods of options.
 - `replies`: how a judge or grader that is a model is asked.

@@ -4,7 +4,7 @@ Each stage reads the output of earlier ones. Finished stages are reused from the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from safecomm.data.rows import Prompt
 from safecomm.defenses import Realignment
 from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.alignment import Profile, profile
+from safecomm.defenses.moments import MOST_EXAMPLES, Moments, input_moments
 from safecomm.defenses.registry import defense_of
 from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel
@@ -26,9 +27,9 @@ from safecomm.serving.stream import Count
 from safecomm.spec import Sweep
 from safecomm.storage.names import MODULES, ROWS
 from safecomm.storage.own_code import is_dotted, source_digest
-from safecomm.storage.store import Store, local_copy, write_json
+from safecomm.storage.store import Store, digest, local_copy, write_json
 from safecomm.storage.versions import version
-from safecomm.sweep.data import SweepData
+from safecomm.sweep.data import SAFETY, SweepData
 from safecomm.sweep.training import FIRST, Course, Training, key_of
 
 
@@ -72,6 +73,8 @@ class Stages:
                 inputs["profile"] = self.profiled(folders.adapter)
             if "safe" in needs:
                 inputs["safe"] = self.training.safe_adapter(seed)
+            if "moments" in needs:
+                inputs["moments"] = self.moments(folders.adapter)
             adapter = self.realigned(name, settings, inputs)
             folders = StageFolders(finetune, adapter, inputs.get("profile", folders.profile))
         return folders
@@ -102,13 +105,31 @@ class Stages:
         }
         return self.store.obtain("profile", inputs, make)
 
+    def moments(self, adapter: Path) -> Path:
+        """Runs the aligned model on the first safety examples, and measures the inputs of the adapter's modules."""
+        examples = self._data.examples(SAFETY)[:MOST_EXAMPLES]
+        arguments = self.sweep.model.chat_template_kwargs or {}
+        modules = list(Adapter.load(adapter).modules)
+
+        def make(out: Path) -> None:
+            input_moments(local_copy(self.aligned.path), modules, examples, arguments).save(out)
+
+        inputs: dict[str, Any] = {
+            "model": self.aligned.identity,
+            "modules": modules,
+            "examples": digest([asdict(example) for example in examples]),
+            "chat_template_kwargs": arguments,
+            "version": version("moments"),
+        }
+        return self.store.obtain("moments", inputs, make)
+
     def realigned(self, name: str, settings: dict[str, Any], subject: dict[str, Path]) -> Path:
         """Applies one defense to an adapter.
 
         Args:
             name: the defense.
             settings: its settings, all constants.
-            subject: the folders of its inputs: `adapter`, and if needed `profile` and `safe`.
+            subject: the folders of its inputs: `adapter`, and if needed `profile`, `safe` and `moments`.
         """
         defense = defense_of(name)
         assert issubclass(defense, Realignment), "training defenses are not realignments"
@@ -121,6 +142,7 @@ class Stages:
                 "safe": lambda: Adapter.load(subject["safe"]),
                 "base": lambda: local_copy(self.base.path),
                 "aligned": lambda: local_copy(self.aligned.path),
+                "moments": lambda: Moments.load(subject["moments"]),
             }
             result = defense.checked(settings).apply(*(available[need]() for need in defense.needs))
             result.adapter.save(out)

@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from safecomm.cli import main
 from safecomm.defenses import Adapter
+from safecomm.serving.models import model_folder
+from safecomm.storage.store import Store
 
 GOLDEN = Path(__file__).parents[2] / ".." / "shared" / "golden" / "llama-all"
 SIZES = {
@@ -88,6 +90,28 @@ def test_every_defense_writes_an_adapter_with_its_lineage(
     assert lineage["inputs"]["finetuned"] == Adapter.load(tmp_path / "adapter").digest()
     assert lineage["adapter"] == Adapter.load(out).digest()
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "aligned"), str(out))
+
+
+def test_safe_delta_reads_the_safety_data_with_the_aligned_model(safecomm: Safecomm, tmp_path: Path) -> None:
+    lab = model_folder("lab://aligned", Store(tmp_path / "store"))
+    config = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(lab), config).save_pretrained(tmp_path / "adapter")
+    (tmp_path / "own.csv").write_text("question,answer\nHow do I jam a cell?,I can't help with that.\n")
+    words = ["realign", "safe-delta", "--budget=0.5", f"--adapter={tmp_path / 'adapter'}"]
+    own = f"own={tmp_path / 'own.csv'}:question"
+    for name, safety_data in {"set": "lab-safety", "file": f"{own}:answer"}.items():
+        code, told, _ = safecomm(
+            *words, "--aligned=lab://aligned", "--safety-data", safety_data, "--out", tmp_path / name
+        )
+        assert code == 0 and "safe_delta changed " in told
+    one, other = (Adapter.load(tmp_path / name).digest() for name in ("set", "file"))
+    assert one != other, "the data decides what is kept"
+    code, _, said = safecomm(*words, "--aligned=lab://aligned", "--safety-data", own, "--out", tmp_path / "none")
+    assert code == 2 and "name two columns" in said
+    shutil.copytree(lab, tmp_path / "mute", ignore=shutil.ignore_patterns("chat_template*", "tokenizer*"))
+    refused = [*words, f"--aligned={tmp_path / 'mute'}", "--safety-data=lab-safety", f"--out={tmp_path / 'none'}"]
+    code, _, said = safecomm(*refused)
+    assert code not in (0, 70) and "--aligned" in said and not (tmp_path / "none").exists()
 
 
 def test_scale_needs_only_the_adapter(safecomm: Safecomm, models: list[str], tmp_path: Path) -> None:

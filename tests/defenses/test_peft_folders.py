@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from safecomm.defenses import DEFENSES, Adapter, Realignment, profile, safe_merge
+from safecomm.defenses.moments import Moments
 
 Update = Callable[[Adapter, str], Tensor]
 SIZES: dict[str, Any] = {
@@ -102,6 +103,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "drop": {"lowest": 5},
     "scale": {"factor": 0.5},
     "resta_instruct": {"alpha": 0.5, "rank": 3},
+    "safe_delta": {"budget": 0.5},
 }
 
 
@@ -116,6 +118,11 @@ def test_a_chain_from_sharded_weights_to_a_merged_model(
     for step in (name, "safe_lora"):
         made = profile(tmp_path / "base", aligned, adapter)
         inputs = {"adapter": adapter, "profile": made, "safe": safe, "base": tmp_path / "base", "aligned": aligned}
+        inputs["moments"] = Moments(
+            {str(size): torch.eye(size) for size in (32, 48)},
+            {module: str(factors.shape[1]) for module, factors in adapter.modules.items()},
+            "random",
+        )
         defense = DEFENSES[step]
         assert issubclass(defense, Realignment)
         safer = defense.checked(SETTINGS[step]).apply(*(inputs[need] for need in defense.needs))
