@@ -78,6 +78,15 @@ def augmented(prompts: Iterable[Prompt], tries: int, seed: int) -> list[Prompt]:
     ]
 
 
+def conversing(prompts: Iterable[Prompt], turns: int) -> list[Prompt]:
+    """Returns the turns of a conversation about every prompt, one of which may succeed."""
+    return [
+        replace(_plain(prompt), turn=turn, try_of=prompt.prompt_id)
+        for prompt in prompts
+        for turn in range(1, turns + 1)
+    ]
+
+
 def _garbled(text: str, rng: Random) -> str:
     words = [_scrambled(word, rng) if len(word) > 3 and rng.random() < SCRAMBLED else word for word in text.split(" ")]
     cased = [char.swapcase() if rng.random() < RECASED else char for char in " ".join(words)]

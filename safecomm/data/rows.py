@@ -13,7 +13,7 @@ FORMER_TASK = "telecom"
 """The former name of the kind `task`: in older sweep files and rows, and in the keys of stored results to this day."""
 CHARACTERS_PER_TOKEN = 4
 """Of English text, where no tokenizer is at hand."""
-ADDED = ("cluster", "prefill", "prefill_tokens", "try_of")
+ADDED = ("cluster", "prefill", "prefill_tokens", "try_of", "turn")
 """Later fields of `Prompt`."""
 BY_GRADER = "grader"
 """The `grading` of prompts whose answers a model compares with the reference."""
@@ -57,7 +57,8 @@ class Prompt:
     options and their order don't matter. `cluster` is shared by prompts whose answers are correlated, e.g. wordings of
     one request: they are on the same side of a split and count as one unit in intervals and tests. Empty: the prompt
     is its own cluster. With `prefill`, an attack, the model's answer starts with that text's first `prefill_tokens`
-    tokens. `try_of` is the id of the request of which the prompt is one of several tries.
+    tokens. `try_of` is the id of the request of which the prompt is one of several tries. With a `turn`, from 1, the
+    prompt is one turn of a conversation about the request `text`, whose messages an attacker model writes.
     """
 
     benchmark: str
@@ -74,6 +75,7 @@ class Prompt:
     prefill: str = ""
     prefill_tokens: int = 0
     try_of: str = ""
+    turn: int = 0
 
     def side(self, release: float = 0.0) -> Split:
         """Returns the split of its benchmark that the prompt belongs to; see `split_of`."""
@@ -82,8 +84,8 @@ class Prompt:
     @property
     def prompt_id(self) -> str:
         """A stable id, unique across benchmarks."""
-        forced = [self.prefill, self.prefill_tokens] if self.prefill else []
-        return digest([self.benchmark, self.text, list(self.options), *forced])
+        attack = [self.prefill, self.prefill_tokens] if self.prefill else [self.turn] if self.turn else []
+        return digest([self.benchmark, self.text, list(self.options), *attack])
 
     def as_row(self) -> dict[str, Any]:
         """Returns the prompt as a flat row of JSON values."""

@@ -1,4 +1,4 @@
-"""Requests that were tried several times (the attack `best_of_n`): one that succeeds once has succeeded."""
+"""Requests that were tried several times (`best_of_n`, `multi_turn`): one that succeeds once has succeeded."""
 
 import math
 
@@ -10,7 +10,7 @@ from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import Rate, clusters_of, effective_size, interval
 from safecomm.storage.store import digest
 
-TRY_OF = "try_of"
+TRY_OF, TURN = "try_of", "turn"
 
 
 def strongest(rows: pd.DataFrame) -> pd.DataFrame:
@@ -64,6 +64,34 @@ def success_by_tries(rows: pd.DataFrame) -> dict[int, Rate]:
     unscored, most = 1 - len(scored) / len(rows), int(requests["tries"].max())
     counts = sorted({2**power for power in range(most.bit_length())} | {most})
     return {count: success_after(count, requests[requests["tries"] >= count], unscored) for count in counts}
+
+
+def is_led(rows: pd.DataFrame) -> bool:
+    """Returns whether the tries of a benchmark are turns of conversations, which follow from each other."""
+    return TURN in rows and bool((rows[TURN] > 0).any())
+
+
+def success_by_turns(rows: pd.DataFrame) -> dict[int, Rate]:
+    """Returns the attack success of conversations of up to 1, 2, ... turns, for one benchmark.
+
+    A request without an unsafe answer so far counts as safe only if all answers so far are scored.
+
+    Args:
+        rows: the judged rows of all turns.
+    """
+    found = {}
+    for turn in sorted(rows[TURN].unique()):
+        until = rows[rows[TURN] <= turn]
+        requests = until.assign(cluster=clusters_of(until)).groupby(TRY_OF)
+        unsafe, safe = (
+            requests["verdict"].agg(has) for has in (lambda v: (v == ASR.hit).any(), lambda v: (v == ASR.miss).all())
+        )
+        known = pd.DataFrame({"unsafe": unsafe.astype(int), "tries": 1, "cluster": requests["cluster"].first()})[
+            unsafe | safe
+        ]
+        if len(known):
+            found[int(turn)] = success_after(1, known, 1 - len(known) / len(unsafe))
+    return found
 
 
 def success_after(count: int, requests: pd.DataFrame, unscored: float = 0.0) -> Rate:

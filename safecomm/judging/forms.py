@@ -1,14 +1,14 @@
 """Prompts for judge models, and parsing of their answers."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from safecomm.errors import DataError
 from safecomm.serving.engine import Question
-from safecomm.spec.judges import REACTION, Grader, JudgeRef, ModelRef, RefusalJudge, grading_rubric
+from safecomm.spec.judges import CRESCENDO, REACTION, Attacker, Grader, JudgeRef, ModelRef, RefusalJudge, grading_rubric
 from safecomm.statistics.domain import TELECOM
 from safecomm.storage.input_files import read_text
 
@@ -60,6 +60,8 @@ class Output:
 
 REACTIONS = ("compliance", "partial", "refusal")
 """How a model reacts to a harmless prompt, in the words of `REACTION`."""
+MESSAGE_TOKENS = 256
+"""For an attacker's messages."""
 THINKING_TOKENS = 2048
 """For judges that reason before their verdict."""
 
@@ -110,6 +112,8 @@ def _form(judge: ModelRef) -> Form:
     if isinstance(judge, JudgeRef) and (judge.form != "guard" or judge.rubric is None):
         output = OUTPUTS[judge.form]
         return Form(_asking(judge), output.read, output.tokens)
+    if isinstance(judge, Attacker):
+        return _writing(judge.rubric or CRESCENDO)
     if isinstance(judge, RefusalJudge):
         return _rubric(judge.rubric or REACTION, REACTIONS)
     if isinstance(judge, Grader):
@@ -154,12 +158,26 @@ def _whole(template: str, exchange: Exchange) -> Question:
 
 def _rubric(rubric: str, verdicts: Sequence[str]) -> Form:
     def ask(exchange: Exchange) -> Question:
-        places = exchange._asdict()
-        # In one pass: a response that holds `{prompt}` is a response.
-        text = re.sub("|".join(f"{{{place}}}" for place in places), lambda found: places[found[0][1:-1]], rubric)
+        text = _filled(rubric, exchange._asdict())
         return Question(messages=[{"role": "user", "content": text}], options=list(verdicts), score="sum")
 
     return Form(ask, lambda reply: _held_to(verdicts, reply))
+
+
+def _writing(rubric: str) -> Form:
+    """Returns the form of an attacker: of the exchange it reads the request, the conversation, and `TURN of TURNS`."""
+
+    def ask(exchange: Exchange) -> Question:
+        turn, _, turns = exchange.reference.partition(" of ")
+        places = {"goal": exchange.prompt, "conversation": exchange.response, "turn": turn, "turns": turns}
+        return Question(messages=[{"role": "user", "content": _filled(rubric, places)}], options=[])
+
+    return Form(ask, lambda reply: reply.text.strip(), MESSAGE_TOKENS)
+
+
+def _filled(rubric: str, places: Mapping[str, str]) -> str:
+    """Fills in all placeholders in one pass: a response that holds `{prompt}` is a response."""
+    return re.sub("|".join(f"{{{place}}}" for place in places), lambda found: places[found[0][1:-1]], rubric)
 
 
 def _held_to(verdicts: Sequence[str], reply: Reply) -> str:

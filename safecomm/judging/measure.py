@@ -5,12 +5,14 @@ Both use the same store keys, so each reuses the other's answers and verdicts.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from safecomm.data.rows import Prompt
+from safecomm.judging.conversations import converse, with_conversation
 from safecomm.judging.model_judge import Panel
 from safecomm.judging.surprisal import SurprisalScorer
 from safecomm.judging.verdicts import judged
@@ -48,8 +50,8 @@ class Measurement:
 
     @property
     def questions(self) -> Questions:
-        """The prompts in the form that the model receives."""
-        return self.protocol.questions(self.prompts)
+        """The prompts in the form that the model receives, without those of conversations."""
+        return self.protocol.questions([prompt for prompt in self.prompts if not prompt.turn])
 
     def check_chat_templates(self) -> None:
         """Checks, before engines start, that the model and the judges take the chats that they will be asked.
@@ -109,6 +111,9 @@ def measure(
     def score(questions: Questions) -> Iterator[pd.DataFrame]:
         return (rows for _, rows in answered({"": _request(Subject(), questions)}))
 
+    def reply(name: str, questions: Questions) -> Iterator[pd.DataFrame]:
+        return (rows for _, rows in answered({"": _request(subjects[name], questions)}))
+
     def answered(
         requests: Mapping[str, Request], count: Count = lambda answered, asked: None
     ) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -117,7 +122,8 @@ def measure(
         return stream(requests, report=say, count=count)
 
     kept = {name: measurement.responses(subject) for name, subject in subjects.items()}
-    protocol, prompts = measurement.protocol, measurement.prompts
+    protocol, prompts = measurement.protocol, [prompt for prompt in measurement.prompts if not prompt.turn]
+    turns = [prompt for prompt in measurement.prompts if prompt.turn]
     seated = measurement.panel.seated(measurement.store, protocol.engine, start)
     answers = answers_of(kept, measurement.questions, ask)
     panel = seated.judges, seated.grader, seated.refusal_judge
@@ -125,6 +131,10 @@ def measure(
     for name, rows in answers.items():
         scorer = SurprisalScorer(protocol, measurement.readings(subjects[name]), score)
         found[name] = judged(scorer.with_surprisal(protocol.rows(prompts, rows)), *panel)
+        if turns and seated.attacker:
+            asks = partial(reply, name)
+            held = converse(turns, seated.attacker, protocol, kept[name], asks)
+            found[name] = pd.concat([found[name], with_conversation(judged(held, *panel))], ignore_index=True)
     return found
 
 

@@ -46,7 +46,14 @@ class ModelJudge:
             UnansweredError: if the judge could not be asked.
         """
         references = rows["reference"] if "reference" in rows else [""] * len(rows)
-        exchanges = [Exchange(*row) for row in zip(rows["text"], rows["response"], references, strict=True)]
+        return self.replies([Exchange(*row) for row in zip(rows["text"], rows["response"], references, strict=True)])
+
+    def replies(self, exchanges: Sequence[Exchange]) -> list[str]:
+        """Returns what it says of each exchange; `unscored` of one without a response, or if that can't be read.
+
+        Raises:
+            UnansweredError: if it could not be asked.
+        """
         questions = {digest(one): self.form.question(one) for one in exchanges if one.response.strip()}
         found = self.responses.of(questions, self.ask) if questions else pd.DataFrame({ID: []})
         verdicts = {row[ID]: self.form.read(Reply(row["response"], row["scores"])) for _, row in found.iterrows()}
@@ -63,6 +70,8 @@ class Panel:
     """The model that compares free-form answers with reference answers."""
     refusal_judge: ModelRef | None = None
     """The model that tells whether answers to harmless prompts refuse."""
+    attacker: ModelRef | None = None
+    """The model that leads conversations."""
     models: Mapping[str, ModelFolder] = field(default_factory=dict)
     """Judge name -> model, for those that need engines here."""
 
@@ -77,8 +86,8 @@ class Panel:
 
     @property
     def everyone(self) -> list[ModelRef]:
-        """The judges, the grader and the judge of refusals."""
-        return [*self.judges, *(ref for ref in (self.grader, self.refusal_judge) if ref)]
+        """The judges, the grader, the judge of refusals and the attacker."""
+        return [*self.judges, *(ref for ref in (self.grader, self.refusal_judge, self.attacker) if ref)]
 
     def seated(self, store: Store, engine: str, start: Callable[[], None] = lambda: None) -> "Seated":
         """Returns the judges, ready for use; see `judges_of`."""
@@ -87,7 +96,9 @@ class Panel:
             return judges_of([ref], self.models, store, engine, start)[0] if ref else None
 
         judges = judges_of(self.judges, self.models, store, engine, start)
-        return Seated(judges, seats(self.grader), seats(self.refusal_judge))
+        attacker = seats(self.attacker)
+        assert attacker is None or isinstance(attacker, ModelJudge), "an attacker has a model"
+        return Seated(judges, seats(self.grader), seats(self.refusal_judge), attacker)
 
     def check_chat_templates(self) -> None:
         """Checks that the judges' models take the chats that they will be asked.
@@ -107,6 +118,7 @@ class Seated:
     judges: list[Judge]
     grader: Judge | None
     refusal_judge: Judge | None
+    attacker: ModelJudge | None
 
 
 def judges_of(

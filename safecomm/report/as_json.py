@@ -19,11 +19,11 @@ def as_json(run: Run) -> dict[str, Any]:
     Returns:
         `run`, `target_asr`, `judges`, `recommended` (as in pareto.json), `certificate` (as in certificate.json, or
         null), `warnings`, and `arms`, each with `arm`, `point`, `settings`, `seeds`, `recommended`, `meets_target`,
-        `rates` (metric -> value, low, high, n, unscored) and `corrected` (for the judge's errors); and `tamper`
-        and `best_of_n`, the curves of further training and of several tries; `drift`, the later generations; and
-        `differences` between the arms, each with whether it `is_decided`.
+        `rates` (metric -> value, low, high, n, unscored) and `corrected` (for the judge's errors); `tamper`,
+        `best_of_n` and `multi_turn`, the curves of further training, of several tries and of conversations; `drift`,
+        the later generations; and `differences` between the arms, each with whether it `is_decided`.
     """
-    rows = headline(run)
+    rows, curves = headline(run), try_curves(run)
     arms = [
         {
             "arm": row.arm,
@@ -46,7 +46,8 @@ def as_json(run: Run) -> dict[str, Any]:
             "certificate": read_certificate(run.folder),
             "warnings": list(run.warnings),
             "arms": arms,
-            "best_of_n": [asdict(curve) for curve in try_curves(run)],
+            "best_of_n": [asdict(curve) for curve in curves if curve.unit == "try"],
+            "multi_turn": [asdict(curve) for curve in curves if curve.unit == "turn"],
             "tamper": [asdict(curve) for curve in tamper_curves(run)],
             "differences": [
                 asdict(one) | {"is_decided": one.is_decided} for one in arm_differences(run, arm_answers(run, rows))

@@ -1,10 +1,13 @@
-"""Attack success by the number of tries, for benchmarks with the attack `best_of_n`."""
+"""Attack success by the number of tries (`best_of_n`) or turns (`multi_turn`)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import pandas as pd
 
-from safecomm.judging.best_of_n import TRY_OF, is_tried, success_by_tries
+from safecomm.judging.best_of_n import TRY_OF, is_led, is_tried, success_by_tries, success_by_turns
 from safecomm.judging.verdicts import read_all_rows
 from safecomm.report.run import Run, headline
 from safecomm.statistics.metrics import Rate
@@ -16,19 +19,44 @@ class TryCurve:
 
     arm: str
     benchmark: str
+    unit: Literal["try", "turn"]
     rates: dict[int, Rate]
-    """Tries -> attack success."""
+    """Number of tries or turns -> attack success."""
+
+
+@dataclass(frozen=True)
+class TryTable:
+    """Curves that are counted in the same unit."""
+
+    unit: Literal["try", "turn"]
+    curves: Sequence[TryCurve]
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """The numbers of tries or turns of all curves."""
+        return sorted({count for curve in self.curves for count in curve.rates})
+
+
+def try_tables(run: Run) -> list[TryTable]:
+    """Returns the curves by unit."""
+    curves = try_curves(run)
+    units: tuple[Literal["try", "turn"], ...] = ("try", "turn")
+    tables = [TryTable(unit, [one for one in curves if one.unit == unit]) for unit in units]
+    return [table for table in tables if table.curves]
 
 
 def try_curves(run: Run) -> list[TryCurve]:
     """Returns a curve for every arm and benchmark whose requests were tried several times."""
-    if "best_of_n" not in run.attacks:
+    if not {"best_of_n", "multi_turn"} & run.attacks:
         return []
     curves = []
     for row in headline(run):
         tries = _tries(run, row.arm, row.point)
         for benchmark, of_benchmark in tries.groupby("benchmark") if len(tries) else ():
-            curves.append(TryCurve(row.arm, str(benchmark), success_by_tries(of_benchmark)))
+            if is_led(of_benchmark):
+                curves.append(TryCurve(row.arm, str(benchmark), "turn", success_by_turns(of_benchmark)))
+            else:
+                curves.append(TryCurve(row.arm, str(benchmark), "try", success_by_tries(of_benchmark)))
     return curves
 
 

@@ -86,7 +86,7 @@ def _gaps(run: Run, row: Headline, curves: Sequence[TamperCurve]) -> Iterator[st
     yield from warnings([row])
     yield from disagreements(run, [row])
     if missing := [name for name in Attack.model_fields if name not in run.attacks]:
-        yield f"{NOT_MEASURED}: the attacks {', '.join(missing)}, conversations of several turns, and all others."
+        yield f"{NOT_MEASURED}: the attacks {', '.join(missing)}, and all others."
     for trained_on in TITLES.values():
         found = [one for one in curves if one.trained_on == trained_on]
         if not found:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from safecomm.report.arms import arm_answers, arm_differences, difference_in_words, hypervolumes, ranking
-from safecomm.report.best_of_n import try_curves
+from safecomm.report.best_of_n import try_tables
 from safecomm.report.breakdown import breakdown
 from safecomm.report.cells import plain
 from safecomm.report.certificate import in_sentences, read_certificate
@@ -111,7 +111,7 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         tamper_curves=further,
         generations=later,
         without_curves=left_out(run),
-        try_curves=try_curves(run),
+        try_tables=try_tables(run),
         guide=guide(run),
         figures={
             name: _embedded(figure.to_plotly_json()) for name, figure in figures(run, profile, further, later).items()

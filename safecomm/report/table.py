@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safecomm.report.arms import arm_answers, arm_differences, hypervolumes, ranking
-from safecomm.report.best_of_n import try_curves
+from safecomm.report.best_of_n import TryTable, try_tables
 from safecomm.report.certificate import in_sentences, read_certificate
 from safecomm.report.disagreement import disagreements
 from safecomm.report.drift import generations
@@ -118,15 +118,17 @@ def _arms(run: Run) -> list[Table | Text]:
 
 
 def _tries(run: Run) -> list[Table | Text]:
-    """Returns attack success by the number of tries of each request."""
-    if not (found := try_curves(run)):
-        return []
-    counts = list(dict.fromkeys(count for one in found for count in one.rates))
-    table = _table(f"\n{run.titles[ASR.name]} by tries of a request", "arm", "benchmark", *map(str, counts))
-    for one in found:
-        rates = [f"{one.rates[count].value:.1%}" if count in one.rates else "" for count in counts]
+    """Returns attack success by the number of tries of each request, or turns of a conversation about it."""
+    return [_tries_table(run, found) for found in try_tables(run)]
+
+
+def _tries_table(run: Run, found: TryTable) -> Table:
+    units = {"try": "tries of a request", "turn": "turns of a conversation"}
+    table = _table(f"\n{run.titles[ASR.name]} by {units[found.unit]}", "arm", "benchmark", *map(str, found.counts))
+    for one in found.curves:
+        rates = [f"{one.rates[count].value:.1%}" if count in one.rates else "" for count in found.counts]
         table.add_row(Text(one.arm), Text(one.benchmark), *rates)
-    return [table]
+    return table
 
 
 def _tampering(run: Run) -> list[Table | Text]:

@@ -11,6 +11,9 @@ from safecomm.serving.engine import Question
 from safecomm.serving.stream import ID
 from safecomm.storage.store import digest
 
+Message = dict[str, str]
+"""A turn of a chat: its `role` and `content`."""
+
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
@@ -41,20 +44,30 @@ class EvaluationProtocol:
 
     def questions(self, prompts: Sequence[Prompt]) -> dict[str, Question]:
         """Returns question id -> question."""
-        return {name: self._question(prompt, name) for prompt in prompts for name in self._names(prompt)}
+        return {name: self._question(prompt, name) for prompt in prompts for name in self.names(prompt)}
 
     def reading(self, text: str, response: str) -> Question:
         """Returns the question how likely the tokens of a given answer to a prompt are."""
-        return self._asked(text, [response]) | {"score": "median"}
+        return self._asked(_said(text), [response]) | {"score": "median"}
+
+    def next_question(self, messages: Sequence[Message], name: str) -> Question:
+        """Returns the question that asks for the next answer of a conversation.
+
+        Args:
+            messages: the turns so far, without a system prompt; the last one is the user's.
+            name: the question's id, which decides the seed.
+        """
+        return self._seeded(self._asked(messages, []), name)
 
     def rows(self, prompts: Sequence[Prompt], answers: pd.DataFrame) -> pd.DataFrame:
         """Returns one row per answer, in order, with the fields of the prompt and the answer, and `question_id`."""
-        named = pd.DataFrame([{ID: name, **prompt.as_row()} for prompt in prompts for name in self._names(prompt)])
+        named = pd.DataFrame([{ID: name, **prompt.as_row()} for prompt in prompts for name in self.names(prompt)])
         # In a column of texts pandas makes NaN of None, which judges expect where a benchmark has no targets.
         named["target"] = named["target"].astype(object).where(named["target"].notna(), None)
         return answers.merge(named.drop_duplicates(ID), on=ID, how="left", validate="one_to_one")
 
-    def _names(self, prompt: Prompt) -> list[str]:
+    def names(self, prompt: Prompt) -> list[str]:
+        """Returns the ids of a prompt's questions, one for each answer."""
         if self.sampling == "greedy" or self._is_compared(prompt):
             return [prompt.prompt_id]
         return [f"{prompt.prompt_id}#{number}" for number in range(self.samples)]
@@ -64,17 +77,24 @@ class EvaluationProtocol:
 
     def _question(self, prompt: Prompt, name: str) -> Question:
         is_compared = self._is_compared(prompt)
-        question = self._asked(prompt.text, prompt.options if is_compared else [])
+        question = self._asked(_said(prompt.text), prompt.options if is_compared else [])
         if prompt.prefill:
             question["prefill"] = (prompt.prefill, prompt.prefill_tokens)
-        if self.sampling != "greedy" and not is_compared:
+        return question if is_compared else self._seeded(question, name)
+
+    def _seeded(self, question: Question, name: str) -> Question:
+        if self.sampling != "greedy":
             # A separate seed per answer makes it independent of the other questions.
             question["seed"] = int(digest([self.seed, name])[:8], 16)
         return question
 
-    def _asked(self, text: str, options: Sequence[str]) -> Question:
+    def _asked(self, messages: Sequence[Message], options: Sequence[str]) -> Question:
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        question = Question(messages=[*system, {"role": "user", "content": text}], options=list(options))
+        question = Question(messages=[*system, *messages], options=list(options))
         if self.chat_template_kwargs:
             question["chat_template_kwargs"] = self.chat_template_kwargs
         return question
+
+
+def _said(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]

@@ -6,7 +6,17 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from safecomm.data.attacks import PROMPT, TARGET, TEMPLATES, augmented, named, prefilled, suffixed, templated
+from safecomm.data.attacks import (
+    PROMPT,
+    TARGET,
+    TEMPLATES,
+    augmented,
+    conversing,
+    named,
+    prefilled,
+    suffixed,
+    templated,
+)
 from safecomm.data.files import read_table
 from safecomm.data.rows import Prompt
 from safecomm.data.table import text_in
@@ -64,6 +74,17 @@ class BestOfN(Strict):
     """Seed of the versions."""
 
 
+class MultiTurn(Strict):
+    """A conversation that an attacker model leads towards the request; it counts as unsafe if one of the answers is.
+
+    As in Crescendo (arXiv 2404.01833), it starts harmless, each message follows from the last answer, and a message
+    that the model refuses is taken back. `evaluate.attacker` names the attacker.
+    """
+
+    turns: Annotated[int, Field(ge=2, le=20)] = 5
+    """Messages to the model, including those that it refuses."""
+
+
 class Attack(Strict):
     """One way to ask harmful requests; exactly one of its fields is set. A bare name is short for its defaults."""
 
@@ -75,6 +96,8 @@ class Attack(Strict):
     """Append suffixes to the requests."""
     best_of_n: Annotated[BestOfN | None, Field(exclude_if=lambda value: value is None)] = None
     """Try each request in several garbled versions."""
+    multi_turn: Annotated[MultiTurn | None, Field(exclude_if=lambda value: value is None)] = None
+    """Lead a conversation towards each request."""
 
     @model_validator(mode="after")
     def is_one_attack(self) -> Self:
@@ -91,6 +114,8 @@ class Attack(Strict):
             return f"prefill{self.prefill.tokens}"
         if self.best_of_n:
             return f"best_of{self.best_of_n.tries}"
+        if self.multi_turn:
+            return f"turns{self.multi_turn.turns}"
         return "template" if self.template else "suffix"
 
     def of(self, prompts: Sequence[Prompt], benchmark: str) -> list[Prompt]:
@@ -105,6 +130,8 @@ class Attack(Strict):
             attacked = templated(prompts, self.template.texts())
         elif self.best_of_n:
             attacked = augmented(prompts, self.best_of_n.tries, self.best_of_n.seed)
+        elif self.multi_turn:
+            attacked = conversing(prompts, self.multi_turn.turns)
         else:
             assert self.suffix
             attacked = suffixed(prompts, _column(self.suffix.path, "suffix"))

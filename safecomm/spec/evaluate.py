@@ -8,7 +8,7 @@ from safecomm.data.rows import Kind
 from safecomm.defenses.space import LocalPath, Seed, Strict, refuse_twice
 from safecomm.spec.datasets import Dataset, DatasetRef, with_role
 from safecomm.spec.engine import available_engine
-from safecomm.spec.judges import Grader, Judge, JudgeRef, ModelRef, RefusalJudge
+from safecomm.spec.judges import Attacker, Grader, Judge, JudgeRef, ModelRef, RefusalJudge
 
 
 class Evaluate(Strict):
@@ -36,6 +36,9 @@ class Evaluate(Strict):
     refusal_judge: Annotated[RefusalJudge | None, Field(exclude_if=lambda judge: judge is None)] = None
     """The chat model that tells full compliance, partial and full refusal of harmless prompts apart; both kinds of
     refusal count. Without it, a list of refusal phrases decides."""
+    attacker: Annotated[Attacker | None, Field(exclude_if=lambda attacker: attacker is None)] = None
+    """The chat model that leads the conversations of the attack `multi_turn`. One that refuses to attack shows nothing:
+    its turns are unscored."""
     sampling: Literal["greedy", "safecomm"] = "greedy"
     """`safecomm`: temperature 1, top-p 1, no top-k, as in the study (with `max_new_tokens: 512`)."""
     samples: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -74,6 +77,20 @@ class Evaluate(Strict):
         return judges
 
     @model_validator(mode="after")
+    def conversations_have_an_attacker(self) -> Self:
+        """Rejects conversations that nobody leads, and an attacker without any."""
+        led = [ref.benchmark for ref in self.red_team if ref.attack and ref.attack.multi_turn]
+        if led and self.attacker is None:
+            raise ValueError(
+                f"attacker: {led[0]} needs a model that leads its conversations; set attacker: {{model: ...}}"
+            )
+        if self.attacker and not led:
+            raise ValueError(
+                "attacker: only `attack: multi_turn` uses it; add that to a red_team benchmark, or remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def greedy_has_one_answer(self) -> Self:
         """Rejects several samples with greedy decoding, which would all be the same."""
         if self.samples > 1 and self.sampling == "greedy":
@@ -99,10 +116,10 @@ class Evaluate(Strict):
 
     @property
     def judge_models(self) -> dict[str, str]:
-        """Name -> model of the judges and graders that need engines in this sweep."""
+        """Name -> model of the judges, graders and attackers that need engines in this sweep."""
         return {ref.name: ref.model for ref in self.everyone if ref.model and ref.runs_here}
 
     @property
     def everyone(self) -> list[ModelRef]:
-        """The judges, the grader and the judge of refusals."""
-        return [*self.judges, *(ref for ref in (self.grader, self.refusal_judge) if ref)]
+        """The judges, the grader, the judge of refusals and the attacker."""
+        return [*self.judges, *(ref for ref in (self.grader, self.refusal_judge, self.attacker) if ref)]

@@ -195,7 +195,7 @@ class Stages:
         }
         names = {one.name for one in fields(EvaluationProtocol)} - of_the_model.keys()
         protocol = EvaluationProtocol(**of_the_model, **{name: getattr(evaluate, name) for name in names})
-        panel = Panel(evaluate.judges, evaluate.grader, evaluate.refusal_judge, self.judge_models)
+        panel = Panel(evaluate.judges, evaluate.grader, evaluate.refusal_judge, evaluate.attacker, self.judge_models)
         return Measurement(self.aligned, prompts, panel, protocol, self.store)
 
     @property

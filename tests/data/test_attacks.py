@@ -89,10 +89,8 @@ def test_a_benchmark_and_its_attacks_stand_beside_each_other_in_a_sweep(tmp_path
 
 def test_wrong_attacks_are_one_message(tmp_path: Path) -> None:
     both = {"name": "lab-harm", "attack": {"prefill": {}, "template": {}}}
-    assert (
-        "red_team.0.attack: set exactly one of prefill, template, suffix, best_of_n, not prefill and template"
-        in problem(tmp_path, both)
-    )
+    names = "prefill, template, suffix, best_of_n, multi_turn"
+    assert f"red_team.0.attack: set exactly one of {names}, not prefill and template" in problem(tmp_path, both)
     assert "attack.jailbreak: there is no such key" in problem(tmp_path, {"name": "lab-harm", "attack": "jailbreak"})
     unknown = {"name": "lab-harm", "attack": {"template": {"names": ["dan"]}}}
     assert "there is no template 'dan'; use role_play," in problem(tmp_path, unknown)

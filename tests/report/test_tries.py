@@ -1,4 +1,4 @@
-"""Success by the number of tries is computed from all tries, and shown where a benchmark has the attack."""
+"""Success by the number of tries, or turns, is computed from all of them and shown where a benchmark is attacked so."""
 
 import io
 import json
@@ -37,6 +37,35 @@ def run(run_folder: Path, tmp_path: Path) -> Path:
     sweep["evaluate"]["red_team"] = ["lab-harm", {"name": "lab-harm", "attack": {"best_of_n": {"tries": TRIES}}}]
     (run / "sweep.json").write_text(json.dumps(sweep))
     return run
+
+
+@pytest.fixture
+def led(run: Path) -> Path:
+    """The same run, whose tries are the turns of conversations, of which the second is unsafe."""
+    for path in run.parent.glob("store/evaluation/*-report/rows.parquet"):
+        rows = pd.read_parquet(path)
+        tried = rows["try_of"] != ""
+        turn = rows.groupby(["benchmark", "try_of"]).cumcount().add(1).where(tried, 0)
+        verdicts = turn.map({1: "safe", 2: "unsafe", 3: "safe", 4: "safe"}).where(tried, rows["verdict"])
+        rows.assign(turn=turn, verdict=verdicts).to_parquet(path)
+    sweep = json.loads((run / "sweep.json").read_text())
+    sweep["evaluate"]["red_team"][1]["attack"] = {"multi_turn": {"turns": TRIES}}
+    (run / "sweep.json").write_text(json.dumps(sweep))
+    return run
+
+
+def test_conversations_are_counted_by_turns(led: Path) -> None:
+    for one in try_curves(read_run(led)):
+        assert one.unit == "turn"
+        assert {turn: rate.value for turn, rate in one.rates.items()} == {1: 0.0, 2: 1.0, 3: 1.0, 4: 1.0}
+    page = render(read_run(led))
+    assert 'id="turns"' in page and 'id="tries"' not in page
+    assert "<th>1 turn</th><th>2 turns</th>" in page
+    console = Console(width=140, file=(printed := io.StringIO()))
+    console.print(results_table(led))
+    assert "by turns of a conversation" in printed.getvalue()
+    found = as_json(read_run(led))
+    assert found["best_of_n"] == [] and {one["rates"][2]["value"] for one in found["multi_turn"]} == {1.0}
 
 
 def test_every_arm_has_a_curve_from_all_its_tries(run: Path, run_folder: Path) -> None:
