@@ -68,13 +68,13 @@ class Evaluate(Strict):
         refuse_twice("the benchmark", [ref.benchmark for ref in refs])
         return refs
 
-    @field_validator("judges")
-    @classmethod
-    def judges_differ(cls, judges: list[JudgeRef]) -> list[JudgeRef]:
-        """Rejects two judges with the same name."""
-        if len({judge.name for judge in judges}) < len(judges):
-            raise ValueError("two judges have the same name; rename one")
-        return judges
+    @model_validator(mode="after")
+    def judges_differ(self) -> Self:
+        """Rejects two models, e.g. a judge and the grader, with the same name, by which their engines are found."""
+        names = [ref.name for ref in self.everyone]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two of the judges, the grader and the attacker have the name {twice[0]}; rename one")
+        return self
 
     @model_validator(mode="after")
     def conversations_have_an_attacker(self) -> Self:
