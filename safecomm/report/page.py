@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,7 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
     )
 
 
+@cache
 def _template() -> Template:
     """Returns the page's template, with what it calls to put values into words."""
     environment = Environment(

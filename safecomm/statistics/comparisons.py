@@ -6,13 +6,14 @@ The rates themselves are in `metrics.py`.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from operator import itemgetter
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 from statsmodels.stats.inter_rater import cohens_kappa
-from statsmodels.stats.multitest import multipletests
 
 from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import PRIOR_CLUSTERS, Rate, interval, rate
@@ -136,11 +137,14 @@ def corrected_differences(family: Mapping[K, Sequence[Pairs]]) -> dict[K, RateDi
 
 
 def holm(p_values: Mapping[K, float]) -> dict[K, float]:
-    """Returns p-values corrected for multiple comparisons with Holm's step-down method (1979)."""
-    if not p_values:
-        return {}
-    corrected = multipletests(list(p_values.values()), method="holm")[1]
-    return {name: float(p) for name, p in zip(p_values, corrected, strict=True)}
+    """Returns p-values corrected for multiple comparisons with Holm's step-down method (1979).
+
+    statsmodels has it too, but collects all garbage at every call, which takes a fifth of a report's time.
+    """
+    ordered = sorted(p_values.items(), key=itemgetter(1))
+    corrected = accumulate((min(1.0, (len(ordered) - place) * p) for place, (_, p) in enumerate(ordered)), max)
+    found = dict(zip((name for name, _ in ordered), corrected, strict=True))
+    return {name: found[name] for name in p_values}
 
 
 @dataclass(frozen=True, slots=True)
