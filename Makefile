@@ -5,7 +5,7 @@
 # make test-faults    run the fault-injection tests: killed jobs and processes; failing W&B
 # make test-cluster   run sweeps in phases, over generations, on nodes that come and go, and in a bucket
 # make test-fuzz      read thousands of damaged sweeps, runs, datasets and models; takes minutes
-# make test-models    fine-tune, realign and serve tiny models of seven architectures; takes minutes
+# make test-models    fine-tune, realign and serve tiny models of seven architectures; run the self-test; takes minutes
 # make test-rebuild   retrain the lab's models and compare them with the shipped ones; takes minutes
 # make docs           write the generated pages and build the documentation into site/
 # make bench          time the alignment profile on real model shapes (needs 40 GB of disk)
@@ -32,7 +32,7 @@ test-fuzz: $(READY)
 	$(BIN)/pytest -m fuzz
 
 test-models: $(READY)
-	$(BIN)/pytest -m "vllm and slow" tests/serving/test_architectures.py
+	$(BIN)/pytest -m "vllm and slow" tests/serving/test_architectures.py tests/selftest
 
 test-rebuild: $(READY)
 	$(BIN)/pytest -m rebuild
