@@ -16,6 +16,7 @@ from torch import Tensor
 from safecomm.data.rows import Example
 from safecomm.data.turns import training_ids
 from safecomm.defenses.hardware import device
+from safecomm.defenses.threads import all_threads
 from safecomm.defenses.weights import open_safetensors
 from safecomm.errors import ModelError
 from safecomm.storage.model_files import read_object
@@ -67,6 +68,7 @@ class Moments:
 
 
 @torch.no_grad()
+@all_threads()
 def input_moments(
     model: str | Path, modules: Collection[str], examples: Sequence[Example], chat_template_kwargs: Mapping[str, Any]
 ) -> Moments:

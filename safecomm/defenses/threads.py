@@ -20,12 +20,25 @@ Result = TypeVar("Result")
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Runs torch's operations in this thread only; restores the number of threads on exit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with _threads(1):
+        yield
+
+
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """Splits torch's operations over all cores, also in a Ray actor, for a model that runs as a whole."""
+    with _threads(thread_count()):
+        yield
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 Report = Callable[[int, int], None]
