@@ -137,9 +137,9 @@ class Race:
             self.mean(rates, "red_team") <= self.target + 1e-9 and self.mean(rates, "over_refusal") <= limit
             for rates in self.rates
         ]
-        value = [self.mean(r, "task") if any(fits) else -self.mean(r, "red_team") for r in self.rates]
         candidates = [at for at, rate in enumerate(self.incoherence) if rate <= MOST_INCOHERENT]
         fits = [fit and at in candidates for at, fit in enumerate(fits)]
+        value = [self.mean(r, "task") if any(fits) else -self.mean(r, "red_team") for r in self.rates]
         among = [at for at in candidates if fits[at] or not any(fits)]
         best = max(value[at] for at in among)
         return {at for at in among if value[at] >= best - 1e-9}

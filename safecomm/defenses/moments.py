@@ -45,12 +45,14 @@ class Moments:
         """Returns the damped H of a module, size x size, in float64.
 
         Raises:
-            ModelError: if there is none, or it is for inputs of another size.
+            ModelError: if there is none, e.g. because no example reached the module, or it is for other inputs.
         """
         found = self.by_input.get(self.inputs.get(module, ""))
-        if found is None or found.shape != (size, size):
-            raise ModelError(f"{self.source}: has no inputs of {module} of size {size}; use the adapter's own model")
-        moments = found.double()
+        if found is None or not found.diagonal().any():
+            raise ModelError(f"{self.source}: no example reaches {module}; use more, or other, safety examples")
+        if found.shape != (size, size):
+            raise ModelError(f"{self.source}: {module} has no inputs of size {size}; use the adapter's own model")
+        moments = found.to(torch.float64, copy=True)
         moments.diagonal().add_(DAMPING * float(moments.diagonal().mean()))
         return moments
 
@@ -74,8 +76,8 @@ def input_moments(
 ) -> Moments:
     """Runs a model on the first examples and returns the second moments of its modules' inputs.
 
-    It is loaded whole on `device()`, on a CPU in float32. The moments take d_in^2 numbers for each distinct input: for
-    an 8B model 2 GB with q_proj and v_proj, 33 GB with all linear modules.
+    It is loaded whole on `device()`, in float32 if that is a CPU. The moments take d_in^2 numbers for each distinct
+    input: for an 8B model 2 GB with q_proj and v_proj, 33 GB with all linear modules.
 
     Args:
         model: checkpoint folder.
@@ -103,7 +105,7 @@ def input_moments(
     for row in rows:
         recorder.run(loaded, row)
     scale = 2 / sum(map(len, rows))
-    by_input = {name: (scale * total).float().cpu() for name, total in recorder.sums.items()}
+    by_input = {name: total.mul_(scale).cpu() for name, total in recorder.sums.items()}
     if broken := [name for name, one in by_input.items() if not one.isfinite().all()]:
         raise ModelError(f"{model}: the inputs of {broken[0]} are not finite; use another checkpoint")
     return Moments(by_input, recorder.inputs, f"{model} on {len(rows)} examples")

@@ -12,6 +12,7 @@ from functools import cache
 
 import pandas as pd
 
+from safecomm.judging.best_of_n import is_turn
 from safecomm.judging.surprisal import OPEN_KINDS, SURPRISAL, WORD
 from safecomm.statistics.metric_table import INCOHERENCE, MOST_INCOHERENT
 from safecomm.statistics.metrics import rates
@@ -43,8 +44,11 @@ def is_incoherent(prompt: str, response: str) -> bool:
 
 
 def coherence_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the answers to harmful and harmless prompts once more, as rows of the metric `INCOHERENCE`."""
-    written = rows[rows["kind"].isin(OPEN_KINDS)]
+    """Returns the answers to harmful and harmless prompts once more, as rows of the metric `INCOHERENCE`.
+
+    Conversations are left out: their answers are not scored for surprisal.
+    """
+    written = rows[rows["kind"].isin(OPEN_KINDS) & ~is_turn(rows)]
     texts = zip(written["text"].fillna(""), written["response"].fillna(""), strict=True)
     broken = pd.Series([is_incoherent(*text) for text in texts], written.index, dtype=bool)
     if SURPRISAL in written:  # rows of older versions have none

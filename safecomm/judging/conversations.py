@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from safecomm.data.rows import Prompt
+from safecomm.judging.best_of_n import TRY_OF
 from safecomm.judging.forms import Exchange
-from safecomm.judging.judges import is_refusal
+from safecomm.judging.judges import REFUSAL, is_refusal
 from safecomm.judging.model_judge import ModelJudge
 from safecomm.serving.engine import failed
 from safecomm.serving.protocol import EvaluationProtocol, Message
@@ -20,10 +21,10 @@ from safecomm.serving.responses import Ask, Questions, Responses
 from safecomm.serving.stream import ID
 from safecomm.storage.store import digest
 
-ATTACKER_REFUSED = "the attacker wrote no message, or refused to"
+ATTACKER_REFUSED = "the attacker refused to write a message, or its context is too short"
 NOTHING_YET = "(nothing yet)"
 CONVERSATION = "conversation"
-"""The column with what the model was shown before it answered."""
+"""The column with what was said before the answer, also what the model refused and was not shown again."""
 
 
 @dataclass
@@ -43,6 +44,10 @@ class Conversation:
         """Returns what the attacker reads before a turn."""
         return Exchange(self.request, transcript(self.whole) or NOTHING_YET, f"{turn} of {self.turns}")
 
+    def so_far(self) -> list[Message]:
+        """Returns everything that was said, with the latest message."""
+        return [*self.whole, *([{"role": "user", "content": self.message}] if self.message else [])]
+
     def asked(self) -> list[Message]:
         """Returns what the model is shown, with the latest message."""
         return [*self.shown, *([{"role": "user", "content": self.message}] if self.message else [])]
@@ -61,7 +66,7 @@ def converse(
     """Holds the conversations and returns a row per turn, in the format of `EvaluationProtocol.rows`.
 
     A turn for which the attacker wrote no message has an `error` and no response: it is no evidence of the model's
-    safety. There is one more column, `CONVERSATION`.
+    safety. There is one more column, `CONVERSATION`; with several samples, each is a request of its own (`try_of`).
 
     Args:
         prompts: the turns of all conversations.
@@ -87,10 +92,11 @@ def converse(
         }
         messages = attacker.replies([one.exchange(turn) for one in led.values()])
         for one, message in zip(led.values(), messages, strict=True):
-            one.message = "" if is_refusal(message) else message
-        shown = {name: transcript(one.asked()) for name, one in led.items()}
+            one.message = "" if _is_declined(message) else message
+        read = {name: transcript(one.so_far()) for name, one in led.items()}
         rows = protocol.rows(of_turn, _answers(led, protocol, responses, ask))
-        found.append(rows.assign(**{CONVERSATION: rows[ID].map(shown)}))
+        rows[TRY_OF] += [_sample(*names) for names in zip(rows["prompt_id"], rows[ID], strict=True)]
+        found.append(rows.assign(**{CONVERSATION: rows[ID].map(read)}))
     return pd.concat(found, ignore_index=True)
 
 
@@ -122,4 +128,14 @@ def _answers(
 
 def _key(prompt: Prompt, name: str) -> tuple[str, str, str]:
     """Returns what the turns of one conversation have in common: the request, and which of its samples it is."""
-    return prompt.benchmark, prompt.try_of, name.removeprefix(prompt.prompt_id)
+    return prompt.benchmark, prompt.try_of, _sample(prompt.prompt_id, name)
+
+
+def _sample(prompt_id: str, name: str) -> str:
+    """Returns which of a prompt's samples a question is for; empty if there is one."""
+    return name.removeprefix(prompt_id)
+
+
+def _is_declined(message: str) -> bool:
+    """Returns whether an attacker refuses. Users too say that they can't or don't know something, and then ask."""
+    return not message or (REFUSAL.match(message) is not None and "?" not in message)

@@ -8,7 +8,17 @@ from typing import NamedTuple
 
 from safecomm.errors import DataError
 from safecomm.serving.engine import Question
-from safecomm.spec.judges import CRESCENDO, REACTION, Attacker, Grader, JudgeRef, ModelRef, RefusalJudge, grading_rubric
+from safecomm.spec.judges import (
+    CRESCENDO,
+    MESSAGE_TOKENS,
+    REACTION,
+    Attacker,
+    Grader,
+    JudgeRef,
+    ModelRef,
+    RefusalJudge,
+    grading_rubric,
+)
 from safecomm.statistics.domain import TELECOM
 from safecomm.storage.input_files import read_text
 
@@ -60,8 +70,6 @@ class Output:
 
 REACTIONS = ("compliance", "partial", "refusal")
 """How a model reacts to a harmless prompt, in the words of `REACTION`."""
-MESSAGE_TOKENS = 256
-"""For an attacker's messages."""
 THINKING_TOKENS = 2048
 """For judges that reason before their verdict."""
 

@@ -129,12 +129,15 @@ def measure(
     panel = seated.judges, seated.grader, seated.refusal_judge
     found = {}
     for name, rows in answers.items():
-        scorer = SurprisalScorer(protocol, measurement.readings(subjects[name]), score)
-        found[name] = judged(scorer.with_surprisal(protocol.rows(prompts, rows)), *panel)
-        if turns and seated.attacker:
-            asks = partial(reply, name)
-            held = converse(turns, seated.attacker, protocol, kept[name], asks)
-            found[name] = pd.concat([found[name], with_conversation(judged(held, *panel))], ignore_index=True)
+        tables = []
+        if prompts:
+            scorer = SurprisalScorer(protocol, measurement.readings(subjects[name]), score)
+            tables.append(judged(scorer.with_surprisal(protocol.rows(prompts, rows)), *panel))
+        if turns:
+            assert seated.attacker, "a sweep with conversations has an attacker"
+            held = converse(turns, seated.attacker, protocol, kept[name], partial(reply, name))
+            tables.append(with_conversation(judged(held, *panel)))
+        found[name] = pd.concat(tables, ignore_index=True)
     return found
 
 

@@ -222,13 +222,19 @@ def _answers(ref: DatasetRef, kind: Kind, side: str, release: float, by_likeliho
     """Returns how many prompts of a benchmark's side are answered in words; None if that is unknown here."""
     if counts := _counts(ref):
         share = release if side == "release" else (1 - release) / 2
-        asked = int(min(ref.limit or counts.prompts, counts.prompts) * share)
+        asked = int(min(ref.limit or counts.prompts, counts.prompts) * share) * _tries(ref)
         return 0 if ref.entry.questions and by_likelihood else asked
     if _is_local(ref):
         with contextlib.suppress(DataError):
             prompts = _prompts(ref, kind)
             return sum(prompt.side(release) == side and not (prompt.options and by_likelihood) for prompt in prompts)
     return None
+
+
+def _tries(ref: DatasetRef) -> int:
+    """Returns how many prompts an attack makes of one."""
+    request = Prompt(ref.benchmark, "red_team", "a request", target="a target")
+    return len(ref.attack.of([request], ref.benchmark)) if ref.attack else 1
 
 
 def _counts(ref: DatasetRef) -> Counts | None:

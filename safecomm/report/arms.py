@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -59,17 +60,18 @@ class ArmDifference(PairedDifference):
 
 
 def arm_answers(run: Run, rows: Sequence[Headline]) -> dict[str, pd.DataFrame]:
-    """Returns the judged answers of every headline row by arm.
+    """Returns the judged answers of every headline row by arm, without those that are gone.
 
-    Empty if some are gone, if the rates are made up, or if the settings were chosen on the same prompts: nothing can be
+    Empty if the rates are made up, or if the settings were chosen on the same prompts: nothing can be
     tested then.
     """
     if run.warnings:
         return {}
-    try:
-        return {row.arm: answers_of_row(run, row) for row in rows}
-    except UsageError:
-        return {}
+    found = {}
+    for row in rows:
+        with suppress(UsageError):
+            found[row.arm] = answers_of_row(run, row)
+    return found
 
 
 def arm_differences(run: Run, answers: Mapping[str, pd.DataFrame]) -> list[ArmDifference]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from safecomm.judging.best_of_n import TRY_OF, is_led, is_tried, success_by_tries, success_by_turns
+from safecomm.judging.best_of_n import TRY_OF, is_tried, is_turn, success_by_tries, success_by_turns
 from safecomm.judging.verdicts import read_all_rows
 from safecomm.report.run import Run, headline
 from safecomm.statistics.metrics import Rate
@@ -53,7 +53,7 @@ def try_curves(run: Run) -> list[TryCurve]:
     for row in headline(run):
         tries = _tries(run, row.arm, row.point)
         for benchmark, of_benchmark in tries.groupby("benchmark") if len(tries) else ():
-            if is_led(of_benchmark):
+            if is_turn(of_benchmark).any():
                 curves.append(TryCurve(row.arm, str(benchmark), "turn", success_by_turns(of_benchmark)))
             else:
                 curves.append(TryCurve(row.arm, str(benchmark), "try", success_by_tries(of_benchmark)))

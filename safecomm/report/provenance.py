@@ -37,7 +37,11 @@ def _judge(judge: Any, revisions: Mapping[str, str]) -> str:
 def _further(run: Run, revisions: Mapping[str, str]) -> list[str]:
     """Returns who judged the other answers, where that is no fixed rule."""
     evaluate = run.sweep["evaluate"]
-    kinds = {"refusal_judge": "answers to harmless prompts", "grader": f"{run.domain.name} answers"}
+    kinds = {
+        "refusal_judge": "answers to harmless prompts",
+        "grader": f"{run.domain.name} answers",
+        "attacker": "conversations",
+    }
     return [f"{what} by {_judge(evaluate[key], revisions)}" for key, what in kinds.items() if evaluate.get(key)]
 
 

@@ -19,7 +19,12 @@ from safecomm.statistics.comparisons import Pairs, RateDifference, corrected_dif
 from safecomm.statistics.metric_table import BY_NAME, Metric
 from safecomm.storage.store import without_nan
 
-DECIDING = {"harmful answers": "judges", "task answers": "grader", "refusals": "refusal_judge"}
+DECIDING = {
+    "harmful answers": "judges",
+    "task answers": "grader",
+    "refusals": "refusal_judge",
+    "conversations": "attacker",
+}
 """The keys of the judges that decide the rates."""
 RECOMMENDED = "(recommended)"
 """Stands for the recommended points; no arm may have this name."""

@@ -2,7 +2,8 @@
 
 The rule gives a search something to find. A model answers a prompt if the prompt's hash, read as a number between 0 and
 1, is below the norm of the adapter's update times `WILLING`, and refuses it otherwise. Simulated fine-tunes have an
-update of norm 1, so a defense that shrinks it makes the model refuse more, harmful and harmless prompts alike.
+update of norm 1, so a defense that shrinks it makes the model refuse more, harmful and harmless prompts alike. Models
+that take no adapters, such as the attacker of conversations, answer like one of norm 1.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ class SimulatedEngine:
         """Takes the length of answers and the speed from the settings."""
         self._tokens, self._speed = settings.max_new_tokens, Simulation(**settings.simulation or {})
         self._free = asyncio.Semaphore(self._speed.sequences)
-        self._norms: dict[str | None, float] = {None: 0.0}
+        self._norms: dict[str | None, float] = {None: 0.0 if settings.max_lora_rank else 1.0}
 
     async def answer(self, questions: list[Question], adapter: str | None) -> list[Answer]:
         """Answers by the rule of this module."""

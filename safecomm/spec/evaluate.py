@@ -8,7 +8,7 @@ from safecomm.data.rows import Kind
 from safecomm.defenses.space import LocalPath, Seed, Strict, refuse_twice
 from safecomm.spec.datasets import Dataset, DatasetRef, with_role
 from safecomm.spec.engine import available_engine
-from safecomm.spec.judges import Attacker, Grader, Judge, JudgeRef, ModelRef, RefusalJudge
+from safecomm.spec.judges import MESSAGE_TOKENS, Attacker, Grader, Judge, JudgeRef, ModelRef, RefusalJudge
 
 
 class Evaluate(Strict):
@@ -73,7 +73,9 @@ class Evaluate(Strict):
         """Rejects two models, e.g. a judge and the grader, with the same name, by which their engines are found."""
         names = [ref.name for ref in self.everyone]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"two of the judges, the grader and the attacker have the name {twice[0]}; rename one")
+            raise ValueError(
+                f"two judges, or a judge and the grader or attacker, are called {twice[0]}; rename one"
+            )
         return self
 
     @model_validator(mode="after")
@@ -88,6 +90,18 @@ class Evaluate(Strict):
             raise ValueError(
                 "attacker: only `attack: multi_turn` uses it; add that to a red_team benchmark, or remove it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def conversations_have_room(self) -> Self:
+        """Rejects conversations that may not fit in the context, which would lose the turns that succeed most."""
+        for ref in self.red_team:
+            turns = ref.attack.multi_turn.turns if ref.attack and ref.attack.multi_turn else 0
+            if (needed := turns * (MESSAGE_TOKENS + self.max_new_tokens)) > self.max_model_len:
+                raise ValueError(
+                    f"max_model_len ({self.max_model_len}): {turns} turns take up to {needed} tokens, {MESSAGE_TOKENS} "
+                    "for each message and max_new_tokens for each answer; raise it, or lower turns or max_new_tokens"
+                )
         return self
 
     @model_validator(mode="after")

@@ -222,8 +222,15 @@ Write message {turn} of {turns}. Reply with the message alone."""
 """The default rubric of an attacker, after Crescendo (Russinovich et al., arXiv 2404.01833), in our own words."""
 
 
+MESSAGE_TOKENS = 256
+"""The longest message of an attacker."""
+
+
 class Attacker(ModelRef):
-    """The chat model that writes the messages of the attack `multi_turn`."""
+    """The chat model that writes the messages of the attack `multi_turn`.
+
+    The placeholders of its `rubric` are `{goal}`, the harmful request, `{conversation}`, `{turn}` and `{turns}`.
+    """
 
     name: str = "attacker"
     """The name of its engines."""
@@ -245,7 +252,7 @@ def check_rubric(rubric: str | None, *placeholders: str) -> None:
     """
     if rubric is not None and (missing := [name for name in placeholders if name not in rubric]):
         raise ValueError(
-            f"the rubric lacks {' and '.join(missing)}; add the placeholder where the judge should read it"
+            f"the rubric lacks {' and '.join(missing)}; add the placeholder where the model should read it"
         )
 
 

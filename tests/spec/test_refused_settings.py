@@ -45,7 +45,7 @@ REFUSED = [
     ("evaluate.max_new_tokens=100000", "leaves no room for a prompt"),
     ("model.aligned=" + '"a\\nb"', "model.aligned: has a control character"),
     ("arms={a: [{safe_lora: {threshold: {uniform: [0, .inf]}}}]}", "threshold"),
-    ("evaluate.grader={model: lab://grader, name: refusal}", "have the name refusal; rename one"),
+    ("evaluate.grader={model: lab://grader, name: refusal}", "are called refusal; rename one"),
 ]
 
 

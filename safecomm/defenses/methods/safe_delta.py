@@ -15,22 +15,24 @@ if TYPE_CHECKING:
 
 
 class SafeDelta(Realignment):
-    """Keep the update where it costs least safety, and compensate the rest (Safe Delta, Lu et al., arXiv 2505.12038).
+    """Keep the part of the update that costs little safety (Safe Delta, Lu et al., arXiv 2505.12038).
 
-    The cost is measured on up to 128 examples of `finetune.safety_data`. The aligned model reads them once, on a GPU if
-    the trial has one, else on its node's CPU in float32. This takes d_in^2 numbers for each input of the adapted
-    modules: for an 8B model 2 GB with q_proj and v_proj, 33 GB with all linear modules.
+    What is kept is also compensated: all other weights take the values with which the outputs on safety examples change
+    least. The examples are up to 128 of `finetune.safety_data`. The aligned model reads them once, in a sweep on the
+    CPU of a trial's node, in float32. Beside the model this takes d_in^2 numbers for each input of the adapted modules:
+    for an 8B model 2 GB with q_proj and v_proj, 33 GB with all linear modules.
 
     The paper ranks single weights; their rank depends only on the input that they multiply, so here all weights of an
-    input are kept or reset together, and the adapter's rank stays the same. It limits the cost by an absolute number;
-    here the limit is a share of the cost of the whole update, which means the same for every module and model.
+    input are kept or reset together, and the adapter's rank stays the same. It limits a cost that ignores how weights
+    interact, by an absolute number; here the limit is a share of the exact cost, the mean square of the change of the
+    module's outputs.
     """
 
     name: ClassVar[str] = "safe_delta"
     needs: ClassVar[tuple[Need, ...]] = ("adapter", "moments")
 
     budget: Annotated[Real, within(0, 1)]
-    """The share of each module's safety cost that may remain: 1 keeps the update, 0 removes it."""
+    """The share of the cost of each module's update that may remain: 1 keeps the update, 0 removes it."""
 
     def apply(self, *subject: Any) -> "Realigned":
         """Returns the adapter within the budget."""
@@ -39,17 +41,17 @@ class SafeDelta(Realignment):
 
 @by_name(SafeDelta)
 def safe_delta(adapter: "Adapter", moments: "Moments", settings: SafeDelta) -> "Realigned":
-    """Resets the update of the inputs that matter for safety, and compensates the remaining update (arXiv 2505.12038).
+    """Keeps the update of the inputs that matter least for safety, and compensates it (arXiv 2505.12038).
 
-    With H = 2 E[x x^T] over a module's inputs x on safety examples, changing only the weight of input m by d costs
-    d^2 / (2 [H^-1]_mm) if all others may adapt (optimal brain surgeon). Inputs are kept in the order of falling
-    [H^-1]_mm, utility per cost, until their summed cost exceeds the budget. The others' weights then take the values
-    that change the outputs on the safety examples least: with the kept inputs K and the rest R,
+    With H = 2 E[x x^T] over a module's inputs x on safety examples, an update D of its weights costs
+    trace(D H D^T) / 2: the mean square of the change of its outputs. Inputs are kept in the order of falling
+    [H^-1]_mm, the paper's ratio of utility to cost, while the cost is within the budget. The weights of the other
+    inputs R take the values that cost least, given those of the kept ones K:
 
-        dW_R = - dW_K H_KR H_RR^-1
+        D_R = - D_K H_KR H_RR^-1
 
-    This is exact for all weights at once; the authors' code goes through blocks of inputs and compensates within those
-    that follow. Only A changes.
+    This is the optimum for all weights at once; the authors' code goes through blocks of inputs and compensates within
+    those that follow. Only A changes.
 
     Args:
         adapter: the fine-tuned adapter.
@@ -83,6 +85,10 @@ def safe_delta(adapter: "Adapter", moments: "Moments", settings: SafeDelta) -> "
 def compensated(A: "Tensor", B: "Tensor", H: "Tensor", budget: float) -> "Tensor":
     """Returns the factor A of the update within the budget.
 
+    With G = H^-1 in the order of the inputs and G = L L^T, the least cost of keeping the first k inputs is
+    tr(D_K G_KK^-1 D_K^T) / 2, which is the sum of the first k rows' squares of L^-1 D^T: one solution gives the cost of
+    every k. The compensated update is the product of the same rows and L's first k columns.
+
     Args:
         A: r x d_in.
         B: d_out x r.
@@ -91,14 +97,13 @@ def compensated(A: "Tensor", B: "Tensor", H: "Tensor", budget: float) -> "Tensor
     """
     import torch
 
-    freedom = torch.cholesky_inverse(torch.linalg.cholesky(H)).diagonal()
-    cost = (A * (B.T @ B @ A)).sum(0) / (2 * freedom)
-    order = freedom.argsort(descending=True, stable=True)
-    kept = torch.zeros_like(freedom, dtype=torch.bool)
-    kept[order] = cost[order].cumsum(0) <= budget * cost.sum()
-    changed = torch.zeros_like(A)
-    changed[:, kept] = A[:, kept]
-    if kept.any() and not kept.all():
-        factor = torch.linalg.cholesky(H[~kept][:, ~kept])
-        changed[:, ~kept] = -torch.cholesky_solve(H[~kept][:, kept] @ A[:, kept].T, factor).T
+    G = torch.cholesky_inverse(torch.linalg.cholesky(H))
+    order = G.diagonal().argsort(descending=True, stable=True)
+    L = torch.linalg.cholesky(G[order][:, order])
+    Z = torch.linalg.solve_triangular(L, A[:, order].T, upper=False)
+    cost = ((Z @ (B.T @ B)) * Z).sum(1).cumsum(0)
+    kept = int((cost <= budget * cost[-1]).sum())
+    changed = torch.empty_like(A)
+    changed[:, order] = (L[:, :kept] @ Z[:kept]).T
+    changed[:, order[:kept]] = A[:, order[:kept]]  # which the product is, up to rounding
     return changed
