@@ -73,9 +73,7 @@ class Evaluate(Strict):
         """Rejects two models, e.g. a judge and the grader, with the same name, by which their engines are found."""
         names = [ref.name for ref in self.everyone]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(
-                f"two judges, or a judge and the grader or attacker, are called {twice[0]}; rename one"
-            )
+            raise ValueError(f"two judges, or a judge and the grader or attacker, are called {twice[0]}; rename one")
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Further training waits until the engines of a phased sweep have stopped; a rerun does nothing again.
 
-The sweep is simulated: only Ray's processes, the store and the records are real.
+The sweep is simulated: only Ray's processes, the store and the records are real. Its harmful prompts are conversations.
 """
 
 import copy
@@ -27,7 +27,9 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "simulation": {"clock": 1e9},
         "storage": str(folder / "runs"),
     }
-    sweep["evaluate"] |= {"engine": "simulated", "max_new_tokens": 12, "max_model_len": 128}
+    sweep["evaluate"] |= {"engine": "simulated", "max_new_tokens": 12, "max_model_len": 600}
+    conversations = {"name": "lab-harm", "limit": 60, "attack": {"multi_turn": {"turns": 2}}}
+    sweep["evaluate"] |= {"red_team": [conversations], "attacker": {"model": "lab://aligned"}}
     path = folder / "phased.yaml"
     path.write_text(yaml.safe_dump(sweep))
     return path
