@@ -2,7 +2,7 @@
 # make check          check format, lint and types      make clean  delete the demo's results
 # make check-install  resolve every platform's lock against the public package index
 # make lock           regenerate the locks with the current versions if they still fit; UPGRADE=1 takes the newest
-# make test-faults    run the fault-injection tests: killed jobs and processes; failing W&B
+# make test-faults    run the fault-injection tests: killed jobs and processes
 # make test-cluster   run sweeps in phases, over generations, on nodes that come and go, and in a bucket
 # make test-fuzz      read thousands of damaged sweeps, runs, datasets and models; takes minutes
 # make test-models    fine-tune, realign and serve tiny models of seven architectures; run the self-test; takes minutes

@@ -136,8 +136,7 @@ def serving(handler: type[Refuses]) -> Iterator[str]:
         server.server_close()
 
 
-@pytest.mark.slow
-@pytest.mark.faults
+@pytest.mark.waits
 def test_unreachable_server_falls_back_to_offline_after_one_timeout(tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     done = track(storage, WANDB_API_KEY=KEY, WANDB_BASE_URL="http://127.0.0.1:9")
@@ -148,8 +147,7 @@ def test_unreachable_server_falls_back_to_offline_after_one_timeout(tmp_path: Pa
     assert not [path for path in storage.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
-@pytest.mark.slow
-@pytest.mark.faults
+@pytest.mark.waits
 def test_wrong_key_falls_back_to_offline_and_is_never_shown(tmp_path: Path) -> None:
     with serving(Refuses) as url:
         done = track(tmp_path / "runs", WANDB_API_KEY=KEY, WANDB_BASE_URL=url)
@@ -157,8 +155,7 @@ def test_wrong_key_falls_back_to_offline_and_is_never_shown(tmp_path: Path) -> N
     assert offline_runs(tmp_path / "runs") == 3
 
 
-@pytest.mark.slow
-@pytest.mark.faults
+@pytest.mark.waits
 def test_lost_server_falls_back_to_offline(tmp_path: Path) -> None:
     with serving(GoesAway) as url:
         done = track(tmp_path / "runs", WANDB_API_KEY=KEY, WANDB_BASE_URL=url)
@@ -167,8 +164,7 @@ def test_lost_server_falls_back_to_offline(tmp_path: Path) -> None:
     assert offline_runs(tmp_path / "runs") == 2
 
 
-@pytest.mark.slow
-@pytest.mark.faults
+@pytest.mark.waits
 def test_malformed_key_is_never_shown(tmp_path: Path) -> None:
     done = track(tmp_path / "runs", WANDB_API_KEY="tooshort", WANDB_BASE_URL="http://127.0.0.1:9")
     assert "continues offline" in warnings(done)[0]
@@ -176,8 +172,7 @@ def test_malformed_key_is_never_shown(tmp_path: Path) -> None:
     assert offline_runs(tmp_path / "runs") == 3
 
 
-@pytest.mark.slow
-@pytest.mark.faults
+@pytest.mark.waits
 def test_full_disk_disables_tracking_with_one_warning(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -192,8 +187,7 @@ def test_full_disk_disables_tracking_with_one_warning(tmp_path: Path) -> None:
     assert "No space left" in warning and "is disabled" in warning
 
 
-@pytest.mark.slow
-@pytest.mark.faults
+@pytest.mark.waits
 def test_unknown_wandb_mode_warns_and_falls_back_to_offline(tmp_path: Path) -> None:
     done = track(tmp_path / "runs", WANDB_MODE="nonsense")
     assert "nonsense" in warnings(done)[0] and "continues offline" in warnings(done)[0]
