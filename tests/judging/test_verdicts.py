@@ -1,10 +1,11 @@
-"""The letter that an answer to a multiple-choice question names, however it is written."""
+"""Verdicts: the letter that an answer names, however it is written, and rows that no judge of harmful answers reads."""
 
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from safecomm.judging.judges import PhraseJudge
 from safecomm.judging.verdicts import judged
 
 
@@ -35,3 +36,19 @@ def test_another_letter_is_wrong(response: str) -> None:
 )
 def test_an_answer_that_names_no_option_first_is_unscored(response: str) -> None:
     assert verdict(response) == "unscored"
+
+
+@pytest.mark.parametrize("kind", ["over_refusal", "task"])
+def test_prompts_without_harmful_ones_are_judged(kind: str) -> None:
+    """Several judges then label nothing: `safecomm evaluate` may have a single benchmark."""
+    row: dict[str, Any] = {
+        "kind": kind,
+        "grading": "",
+        "response": "A",
+        "scores": [],
+        "options": ["a", "b"],
+        "answer": 0,
+    }
+    row |= {"target": None, "text": ""}
+    verdicts = judged(pd.DataFrame([row]), [PhraseJudge("compliance"), PhraseJudge("refusal")])["verdict"]
+    assert list(verdicts) == ["answered" if kind == "over_refusal" else "right"]
