@@ -222,7 +222,7 @@ Write message {turn} of {turns}. Reply with the message alone."""
 """The default rubric of an attacker, after Crescendo (Russinovich et al., arXiv 2404.01833), in our own words."""
 
 
-MESSAGE_TOKENS = 256
+MESSAGE_TOKENS = 128
 """The longest message of an attacker."""
 
 

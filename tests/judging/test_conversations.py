@@ -218,5 +218,5 @@ def test_conversations_and_their_attacker_need_each_other(tmp_path: Path) -> Non
 
 
 def test_conversations_fit_in_the_context(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"max_model_len \(2048\): 5 turns take up to 3840 tokens"):
+    with pytest.raises(SpecError, match=r"max_model_len \(2048\): 5 turns take up to 3200 tokens"):
         sweep_with(tmp_path, attack=True, attacker=True, max_new_tokens=512)
