@@ -27,7 +27,7 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "simulation": {"clock": 1e9},
         "storage": str(folder / "runs"),
     }
-    sweep["evaluate"] |= {"engine": "simulated", "max_new_tokens": 12, "max_model_len": 600}
+    sweep["evaluate"] |= {"engine": "simulated", "max_new_tokens": 12, "max_model_len": 300}
     conversations = {"name": "lab-harm", "limit": 60, "attack": {"multi_turn": {"turns": 2}}}
     sweep["evaluate"] |= {"red_team": [conversations], "attacker": {"model": "lab://aligned"}}
     path = folder / "phased.yaml"
