@@ -1,8 +1,5 @@
 """A few draws of every simulation in `benchmarks/coverage.py`: they run, and nothing is far from its nominal level."""
 
-import gc
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from benchmark import benchmark
@@ -10,14 +7,6 @@ from benchmark import benchmark
 simulations = benchmark("coverage")
 FIRST = {name: (should_be, function, cell) for name, should_be, function, cell in reversed([*simulations.cells()])}
 ALLOWED = {"95%": (0.88, 1.0), ">= 95%": (0.91, 1.0), ">= 90%": (0.84, 1.0), "<= 5%": (0.0, 0.1), "80%": (0.65, 0.92)}
-
-
-@pytest.fixture(autouse=True)
-def few_objects_to_collect() -> Iterator[None]:
-    """Hides what other tests left from statsmodels' garbage collection at every correction: 1 s each, otherwise."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.parametrize("name", FIRST)
