@@ -15,7 +15,6 @@ from safecomm.cluster.reachable import check_ray_address
 from safecomm.errors import UsageError
 from safecomm.plan.files import check_evaluation
 from safecomm.spec.engine import engine_description
-from safecomm.spec.judges import Grader, RefusalJudge
 from safecomm.spec.secrets import refuse_secrets
 from safecomm.statistics.domain import DOMAIN_NAME, TELECOM, Domain, domain_of
 from safecomm.storage.output_files import unwritable
@@ -67,12 +66,7 @@ def evaluate(
 
     prompts = [prompt for text in benchmark for prompt in _prompts(text, limit, shuffle_options)]
     asked = asked_model(model, storage, engine, max_model_len, replicas, tensor_parallel, address)
-    panel = panel_of(
-        refs,
-        asked.store,
-        Grader(model=grader).told_of(domain_of(domain)) if grader else None,
-        RefusalJudge(model=refusal_judge) if refusal_judge else None,
-    )
+    panel = panel_of(refs, asked.store, grader, refusal_judge, domain_of(domain))
     out_of_the_way = PlainConsole(stderr=True) if as_json else console  # standard output is for the JSON alone
     out_of_the_way.print(engine_description(asked.engine))
     template = options.template_arguments(chat_template_kwargs)

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from safecomm.errors import UsageError
 from safecomm.spec.judges import Grader, Judge, JudgeRef, RefusalJudge
+from safecomm.statistics.domain import TELECOM, Domain
 
 if TYPE_CHECKING:
     from safecomm.judging.model_judge import Panel
@@ -45,13 +46,26 @@ def judges_named(given: Sequence[str]) -> list[JudgeRef]:
 def panel_of(
     judges: Sequence[JudgeRef],
     store: "Store",
-    grader: Grader | None = None,
-    refusal_judge: RefusalJudge | None = None,
+    grader: str | None = None,
+    refusal_judge: str | None = None,
+    domain: Domain = TELECOM,
 ) -> "Panel":
-    """Returns the judges with their models, which are downloaded if necessary."""
+    """Returns the judges with their models, which are downloaded if necessary.
+
+    Args:
+        judges: the judges of answers to harmful prompts.
+        store: the store of the models.
+        grader: the model that compares answers with reference answers.
+        refusal_judge: the model that judges refusals.
+        domain: what the questions to grade are about.
+    """
     from safecomm.judging.model_judge import Panel
     from safecomm.serving.models import resolve_model
 
-    panel = Panel(judges, grader, refusal_judge)
+    panel = Panel(
+        judges,
+        Grader(model=grader).told_of(domain) if grader else None,
+        RefusalJudge(model=refusal_judge) if refusal_judge else None,
+    )
     models = {ref.name: resolve_model(ref.model, store) for ref in panel.everyone if ref.model and ref.runs_here}
     return replace(panel, models=models)

@@ -26,8 +26,13 @@ SafetyData = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="The new output folder.")]
 PER_TYPE = "One value, or one per module type: q_proj=VALUE,v_proj=VALUE."
-SUBJECT: dict[str, Any] = {"base": Base, "aligned": Aligned, "adapter": AdapterFolder, "safe_adapter": SafeAdapter}
-SUBJECT["safety_data"] = SafetyData
+SUBJECT: dict[str, Any] = {
+    "base": Base,
+    "aligned": Aligned,
+    "adapter": AdapterFolder,
+    "safe_adapter": SafeAdapter,
+    "safety_data": SafetyData,
+}
 OPTIONS: dict[Need, tuple[str, ...]] = {
     "adapter": ("adapter",),
     "profile": ("base", "aligned", "adapter"),

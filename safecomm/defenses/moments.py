@@ -15,6 +15,7 @@ from torch import Tensor
 
 from safecomm.data.rows import Example
 from safecomm.data.turns import training_ids
+from safecomm.defenses.adapter import Adapter
 from safecomm.defenses.hardware import device
 from safecomm.defenses.threads import all_threads
 from safecomm.defenses.weights import open_safetensors
@@ -55,6 +56,13 @@ class Moments:
         moments = found.to(torch.float64, copy=True)
         moments.diagonal().add_(DAMPING * float(moments.diagonal().mean()))
         return moments
+
+    @classmethod
+    def uniform(cls, adapter: Adapter) -> "Moments":
+        """Returns moments as if all inputs were independent and equally large, for sweeps that compute nothing."""
+        sizes = {name: factors.shape[1] for name, factors in adapter.modules.items()}
+        matrices = {str(size): torch.eye(size) for size in set(sizes.values())}
+        return cls(matrices, {name: str(size) for name, size in sizes.items()}, "a simulation")
 
     def save(self, folder: Path) -> None:
         """Writes the matrices and their index to an existing folder."""

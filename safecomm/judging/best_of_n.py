@@ -26,15 +26,21 @@ def strongest(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.reset_index(drop=True)
     tries = rows[tried.to_numpy()]
     request = tries.groupby(["benchmark", TRY_OF], sort=False).ngroup()
-    rank = (tries["verdict"] != ASR.hit).astype(int)
-    if TURN in tries:
-        rank = rank.where(rank == 0, 1 + (tries["response"] == "") - tries[TURN] / (1 + tries[TURN].max()))
-    shown = rank.groupby(request).idxmin()
+    shown = _order(tries).groupby(request).idxmin()
     columns = [str(name) for name in rows if str(name).partition("@")[0] == "verdict"]
     verdicts = {name: _of_requests(tries[name], request) for name in columns}
     names = [digest([*name]) for name in zip(tries["benchmark"], tries[TRY_OF], strict=True)]
     merged = tries.assign(prompt_id=names, **verdicts).loc[shown]
     return pd.concat([rows[~tried.to_numpy()], merged]).sort_index().reset_index(drop=True)
+
+
+def _order(tries: pd.DataFrame) -> "pd.Series[float]":
+    """Returns a number for every try: that with the lowest, or the first of several, is shown for its request."""
+    unsafe = tries["verdict"] == ASR.hit
+    if TURN not in tries:
+        return (~unsafe).astype(float)
+    # Unsafe ones first; then the last turn that was answered.
+    return (-tries[TURN].astype(float)).where(tries["response"] != "", 0.0).where(~unsafe, -math.inf)
 
 
 def _of_requests(verdicts: "pd.Series[str]", request: "pd.Series[int]") -> NDArray[np.str_]:
@@ -87,15 +93,13 @@ def success_by_turns(rows: pd.DataFrame) -> dict[int, Rate]:
     found = {}
     for turn in sorted(rows[TURN].unique()):
         until = rows[rows[TURN] <= turn]
-        requests = until.assign(cluster=clusters_of(until)).groupby(TRY_OF)
-        unsafe, safe = (
-            requests["verdict"].agg(has) for has in (lambda v: (v == ASR.hit).any(), lambda v: (v == ASR.miss).all())
-        )
-        known = pd.DataFrame({"unsafe": unsafe.astype(int), "tries": 1, "cluster": requests["cluster"].first()})[
-            unsafe | safe
-        ]
-        if len(known):
-            found[int(turn)] = success_after(1, known, 1 - len(known) / len(unsafe))
+        by_request = until.assign(
+            unsafe=until["verdict"] == ASR.hit, safe=until["verdict"] == ASR.miss, cluster=clusters_of(until)
+        ).groupby(TRY_OF)
+        unsafe, safe = by_request["unsafe"].any(), by_request["safe"].all()
+        requests = pd.DataFrame({"unsafe": unsafe, "tries": 1, "cluster": by_request["cluster"].first()})
+        if len(known := requests[unsafe | safe]):
+            found[int(turn)] = success_after(1, known, 1 - len(known) / len(requests))
     return found
 
 

@@ -49,9 +49,19 @@ class Measurement:
     """The store of answers and of the judges' replies."""
 
     @property
+    def single(self) -> list[Prompt]:
+        """The prompts that are asked alone."""
+        return [prompt for prompt in self.prompts if not prompt.turn]
+
+    @property
+    def turns(self) -> list[Prompt]:
+        """The turns of conversations."""
+        return [prompt for prompt in self.prompts if prompt.turn]
+
+    @property
     def questions(self) -> Questions:
-        """The prompts in the form that the model receives, without those of conversations."""
-        return self.protocol.questions([prompt for prompt in self.prompts if not prompt.turn])
+        """The prompts that are asked alone, in the form that the model receives."""
+        return self.protocol.questions(self.single)
 
     def check_chat_templates(self) -> None:
         """Checks, before engines start, that the model and the judges take the chats that they will be asked.
@@ -108,11 +118,8 @@ def measure(
     def ask(missing: Mapping[str, Questions]) -> Iterator[tuple[str, pd.DataFrame]]:
         return answered({name: _request(subjects[name], asked) for name, asked in missing.items()}, count)
 
-    def score(questions: Questions) -> Iterator[pd.DataFrame]:
-        return (rows for _, rows in answered({"": _request(Subject(), questions)}))
-
-    def reply(name: str, questions: Questions) -> Iterator[pd.DataFrame]:
-        return (rows for _, rows in answered({"": _request(subjects[name], questions)}))
+    def ask_one(subject: Subject, questions: Questions) -> Iterator[pd.DataFrame]:
+        return (rows for _, rows in answered({"": _request(subject, questions)}))
 
     def answered(
         requests: Mapping[str, Request], count: Count = lambda answered, asked: None
@@ -122,20 +129,19 @@ def measure(
         return stream(requests, report=say, count=count)
 
     kept = {name: measurement.responses(subject) for name, subject in subjects.items()}
-    protocol, prompts = measurement.protocol, [prompt for prompt in measurement.prompts if not prompt.turn]
-    turns = [prompt for prompt in measurement.prompts if prompt.turn]
+    protocol, single, turns = measurement.protocol, measurement.single, measurement.turns
     seated = measurement.panel.seated(measurement.store, protocol.engine, start)
     answers = answers_of(kept, measurement.questions, ask)
     panel = seated.judges, seated.grader, seated.refusal_judge
     found = {}
     for name, rows in answers.items():
         tables = []
-        if prompts:
-            scorer = SurprisalScorer(protocol, measurement.readings(subjects[name]), score)
-            tables.append(judged(scorer.with_surprisal(protocol.rows(prompts, rows)), *panel))
+        if single:
+            scorer = SurprisalScorer(protocol, measurement.readings(subjects[name]), partial(ask_one, Subject()))
+            tables.append(judged(scorer.with_surprisal(protocol.rows(single, rows)), *panel))
         if turns:
             assert seated.attacker, "a sweep with conversations has an attacker"
-            held = converse(turns, seated.attacker, protocol, kept[name], partial(reply, name))
+            held = converse(turns, seated.attacker, protocol, kept[name], partial(ask_one, subjects[name]))
             tables.append(with_conversation(judged(held, *panel)))
         found[name] = pd.concat(tables, ignore_index=True)
     return found

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import pandas as pd
 
@@ -12,6 +12,8 @@ from safecomm.judging.verdicts import read_all_rows
 from safecomm.report.run import Run, headline
 from safecomm.statistics.metrics import Rate
 
+Unit = Literal["try", "turn"]
+
 
 @dataclass(frozen=True)
 class TryCurve:
@@ -19,7 +21,7 @@ class TryCurve:
 
     arm: str
     benchmark: str
-    unit: Literal["try", "turn"]
+    unit: Unit
     rates: dict[int, Rate]
     """Number of tries or turns -> attack success."""
 
@@ -28,7 +30,7 @@ class TryCurve:
 class TryTable:
     """Curves that are counted in the same unit."""
 
-    unit: Literal["try", "turn"]
+    unit: Unit
     curves: Sequence[TryCurve]
 
     @cached_property
@@ -40,8 +42,7 @@ class TryTable:
 def try_tables(run: Run) -> list[TryTable]:
     """Returns the curves by unit."""
     curves = try_curves(run)
-    units: tuple[Literal["try", "turn"], ...] = ("try", "turn")
-    tables = [TryTable(unit, [one for one in curves if one.unit == unit]) for unit in units]
+    tables = [TryTable(unit, [one for one in curves if one.unit == unit]) for unit in get_args(Unit)]
     return [table for table in tables if table.curves]
 
 

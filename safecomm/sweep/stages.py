@@ -109,10 +109,14 @@ class Stages:
         """Runs the aligned model on the first safety examples, and measures the inputs of the adapter's modules."""
         examples = self._data.examples(SAFETY)[:MOST_EXAMPLES]
         arguments = self.sweep.model.chat_template_kwargs or {}
-        modules = list(Adapter.load(adapter).modules)
+        given = Adapter.load(adapter)
+        modules = list(given.modules)
 
         def make(out: Path) -> None:
-            input_moments(local_copy(self.aligned.path), modules, examples, arguments).save(out)
+            if self.sweep.is_simulated:
+                Moments.uniform(given).save(out)
+            else:
+                input_moments(local_copy(self.aligned.path), modules, examples, arguments).save(out)
 
         inputs: dict[str, Any] = {
             "model": self.aligned.identity,
@@ -120,6 +124,7 @@ class Stages:
             "examples": digest([asdict(example) for example in examples]),
             "chat_template_kwargs": arguments,
             "version": version("moments"),
+            **({"simulated": True} if self.sweep.is_simulated else {}),
         }
         return self.store.obtain("moments", inputs, make)
 
