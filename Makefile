@@ -1,4 +1,4 @@
-# make demo           run the lab sweep end to end      make test   run all tests
+# make demo           run the lab sweep end to end      make test   run the tests
 # make check          check format, lint and types      make clean  delete the demo's results
 # make check-install  resolve every platform's lock against the public package index
 # make lock           regenerate the locks with the current versions if they still fit; UPGRADE=1 takes the newest
