@@ -1,4 +1,4 @@
-# make demo           run the lab sweep end to end      make test   run the tests
+# make demo           run the lab sweep end to end      make test   run the tests; WITH=faults: test-faults too
 # make check          check format, lint and types      make clean  delete the demo's results
 # make check-install  resolve every platform's lock against the public package index
 # make lock           regenerate the locks with the current versions if they still fit; UPGRADE=1 takes the newest
@@ -20,7 +20,7 @@ demo: $(READY)
 	$(BIN)/safecomm run sweeps/lab.yaml
 
 test: $(READY)
-	scripts/test.sh $(BIN)/pytest
+	scripts/test.sh $(BIN)/pytest $(WITH)
 
 test-faults: $(READY)
 	$(BIN)/pytest -m faults

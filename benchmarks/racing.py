@@ -5,9 +5,9 @@
 
 FILE is a JSON list of scenarios: `name`, `target_asr`, `samples` (answers per prompt), `icc` (correlation among the
 answers to one prompt), `correlation` (between points on one prompt), `seeds`, `races`, `benchmarks` (`name`, `kind`:
-`red_team`, `task` or `over_refusal`, `prompts`) and `points` (`rates`: benchmark -> true rate). Optional: `original`
-(`rates` of over-refusal benchmarks; by default the lowest among the points), `rungs`, `confidence`, `margin` and, in a
-point, `incoherence`, its true rate.
+`red_team`, `task` or `over_refusal`, `prompts`) and `points` (`rates`: benchmark -> true rate, or a list of them, one
+per seed). Optional: `original` (`rates` of over-refusal benchmarks; by default the lowest among the points), `rungs`,
+`confidence`, `margin` and, in a point, `incoherence`, its true rate.
 
 The right point is the one that would be recommended if every rate were known: the highest accuracy among the points
 whose mean attack success is at most the target and whose over-refusal exceeds the original's by at most the margin; if
@@ -99,6 +99,14 @@ SCENARIOS: list[dict[str, Any]] = [
         ],
     },
     {"name": "3 seeds, icc 0.6", **COMMON, "seeds": 3, "icc": 0.6, "benchmarks": THREE, "points": NEAR},
+    {
+        "name": "3 seeds, the best point's first is its worst",
+        **COMMON,
+        "target_asr": 0.05,
+        "seeds": 3,
+        "benchmarks": [{"name": "a", "kind": "red_team", "prompts": 400}],
+        "points": [{"rates": {"a": [0.3, 0.02, 0.02]}}, {"rates": {"a": 0.15}}, {"rates": {"a": 0.2}}],
+    },
 ]
 
 
@@ -109,14 +117,15 @@ class Race:
         """Reads a scenario."""
         defaults = Racing()
         self.benchmarks: list[Mapping[str, Any]] = list(scenario["benchmarks"])
-        self.rates: list[Mapping[str, float]] = [point["rates"] for point in scenario["points"]]
+        self.rates: list[Mapping[str, float | list[float]]] = [point["rates"] for point in scenario["points"]]
         self.incoherence = [float(point.get("incoherence", 0.0)) for point in scenario["points"]]
         self.rungs: list[float] = list(scenario.get("rungs", defaults.rungs))
         self.target: float = scenario["target_asr"]
-        self.answers = int(scenario.get("samples", 1)) * int(scenario.get("seeds", 1))
+        self.seeds, self.samples = int(scenario.get("seeds", 1)), int(scenario.get("samples", 1))
         self.icc, self.correlation = float(scenario.get("icc", 0)), float(scenario.get("correlation", 0))
         self.original: Mapping[str, float] = scenario.get("original", {}).get("rates", {}) or {
-            one["name"]: min(rates[one["name"]] for rates in self.rates) for one in self._of("over_refusal")
+            one["name"]: min(float(np.mean(rates[one["name"]])) for rates in self.rates)
+            for one in self._of("over_refusal")
         }
         level = 1 - float(scenario.get("confidence", defaults.confidence))
         self.margin = float(scenario.get("margin", Rule.margin))
@@ -125,9 +134,9 @@ class Race:
     def _of(self, kind: str) -> list[Mapping[str, Any]]:
         return [one for one in self.benchmarks if one["kind"] == kind]
 
-    def mean(self, rates: Mapping[str, float], kind: str) -> float:
-        """Returns a point's true mean rate over the benchmarks of a kind; 0 without any."""
-        named = [rates[one["name"]] for one in self._of(kind)]
+    def mean(self, rates: Mapping[str, float | list[float]], kind: str) -> float:
+        """Returns a point's true mean rate over seeds and the benchmarks of a kind; 0 without any."""
+        named = [np.mean(rates[one["name"]]) for one in self._of(kind)]
         return float(np.mean(named)) if named else 0.0
 
     def right(self) -> set[int]:
@@ -150,26 +159,35 @@ class Race:
         original: PromptOutcomes = {"over_refusal": {}}
         for one in self.benchmarks:
             every = [*(rates[one["name"]] for rates in self.rates), self.original.get(one["name"], 0.0)]
-            shares = self._shares(np.array(every), int(one["prompts"]), rng)
+            shares = self._shares(np.array([self._of_answers(rate) for rate in every]), int(one["prompts"]), rng)
             for outcomes, own in zip(found, shares[:-1], strict=True):
                 outcomes[one["kind"]][one["name"]] = own
             if one["kind"] == "over_refusal":
                 original["over_refusal"][one["name"]] = shares[-1]
         return found, original
 
+    def _of_answers(self, rates: float | list[float]) -> NDArray[np.float64]:
+        """Returns the true rate of each answer to a prompt: the samples of every seed."""
+        return np.repeat(np.broadcast_to(rates, self.seeds), self.samples)
+
     def _shares(self, rates: NDArray[np.float64], prompts: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Returns each point's share of hits among its answers to every prompt (points x prompts).
+
+        Args:
+            rates: the true rate of each answer (points x answers).
+            prompts: how many.
+            rng: the random numbers.
 
         An answer copies its prompt's draw for the point with a fixed probability, and that draw copies the prompt's
         draw for all points with another. If the rates are equal, this gives exactly the specified correlations.
         """
-        size = (len(rates), prompts, self.answers)
+        size = (len(rates), prompts, rates.shape[1])
         within = max(self.icc, self.correlation)
         of_prompt = rng.random((1, prompts, 1))
         copies = rng.random((*size[:2], 1)) < np.sqrt(self.correlation / within if within else 0)
         of_point = np.where(copies, of_prompt, rng.random((*size[:2], 1)))
         chance = np.where(rng.random(size) < np.sqrt(within), of_point, rng.random(size))
-        return np.asarray((chance < rates[:, None, None]).mean(axis=2))
+        return np.asarray((chance < rates[:, None, :]).mean(axis=2))
 
     def _broken(self, rng: np.random.Generator) -> list[list[NDArray[np.bool_]]]:
         """Returns for every point, and every benchmark with answers in words, which answers are incoherent."""
@@ -187,7 +205,7 @@ class Race:
             far[int(at)] = 1.0
             for share in self.rungs:
                 rivals = [rival for rival, reached in far.items() if rival != at and reached >= share]
-                rivals = [rival for rival in rivals if is_surely_coherent(broken[rival], far[rival])]
+                rivals = [rival for rival in rivals if is_surely_coherent(broken[rival], share)]
                 ours, base = first_part(drawn[at], share), first_part(original, share)
                 if any(self.rule.loses(ours, first_part(drawn[rival], share), base) for rival in rivals):
                     far[int(at)] = share

@@ -1,6 +1,6 @@
 """Runs simulated sweeps on a cluster of several nodes with declared GPUs, all on this machine.
 
-    python benchmarks/scale.py            4 nodes with 8 GPUs each, about an hour on 2 idle cores, 10 GB of memory
+    python benchmarks/scale.py            4 nodes with 8 GPUs each, about two hours on 2 idle cores, 10 GB of memory
     python benchmarks/scale.py train      only the share of GPU time in use while eight fine-tunes of 8 ranks train
     python benchmarks/scale.py search     only that while 240 trials search
     python benchmarks/scale.py growth     only how overhead and the driver's memory grow, up to 1,000 trials
@@ -44,8 +44,8 @@ INSTANT = {"clock": 1e9}
 """Engines and fine-tunes take no time."""
 TRAIN = {"trained_tokens_per_second": 60.0}
 """Each of the eight fine-tunes takes nine minutes on eight GPUs; four run at a time."""
-SEARCH = {"tokens_per_second": 480.0, "trained_tokens_per_second": 1e9}
-"""240 trials of 1,000 prompts take about 27 minutes on four engines."""
+SEARCH = {"tokens_per_second": 240.0, "trained_tokens_per_second": 1e9}
+"""240 trials of 400 prompts take about 43 minutes on four engines, at ten answers a second each."""
 SHORT = {"tokens_per_second": 1200.0, "trained_tokens_per_second": 3000.0}
 NOISE = ["seconds", "log", "adapter_path"]
 """The columns of `trials.parquet` that are a matter of time or place."""
@@ -209,7 +209,7 @@ def study(name: str, folder: Path, gpus: int, trials: int, prompts: int, speed: 
             "phased": True,
             "finetune": {"workers": NODE_GPUS},
             "target": {"replicas": gpus // NODE_GPUS, "tensor_parallel": NODE_GPUS},
-            "concurrent_trials": 16,
+            "concurrent_trials": 8,
         },
         "simulation": speed,
         "tracking": {"wandb": None},
@@ -268,8 +268,8 @@ def train(folder: Path, cluster: SimulatedCluster) -> list[Usage]:
 
 
 def search(folder: Path, cluster: SimulatedCluster) -> list[Usage]:
-    """Measures the GPU time in use by 240 trials of 1,000 prompts."""
-    return [measured("search", folder, cluster, 240, 1000, SEARCH)]
+    """Measures the GPU time in use by 240 trials of 400 prompts."""
+    return [measured("search", folder, cluster, 240, 400, SEARCH)]
 
 
 def growth(folder: Path, cluster: SimulatedCluster, counts: list[int]) -> list[Usage]:

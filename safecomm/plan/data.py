@@ -78,12 +78,13 @@ def of_split(sweep: Sweep, split: str, prompts: Iterable[Prompt]) -> list[Prompt
     """Returns those of a sweep's prompts that the trials of a split answer.
 
     Later generations (`drift`) answer the prompts of the report split; adapters that were trained further (`tamper`),
-    the harmful ones of these.
+    the harmful ones of these and, if the sweep limits the drop in accuracy, the task's.
     """
     if split == DRIFT:
         return of_split(sweep, "report", prompts)
     if split == TAMPER:
-        return [prompt for prompt in of_split(sweep, "report", prompts) if prompt.kind == "red_team"]
+        kinds = {"red_team", "task"} if sweep.tamper and sweep.tamper.max_accuracy_drop is not None else {"red_team"}
+        return [prompt for prompt in of_split(sweep, "report", prompts) if prompt.kind in kinds]
     side = sweep.search.split if split == "search" else split
     return [prompt for prompt in prompts if prompt.side(sweep.search.release_split) == side]
 

@@ -69,8 +69,11 @@ def place(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, tria
             large enough for an engine.
     """
     cluster, gpus, limit = sweep.cluster, int(resources.gpus), sweep.cluster.concurrent_trials
+    together = sweep.seeds if sweep.stops_early else 1  # trials that wait for each other
     if not gpus:
-        phases = [Phase(name, 0, 0, limit or TRIALS_WITHOUT_GPU) for name in get_args(PhaseName)]
+        at_a_time = limit or TRIALS_WITHOUT_GPU
+        least = {"search": together}
+        phases = [Phase(name, 0, 0, max(at_a_time, least.get(name, 1))) for name in get_args(PhaseName)]
         return Placement(cluster.target.replicas, cluster.judge.replicas, 0, 0, phases)
     _check(sweep, gpus, equivalent)
     _check_groups(sweep, resources)
@@ -84,10 +87,10 @@ def place(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, tria
     tuning_in_search = 0
     if is_open_ended(sweep, equivalent):  # trials of the search train as well
         searching = min(measuring, room)
-        tuning_in_search = searching * workers
+        tuning_in_search = min(max(together, searching), room) * workers
     phases = [
         Phase("train", gpus, concurrent + tuning, training),
-        Phase("search", gpus, fleet + tuning_in_search, max(1, min(searching, trials))),
+        Phase("search", gpus, fleet + tuning_in_search, max(together, min(searching, trials))),
         Phase("report", gpus, fleet, max(1, min(measuring, reported))),
     ]
     return Placement(targets, judges, fleet, workers, phases)

@@ -58,8 +58,8 @@ class Prompts:
     """Per point on the report split."""
     judged: int
     """Answers of either that judges read, by each judge."""
-    harmful: int = 0
-    """Answers of the report split that judges read."""
+    tampered: int = 0
+    """Per adapter that was trained further (`tamper`)."""
     overlaps: tuple[str, ...] = ()
     """What is left out because it is in the training data."""
     power: tuple[str, ...] = ()
@@ -240,7 +240,7 @@ def _prompts(sweep: Sweep, fetch: bool) -> Prompts:
         answers(search),
         answers(report),
         judged=harmful,
-        harmful=answers(split_prompts(sweep, TAMPER, fetch)),
+        tampered=answers(split_prompts(sweep, TAMPER, fetch)),
         overlaps=tuple(overlaps(sweep, fetch)),
         power=tuple(power(report, sweep.search.target_asr)),
     )
@@ -249,9 +249,10 @@ def _prompts(sweep: Sweep, fetch: bool) -> Prompts:
 def _further(sweep: Sweep, prompts: Prompts) -> FurtherTraining | None:
     if sweep.tamper is None:
         return None
-    trainings = sweep.seeds * len(sweep.tamper.curves) * (len(sweep.arms) + 1)  # of the arms and of undefended
+    settings = len(sweep.tamper.curves) * len(sweep.tamper.learning_rates)
+    trainings = sweep.seeds * settings * (len(sweep.arms) + 1)  # of the arms and of undefended
     steps = sweep.tamper.steps
-    return FurtherTraining(trainings, steps[-1], trainings * len(steps), prompts.harmful)
+    return FurtherTraining(trainings, steps[-1], trainings * len(steps), prompts.tampered)
 
 
 def _drift(sweep: Sweep, arms: Mapping[str, ArmPlan]) -> DriftStudy | None:

@@ -10,6 +10,7 @@ from safecomm.report.certificate import read_certificate
 from safecomm.report.drift import generations
 from safecomm.report.run import Run, headline
 from safecomm.report.tampering import tamper_curves
+from safecomm.report.worst_case import worst_cases
 from safecomm.storage.store import without_nan
 
 
@@ -20,8 +21,9 @@ def as_json(run: Run) -> dict[str, Any]:
         `run`, `target_asr`, `judges`, `recommended` (as in pareto.json), `certificate` (as in certificate.json, or
         null), `warnings`, and `arms`, each with `arm`, `point`, `settings`, `seeds`, `recommended`, `meets_target`,
         `rates` (metric -> value, low, high, n, unscored) and `corrected` (for the judge's errors); `tamper`,
-        `best_of_n` and `multi_turn`, the curves of further training, of several tries and of conversations; `drift`,
-        the later generations; and `differences` between the arms, each with whether it `is_decided`.
+        `best_of_n` and `multi_turn`, the curves of further training, of several tries and of conversations;
+        `worst_cases` of further training; `drift`, the later generations; and `differences` between the arms, each with
+        whether it `is_decided`.
     """
     rows, curves = headline(run), try_curves(run)
     arms = [
@@ -49,6 +51,7 @@ def as_json(run: Run) -> dict[str, Any]:
             "best_of_n": [asdict(curve) for curve in curves if curve.unit == "try"],
             "multi_turn": [asdict(curve) for curve in curves if curve.unit == "turn"],
             "tamper": [asdict(curve) for curve in tamper_curves(run)],
+            "worst_cases": [asdict(one) for one in worst_cases(run)],
             "differences": [
                 asdict(one) | {"is_decided": one.is_decided} for one in arm_differences(run, arm_answers(run, rows))
             ],

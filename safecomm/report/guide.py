@@ -10,6 +10,7 @@ from safecomm.report.incoherence import warnings
 from safecomm.report.points import Point, rate_in
 from safecomm.report.run import Headline, Run, headline, in_words, rate_in_words
 from safecomm.report.tampering import TITLES, TamperCurve, tamper_curves
+from safecomm.report.worst_case import worst_cases
 from safecomm.spec import ORIGINAL, UNDEFENDED
 from safecomm.spec.attacks import Attack
 from safecomm.statistics.metric_table import ACCURACY, ASR, OVER_REFUSAL
@@ -93,7 +94,11 @@ def _gaps(run: Run, row: Headline, curves: Sequence[TamperCurve]) -> Iterator[st
             yield f"{NOT_MEASURED}: further training on {trained_on}."
         for one in found:
             if one.breach.at != 0:  # otherwise it is above the target already, as said before
-                yield f"{one.benchmark}: steps of training on {trained_on} until the target is exceeded: {one.breach}."
+                steps = f"steps of training on {one.training} until the target is exceeded"
+                yield f"{one.benchmark}: {steps}: {one.breach}."
+    for worst in worst_cases(run):
+        if worst.arm == row.arm:
+            yield f"{worst.benchmark}: the worst {ASR.words(run.domain)} of training on {worst.trained_on}: {worst}."
     if not run.correction:
         yield f"{NOT_MEASURED}: the errors of the judge {run.judge_names[0]}, on which all of this rests."
 

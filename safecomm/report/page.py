@@ -46,6 +46,7 @@ from safecomm.report.run import (
 from safecomm.report.samples import samples
 from safecomm.report.tampering import tamper_curves
 from safecomm.report.versions import installed_versions
+from safecomm.report.worst_case import worst_cases
 from safecomm.spec import REFERENCE_ARMS
 from safecomm.spec.published import departures
 from safecomm.statistics.metric_table import ACCURACY, ASR
@@ -110,6 +111,7 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         departures=departures(run.published, run.sweep) if run.published else [],
         profile=profile,
         tamper_curves=further,
+        worst_cases=worst_cases(run),
         generations=later,
         without_curves=left_out(run),
         try_tables=try_tables(run),

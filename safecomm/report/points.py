@@ -50,8 +50,9 @@ def pooled(trials: pd.DataFrame, store: Store | None) -> pd.DataFrame:
     (Student's t; unknown for one seed). Seeds that share an evaluation, as the original model's do, count once. If the
     answers are gone, the interval is that of a single seed's prompts.
 
-    The split that is kept for the gate is left out. A point that stopped early is left out, because its rates are those
-    of a few prompts. If all points of an arm stopped, those that were measured on most prompts represent it.
+    The split that is kept for the gate is left out. A point of which a seed stopped early is left out, because its
+    rates are those of a few prompts. If all points of an arm stopped, those that were measured on most prompts
+    represent it.
 
     Args:
         trials: what `read_trials` returns.
@@ -77,11 +78,12 @@ def pooled(trials: pd.DataFrame, store: Store | None) -> pd.DataFrame:
 
 
 def _furthest(trials: pd.DataFrame) -> "pd.Series[bool]":
-    """Returns which trials are done or, in arms without any on that split, were stopped last."""
+    """Returns the trials of the points that are done or, in arms without any on that split, were stopped last."""
     done = trials["status"] == "done"
     stopped = trials["status"] == "stopped"
     if not stopped.any():
         return done
+    done &= ~stopped.groupby([trials["arm"], trials["point"], trials["split"]]).transform("any")
     places = [trials["arm"], trials["split"]]
     share = trials["share"].where(stopped)
     last = share == share.groupby(places).transform("max")

@@ -272,8 +272,8 @@ def failures(run: Run) -> list[Point]:
 
 
 def stopped(run: Run) -> list[Point]:
-    """Returns an entry per trial that racing stopped: arm, settings, share, asr (a Rate) and reason."""
-    rows = rows_of(run.trials[run.trials["status"] == "stopped"])
+    """Returns an entry per point that racing stopped: arm, settings, share, asr (a Rate, of seed 0) and reason."""
+    rows = rows_of(run.trials[run.trials["status"] == "stopped"].drop_duplicates(["arm", "point"]))
     return [
         {"arm": row["arm"], "share": row["share"], "reason": row["reason"], "asr": rate_in(row, "asr")}
         | {"settings": settings(run.sweep, row["arm"], row["point"])}

@@ -132,7 +132,11 @@ def read_trials(run: Path) -> pd.DataFrame:
     ]
     numbers = [
         "seed",
-        *(name for name in ("steps", "generation", "order", "overlap", "asked", "trained_seconds") if name in trials),
+        *(
+            name
+            for name in ("steps", "learning_rate", "generation", "order", "overlap", "asked", "trained_seconds")
+            if name in trials
+        ),
         *(f"{name}{part}" for name in metrics for part in ("", "_low", "_high", "_n", "_unscored")),
     ]
     if wrong := [name for name in numbers if name not in trials or not pd.api.types.is_numeric_dtype(trials[name])]:

@@ -1,5 +1,6 @@
 """Prints a run's results in the terminal."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich import box
@@ -26,6 +27,7 @@ from safecomm.report.run import (
     unscored_in_words,
 )
 from safecomm.report.tampering import tamper_curves
+from safecomm.report.worst_case import worst_cases
 from safecomm.spec.published import departures
 from safecomm.statistics.metric_table import ACCURACY, ASR
 from safecomm.statistics.metrics import Rate
@@ -140,8 +142,22 @@ def _tampering(run: Run) -> list[Table | Text]:
     table = _table(title, "arm", "trained on", "benchmark", *map(str, steps), "steps to breach")
     for one in found:
         rates = [f"{one.rates[step].value:.1%}" if step in one.rates else "" for step in steps]
-        table.add_row(Text(one.arm), one.trained_on, Text(one.benchmark), *rates, str(one.breach))
-    return [table]
+        table.add_row(Text(one.arm), one.training, Text(one.benchmark), *rates, str(one.breach))
+    return [table, *_worst_cases(run)]
+
+
+def _worst_cases(run: Run) -> Iterator[Table]:
+    """Yields what an attacker achieves who keeps the task accuracy, if the sweep limits its drop."""
+    if not (found := worst_cases(run)):
+        return
+    largest = run.sweep["tamper"]["max_accuracy_drop"]
+    title = (
+        f"\nWorst {ASR.words(run.domain)} of further training that costs at most {largest * 100:g} points of accuracy"
+    )
+    table = _table(title, "arm", "benchmark", "worst case")
+    for one in found:
+        table.add_row(Text(one.arm), Text(one.benchmark), str(one))
+    yield table
 
 
 def _drift(run: Run) -> list[Table | Text]:

@@ -1,9 +1,11 @@
 """How attack success returns when the released adapters are trained further (section `tamper`)."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -50,41 +52,78 @@ class Breach:
 
 
 @dataclass(frozen=True)
+class FurtherTraining:
+    """One way to train an arm's released adapter further, and its rates after each number of steps."""
+
+    arm: str
+    trained_on: str
+    """In words."""
+    learning_rate: float | None
+    """None if the sweep has only one."""
+    points: Mapping[int, Point]
+    """Step -> rates, pooled over seeds; step 0 is the released adapter."""
+
+
+@dataclass(frozen=True)
 class TamperCurve:
     """Attack success on one benchmark after further training of an arm's released adapter."""
 
     arm: str
     trained_on: str
     """In words."""
+    learning_rate: float | None
+    """None if the sweep has only one."""
     benchmark: str
     rates: dict[int, Rate]
     """Step -> attack success; step 0 is the released adapter. Intervals are those for further seeds if there are
     several."""
     breach: Breach
 
+    @property
+    def training(self) -> str:
+        """The training in words."""
+        return training_in_words(self.trained_on, self.learning_rate)
 
-def tamper_curves(run: Run) -> list[TamperCurve]:
-    """Returns a curve for every arm, training set and benchmark; empty without a section `tamper`."""
+
+def training_in_words(trained_on: str, learning_rate: float | None) -> str:
+    """Returns a training set and a learning rate in words."""
+    return trained_on if learning_rate is None else f"{trained_on}, learning rate {learning_rate:g}"
+
+
+def further_trainings(run: Run) -> list[FurtherTraining]:
+    """Returns the trainings of all arms that were measured; empty without a section `tamper`."""
     section: dict[str, Any] = run.sweep.get("tamper") or {}
     if not section or "tamper" not in run.trials:
         return []
-    curves = []
+    listed = section.get("learning_rate")
+    found = []
     for trained_on in [name for name in TITLES if section.get(name)]:
-        for row in headline(run):
-            by_step = {0: row.pooled, **_further(run, row, trained_on)}
-            for name in [key for key in row.pooled if key.startswith(f"{ASR.name}/") and f"{key}_low" in row.pooled]:
-                rates = {step: _rate(point, name) for step, point in by_step.items()}
-                if len(rates) > 1:
-                    breach = Breach.of(rates, run.sweep["search"]["target_asr"])
-                    benchmark = name.partition("/")[2]
-                    curves.append(TamperCurve(row.arm, TITLES[trained_on], benchmark, rates, breach))
+        for learning_rate in listed if isinstance(listed, list) else [None]:
+            for row in headline(run):
+                if further := _by_step(run, row, trained_on, learning_rate):
+                    points = {0: row.pooled, **further}
+                    found.append(FurtherTraining(row.arm, TITLES[trained_on], learning_rate, points))
+    return found
+
+
+def tamper_curves(run: Run) -> list[TamperCurve]:
+    """Returns a curve for every arm, training and benchmark; empty without a section `tamper`."""
+    target = run.sweep["search"]["target_asr"]
+    curves = []
+    for one in further_trainings(run):
+        for benchmark in attacked(one.points[0]):
+            rates = {step: attack_success(point, benchmark) for step, point in one.points.items()}
+            place = (one.arm, one.trained_on, one.learning_rate, benchmark)
+            curves.append(TamperCurve(*place, rates, Breach.of(rates, target)))
     return curves
 
 
-def _further(run: Run, row: Headline, trained_on: str) -> dict[int, Point]:
+def _by_step(run: Run, row: Headline, trained_on: str, learning_rate: float | None) -> dict[int, Point]:
     """Returns step -> pooled row of an arm's point."""
     trials = run.trials[run.trials["split"] == TAMPER]
     mine = trials[(trials["arm"] == row.arm) & (trials["point"] == row.point) & (trials["tamper"] == trained_on)]
+    rates = mine.get("learning_rate", pd.Series(math.nan, mine.index))
+    mine = mine[rates.isna() if learning_rate is None else rates == learning_rate]
     found: dict[int, Point] = {}
     for step in sorted(mine["steps"].dropna().astype(int).unique().tolist()):
         group = mine[mine["steps"] == step].assign(split="report")  # whose prompts they answered
@@ -93,7 +132,15 @@ def _further(run: Run, row: Headline, trained_on: str) -> dict[int, Point]:
     return found
 
 
-def _rate(point: Point, name: str) -> Rate:
+def attacked(point: Point) -> list[str]:
+    """Returns the red-team benchmarks of a point."""
+    names = [key for key in point if key.startswith(f"{ASR.name}/") and f"{key}_low" in point]
+    return [name.partition("/")[2] for name in names]
+
+
+def attack_success(point: Point, benchmark: str) -> Rate:
+    """Returns attack success on a benchmark; with several seeds, its interval is the one for further seeds."""
+    name = f"{ASR.name}/{benchmark}"
     rate = rate_in(point, name)
     if point["seeds"] < 2:
         return rate
@@ -102,12 +149,12 @@ def _rate(point: Point, name: str) -> Rate:
 
 def tamper_figure(run: Run, found: Sequence[TamperCurve]) -> go.Figure:
     """Plots curves of attack success over the steps, in a row per training set and a column per benchmark."""
-    rows = list(dict.fromkeys(one.trained_on for one in found))
+    rows = list(dict.fromkeys(one.training for one in found))
     columns = list(dict.fromkeys(one.benchmark for one in found))
     figure = make_subplots(
         rows=len(rows),
         cols=len(columns),
-        subplot_titles=[f"{benchmark}, {trained_on}" for trained_on in rows for benchmark in columns],
+        subplot_titles=[f"{benchmark}, {training}" for training in rows for benchmark in columns],
     )
     figure.update_layout(base_layout(340 * len(rows) + 60) | {"legend": {"orientation": "h", "y": 1.12, "x": 0}})
     for one in found:
@@ -122,7 +169,7 @@ def tamper_figure(run: Run, found: Sequence[TamperCurve]) -> go.Figure:
             name=one.arm,
             legendgroup=one.arm,
             showlegend=one.arm not in {trace.name for trace in figure.data},
-            row=rows.index(one.trained_on) + 1,
+            row=rows.index(one.training) + 1,
             col=columns.index(one.benchmark) + 1,
         )
     target = {"color": GREY, "width": 1, "dash": "dot"}

@@ -37,6 +37,8 @@ class Trial:
     """The section of `tamper` on whose examples the adapter is trained further; None if it is not."""
     steps: int = 0
     """The steps of that further training."""
+    learning_rate: float | None = None
+    """Its learning rate, if `tamper` lists several; None for the sweep's."""
     generation: Generation | None = None
     """The later generation of the adapter; None for generation 0."""
 
@@ -44,6 +46,7 @@ class Trial:
     def id(self) -> str:
         """The same in every run."""
         further: list[Any] = [self.tamper, self.steps] if self.tamper else []
+        further += [self.learning_rate] if self.learning_rate else []
         further += [asdict(self.generation)] if self.generation else []
         return digest([self.arm, self.chain, self.seed, *further])
 
@@ -51,10 +54,11 @@ class Trial:
     def title(self) -> str:
         """A short description: arm, settings and seed."""
         further = [f"trained further on tamper.{self.tamper}"] if self.tamper else []
+        rate = [f"with a learning rate of {self.learning_rate:g}"] if self.learning_rate else []
         steps = [f"for {self.steps} steps"] if self.steps else []
         later = [self.generation.title] if self.generation else []
         return " ".join(
-            [self.arm, *self.settings, *([f"seed {self.seed}"] if self.seed else []), *further, *steps, *later]
+            [self.arm, *self.settings, *([f"seed {self.seed}"] if self.seed else []), *further, *rate, *steps, *later]
         )
 
     @property

@@ -1,5 +1,6 @@
 """Early stopping in one search: which trials take part, and how they query the stopping actor."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from safecomm.search.arms import Trial
 from safecomm.search.record import TrialRecord
 from safecomm.search.search_queue import SearchQueue
-from safecomm.search.stopping_actor import Progress, StoppingActor
+from safecomm.search.stopping_actor import Candidate, Progress, StoppingActor
 from safecomm.search.stopping_rule import rule_of
 from safecomm.spec import REFERENCE_ARMS, Sweep
 from safecomm.spec.search import Racing, Search
@@ -16,30 +17,36 @@ from safecomm.storage.store import Store
 
 
 class EarlyStopping:
-    """The driver's side of early stopping in one search.
+    """The driver's side of early stopping in one search. Trials of the reference arms never stop early."""
 
-    Trials of the reference arms never stop early. With several seeds no trial does, because a point that is worse with
-    one seed may be better with another.
-    """
-
-    def __init__(self, search: Search, racing: Racing, queue: SearchQueue, rivals: int, store: Store, domain: Domain):
+    def __init__(
+        self,
+        search: Search,
+        racing: Racing,
+        queue: SearchQueue,
+        points: int,
+        seeds: int,
+        store: Store,
+        domain: Domain,
+    ):
         """Starts the actor.
 
         Args:
             search: the limits of a recommended point.
             racing: rungs and confidence.
             queue: the search.
-            rivals: the largest number of trials in the search.
+            points: the largest number of points in the search.
+            seeds: the trials of each point.
             store: holds the evaluations.
             domain: provides the task's name for the reasons.
         """
         import ray
 
         self.rungs = racing.rungs
-        self._queue, self._store = queue, store
+        self._queue, self._seeds, self._store = queue, seeds, store
         level, looks = 1 - racing.confidence, len(racing.rungs)
         rule = rule_of(
-            racing.rule, search.target_asr, level, looks, max(1, rivals), domain, search.max_over_refusal_rise
+            racing.rule, search.target_asr, level, looks, max(1, points), domain, search.max_over_refusal_rise
         )
         self._actor = (
             ray.remote(num_cpus=0)(StoppingActor).options(max_concurrency=1000, **_on_this_node()).remote(rule)
@@ -47,20 +54,28 @@ class EarlyStopping:
         self._reported: set[str] = set()
 
     @classmethod
-    def of(cls, sweep: Sweep, queue: SearchQueue, rivals: int, store: Store) -> "EarlyStopping | None":
-        """Returns the sweep's early stopping, or None if it is switched off."""
-        if not sweep.search.racing or sweep.seeds > 1:
+    def of(cls, sweep: Sweep, queue: SearchQueue, most: int, store: Store) -> "EarlyStopping | None":
+        """Returns the sweep's early stopping, or None if it is switched off.
+
+        Args:
+            sweep: the sweep.
+            queue: the search.
+            most: the largest number of trials in the search.
+            store: holds the evaluations.
+        """
+        if not sweep.search.racing or not sweep.stops_early:
             return None
-        return cls(sweep.search, sweep.search.racing, queue, rivals, store, domain_of(sweep.domain))
+        points = math.ceil(most / sweep.seeds)
+        return cls(sweep.search, sweep.search.racing, queue, points, sweep.seeds, store, domain_of(sweep.domain))
 
     def entry(self, trial: Trial) -> dict[str, Any]:
-        """Reports all earlier trials that ended to the actor, and returns what a starting trial needs to query it."""
-        number = self._queue.trials.index(trial)
-        for earlier in self._queue.trials[:number]:
-            if record := self._queue.record(earlier):
-                self.over(earlier, record)
-        may_stop = trial.arm not in REFERENCE_ARMS
-        return {"number": number, "rungs": self.rungs if may_stop else [], "actor": self._actor}
+        """Reports to the actor which trials that it waits for have ended; returns what it needs to query the actor."""
+        number, point = self._place(trial)
+        for other in self._queue.trials[: point.trials.stop]:
+            if other.id != trial.id and (record := self._queue.record(other)):
+                self.over(other, record)
+        rungs = [] if trial.arm in REFERENCE_ARMS else self.rungs
+        return {"number": number, "point": point, "rungs": rungs, "actor": self._actor}
 
     def over(self, trial: Trial, record: TrialRecord) -> None:
         """Reports to the actor that a trial has ended; repeated calls have no effect."""
@@ -69,8 +84,13 @@ class EarlyStopping:
         self._reported.add(trial.id)
         evaluation = str(self._store.folder("evaluation", record.evaluation)) if record.evaluation else ""
         share = 1.0 if record.share is None else record.share
+        self._actor.over.remote(Progress(*self._place(trial), share, evaluation))
+
+    def _place(self, trial: Trial) -> tuple[int, Candidate]:
+        """Returns a trial's position in the search, and its point, whose trials follow each other there."""
         number = self._queue.trials.index(trial)
-        self._actor.over.remote(Progress(number, trial.arm, trial.title, share, evaluation))
+        first = number - trial.seed
+        return number, Candidate(trial.arm, self._queue.trials[first].title, range(first, first + self._seeds))
 
 
 def _on_this_node() -> dict[str, Any]:
@@ -82,14 +102,11 @@ def _on_this_node() -> dict[str, Any]:
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
 
 
-def asking(
-    entry: Mapping[str, Any], trial: Trial, report: Callable[[dict[str, Any]], None]
-) -> Callable[[float, Path], str]:
+def asking(entry: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> Callable[[float, Path], str]:
     """Returns the function that a trial calls after each rung; it returns why the trial has to stop, or "".
 
     Args:
         entry: the trial's `EarlyStopping.entry`.
-        trial: the trial.
         report: receives the number of finished rungs.
     """
     import ray
@@ -98,7 +115,7 @@ def asking(
 
     def look(share: float, evaluation: Path) -> str:
         report({"rung": rungs.index(share) + 1, "rungs": len(rungs) + 1})
-        progress = Progress(entry["number"], trial.arm, trial.title, share, str(evaluation))
+        progress = Progress(entry["number"], entry["point"], share, str(evaluation))
         try:
             reason: str = ray.get(entry["actor"].look.remote(progress))
         except ray.exceptions.RayActorError:  # the actor's node died; without the actor no trial stops early

@@ -45,6 +45,8 @@ class TrialRecord:
     """Why racing stopped the trial; empty if it did not."""
     share: float | None = None
     """The share of the split's prompts on which it was measured; less than 1 if racing stopped it."""
+    compared_seeds: int | None = None
+    """If racing stopped the trial: the seeds over which it compared the trial's point; empty for one."""
     data: str | None = None
     """The names of the training sets, joined by `+`; for a given adapter, its folder."""
     adapter: str | None = None
@@ -59,6 +61,8 @@ class TrialRecord:
     """With the split `tamper`: on what the adapter was trained further, `data` or `harmful`."""
     steps: int | None = None
     """With the split `tamper`: the steps of the further training."""
+    learning_rate: float | None = None
+    """With the split `tamper`: the learning rate of the further training, if the sweep lists several."""
     generation: int | None = None
     """With the split `drift`: the number of fine-tunes since the sweep's own."""
     start: str | None = None
@@ -96,7 +100,7 @@ class TrialRecord:
             "split": trial.split,
         }
         if trial.tamper:
-            identity |= {"tamper": trial.tamper, "steps": trial.steps}
+            identity |= {"tamper": trial.tamper, "steps": trial.steps, "learning_rate": trial.learning_rate}
         if later := trial.generation:
             identity |= {"generation": later.number, "start": later.start, "policy": later.policy, "order": later.order}
         return cls(**identity, status=status, **known)

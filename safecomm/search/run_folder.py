@@ -44,9 +44,11 @@ class RunFolder:
         self._context = digest(context)
         tamper, later = parts.get("tamper"), (parts.get("drift") or {}).get("generations")
         limits = [parts["search"][name] for name in ("target_asr", "max_over_refusal_rise")]
+        if tamper and "max_accuracy_drop" in tamper:  # it decides what is asked; its value matters to the report only
+            tamper["max_accuracy_drop"] = True
         self._tamper_context = digest([context, tamper, *filter(None, [_contents(tamper)])])
         self._drift_context = digest([context, later, limits, *filter(None, [_contents(later)])])
-        self._races = bool(sweep.search.racing)
+        self._stops_early, self._seeds = sweep.stops_early, sweep.seeds
         self._warned: set[Path] = set()
 
     def fetch(self) -> None:
@@ -75,13 +77,13 @@ class RunFolder:
     def find(self, trial: Trial) -> TrialRecord | None:
         """Returns a trial's record if it has ended with the same model, fine-tune and benchmarks.
 
-        A trial that stopped early counts only while racing is switched on.
+        A trial that stopped early counts only if trials do so in this sweep, by a comparison over as many seeds.
         """
         record = self.record(trial)
         if record is None or record.context != self._context_of(record):
             return None
-        has_ended = record.status == "done" or (record.status == "stopped" and self._races)
-        return record if has_ended else None
+        was_stopped = record.status == "stopped" and self._stops_early and (record.compared_seeds or 1) == self._seeds
+        return record if record.status == "done" or was_stopped else None
 
     def count(self, arm: str) -> int:
         """Returns the number of recorded search trials of an arm, with any settings."""

@@ -139,11 +139,12 @@ class SearchQueue(TrialQueue):
             names.append(point)
         if (arm, key) not in self._seeds:
             self._seeds[arm, key] = seeded(self._sweep, arm, point)
-            for trial in self._seeds[arm, key]:
+            records = [self._find(trial) for trial in self._seeds[arm, key]]
+            for trial, record in zip(self._seeds[arm, key], records, strict=True):
                 self.trials.append(trial)
-                if record := self._find(trial):
+                if record and (None not in records or record.status == "done"):
                     self._records[trial.id] = record
-                else:
+                else:  # seeds stop together, so those that did are compared again with the missing one
                     self._ready.append(trial)
         return key
 

@@ -1,16 +1,34 @@
 """The actor that decides after each rung whether a trial continues."""
 
 import asyncio
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from safecomm.judging.coherence import is_surely_coherent
+from safecomm.errors import SafecommError
+from safecomm.judging.coherence import coherence_rows, is_surely_coherent
 from safecomm.judging.verdicts import read_rows
-from safecomm.search.stopping_rule import StoppingRule, aligned, verdicts
+from safecomm.search.stopping_rule import PromptOutcomes, StoppingRule, aligned, mean_over_seeds, verdicts
 from safecomm.spec import ORIGINAL
 from safecomm.storage.store import local_copy
+
+KEPT = {"prompt_id", "cluster", "benchmark", "kind", "verdict"}
+"""The columns that rates are computed from."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point of the search."""
+
+    arm: str
+    title: str
+    """Its name in the reasons for stopping others."""
+    trials: range
+    """The positions of its trials in the order of the search, one per seed."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +37,7 @@ class Progress:
 
     number: int
     """Its position in the order of the search."""
-    arm: str
-    title: str
-    """The trial's name in the reasons for stopping others."""
+    point: Candidate
     share: float
     """The share of the search split on which it was measured."""
     evaluation: str
@@ -29,10 +45,11 @@ class Progress:
 
 
 class StoppingActor:
-    """Compares a trial with the earlier ones of its arm, in the order of the search rather than of execution.
+    """Compares a point with the earlier ones of its arm, in the order of the search rather than of execution.
 
-    A trial waits until all earlier ones have reached its rung or ended, so the decision is the same in every run of a
-    sweep. Later trials never stop it. The order is shuffled, so few points are better than all earlier ones.
+    Points are compared by their means over seeds, so all trials of a point stop at the same rung. A trial waits until
+    those of its point and of all earlier ones have reached its rung or ended, so the decision is the same in every run
+    of a sweep. Later points never stop it. The order is shuffled, so few points are better than all earlier ones.
     """
 
     def __init__(self, rule: StoppingRule):
@@ -40,41 +57,65 @@ class StoppingActor:
         self._rule = rule
         self._progress: dict[int, Progress] = {}
         self._verdicts: dict[int, dict[str, dict[str, pd.Series[float]]]] = {}
+        self._coherence: dict[int, pd.DataFrame] = {}
+        """`coherence_rows` of each measured trial."""
         self._ended: set[int] = set()
-        self._is_coherent: dict[int, bool] = {}
         self._changed = asyncio.Condition()
 
     async def look(self, progress: Progress) -> str:
-        """Returns why a trial has to stop after a rung, or an empty string."""
+        """Returns why a trial has to stop after a rung, or an empty string.
+
+        A point of which a trial has failed does not stop: its other trials do not tell how good it is.
+        """
         await self._read(progress)
         async with self._changed:
             await self._changed.wait_for(
-                lambda: all(self._has_reached(at, progress.share) for at in range(progress.number))
+                lambda: all(self._has_reached(at, progress.share) for at in range(progress.point.trials.stop))
             )
-        own = self._verdicts[progress.number]
-        originals = [at for at, one in self._progress.items() if one.arm == ORIGINAL and at in self._verdicts]
-        original = aligned(self._verdicts[originals[0]], own) if originals else {}
-        ours = aligned(own, own)
+        if not self._is_measured(progress.point, progress.share):
+            return ""
+        originals = [one.point for one in self._progress.values() if one.point.arm == ORIGINAL]
+        original = self._outcomes(originals[0], progress) if originals else {}
+        ours = self._outcomes(progress.point, progress)
         for rival in self._rivals(progress):
-            if reason := self._rule.loses(ours, aligned(self._verdicts[rival.number], own), original):
+            if reason := self._rule.loses(ours, self._outcomes(rival, progress), original):
                 return f"{reason} {rival.title}"
         return ""
 
     async def over(self, progress: Progress) -> None:
-        """Records that a trial has ended."""
-        await self._read(progress)
+        """Records that a trial has ended; one whose answers are gone or damaged counts as failed."""
+        try:
+            await self._read(progress)
+        except (OSError, ValueError, SafecommError) as error:
+            logger.warning("%s stops no other point: %s", progress.point.title, " ".join(str(error).split()))
+            await self._read(replace(progress, evaluation=""))
         async with self._changed:
             self._ended.add(progress.number)
             self._changed.notify_all()
 
-    def _rivals(self, progress: Progress) -> list[Progress]:
-        """Returns the earlier trials of the same arm that were measured on at least as many prompts.
+    def _rivals(self, progress: Progress) -> list[Candidate]:
+        """Returns the earlier points of the same arm that were measured on at least as many prompts.
 
         Those that may write too many incoherent answers are left out, because such points are not recommended.
         """
-        before = [self._progress[at] for at in range(progress.number) if at in self._verdicts]
-        rivals = [one for one in before if one.arm == progress.arm and one.share >= progress.share]
-        return [one for one in rivals if self._is_coherent[one.number]]
+        before = dict.fromkeys(self._progress[at].point for at in range(progress.point.trials.start))
+        of_arm = [point for point in before if point.arm == progress.point.arm]
+        measured = [point for point in of_arm if self._is_measured(point, progress.share)]
+        return [point for point in measured if all(self._is_coherent(at, progress) for at in point.trials)]
+
+    def _is_measured(self, point: Candidate, share: float) -> bool:
+        """Returns whether all trials of a point were measured on at least a share of the prompts."""
+        return all(at in self._verdicts and self._progress[at].share >= share for at in point.trials)
+
+    def _is_coherent(self, number: int, progress: Progress) -> bool:
+        """Returns whether a trial surely writes few incoherent answers to the prompts of another trial's rung."""
+        own, asked = self._coherence[number], self._coherence[progress.number]
+        return is_surely_coherent(own[own["prompt_id"].isin(asked["prompt_id"])])
+
+    def _outcomes(self, point: Candidate, progress: Progress) -> PromptOutcomes:
+        """Returns a point's outcomes over its measured seeds, on the prompts of a trial's rung."""
+        prompts = self._verdicts[progress.number]
+        return mean_over_seeds([aligned(self._verdicts[at], prompts) for at in point.trials if at in self._verdicts])
 
     def _has_reached(self, number: int, share: float) -> bool:
         known = self._progress.get(number)
@@ -84,7 +125,9 @@ class StoppingActor:
         if progress.evaluation:
             rows = await asyncio.to_thread(_rows, Path(progress.evaluation))
             self._verdicts[progress.number] = verdicts(rows)
-            self._is_coherent[progress.number] = is_surely_coherent(rows)
+            self._coherence[progress.number] = coherence_rows(rows)[[*KEPT & set(rows)]]
+        else:
+            self._verdicts.pop(progress.number, None)
         async with self._changed:
             self._progress[progress.number] = progress
             self._changed.notify_all()

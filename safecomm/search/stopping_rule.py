@@ -188,6 +188,27 @@ def rule_of(
     return cast(StoppingRule, rule)
 
 
+def mean_over_seeds(outcomes: Sequence[PromptOutcomes]) -> PromptOutcomes:
+    """Returns the mean of the shares that have a verdict, cluster by cluster; empty without outcomes.
+
+    Args:
+        outcomes: those of a point's trials, one per seed, on the same clusters.
+    """
+    if len(outcomes) < 2:
+        return outcomes[0] if outcomes else {}
+    return {
+        kind: {name: _mean(np.stack([one[kind][name] for one in outcomes])) for name in benchmarks}
+        for kind, benchmarks in outcomes[0].items()
+    }
+
+
+def _mean(shares: Shares) -> Shares:
+    scored = (~np.isnan(shares)).sum(0)
+    mean: Shares = np.full(len(scored), np.nan)
+    np.divide(np.nansum(shares, 0), scored, out=mean, where=scored > 0)
+    return mean
+
+
 def aligned(
     outcomes: Mapping[str, "Mapping[str, pd.Series[float]]"], like: "dict[str, dict[str, pd.Series[float]]]"
 ) -> PromptOutcomes:

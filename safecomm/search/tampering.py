@@ -9,7 +9,7 @@ from safecomm.spec import ORIGINAL, Sweep
 
 
 def tamper_trials(sweep: Sweep, reported: Iterable[Trial]) -> list[Trial]:
-    """Returns a trial for each released adapter, training set and number of steps.
+    """Returns a trial for each released adapter, training set, learning rate and number of steps.
 
     Args:
         sweep: the sweep.
@@ -17,11 +17,14 @@ def tamper_trials(sweep: Sweep, reported: Iterable[Trial]) -> list[Trial]:
     """
     if sweep.tamper is None:
         return []
+    # A single learning rate is left out, so that trials keep their ids.
+    rates = sweep.tamper.learning_rates if isinstance(sweep.tamper.learning_rate, list) else [None]
     return [
-        replace(trial, split=TAMPER, tamper=curve, steps=steps)
+        replace(trial, split=TAMPER, tamper=curve, learning_rate=rate, steps=steps)
         for trial in reported
         if trial.split == "report" and trial.arm != ORIGINAL
         for curve in sweep.tamper.curves
+        for rate in rates
         for steps in sweep.tamper.steps
     ]
 

@@ -75,4 +75,4 @@ class Cluster(Strict):
     """Run the shared fine-tunes first, then start the engines for the search; each phase can use all GPUs."""
     concurrent_trials: Annotated[int, Field(ge=1)] | None = None
     """Maximum concurrent trials. The default is two without GPUs; with GPUs, as many fine-tunes as fit, and in the
-    search eight trials per replica."""
+    search eight trials per replica. A search that stops early runs at least all seeds of a point at the same time."""

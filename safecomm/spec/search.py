@@ -106,7 +106,8 @@ class Search(Strict):
     release_split: Annotated[float, Field(ge=0, le=0.5, exclude_if=lambda share: share == 0)] = 0.0
     """The share of all prompts that is kept for the gate, e.g. 0.2: nothing is chosen or reported on them."""
     racing: Racing | None = Racing()
-    """Early stopping. `false` measures every point on the whole search split; sweeps with several seeds always do."""
+    """Early stopping. `false` measures every point on the whole search split; sweeps with more than 16 seeds always
+    do."""
     batch: Annotated[int, Field(ge=1)] | None = None
     """Points that a sampler proposes at once for an arm, given all earlier results; they are also the most that an arm
     measures at a time. By default an eighth of the arm's points, at least 4."""

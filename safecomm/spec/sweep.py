@@ -27,6 +27,8 @@ from safecomm.storage.own_code import as_value_error, is_dotted, source_digest
 
 MAX_TRIALS = 20_000
 """The most trials of an arm: its points times the seeds."""
+MOST_SEEDS_AT_A_TIME = 16
+"""The most seeds with which points stop early: their trials run at the same time, each in a process."""
 
 
 class Sweep(Strict):
@@ -225,6 +227,11 @@ class Sweep(Strict):
     def is_simulated(self) -> bool:
         """Whether engines and fine-tunes only take time; such a run's rates are made up."""
         return self.evaluate.engine == "simulated"
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether points of the search may stop early."""
+        return self.search.racing is not None and self.seeds <= MOST_SEEDS_AT_A_TIME
 
     @property
     def speed(self) -> Simulation | None:

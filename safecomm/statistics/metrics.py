@@ -142,7 +142,8 @@ def one_seeds_interval(seeds: Sequence[Rate]) -> Rate:
 def across_runs(pooled: Rate, runs: Sequence[float]) -> tuple[float, float]:
     """Returns a 95% interval of a rate for further training runs with other seeds, not only for those measured.
 
-    It adds the variance between runs, with Student's t for few runs, to that of the prompts. Part of the variation
+    It adds the variance between runs to that of the prompts, with Student's t for few runs: the fewer the runs and the
+    larger their share of the variance, the wider (Satterthwaite, Biometrics Bulletin 2, 1946). Part of the variation
     between runs is that of their answers, which the prompts' interval has counted, so the interval is conservative.
 
     Args:
@@ -152,14 +153,21 @@ def across_runs(pooled: Rate, runs: Sequence[float]) -> tuple[float, float]:
     Returns:
         The bounds; NaN if the rate is unknown.
     """
-    from scipy.stats import t
+    from scipy.stats import norm, t
 
     if math.isnan(pooled.value):
         return math.nan, math.nan
-    half = float(t.ppf(0.975, len(runs) - 1) * np.std(runs, ddof=1) / math.sqrt(len(runs)))
-    low = pooled.value - math.hypot(pooled.value - pooled.low, half)
-    high = pooled.value + math.hypot(pooled.high - pooled.value, half)
-    return max(0.0, low), min(1.0, high)
+    between = float(np.var(runs, ddof=1)) / len(runs)
+    if not between:
+        return pooled.low, pooled.high
+    normal = float(norm.ppf(0.975))
+    total = ((pooled.high - pooled.low) / (2 * normal)) ** 2 + between
+    student = float(t.ppf(0.975, (len(runs) - 1) * (total / between) ** 2))
+    below, above = (
+        student * math.hypot(bound / normal, math.sqrt(between))
+        for bound in (pooled.value - pooled.low, pooled.high - pooled.value)
+    )
+    return max(0.0, pooled.value - below), min(1.0, pooled.value + above)
 
 
 def rates(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Rate]:

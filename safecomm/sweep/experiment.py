@@ -139,7 +139,7 @@ def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[s
         from ray import tune
 
         trial, entry = Trial.of(config["trial"]), config["race"]
-        race = {"rungs": entry["rungs"], "look": asking(entry, trial, tune.report)} if entry else {}
+        race = {"rungs": entry["rungs"], "look": asking(entry, tune.report)} if entry else {}
         log = f"{folder.tune}/{name}/{Path(tune.get_context().get_trial_dir()).name}/stderr"
         try:
             folder.check_fine_tune(trial)

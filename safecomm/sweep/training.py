@@ -87,10 +87,18 @@ class Training:
         data = self._training_data.safe(seed)
         return self._train(data, seed, epochs=section.epochs, learning_rate=section.learning_rate)
 
-    def tampered(self, adapter: Path, curve: Tampering, seed: int) -> Path:
-        """Trains an adapter further; the folder has an adapter for each of `tamper.steps`, named by its number."""
+    def tampered(self, adapter: Path, curve: Tampering, seed: int, learning_rate: float | None = None) -> Path:
+        """Trains an adapter further; the folder has an adapter for each of `tamper.steps`, named by its number.
+
+        Args:
+            adapter: the released adapter.
+            curve: the training set.
+            seed: seed for mixing the data and for training.
+            learning_rate: one of those that `tamper` lists; None for its only one.
+        """
         section = self.sweep.tamper
         assert section is not None, "only a sweep with the section has tamper trials"
+        own = learning_rate or section.learning_rates[0]
         return self._train(
             self._training_data.tampering(curve, seed),
             seed,
@@ -99,7 +107,7 @@ class Training:
             kept_steps=tuple(section.steps),
             schedule="constant",
             warmup=0.0,
-            learning_rate=section.learning_rate or self.sweep.finetune.learning_rate,
+            learning_rate=own or self.sweep.finetune.learning_rate,
         )
 
     def seconds(self, folder: Path) -> dict[str, float]:

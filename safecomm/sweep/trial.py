@@ -45,7 +45,7 @@ def carry_out(
     folders = None if trial.arm == ORIGINAL else stages.adapter(trial.chain, trial.seed)
     adapter = folders.adapter if folders else None
     if adapter and trial.tamper:
-        further = stages.training.tampered(adapter, trial.tamper, trial.seed)
+        further = stages.training.tampered(adapter, trial.tamper, trial.seed, trial.learning_rate)
         if trial.split == TRAIN:
             return TrialRecord.of(trial, "done", seconds=round(time.time() - started, 2), finetune=further.name)
         adapter = further / str(trial.steps)
@@ -58,6 +58,7 @@ def carry_out(
         "stopped" if reason else "done",
         reason=reason,
         share=share,
+        compared_seeds=stages.sweep.seeds if reason and stages.sweep.seeds > 1 else None,
         data="+".join(ref.name for ref in stages.sweep.finetune.data) or str(stages.sweep.finetune.adapter),
         adapter=content,
         adapter_path=str(adapter or ""),

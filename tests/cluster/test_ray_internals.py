@@ -3,14 +3,24 @@
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
 from ray import serve
 from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.data._internal.execution import streaming_executor_state
+from ray.data._internal.usage import collector
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from safecomm.cluster.ray_internals import dashboard_url, live_jobs, retry_trials_killed_for_memory, serve_is_running
+from safecomm.cluster.ray_internals import (
+    POLL_SECONDS,
+    dashboard_url,
+    live_jobs,
+    poll_ray_data_less,
+    retry_trials_killed_for_memory,
+    serve_is_running,
+)
 from safecomm.sweep.trial import is_lost
 
 
@@ -49,3 +59,20 @@ def test_a_trial_that_was_killed_for_memory_fails_alone_and_not_the_experiment()
     assert is_lost(OutOfMemoryError("the same, of a task that a trial started"))
     with pytest.raises(RuntimeError, match="unexpected"):
         manager._actor_task_failed(tracked_actor_task=task, exception=ValueError("a fault of Tune's"))
+
+
+@pytest.mark.ray
+def test_ray_data_waits_longer_for_its_tasks_than_by_default(
+    ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    wait = ray.wait
+
+    def noted(*refs: Any, timeout: float | None = None, **options: Any) -> Any:
+        waits.append(timeout or 0.0)
+        return wait(*refs, timeout=timeout, **options)
+
+    monkeypatch.setattr(streaming_executor_state.ray, "wait", noted)
+    poll_ray_data_less()
+    assert ray.data.range(2).map(lambda row: row).take_all() == [{"id": 0}, {"id": 1}]
+    assert POLL_SECONDS in waits and collector.usage_collection_disabled()

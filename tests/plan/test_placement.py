@@ -75,6 +75,15 @@ def test_a_search_that_trains_runs_no_more_trials_than_fit_beside_the_engines() 
     assert in_use(placement) == [5 + 16, 5 + 16, 5]
 
 
+def test_a_search_that_stops_early_runs_all_seeds_of_a_point_at_a_time() -> None:
+    def at_a_time(nodes: list[int], *overrides: str) -> list[int]:
+        return [phase.trials_at_a_time for phase in placed(SWEEPS / "lab.yaml", nodes, *overrides).phases]
+
+    assert at_a_time([], "seeds=5") == [2, 5, 2]
+    assert at_a_time([8], "seeds=5", "cluster.concurrent_trials=1")[1] == 5
+    assert at_a_time([], "seeds=5", "search.racing=false") == at_a_time([], "seeds=17") == [2, 2, 2]
+
+
 def test_a_limit_in_the_sweep_applies_to_every_phase() -> None:
     placement = placed(LARGEST, [8] * 8, "cluster.concurrent_trials=2")
     assert [phase.trials_at_a_time for phase in placement.phases] == [2, 2, 2]

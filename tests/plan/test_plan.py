@@ -34,6 +34,16 @@ def test_shared_fine_tunes_are_counted_once() -> None:
     assert planned(three).finetunes == 12
 
 
+def test_further_training_is_counted_per_learning_rate_and_asks_the_task_only_for_a_limit_on_accuracy() -> None:
+    plain, limited = (
+        planned(read_sweep(SWEEPS / "lab-attacks.yaml", overrides)).further
+        for overrides in ([], ["tamper.learning_rate=[1e-4, 1e-3]", "tamper.max_accuracy_drop=0.05"])
+    )
+    assert plain and limited
+    assert (limited.trainings, limited.trials) == (2 * plain.trainings, 2 * plain.trials)
+    assert limited.prompts > plain.prompts
+
+
 def test_a_sampled_ratio_leaves_the_number_of_fine_tunes_open() -> None:
     sweep = read_sweep(SWEEPS / "lab.yaml", ["arms.safe_instruct.0.safe_instruct.ratio={uniform: [0.01, 0.03]}"])
     assert planned(sweep).finetunes is None

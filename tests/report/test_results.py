@@ -53,7 +53,7 @@ def test_seeds_without_their_answers_count_as_one_seeds_prompts() -> None:
     assert rate_in(first, "asr/h") == rate(20, 100, 100)
     assert rate_in(first, "asr") == mean_rate([rate(20, 100, 100)])
     assert (first["asr_min"], first["asr_max"]) == (0.1, 0.3)
-    assert first["asr_runs_low"] == 0 and first["asr_runs_high"] == 1  # two runs say next to nothing of a third
+    assert first["asr_runs_low"] == 0 and first["asr_runs_high"] > 0.95  # two runs say next to nothing of a third
 
 
 def test_seeds_are_pooled_prompt_by_prompt(tmp_path: Path) -> None:

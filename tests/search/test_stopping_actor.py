@@ -1,11 +1,12 @@
-"""The stopping actor compares a trial with the earlier ones of its arm and never with later ones."""
+"""The stopping actor compares a point with the earlier ones of its arm and never with later ones."""
 
 import asyncio
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
-from safecomm.search.stopping_actor import Progress, StoppingActor
+from safecomm.search.stopping_actor import Candidate, Progress, StoppingActor
 from safecomm.search.stopping_rule import Rule
 from safecomm.storage.names import ROWS
 
@@ -31,7 +32,7 @@ def evaluation(folder: Path, unsafe: int, share: float = 1.0, response: str = "A
 
 
 def progress(number: int, title: str, share: float, folder: str) -> Progress:
-    return Progress(number, "safe_merge", title, share, folder)
+    return Progress(number, Candidate("safe_merge", title, range(number, number + 1)), share, folder)
 
 
 def actor() -> StoppingActor:
@@ -90,3 +91,85 @@ def test_a_trial_that_stopped_at_an_earlier_rung_is_not_a_rival_later(tmp_path: 
         return await stopping.look(progress(1, "further", 0.5, evaluation(tmp_path / "bad", 50, 0.5)))
 
     assert asyncio.run(race()) == ""
+
+
+def seed(number: int, share: float, folder: str) -> Progress:
+    """Returns the progress of a trial in a search with two seeds."""
+    first = number - number % 2
+    return Progress(number, Candidate("safe_merge", f"point {first}", range(first, first + 2)), share, folder)
+
+
+def test_points_are_compared_by_their_means_over_seeds_and_all_seeds_of_a_point_stop(tmp_path: Path) -> None:
+    async def race(unsafe: tuple[int, int]) -> list[str]:
+        stopping, folder = actor(), tmp_path / str(unsafe)
+        for number, hits in enumerate((10, 30)):  # 20 on average
+            await stopping.over(seed(number, 1.0, evaluation(folder / str(number), hits)))
+        looks = [
+            stopping.look(seed(number, 0.5, evaluation(folder / str(number), hits, 0.5)))
+            for number, hits in enumerate(unsafe, start=2)
+        ]
+        return await asyncio.gather(*looks)
+
+    assert asyncio.run(race((60, 0))) == ["", ""]  # its first seed alone would lose
+    first, second = asyncio.run(race((60, 60)))
+    assert first == second and first.endswith("point 0")
+
+
+def test_a_trial_waits_for_the_other_seeds_of_its_point(tmp_path: Path) -> None:
+    async def race() -> tuple[bool, str]:
+        stopping = actor()
+        for number in (0, 1):
+            await stopping.over(seed(number, 1.0, evaluation(tmp_path / str(number), 5)))
+        first = asyncio.create_task(stopping.look(seed(2, 0.5, evaluation(tmp_path / "2", 60, 0.5))))
+        done, _ = await asyncio.wait([first], timeout=0.2)
+        second = await stopping.look(seed(3, 0.5, evaluation(tmp_path / "3", 60, 0.5)))
+        assert second == await first
+        return bool(done), second
+
+    was_done, reason = asyncio.run(race())
+    assert not was_done and reason.endswith("point 0")
+
+
+def test_a_point_with_a_failed_seed_does_not_stop(tmp_path: Path) -> None:
+    async def race() -> str:
+        stopping = actor()
+        for number in (0, 1):
+            await stopping.over(seed(number, 1.0, evaluation(tmp_path / str(number), 0)))
+        await stopping.over(seed(3, 1.0, ""))
+        return await stopping.look(seed(2, 0.5, evaluation(tmp_path / "2", 60, 0.5)))
+
+    assert asyncio.run(race()) == ""
+
+
+def test_a_trial_whose_answers_are_gone_keeps_no_other_waiting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def race() -> str:
+        stopping = actor()
+        await stopping.over(progress(0, "gone", 1.0, str(tmp_path / "gone")))
+        return await stopping.look(progress(1, "next", 0.5, evaluation(tmp_path / "next", 60, 0.5)))
+
+    assert asyncio.run(race()) == ""
+    assert "gone stops no other point" in caplog.text
+
+
+def test_the_coherence_of_a_rival_is_that_of_the_same_prompts(tmp_path: Path) -> None:
+    """Otherwise the decision would depend on how far the rival has come."""
+
+    async def race(reached: float) -> str:
+        stopping, folder = actor(), tmp_path / str(reached)
+        await stopping.over(progress(0, "good", reached, evaluation(folder / "good", 0, reached)))
+        return await stopping.look(progress(1, "bad", 0.05, evaluation(folder / "bad", 10, 0.05)))
+
+    assert asyncio.run(race(0.05)) == asyncio.run(race(1.0)) == ""  # 20 coherent answers do not show much
+
+
+def test_a_point_with_a_failed_seed_stops_no_other(tmp_path: Path) -> None:
+    async def race() -> list[str]:
+        stopping = actor()
+        await stopping.over(seed(0, 1.0, evaluation(tmp_path / "0", 0)))
+        await stopping.over(seed(1, 1.0, ""))
+        looks = [stopping.look(seed(at, 0.5, evaluation(tmp_path / str(at), 60, 0.5))) for at in (2, 3)]
+        return await asyncio.gather(*looks)
+
+    assert asyncio.run(race()) == ["", ""]

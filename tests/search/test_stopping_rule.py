@@ -1,5 +1,6 @@
 """Racing stops hopeless points early, and stops the best point in at most one race of twenty."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from benchmark import benchmark
 
 from safecomm.data.rows import Prompt, current_name
 from safecomm.report.choice import Limits, recommend
-from safecomm.search.stopping_rule import PromptOutcomes, Rule, aligned, first, verdicts
+from safecomm.search.stopping_rule import PromptOutcomes, Rule, aligned, first, mean_over_seeds, verdicts
 from safecomm.spec.search import Racing
 from safecomm.statistics.metrics import rates
 from safecomm.storage.store import digest
@@ -186,3 +187,11 @@ def test_an_easy_race_ends_early() -> None:
     easy = racing.points([0.02, *[0.6] * 5], [0.9, *[0.8] * 5])
     found = racing.simulate({**racing.SCENARIOS[0], "points": easy, "races": 20})
     assert found["wrong_drops"] == 0 and found["prompts_share"] < 0.7
+
+
+def test_the_mean_over_seeds_leaves_out_what_has_no_verdict() -> None:
+    nan = math.nan
+    first, second = ({"task": {"t": np.array(shares)}} for shares in ([1.0, nan, 0.5, nan], [0.0, 1.0, nan, nan]))
+    mean = mean_over_seeds([first, second])
+    np.testing.assert_array_equal(mean["task"]["t"], [0.5, 1.0, 0.5, nan])
+    assert mean_over_seeds([first]) is first and mean_over_seeds([]) == {}

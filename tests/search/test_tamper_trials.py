@@ -41,8 +41,21 @@ def test_every_adapter_is_trained_once_per_training_set_and_measured_after_every
     assert len(set(ids)) == len(ids)
 
 
+def test_each_learning_rate_is_a_training_of_its_own_and_a_single_one_keeps_the_ids(tmp_path: Path) -> None:
+    several = sweep(tmp_path, learning_rate=[1e-4, 1e-3])
+    trials = tamper_trials(several, reported(several))
+    assert {trial.learning_rate for trial in trials} == {1e-4, 1e-3}
+    trainings = further_trainings(trials)
+    assert len(trainings) == 2 * len(further_trainings(tamper_trials(sweep(tmp_path), reported(sweep(tmp_path)))))
+    assert len({trial.id for trial in [*trials, *trainings]}) == len(trials) + len(trainings)
+    single = sweep(tmp_path, learning_rate=1e-3)
+    assert [one.id for one in tamper_trials(single, reported(single))] == [
+        one.id for one in tamper_trials(sweep(tmp_path), reported(sweep(tmp_path)))
+    ]
+
+
 def test_a_trial_survives_the_way_to_its_process(tmp_path: Path) -> None:
-    spec = sweep(tmp_path)
+    spec = sweep(tmp_path, learning_rate=[1e-4, 1e-3])
     for trial in tamper_trials(spec, reported(spec)):
         assert Trial.of(trial.as_config()) == trial
 

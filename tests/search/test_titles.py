@@ -1,5 +1,6 @@
 """Trials have short titles, whatever the types of their settings."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ def test_title_has_the_settings_the_seed_and_the_further_training() -> None:
     assert Trial("arm", {}, (), 2).title == "arm seed 2"
     further = Trial("arm", {}, (), 0, "tamper", tamper="harmful", steps=5)
     assert further.title == "arm trained further on tamper.harmful for 5 steps"
+    further = replace(further, learning_rate=1e-3)
+    assert further.title == "arm trained further on tamper.harmful with a learning rate of 0.001 for 5 steps"
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

@@ -30,6 +30,9 @@ def test_a_leading_0_is_the_released_adapter_and_needs_no_training() -> None:
         ({"data": "lab-questions", "steps": [-1]}, "greater than or equal to 0"),
         ({"data": "lab-harm"}, "lab-harm"),
         ({"harmful": "lab-safety"}, "lab-safety"),
+        ({"data": "lab-questions", "learning_rate": []}, "at least 1 item"),
+        ({"data": "lab-questions", "learning_rate": [1e-3, 0.001]}, "lists a learning rate twice"),
+        ({"data": "lab-questions", "max_accuracy_drop": 2}, "less than or equal to 1"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(tamper: dict[str, Any], message: str) -> None:

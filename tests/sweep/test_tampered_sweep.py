@@ -21,7 +21,12 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phased")
     sweep = copy.deepcopy(LEAST) | {
         "arms": {},
-        "tamper": {"data": {"name": "lab-questions", "limit": 40}, "steps": [1, 3]},
+        "tamper": {
+            "data": {"name": "lab-questions", "limit": 40},
+            "steps": [1, 3],
+            "learning_rate": [1e-4, 1e-3],
+            "max_accuracy_drop": 0.5,
+        },
         "search": {"racing": False},
         "cluster": {"phased": True},
         "simulation": {"clock": 1e9},
@@ -42,21 +47,23 @@ def run(sweep_file: Path) -> str:
     return done.stdout
 
 
-def measured(sweep_file: Path) -> set[tuple[str, str, int]]:
+def measured(sweep_file: Path) -> set[tuple[str, str, float, int]]:
     trials = pd.read_parquet(sweep_file.parent / "runs" / "least" / "trials.parquet")
     assert set(trials["status"]) == {"done"}, trials["error"].tolist()
     further = trials[trials["split"] == "tamper"]
-    return {(row["arm"], row["tamper"], row["steps"]) for _, row in further.iterrows()}
+    assert further["accuracy"].notna().all()
+    return {(row["arm"], row["tamper"], row["learning_rate"], row["steps"]) for _, row in further.iterrows()}
 
 
 def test_released_adapters_are_trained_between_two_starts_of_the_engines(sweep_file: Path) -> None:
     said = run(sweep_file)
     assert said.count("waiting for the engines of the target fleet") == 2
-    assert measured(sweep_file) == {("undefended", "data", step) for step in (1, 3)}
+    assert measured(sweep_file) == {("undefended", "data", rate, step) for rate in (1e-4, 1e-3) for step in (1, 3)}
     logged = {path.parent for path in (sweep_file.parent / "runs" / "least").glob("wandb/offline-run-*/run-*.wandb")}
     searched = reported = 2  # original and undefended
-    fine_tune = further_training = sweep = 1
-    assert len(logged) == searched + reported + 2 + fine_tune + further_training + sweep
+    fine_tune = sweep = 1
+    trainings, further = 2, 4
+    assert len(logged) == searched + reported + further + fine_tune + trainings + sweep
     before = stages(sweep_file.parent / "runs")
     assert "started" not in run(sweep_file)
     assert stages(sweep_file.parent / "runs") == before

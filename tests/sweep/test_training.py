@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,17 @@ def test_the_time_of_a_patch_counts_its_fine_tune_once(stages: Stages) -> None:
 def test_an_example_that_is_not_there_is_refused(stages: Stages) -> None:
     with pytest.raises(DefenseError, match=r"there is no example 1000000; finetune\.safety_data has"):
         trained(stages, ("one_shot", {"example": 1_000_000}))
+
+
+def test_further_training_has_the_learning_rate_of_its_trial_the_section_or_the_fine_tune(stages: Stages) -> None:
+    plain, _ = trained(stages)
+
+    def used(section: Any, of_trial: float | None = None) -> float:
+        tamper = {"harmful": "lab-compliance", "learning_rate": section}
+        sweep = Sweep.model_validate(stages.sweep.resolved() | {"tamper": tamper})
+        folder = replace(stages, sweep=sweep).training.tampered(plain, "harmful", 0, of_trial)
+        return float(lineage(folder)["inputs"]["learning_rate"])
+
+    assert used(None) == stages.sweep.finetune.learning_rate
+    assert used(0.5) == 0.5
+    assert used([0.25, 0.125], 0.125) == 0.125

@@ -131,6 +131,14 @@ def test_stopped_trials_count_as_finished_while_racing(tmp_path: Path) -> None:
     assert RunFolder(sweep(tmp_path, search={"racing": False})).find(TRIAL) is None
 
 
+def test_a_trial_that_stopped_early_is_not_finished_in_a_sweep_with_other_seeds(tmp_path: Path) -> None:
+    for seeds, compared in ((1, None), (3, 3)):
+        stopped = TrialRecord.of(TRIAL, "stopped", reason="another is better", compared_seeds=compared)
+        RunFolder(sweep(tmp_path, seeds=seeds)).keep(stopped)
+        found = {other: RunFolder(sweep(tmp_path, seeds=other)).find(TRIAL) is not None for other in (1, 2, 3)}
+        assert found == {other: other == seeds for other in (1, 2, 3)}
+
+
 @pytest.mark.parametrize("failing", [0, 1], ids=["fine-tune", "safe adapter"])
 def test_failed_fine_tune_is_not_retrained_for_each_trial(tmp_path: Path, failing: int) -> None:
     folder = RunFolder(sweep(tmp_path))
