@@ -89,7 +89,8 @@ def further_runs_are_covered(rng: np.random.Generator, cell: Cell) -> bool:
     rates = np.clip(cell["rate"] * (1 + cell["runs"] * rng.standard_normal(cell["answers"])), 0, 1)
     drawn = answers(rng, rates, cell["prompts"], 1, 0.0, shared=cell["icc"])[:, :, 0].T
     pooled = clustered_rate(drawn.sum(1).tolist(), [drawn.shape[1]] * len(drawn), drawn.size)
-    low, high = across_runs(pooled, drawn.mean(0).tolist())
+    hits = drawn.sum(0).astype(int).tolist()
+    low, high = across_runs(pooled, [rate(hit, len(drawn), len(drawn)) for hit in hits])
     return low <= cell["rate"] <= high
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from safecomm.cli import main
+from safecomm.cli import BUG_EXIT_CODE, main
 
 
 def safecomm(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
@@ -13,4 +13,6 @@ def safecomm(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
     monkeypatch.setattr(sys, "argv", ["safecomm", *map(str, words)])
     with pytest.raises(SystemExit) as ended:
         main()
-    return int(ended.value.code or 0)
+    code = int(ended.value.code or 0)
+    assert code != BUG_EXIT_CODE, "the command ended in a traceback"
+    return code

@@ -10,7 +10,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -133,7 +133,11 @@ def _say(message: str) -> None:
 def _bug(error: Exception) -> str:
     """Writes the traceback of an unexpected error to a file, and returns one line that names it."""
     said = (str(error).strip().splitlines() or [""])[0][:200]
-    with tempfile.NamedTemporaryFile("w", prefix="safecomm-", suffix=".log", delete=False, encoding="utf-8") as file:
-        file.writelines(traceback.format_exception(error))
-    name = type(error).__name__
-    return f"safecomm: unexpected {name}: {said}; this is a bug in safecomm. Please report it with {file.name}"
+    line = f"safecomm: unexpected {type(error).__name__}: {said}; this is a bug in safecomm. Please report it with"
+    options: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "delete": False}
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="safecomm-", suffix=".log", **options) as file:
+            file.writelines(traceback.format_exception(error))
+    except OSError:
+        return f"{line} its traceback, which could not be written to {tempfile.gettempdir()}"
+    return f"{line} {file.name}"

@@ -141,7 +141,7 @@ def extract_lora(
     reference: Annotated[
         str, typer.Option(help=f"The model that the adapter will apply to, e.g. the aligned model: {MODEL}.")
     ],
-    rank: Annotated[int, typer.Option(help="The adapter's rank.", min=1)],
+    rank: Annotated[int, typer.Option(help="The adapter's rank.", min=1, max=4096)],
     out: Out,
     targets: Targets = None,
     seed: Seed = 0,

@@ -62,8 +62,8 @@ MaxModelLen = Annotated[
         min=16,
     ),
 ]
-Replicas = Annotated[int, typer.Option(help="Engines for the model, and for each judge.", min=1)]
-TensorParallel = Annotated[int, typer.Option(help="GPUs per engine of the model.", min=1)]
+Replicas = Annotated[int, typer.Option(help="Engines for the model, and for each judge.", min=1, max=10_000)]
+TensorParallel = Annotated[int, typer.Option(help="GPUs per engine of the model.", min=1, max=10_000)]
 Storage = Annotated[str, typer.Option(help="Folder or bucket for the store of answers and verdicts.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster; by default Ray starts on this machine.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print results.json instead of tables; progress goes to stderr.")]

@@ -31,19 +31,21 @@ def serve(
     Tools such as garak, PyRIT or inspect can then attack it, or people chat with it. Clients must send the token in
     SAFECOMM_TOKEN, or else one that is written to the run folder.
     """
+    from safecomm.report.export import intact_adapter
     from safecomm.report.release import released
     from safecomm.report.run import read_run
     from safecomm.serving.models import model_folder
     from safecomm.serving.server import server_command, server_environment, settings_for
     from safecomm.spec.engine import available_engine
-    from safecomm.storage.store import Store, local_copy
+    from safecomm.storage.store import Store
 
     found = read_run(run)
-    trial = released(found, arm, seed).trial
+    release = released(found, arm, seed)
+    trial = release.trial
     if available_engine() != "vllm":
         raise UsageError("serve: needs vLLM, which is not installed here; run it on a machine that has it")
     model = model_folder(found.sweep["model"]["aligned"], Store(run.parent / "store"))
-    adapter = local_copy(Path(trial["adapter_path"])) if trial["adapter_path"] else None
+    adapter = intact_adapter(release) if trial["adapter_path"] else None
     settings = settings_for(
         adapter, found.sweep["evaluate"]["max_new_tokens"], found.sweep["evaluate"]["max_model_len"]
     )

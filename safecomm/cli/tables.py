@@ -1,5 +1,6 @@
 """Prints a comparison of models."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
@@ -72,4 +73,5 @@ def _points(found: RateDifference) -> str:
 
 
 def _rate(rate: Rate) -> str:
-    return f"{rate.value:.1%} [{100 * rate.low:.1f}, {100 * rate.high:.1f}] n={rate.n}"
+    value = "unknown" if math.isnan(rate.value) else f"{rate.value:.1%}"
+    return f"{value} [{100 * rate.low:.1f}, {100 * rate.high:.1f}] n={rate.n}"

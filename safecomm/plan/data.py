@@ -160,7 +160,7 @@ def non_commercial(sweep: Sweep) -> list[str]:
     return [
         f"{key}: {ref.name} is {ref.entry.licence}, so its adapters are not for commercial use; `safecomm data "
         "safety` makes safety examples from the model's answers to your own prompts"
-        for key, ref in sweep.finetune.datasets.items()
+        for key, ref in sweep.training_sets.items()
         if ref.own is None and ref.columns is None and "-NC" in ref.entry.licence
     ]
 

@@ -11,8 +11,11 @@ from safecomm.storage.names import ADAPTER_CONFIG
 from safecomm.storage.output_files import unwritable
 from safecomm.storage.shared import mounted_folder
 
-HUB_ID = re.compile(r"[\w-][\w.-]{0,95}(/[\w-][\w.-]{0,95})?(@[\w./-]{1,200})?")
-"""`NAME`, `ORG/NAME`, or either with `@REVISION`."""
+HUB_ID = re.compile(
+    r"(?![^@]*(--|\.\.|\.git(@|$)))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b(@[\w./-]{1,200})?",
+    re.ASCII,
+)
+"""`ORG/NAME` or `ORG/NAME@REVISION`, as the Hub's own `validate_repo_id` accepts them."""
 BUILT_IN = "lab://"
 CONFIG = "config.json"
 

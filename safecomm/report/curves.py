@@ -74,6 +74,7 @@ def curves(run: Run) -> go.Figure | None:
             lines += _references(figure, run, metric, cell)
             _add_axes(figure, run, name, [value for series in by_arm.values() for value, _ in series], metric, cell)
     figure.update_layout(shapes=lines)  # at once: `add_hline` takes a tenth of a second
+    figure.update_traces(cliponaxis=False)  # a mark at 0 is shown whole
     return figure
 
 

@@ -13,7 +13,7 @@ from safecomm.report.run import Headline, Run, read_run
 from safecomm.storage.hub_cache import split_reference
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, LINEAGE
 from safecomm.storage.output_files import new_folder
-from safecomm.storage.store import local_copy, stage_damage, write_json
+from safecomm.storage.store import stage_damage, write_json
 
 ADAPTERS_AND_DATA = ("realign", "stacked", "finetune", "start", "data")
 """The stages that a lineage lists."""
@@ -59,7 +59,8 @@ def intact_adapter(release: Release) -> Path:
         raise UsageError(
             f"{release.run.folder}: {release.row.arm} has no adapter to export; choose another arm with --arm"
         )
-    adapter = local_copy(Path(release.trial["adapter_path"]))
+    stage, key = Path(release.trial["adapter_path"]).parts[-2:]
+    adapter = release.run.stage(stage, key)  # the whole path is no longer right if the storage was moved
     if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, LINEAGE) if not (adapter / name).is_file()]:
         reason = f"{', '.join(missing)} is no longer in the store"
     else:

@@ -1,11 +1,13 @@
 """Renders a run as one self-contained HTML page, without other files or network access."""
 
 import json
+import logging
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -54,9 +56,13 @@ from safecomm.statistics.metrics import Rate, as_columns
 from safecomm.storage.names import REPORT, REPORT_ANSWERS
 from safecomm.storage.store import without_nan, write_text
 
+logger = logging.getLogger(__name__)
+
 
 def write_report(folder: Path, most_inside: int = MOST_INSIDE) -> Path:
     """Writes `report.html` into a run folder and returns its path.
+
+    A page with answers is kept if the store no longer has them.
 
     Args:
         folder: the run folder.
@@ -67,9 +73,12 @@ def write_report(folder: Path, most_inside: int = MOST_INSIDE) -> Path:
     """
     run = read_run(folder)
     answers = packed(run, samples(run, headline(run)), most_inside)
+    path = folder / REPORT
+    if not answers.answers and path.exists() and any(run.trials.get("evaluation", pd.Series(dtype=str)).fillna("")):
+        logger.warning("%s is kept as it was, because the store no longer has the answers", path)
+        return path
     if answers.is_beside:
         write_text(folder / REPORT_ANSWERS, answers.script)
-    path = folder / REPORT
     write_text(path, render(run, answers))
     if not answers.is_beside:
         (folder / REPORT_ANSWERS).unlink(missing_ok=True)

@@ -94,8 +94,11 @@ def _pool(seeds: pd.DataFrame, store: Store | None) -> Point:
     metrics = metrics_of(seeds)
     found = _rates(seeds, metrics, store)
     spread = {f"{name}_{end}": float(getattr(seeds[name], end)()) for name in metrics for end in ("min", "max")}
+    rows = rows_of(seeds)
     for name in found if len(seeds) > 1 else ():
-        spread[f"{name}_runs_low"], spread[f"{name}_runs_high"] = across_runs(found[name], list(seeds[name]))
+        spread[f"{name}_runs_low"], spread[f"{name}_runs_high"] = across_runs(
+            found[name], [rate_in(row, name) for row in rows]
+        )
     status = "done" if (seeds["status"] == "done").all() else "stopped"
     whole = {"status": status, "seeds": len(seeds), "first_trial": seeds["trial"].iloc[0]}
     return {**whole, **as_columns(found), **spread, **_rise(seeds)}

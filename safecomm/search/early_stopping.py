@@ -11,46 +11,33 @@ from safecomm.search.search_queue import SearchQueue
 from safecomm.search.stopping_actor import Candidate, Progress, StoppingActor
 from safecomm.search.stopping_rule import rule_of
 from safecomm.spec import REFERENCE_ARMS, Sweep
-from safecomm.spec.search import Racing, Search
-from safecomm.statistics.domain import Domain, domain_of
+from safecomm.spec.search import Racing
+from safecomm.statistics.domain import domain_of
 from safecomm.storage.store import Store
 
 
 class EarlyStopping:
     """The driver's side of early stopping in one search. Trials of the reference arms never stop early."""
 
-    def __init__(
-        self,
-        search: Search,
-        racing: Racing,
-        queue: SearchQueue,
-        points: int,
-        seeds: int,
-        store: Store,
-        domain: Domain,
-    ):
+    def __init__(self, sweep: Sweep, racing: Racing, queue: SearchQueue, points: int, store: Store):
         """Starts the actor.
 
         Args:
-            search: the limits of a recommended point.
-            racing: rungs and confidence.
+            sweep: the sweep.
+            racing: its rungs and confidence.
             queue: the search.
             points: the largest number of points in the search.
-            seeds: the trials of each point.
             store: holds the evaluations.
-            domain: provides the task's name for the reasons.
         """
         import ray
 
         self.rungs = racing.rungs
-        self._queue, self._seeds, self._store = queue, seeds, store
-        level, looks = 1 - racing.confidence, len(racing.rungs)
-        rule = rule_of(
-            racing.rule, search.target_asr, level, looks, max(1, points), domain, search.max_over_refusal_rise
-        )
-        self._actor = (
-            ray.remote(num_cpus=0)(StoppingActor).options(max_concurrency=1000, **_on_this_node()).remote(rule)
-        )
+        self._queue, self._seeds, self._store = queue, sweep.seeds, store
+        level, looks, rivals, search = 1 - racing.confidence, len(racing.rungs), max(1, points), sweep.search
+        limits = (search.target_asr, level, looks, rivals, domain_of(sweep.domain))
+        rule = rule_of(racing.rule, *limits, search.max_over_refusal_rise)
+        place: dict[str, Any] = {"max_concurrency": 1000, **_on_this_node()}
+        self._actor = ray.remote(num_cpus=0)(StoppingActor).options(**place).remote(rule, looks * rivals, level)
         self._reported: set[str] = set()
 
     @classmethod
@@ -63,10 +50,10 @@ class EarlyStopping:
             most: the largest number of trials in the search.
             store: holds the evaluations.
         """
-        if not sweep.search.racing or not sweep.stops_early:
+        racing = sweep.search.racing
+        if racing is None or not sweep.stops_early:
             return None
-        points = math.ceil(most / sweep.seeds)
-        return cls(sweep.search, sweep.search.racing, queue, points, sweep.seeds, store, domain_of(sweep.domain))
+        return cls(sweep, racing, queue, math.ceil(most / sweep.seeds), store)
 
     def entry(self, trial: Trial) -> dict[str, Any]:
         """Reports to the actor which trials that it waits for have ended; returns what it needs to query the actor."""

@@ -80,18 +80,24 @@ class RunFolder:
         A trial that stopped early counts only if trials do so in this sweep, by a comparison over as many seeds.
         """
         record = self.record(trial)
-        if record is None or record.context != self._context_of(record):
-            return None
+        return record if record and self._has_ended(record) else None
+
+    def _has_ended(self, record: TrialRecord) -> bool:
+        if record.context != self._context_of(record):
+            return False
         was_stopped = record.status == "stopped" and self._stops_early and (record.compared_seeds or 1) == self._seeds
-        return record if record.status == "done" or was_stopped else None
+        return record.status == "done" or was_stopped
 
     def count(self, arm: str) -> int:
-        """Returns the number of recorded search trials of an arm, with any settings."""
-        return len(list((self.path / RECORDS).glob(f"{arm}-*-search.json")))
+        """Returns the number of an arm's search trials that have ended, whatever their points."""
+        found = (self._read(path) for path in (self.path / RECORDS).glob(f"{arm}-*-search.json"))
+        return sum(record is not None and record.arm == arm and self._has_ended(record) for record in found)
 
     def record(self, trial: Trial) -> TrialRecord | None:
         """Returns a trial's record, whatever its status; None if it is missing or unreadable."""
-        path = self.record_path(trial)
+        return self._read(self.record_path(trial))
+
+    def _read(self, path: Path) -> TrialRecord | None:
         try:
             return TrialRecord.from_json(read_json(path))
         except FileNotFoundError:

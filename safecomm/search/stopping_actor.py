@@ -52,9 +52,15 @@ class StoppingActor:
     of a sweep. Later points never stop it. The order is shuffled, so few points are better than all earlier ones.
     """
 
-    def __init__(self, rule: StoppingRule):
-        """Creates the actor with its stopping rule."""
-        self._rule = rule
+    def __init__(self, rule: StoppingRule, tests: int = 1, level: float = 0.05):
+        """Creates the actor.
+
+        Args:
+            rule: decides which points stop.
+            tests: the largest number of times that a rival's coherence is tested for one point.
+            level: the probability that one of these tests is wrong.
+        """
+        self._rule, self._tests, self._level = rule, tests, level
         self._progress: dict[int, Progress] = {}
         self._verdicts: dict[int, dict[str, dict[str, pd.Series[float]]]] = {}
         self._coherence: dict[int, pd.DataFrame] = {}
@@ -110,7 +116,7 @@ class StoppingActor:
     def _is_coherent(self, number: int, progress: Progress) -> bool:
         """Returns whether a trial surely writes few incoherent answers to the prompts of another trial's rung."""
         own, asked = self._coherence[number], self._coherence[progress.number]
-        return is_surely_coherent(own[own["prompt_id"].isin(asked["prompt_id"])])
+        return is_surely_coherent(own[own["prompt_id"].isin(asked["prompt_id"])], self._tests, self._level)
 
     def _outcomes(self, point: Candidate, progress: Progress) -> PromptOutcomes:
         """Returns a point's outcomes over its measured seeds, on the prompts of a trial's rung."""

@@ -22,6 +22,8 @@ Settings = TypeVar("Settings", bound=BaseModel)
 INSTALLED = Path(sys.prefix) / "share" / "safecomm" / "sweeps"
 """The bundled sweeps, if safecomm was installed from a wheel."""
 MAX_SWEEP_BYTES = 4 << 20
+MAX_DEPTH = 50
+"""The most parts of a key of `--set`."""
 MAX_VALUES = 100_000
 """The most values in a file, with those that aliases repeat."""
 FORMER_KEY = re.compile(rf"^evaluate\.{FORMER_TASK}(?=[.=])")
@@ -100,6 +102,8 @@ def parse_yaml(text: str) -> Any:
         return found
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    except LookupError as error:
+        raise ValueError("a value does not fit its tag, e.g. !!bool or !!int") from error
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError) as error:  # e.g. 2024-13-45
         raise ValueError(" ".join(str(error).split())[:300]) from error
 
@@ -187,6 +191,8 @@ def _override(raw: dict[str, Any], text: str) -> str | None:
     if not equals or not key:
         return f"--set {text}: write it as KEY=VALUE, e.g. --set search.trials=8"
     *parents, last = key.split(".")
+    if len(parents) >= MAX_DEPTH:
+        return f"--set {text:.100}: the key has more than {MAX_DEPTH} parts"
     node: Any = raw
     for name in parents:
         step = _index(name, node) if isinstance(node, list) else name
@@ -197,6 +203,8 @@ def _override(raw: dict[str, Any], text: str) -> str | None:
         if isinstance(node, list) and isinstance(step, int) and isinstance(node[step], str):
             node[step] = {"name": node[step]}  # a bare name is short for this
         node = node[step]
+        if not isinstance(node, dict | list):
+            return f"--set {text}: {name} is {node!r} and has no keys; set it as a whole"
     try:
         parsed = parse_yaml(value)
     except ValueError:

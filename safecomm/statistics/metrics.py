@@ -139,12 +139,12 @@ def one_seeds_interval(seeds: Sequence[Rate]) -> Rate:
     return Rate(value, *interval(value, n), n, unscored)
 
 
-def across_runs(pooled: Rate, runs: Sequence[float]) -> tuple[float, float]:
+def across_runs(pooled: Rate, runs: Sequence[Rate]) -> tuple[float, float]:
     """Returns a 95% interval of a rate for further training runs with other seeds, not only for those measured.
 
-    It adds the variance between runs to that of the prompts, with Student's t for few runs: the fewer the runs and the
-    larger their share of the variance, the wider (Satterthwaite, Biometrics Bulletin 2, 1946). Part of the variation
-    between runs is that of their answers, which the prompts' interval has counted, so the interval is conservative.
+    It adds the variance between runs, with Student's t for few runs, to that of the prompts. All runs answer the same
+    prompts, so their rates differ by chance as well, which the interval over all runs includes already: by how much
+    narrower it is than a single run's tells this part of the variance between runs, which is not counted twice.
 
     Args:
         pooled: the rate over all runs.
@@ -153,21 +153,23 @@ def across_runs(pooled: Rate, runs: Sequence[float]) -> tuple[float, float]:
     Returns:
         The bounds; NaN if the rate is unknown.
     """
-    from scipy.stats import norm, t
+    from scipy.stats import t
 
     if math.isnan(pooled.value):
         return math.nan, math.nan
-    between = float(np.var(runs, ddof=1)) / len(runs)
-    if not between:
-        return pooled.low, pooled.high
-    normal = float(norm.ppf(0.975))
-    total = ((pooled.high - pooled.low) / (2 * normal)) ** 2 + between
-    student = float(t.ppf(0.975, (len(runs) - 1) * (total / between) ** 2))
-    below, above = (
-        student * math.hypot(bound / normal, math.sqrt(between))
-        for bound in (pooled.value - pooled.low, pooled.high - pooled.value)
-    )
-    return max(0.0, pooled.value - below), min(1.0, pooled.value + above)
+    count = len(runs)
+    single = float(np.mean([_variance(run) for run in runs]))
+    chance = max(0.0, single - _variance(pooled)) * count / (count - 1)
+    between = max(0.0, float(np.var([run.value for run in runs], ddof=1)) - chance)
+    half = float(t.ppf(0.975, count - 1)) * math.sqrt(between / count)
+    low = pooled.value - math.hypot(pooled.value - pooled.low, half)
+    high = pooled.value + math.hypot(pooled.high - pooled.value, half)
+    return max(0.0, low), min(1.0, high)
+
+
+def _variance(rate: Rate) -> float:
+    """Returns the variance of a rate's estimate, from the width of its 95% interval."""
+    return ((rate.high - rate.low) / (2 * 1.96)) ** 2
 
 
 def rates(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, Rate]:

@@ -1,6 +1,7 @@
 """Writes a run folder's results from the trials' records: `trials.parquet`, `pareto.json` and `report.html`."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from safecomm.report.summary import write_pareto
 from safecomm.report.trials_table import table_of
 from safecomm.search.arms import Trial, seeded
 from safecomm.search.drift import drift_trials, tried_points
+from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
 from safecomm.search.tampering import tamper_trials
@@ -50,8 +52,24 @@ def report_points(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> lis
 
 
 def unpublished(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[Trial]:
-    """Returns the trials that are still to run after the search: on other splits, and of `tamper` and `drift`."""
-    return [trial for trial in _published(sweep, folder, searched) if not folder.find(trial)]
+    """Returns the trials that are still to run after the search: on other splits, and of `tamper` and `drift`.
+
+    A released adapter that the store has lost, or that is damaged there, is made again.
+    """
+    store = Store.of(sweep.storage)
+
+    def is_done(trial: Trial) -> bool:
+        record = folder.find(trial)
+        return record is not None and not _has_lost_its_adapter(trial, record, store)
+
+    return [trial for trial in _published(sweep, folder, searched) if not is_done(trial)]
+
+
+def _has_lost_its_adapter(trial: Trial, record: TrialRecord, store: Store) -> bool:
+    if trial.tamper or trial.generation or not record.adapter_path:
+        return False
+    stage, key = Path(record.adapter_path).parts[-2:]
+    return store.find(stage, key) is None
 
 
 def _published(sweep: Sweep, folder: RunFolder, searched: list[Trial]) -> list[Trial]:

@@ -19,6 +19,7 @@ from safecomm.data.catalog.describe import SHOWN
 from safecomm.judging.verdicts import read_rows
 from safecomm.report.samples import response_in
 from safecomm.search.arms import RELEASE, Trial
+from safecomm.search.fine_tunes import TRAIN
 from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
@@ -34,6 +35,10 @@ logger = logging.getLogger(__name__)
 Mode = Literal["online", "offline", "disabled", "shared"]
 SAMPLES = 12
 """Responses in a trial's table."""
+JOB_TYPES = {TRAIN: "finetune"}
+"""Split -> the job type of a trial's run; by default the split's name."""
+MOST_IN_A_NAME = 128
+"""W&B's limit on the characters of a name."""
 INIT_SECONDS = 20.0
 """Timeout for opening a run, after which tracking switches to offline."""
 FINISH_SECONDS = 120.0
@@ -54,14 +59,26 @@ class TrackedRun:
     on a full disk, tracking is disabled. Each of these logs one warning.
     """
 
-    def __init__(self, sweep: Sweep, folder: RunFolder, name: str, job_type: str, config: Mapping[str, Any]):
+    def __init__(
+        self, sweep: Sweep, folder: RunFolder, key: str, job_type: str, config: Mapping[str, Any], title: str = ""
+    ):
+        """Opens the run.
+
+        Args:
+            sweep: the sweep.
+            folder: its run folder.
+            key: the run's name within the sweep, the same when the sweep is resumed.
+            job_type: what the run does.
+            config: its configuration.
+            title: the name to show, instead of the key.
+        """
         assert sweep.tracking.wandb is not None, "callers check that tracking is enabled"
         settings = {
             "project": sweep.tracking.wandb.project,
             "entity": sweep.tracking.wandb.entity,
             "group": sweep.name,
-            "name": name,
-            "id": digest([shared.address(folder.path), name]),
+            "name": (title or key)[:MOST_IN_A_NAME],
+            "id": digest([shared.address(folder.path), key]),
             "job_type": job_type,
             "config": dict(config),
             "dir": str(folder.path),
@@ -157,9 +174,11 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         if trial.trial_id in self._runs:
             return
         ours = Trial.of(trial.config["trial"])
-        name = f"{ours.arm}-{ours.id}-{ours.split}"
+        key, job_type = f"{ours.arm}-{ours.id}-{ours.split}", JOB_TYPES.get(ours.split, ours.split)
         config = {"sweep": self._sweep.resolved(), **ours.as_config()}
-        self._runs[trial.trial_id] = TrackedRun(self._sweep, self._folder, name, "trial", config)
+        title = f"{ours.title} ({job_type})"
+        run = self._runs[trial.trial_id] = TrackedRun(self._sweep, self._folder, key, job_type, config, title)
+        run.do(lambda run: run.define_metric("train/*", step_metric="train/step"))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -190,7 +209,9 @@ class WandbTrials(DriverOnly, Callback):  # type: ignore[misc]
         record = TrialRecord.from_json(result)
         shown = ("status", "reason", "error", "finetune", "profile", "evaluation", "adapter")
         run.summary.update({key: value for key, value in record.to_json().items() if key in shown})
-        run.log(as_columns(record.rates))
+        rates = as_columns(record.rates)
+        run.log(rates)
+        run.summary.update(rates)
         if record.status == "done" and record.evaluation and record.split != RELEASE:  # fine-tunes have none
             evaluation = local_copy(self._store.folder("evaluation", record.evaluation))
             run.log({"samples": sample_table(evaluation, self._reveal)})

@@ -26,6 +26,21 @@ def test_an_unexpected_error_names_the_file_with_its_traceback(
     assert 'raise KeyError("a\\nb")' in log.read_text()
 
 
+def test_an_unexpected_error_with_half_a_character_or_without_a_temporary_folder_is_still_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fails() -> None:
+        raise KeyError("\ud800")
+
+    monkeypatch.setattr(cli, "app", fails)
+    for folder, said in ((tmp_path, "Please report it with"), (tmp_path / "gone", "could not be written to")):
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        line = capsys.readouterr().err
+        assert ended.value.code == 70 and line.count("\n") == 1 and said in line
+
+
 @pytest.mark.parametrize("words", [["--version"], ["-h"], ["plan", "-h"]])
 def test_version_and_short_help(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

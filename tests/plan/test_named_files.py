@@ -19,7 +19,10 @@ CANNOT_RUN = [
     ("model.base=/nope", "model.base: /nope: there is no such folder"),
     ("model.aligned=./nope", "model.aligned: ./nope: there is no such folder"),
     ("model.aligned=/tmp", "model.aligned: /tmp: has no config.json; give a model's folder"),
-    ("model.base=a/b/c", "model.base: a/b/c: is neither a folder nor a Hub id"),
+    *(
+        (f"model.base={name}", f"model.base: {name}: is neither a folder nor a Hub id")
+        for name in ("a/b/c", "gpt2", "a--b/c", "a/b.", "a/b.git", "a/b.git@main", "-a/b", "a/..b")
+    ),
     ("finetune.data=[{name: teleqna, path: /nope}]", "finetune.data.0.path: /nope: there is no such file or folder"),
     ("finetune.safety_data={name: safety-tuned-llamas, path: /nope}", "finetune.safety_data.path: /nope"),
     ("evaluate.red_team=[{name: advbench, path: /nope}]", "evaluate.red_team.0.path: /nope"),

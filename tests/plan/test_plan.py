@@ -20,6 +20,7 @@ from safecomm.spec import Sweep, read_sweep
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 TWO_RANKS = "cluster.finetune.workers=2"
+EPOCHS = ["finetune.epochs=7"]
 LAPTOP = Resources(cpus=2, gpus=0)
 
 
@@ -68,6 +69,16 @@ def test_a_cluster_that_can_not_hold_fleet_and_fine_tune_is_refused_with_the_sum
         PlacementError, match=r"engines need 2 GPUs .* one fine-tune needs 2 .* together 4; there are 3"
     ):
         planned(sweep, Resources(cpus=64, gpus=3))
+
+
+def test_trials_of_another_fine_tune_or_another_arm_are_not_counted_as_made(tmp_path: Path) -> None:
+    two = "arms={safe: [{scale: {factor: 0.5}}], safe-er: [{scale: {factor: 0.2}}]}"
+    sweep, longer = (read_sweep(SWEEPS / "lab.yaml", [f"storage={tmp_path}", two, *more]) for more in ([], EPOCHS))
+    (trial,) = seeded(sweep, "safe-er", {})
+    RunFolder(sweep).keep(TrialRecord.of(trial, "done"))
+    assert {arm: one.done for arm, one in planned(sweep).arms.items()}.get("safe-er") == 1
+    assert planned(sweep).trials_remaining == planned(sweep).trials - 1
+    assert planned(longer).trials_remaining == planned(longer).trials
 
 
 def test_what_is_made_already_is_counted_without_torch_ray_or_vllm(tmp_path: Path) -> None:

@@ -147,6 +147,17 @@ def test_page_renders_without_stored_responses(run_folder: Path, tmp_path: Path)
     assert "not in the store" in "".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).shown)
 
 
+def test_a_page_with_answers_is_kept_when_the_store_is_gone(
+    run_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(run_folder.parent, tmp_path / "storage")
+    run = tmp_path / "storage" / run_folder.name
+    before = write_report(run).read_text(encoding="utf-8")
+    shutil.rmtree(tmp_path / "storage" / "store")
+    assert write_report(run).read_text(encoding="utf-8") == before
+    assert "is kept as it was" in caplog.text
+
+
 def test_folder_without_a_run_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"can't read sweep\.json"):
         write_report(tmp_path)
@@ -181,6 +192,7 @@ def test_run_without_measured_judges_has_no_judge_section(page: Page, labelled_r
 def test_judges_are_hidden_if_the_sweep_has_no_labels(run_folder: Path, labelled_run: Path, tmp_path: Path) -> None:
     shutil.copytree(labelled_run, tmp_path, dirs_exist_ok=True)
     shutil.copy(run_folder / "sweep.json", tmp_path)
+    (tmp_path / "report.html").unlink(missing_ok=True)
     assert 'id="judges"' not in write_report(tmp_path).read_text(encoding="utf-8")
 
 

@@ -148,6 +148,15 @@ def test_impossible_exports_are_reported(
     assert said in capsys.readouterr().err
 
 
+def test_a_moved_storage_can_still_be_exported(
+    with_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = shutil.move(with_adapters.parent, tmp_path / "elsewhere")
+    words = ("--arm=safe_merge", "--out", tmp_path / "out")
+    assert safecomm(monkeypatch, "export", Path(moved) / with_adapters.name, *words) == 0
+    assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() == b"weights"
+
+
 def with_setting(run_folder: Path, copy: Path, section: str, key: str, value: str) -> Path:
     """Returns a copy of a run whose sweep has another setting."""
     shutil.copytree(run_folder.parent / "store", copy / "store")

@@ -1,6 +1,7 @@
 """All mistakes in a sweep file are reported at once, by dotted key, before anything heavy is imported."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -218,6 +219,19 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 def test_set_replaces_single_values_and_whole_sections(tmp_path: Path) -> None:
     sweep = read_sweep(write(tmp_path, GOOD), ["seeds=3", "finetune.lora.r=4", "search={trials: 2}"])
     assert (sweep.seeds, sweep.finetune.lora.r, sweep.search.trials) == (3, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("arms.safe_merge.0.safe_merge.weight.grid.0.x=1", "0 is 0.5 and has no keys; set it as a whole"),
+        (f"{'a.' * 60}b=1", "has more than 50 parts"),
+    ],
+)
+def test_a_key_inside_of_a_number_or_too_deep_is_refused(override: str, said: str, tmp_path: Path) -> None:
+    arms = "arms={safe_merge: [{safe_merge: {lowest: 2, weight: {grid: [0.5, 0.7]}}}]}"
+    with pytest.raises(SpecError, match=re.escape(said)):
+        read_sweep(write(tmp_path, GOOD), [arms, override])
 
 
 def test_every_field_is_documented() -> None:

@@ -44,6 +44,9 @@ TEXTS = [
     *(
         "name: 2024-13-45",
         "name: !!int x",
+        "name: !!bool x",
+        'name: !!int ""',
+        'name: !!float ""',
         "a: &a [*a]",
         "{" * 3000,
         "- " * 2000,

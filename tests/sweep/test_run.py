@@ -1,6 +1,7 @@
 """A finished sweep is republished from its records without Ray; one that failed reports the error."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,8 +20,8 @@ from safecomm.search.search_queue import SearchQueue
 from safecomm.spec import Sweep
 from safecomm.statistics.metrics import Rate, rate
 from safecomm.storage.names import JOURNAL, PARETO, PLAN, REPORT, SWEEP, TRIALS
-from safecomm.storage.store import write_json
-from safecomm.sweep.publish import publish, report_points
+from safecomm.storage.store import Store, write_json
+from safecomm.sweep.publish import publish, report_points, unpublished
 from safecomm.sweep.run import run_sweep
 
 ARMS = {"scaled": [{"scale": {"factor": {"grid": [0.2, 0.8]}}}]}
@@ -44,6 +45,18 @@ def done(trial: Trial) -> TrialRecord:
 
 def queue_of(made: Sweep, folder: RunFolder) -> SearchQueue:
     return SearchQueue(made, folder.find, folder.path / JOURNAL, EquivalentPoints(made, ProfileCache(made)))
+
+
+def test_an_adapter_that_the_store_has_lost_is_made_again(finished: Sweep) -> None:
+    folder = RunFolder(finished)
+    searched = queue_of(finished, folder).trials
+    assert unpublished(finished, folder, searched) == []
+    trial = next(one for one in report_points(finished, folder, searched) if one.arm == "scaled")
+    lost = Store.of(finished.storage).folder("realign", "0" * 8)
+    record = folder.record(trial)
+    assert record
+    folder.keep(replace(record, adapter_path=str(lost)))
+    assert unpublished(finished, folder, searched) == [trial]
 
 
 @pytest.fixture
