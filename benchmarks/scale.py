@@ -1,6 +1,6 @@
 """Runs simulated sweeps on a cluster of several nodes with declared GPUs, all on this machine.
 
-    python benchmarks/scale.py            4 nodes with 8 GPUs each, about two hours on 2 idle cores, 10 GB of memory
+    python benchmarks/scale.py            4 nodes with 8 GPUs each, two and a half hours on 2 cores, 10 GB of memory
     python benchmarks/scale.py train      only the share of GPU time in use while eight fine-tunes of 8 ranks train
     python benchmarks/scale.py search     only that while 240 trials search
     python benchmarks/scale.py growth     only how overhead and the driver's memory grow, up to 1,000 trials

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import safecomm
 from huggingface_hub import ModelCard, ModelCardData
 from rich.table import Table
 from rich.text import Text
@@ -122,6 +123,26 @@ def test_a_secret_in_an_option_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(UsageError, match="--system-prompt contains a secret") as caught:
             refuse_secrets({"--system-prompt": value})
         assert "AAAA" not in str(caught.value) and "of mine" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["--chat-template-kwargs", "--judge"])
+def test_a_secret_behind_an_escape_in_an_option_is_refused(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    value = '{name: "\\u0068' + TOKEN[1:] + '", model: lab://aligned}'
+    words = ("--model=lab://aligned", "--benchmark=lab-harm", f"{option}={value}", f"--out={tmp_path}")
+    assert safecomm(monkeypatch, "evaluate", *words) == 2
+    said = capsys.readouterr().err
+    assert f"{option} contains a secret" in said and TOKEN[4:] not in said
+
+
+def test_the_home_of_a_user_that_does_not_exist_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    storage = "--storage=~nobody-of-this-name/x"
+    words = ("--model=lab://aligned", "--benchmark=lab-harm", storage, f"--out={tmp_path}")
+    assert safecomm(monkeypatch, "evaluate", *words) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("address", ["http://me:hunter2@host:8265", "me:hunter2@host:6379", "http://hunter2@[::1"])

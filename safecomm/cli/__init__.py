@@ -24,7 +24,7 @@ from safecomm.cli.labels import labels_app
 from safecomm.cli.selftest import selftest
 from safecomm.cli.serve import serve
 from safecomm.cli.view import view
-from safecomm.errors import DiskFullError, SafecommError, SpecError, StoppedError, printable
+from safecomm.errors import DiskFullError, SafecommError, SpecError, StoppedError, UsageError, printable
 from safecomm.storage.disk import report_disk_full
 
 BUG_EXIT_CODE = 70
@@ -109,6 +109,9 @@ def _run() -> str | int | None:
         )
         return 1
     except Exception as error:
+        if isinstance(error, RuntimeError) and "home directory" in str(error):  # of `Path.expanduser`
+            _say("safecomm: a path starts with ~ and a user that does not exist; write the path in full")
+            return UsageError.exit_code
         _say(_bug(error))
         return BUG_EXIT_CODE
     return 0

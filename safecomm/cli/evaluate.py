@@ -1,5 +1,6 @@
 """`safecomm evaluate`: measures a user's model with and without adapters, without a sweep."""
 
+import json
 import os
 import re
 from dataclasses import asdict
@@ -58,7 +59,10 @@ def evaluate(
     refuse_secrets(texts | {"--judge": judge, "--benchmark": benchmark})
     check_evaluation(model, adapter or [], benchmark, labels)
     check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
-    refs = judges_named(judge or ["refusal"])
+    refs, template = judges_named(judge or ["refusal"]), options.template_arguments(chat_template_kwargs)
+    # Once more as parsed: an escape sequence may have hidden one.
+    parsed = {"--judge": [ref.model_dump_json() for ref in refs], "--chat-template-kwargs": json.dumps(template)}
+    refuse_secrets(parsed)
     from safecomm.judging.comparison import compare
     from safecomm.judging.labels import Labelled
     from safecomm.judging.results import check_measured, check_no_others, write_results
@@ -69,7 +73,6 @@ def evaluate(
     panel = panel_of(refs, asked.store, grader, refusal_judge, domain_of(domain))
     out_of_the_way = PlainConsole(stderr=True) if as_json else console  # standard output is for the JSON alone
     out_of_the_way.print(engine_description(asked.engine))
-    template = options.template_arguments(chat_template_kwargs)
     protocol = EvaluationProtocol(
         asked.engine, max_new_tokens, asked.length, system_prompt, sampling, samples, seed, multiple_choice, template
     )

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from safecomm.errors import UsageError
 from safecomm.report.card import model_card
 from safecomm.report.release import Release, released, searched
 from safecomm.report.run import Headline, Run, read_run
+from safecomm.report.run_files import read_as
 from safecomm.storage.hub_cache import split_reference
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, LINEAGE
 from safecomm.storage.output_files import new_folder
@@ -38,7 +41,7 @@ def export(folder: Path, arm: str | None, seed: int, out: Path, point: str | Non
     found = read_run(folder)
     release = searched(found, point) if point else released(found, arm, seed)
     source = intact_adapter(release)
-    config = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config = read_as(source, ADAPTER_CONFIG, dict[str, Any])
     config["base_model_name_or_path"], revision = split_reference(release.run.sweep["model"]["aligned"])
     config |= {"revision": revision} if revision else {}
     with new_folder(out) as half:
@@ -83,9 +86,17 @@ def lineage_of(release: Release, adapter: Path) -> dict[str, Any]:
     return {"run": run.sweep["name"], **chosen, "adapter": trial["adapter"], "stages": stages, "sweep": run.sweep}
 
 
+class Lineage(BaseModel):
+    """What is read of a stage's lineage."""
+
+    model_config = ConfigDict(extra="allow")
+
+    inputs: dict[str, Any]
+
+
 def _stages(run: Run, path: Path) -> Iterator[dict[str, Any]]:
     """Yields a stage's record and those of the stages that it was made from, as far as the store still has them."""
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_as(path.parent, path.name, Lineage)
     yield record
     for name in ("adapter", "above", "below", "after", "data"):
         key = str(record["inputs"].get(name) or "")

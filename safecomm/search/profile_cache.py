@@ -4,7 +4,6 @@ It is a small index beside the store's stages. A plan reads it without torch, an
 profiles.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from safecomm.spec import Sweep
 from safecomm.statistics.selection import ModuleProfile
 from safecomm.storage import shared
+from safecomm.storage.input_files import read_json
 from safecomm.storage.store import Store, digest, write_json
 
 
@@ -34,11 +34,11 @@ class ProfileCache:
         shared.fetch(self._root)
 
     def get(self, training: Mapping[str, Any], seed: int) -> list[ModuleProfile] | None:
-        """Returns the profiled modules of a fine-tune's adapter, or None if it has not been profiled."""
-        path = self._path(training, seed)
-        if not path.is_file():
+        """Returns the profiled modules of a fine-tune's adapter; None if it has no profile, or a damaged one."""
+        try:
+            return [ModuleProfile(**row) for row in read_json(self._path(training, seed))["modules"]]
+        except (OSError, ValueError, TypeError, KeyError):
             return None
-        return [ModuleProfile(**row) for row in json.loads(path.read_text(encoding="utf-8"))["modules"]]
 
     def keep(self, training: Mapping[str, Any], seed: int, modules: list[ModuleProfile]) -> None:
         """Stores the profile of a fine-tune's adapter and publishes it to the other nodes."""

@@ -1,12 +1,12 @@
 """A model's identity: a hash of everything that determines its answers."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from safecomm.storage import shared
 from safecomm.storage.checksums import file_digest
 from safecomm.storage.hub_cache import WANTED, blob_digest
+from safecomm.storage.input_files import read_json
 from safecomm.storage.names import LINEAGE
 from safecomm.storage.store import Store, digest, write_json
 
@@ -42,8 +42,10 @@ def _digest(path: Path, store: Store) -> str:
     file = {"path": str(path), "size": state.st_size, "changed": state.st_mtime_ns}
     entry = store.root / "digests" / f"{digest(file)}.json"
     shared.fetch(entry)
-    if not entry.is_file():
-        write_json(entry, file | {"digest": file_digest(path)})
-        shared.publish(entry)
-    found: str = json.loads(entry.read_text(encoding="utf-8"))["digest"]
+    try:
+        return str(read_json(entry)["digest"])
+    except (OSError, ValueError, TypeError, KeyError):  # missing or damaged
+        found = file_digest(path)
+    write_json(entry, file | {"digest": found})
+    shared.publish(entry)
     return found

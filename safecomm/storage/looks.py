@@ -1,11 +1,12 @@
 """Counts how often a set of report prompts was used for a certificate, across the sweeps of a store."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from safecomm.errors import UsageError
 from safecomm.storage import shared
+from safecomm.storage.input_files import read_json
 from safecomm.storage.store import Store, write_json
 
 
@@ -39,5 +40,14 @@ def _number(path: Path, adapters: str) -> int:
 
 
 def _looks(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        found: list[dict[str, Any]] = read_json(path)
+        _ = [look["adapters"] for look in found]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(
+            f"{path}: is damaged, so the looks at the report split can't be counted; restore it from a backup, or "
+            "delete it and say so wherever the certificate is shown"
+        ) from error
     return found

@@ -50,4 +50,7 @@ def judges_are_measured(sweep: Sweep, run: Path) -> bool:
     if sweep.evaluate.labels is None:
         return True
     labels = Path(sweep.evaluate.labels)
-    return (run / JUDGES).is_file() and labels.is_file() and read_json(run, JUDGES)["digest"] == file_digest(labels)
+    if not (run / JUDGES).is_file() or not labels.is_file():
+        return False
+    measured = read_json(run, JUDGES)
+    return isinstance(measured, dict) and measured.get("digest") == file_digest(labels)

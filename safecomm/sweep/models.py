@@ -1,11 +1,11 @@
 """The models of a sweep, pinned to the Hub revisions of its first run, and a given adapter."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from safecomm.defenses.adapter import Adapter
 from safecomm.errors import ModelError
+from safecomm.report.run_files import read_as
 from safecomm.search.run_folder import RunFolder
 from safecomm.serving.models import ModelFolder, resolve_model
 from safecomm.spec import Finetune, Sweep
@@ -39,7 +39,7 @@ def resolve_models(sweep: Sweep, folder: RunFolder, store: Store) -> Models:
         ModelError: if a model does not exist or its folder is unusable.
     """
     path = folder.path / MODELS
-    recorded = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    recorded = read_as(folder.path, MODELS, dict[str, dict[str, str | None]]) if path.is_file() else {}
     found: dict[str, ModelFolder] = {}
 
     def resolve(reference: str) -> ModelFolder:

@@ -3,6 +3,7 @@
 import shlex
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -22,7 +23,8 @@ from safecomm.search.search_queue import SearchQueue
 from safecomm.serving.chat import loaded_tokenizer
 from safecomm.spec import Sweep
 from safecomm.storage import shared
-from safecomm.storage.names import JOURNAL, PLAN, SWEEP
+from safecomm.storage.input_files import read_json
+from safecomm.storage.names import CERTIFICATE, GUIDE, JOURNAL, PARETO, PLAN, REPORT, REPORT_ANSWERS, SWEEP, TRIALS
 from safecomm.storage.store import Store, write_json
 from safecomm.sweep.data import store_data
 from safecomm.sweep.judges import judges_are_measured
@@ -53,7 +55,7 @@ def run_sweep(sweep: Sweep, address: str | None, console: Console) -> Path:
         Activity("Preparing").write(folder.path)  # otherwise that of a killed run would be shown
         equivalent.fetch()
         if queue := _finished_search(sweep, folder, equivalent):
-            _write_sweep(sweep, folder)
+            write_sweep(sweep, folder)
             publish(sweep, folder, queue, fine_tunes(sweep, equivalent))
         else:
             _run_missing(sweep, folder, equivalent, address, console)
@@ -69,10 +71,29 @@ def _finished_search(sweep: Sweep, folder: RunFolder, equivalent: EquivalentPoin
     return queue if is_over and judges_are_measured(sweep, folder.path) else None
 
 
-def _write_sweep(sweep: Sweep, folder: RunFolder) -> None:
-    """Writes `sweep.json`. A sweep that fails its checks must not change the file of a finished run."""
-    write_json(folder.path / SWEEP, sweep.resolved())
+def write_sweep(sweep: Sweep, folder: RunFolder) -> None:
+    """Writes `sweep.json`. A sweep that fails its checks must not change the file of a finished run.
+
+    Results of another model, fine-tune or other benchmarks are removed first: until this sweep has its own, they would
+    be read as if they were of this sweep.
+    """
+    resolved = sweep.resolved()
+    if _describes_another(folder.path / SWEEP, resolved):
+        for name in (TRIALS, PARETO, CERTIFICATE, GUIDE, REPORT, REPORT_ANSWERS):
+            (folder.path / name).unlink(missing_ok=True)
+    write_json(folder.path / SWEEP, resolved)
     folder.publish(SWEEP)
+
+
+def _describes_another(file: Path, resolved: dict[str, Any]) -> bool:
+    try:
+        before = read_json(file)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+    parts = ("model", "finetune", "evaluate")
+    return not isinstance(before, dict) or any(before.get(part) != resolved[part] for part in parts)
 
 
 def _run_missing(
@@ -120,7 +141,7 @@ def _phases(
     folder.publish(PLAN)
     check_cluster(sweep, models.paths, on_gpu, partial(console.print, soft_wrap=True, markup=False))
     data = store_data(sweep, store)
-    _write_sweep(sweep, folder)
+    write_sweep(sweep, folder)
     watched = shlex.quote(shared.address(folder.path))
     console.print(f"To watch it in the browser: safecomm view {watched}", soft_wrap=True, markup=False)
     others = {

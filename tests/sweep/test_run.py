@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -22,9 +23,10 @@ from safecomm.statistics.metrics import Rate, rate
 from safecomm.storage.names import JOURNAL, PARETO, PLAN, REPORT, SWEEP, TRIALS
 from safecomm.storage.store import Store, write_json
 from safecomm.sweep.publish import publish, report_points, unpublished
-from safecomm.sweep.run import run_sweep
+from safecomm.sweep.run import run_sweep, write_sweep
 
 ARMS = {"scaled": [{"scale": {"factor": {"grid": [0.2, 0.8]}}}]}
+OTHER_MODEL = {"base": "lab://base", "aligned": "lab://base"}
 NO_TEXT = {"adapter": "", "adapter_path": "", "finetune": "f", "profile": ""}
 
 
@@ -57,6 +59,17 @@ def test_an_adapter_that_the_store_has_lost_is_made_again(finished: Sweep) -> No
     assert record
     folder.keep(replace(record, adapter_path=str(lost)))
     assert unpublished(finished, folder, searched) == [trial]
+
+
+@pytest.mark.parametrize(("change", "kept"), [({"seeds": 2}, True), ({"model": OTHER_MODEL}, False)])
+def test_results_of_another_model_are_not_left_beside_the_sweep_that_follows(
+    finished: Sweep, change: dict[str, Any], kept: bool
+) -> None:
+    folder = RunFolder(finished)
+    run_sweep(finished, None, Console(quiet=True))
+    assert (folder.path / TRIALS).exists()
+    write_sweep(Sweep.model_validate(finished.resolved() | change), folder)
+    assert (folder.path / TRIALS).exists() == (folder.path / REPORT).exists() == kept
 
 
 @pytest.fixture
