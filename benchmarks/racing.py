@@ -220,12 +220,13 @@ class Race:
         """Runs one race; returns the share of the prompts that each point was measured on."""
         drawn, original = self.drawn(rng)
         broken = self._broken(rng)
+        coherent = {share: [self._is_coherent(own, share) for own in broken] for share in self.rungs}
         far: dict[int, float] = {}
         for at in rng.permutation(len(drawn)):
             far[int(at)] = 1.0
             for share in self.rungs:
                 rivals = [rival for rival, reached in far.items() if rival != at and reached >= share]
-                rivals = [rival for rival in rivals if self._is_coherent(broken[rival], share)]
+                rivals = [rival for rival in rivals if coherent[share][rival]]
                 ours, base = first_part(drawn[at], share), first_part(original, share)
                 if any(self.rule.loses(ours, first_part(drawn[rival], share), base) for rival in rivals):
                     far[int(at)] = share

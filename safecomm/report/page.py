@@ -47,7 +47,7 @@ from safecomm.report.run import (
 )
 from safecomm.report.samples import samples
 from safecomm.report.tampering import tamper_curves
-from safecomm.report.versions import installed_versions
+from safecomm.report.versions import installed_versions, recorded_versions
 from safecomm.report.worst_case import worst_cases
 from safecomm.spec import REFERENCE_ARMS
 from safecomm.spec.published import departures
@@ -140,7 +140,8 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         provenance=provenance(run, rows),
         breakdown=breakdown(run, rows),
         part_differences=part_differences(run, rows, answers_by_arm),
-        versions=installed_versions(),
+        versions=installed_versions() | recorded_versions(run.folder),
+        writer=installed_versions().get("safecomm", "of an unknown version"),
     )
 
 

@@ -17,8 +17,8 @@ from safecomm.report.tampering import tamper_curves
 from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
 from safecomm.statistics.metric_table import INCOHERENCE
-from safecomm.storage.names import TRIALS
-from safecomm.sweep.tracking import TrackedRun
+from safecomm.storage.names import ROWS, TRIALS
+from safecomm.sweep.tracking import TrackedRun, sample_table
 
 
 def log_sweep(sweep: Sweep, folder: RunFolder) -> None:
@@ -35,9 +35,23 @@ def _log_results(run: Any, folder: Path) -> None:
     found = read_run(folder)
     run.summary.update({name: found.outcome[name] for name in ("recommended", "best")})
     run.log({"trials": wandb.Table(dataframe=trials)})
+    if (samples := samples_table(found)) is not None:
+        run.log({"samples": samples})
     run.log({"arms": arms_table(found), "guide": wandb.Html(guide_page(found), inject=False)})
     drawn = figures(found, read_profile(found), tamper_curves(found), generations(found))
     run.log({name: wandb.Plotly(figure) for name, figure in drawn.items()})
+
+
+def samples_table(run: Run) -> Any:
+    """Returns a few answers of the recommended adapter on the report split; None without any in the store."""
+    recommended = next((row for row in headline(run) if row.recommended), None)
+    if recommended is None:
+        return None
+    trials = run.trials_of(recommended.arm, recommended.point, "report")
+    evaluation = run.stage("evaluation", str(trials["evaluation"].iloc[0])) if len(trials) else None
+    if evaluation is None or not (evaluation / ROWS).is_file():
+        return None
+    return sample_table(evaluation, bool(((run.sweep.get("tracking") or {}).get("wandb") or {}).get("reveal")))
 
 
 def arms_table(run: Run) -> Any:

@@ -14,6 +14,7 @@ from safecomm.report.page import render
 from safecomm.report.run import Run, headline, read_run
 from safecomm.report.table import results_table
 from safecomm.spec import read_sweep
+from safecomm.statistics.metrics import rate
 
 JUDGED = {"judges": [{"name": "refusal", "model": None}]}
 
@@ -54,10 +55,17 @@ def test_decided_and_open_differences_are_told_in_sentences(with_adapters: Path)
     """Of 20 harmful prompts undefended fails on 13, safe_instruct on 3, safe_merge on 1."""
     run = read_run(with_adapters)
     asr, *others = ranking(run, headline(run), arm_differences(run, arm_answers(run, headline(run))))
+    places = [
+        f"{arm} {one.value:.1%} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+        for arm, one in (
+            ("safe_merge", rate(1, 20, 20)),
+            ("safe_instruct", rate(3, 20, 20)),
+            ("undefended", rate(13, 20, 20)),
+        )
+    ]
     assert asr == (
-        "Attack success, best first: safe_merge 5.0%, safe_instruct 15.0%, undefended 65.0%. Decided on the prompts "
-        "that both answered: safe_merge and safe_instruct are each better than undefended. Not decided: safe_merge and "
-        "safe_instruct."
+        f"Attack success, best first: {', '.join(places)}. Decided on the prompts that both answered: safe_merge and "
+        "safe_instruct are each better than undefended. Not decided: safe_merge and safe_instruct."
     )
     assert [sentence.partition(",")[0] for sentence in others] == ["Telecom accuracy", "Over-refusal"]
     printed = io.StringIO()

@@ -23,5 +23,7 @@ def test_the_sweeps_run_has_arms_figures_and_guide(run_folder: Path, tmp_path: P
     assert row["recommended"] is (summary["recommended"]["arm"] == "safe_merge")
     assert all("[" in row[title] and "n=" in row[title] for title in table["columns"][4:])
     assert len(table["columns"]) > 4
+    (samples,) = media.glob("table/samples_*.json")
+    assert {"text", "response", "verdict"} <= set(json.loads(samples.read_text())["columns"])
     (page,) = media.glob("html/guide_*.html")
     assert "Which adapter?" in page.read_text()
