@@ -150,7 +150,7 @@ def test_a_password_in_an_address_is_refused_without_repeating_it(address: str) 
     for check in (check_answers, check_ray_address):
         with pytest.raises(ClusterError) as caught:
             check(address)
-        assert "hunter2" not in str(caught.value)
+        assert "hunter2" not in str(caught.value) and caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from safecomm.errors import SafecommError
+from safecomm.errors import SafecommError, UsageError
 from safecomm.storage.input_files import parse_json, time_limit
 
 CONNECT_SECONDS = 5.0
@@ -22,6 +22,10 @@ TOKEN_FILE = Path("~/.ray/auth_token")
 
 class ClusterError(SafecommError):
     """A cluster is unreachable, rejects our token or lacks something that a sweep needs."""
+
+
+class AddressError(ClusterError, UsageError):
+    """An address has the wrong form, or holds a password."""
 
 
 def check_answers(address: str) -> None:
@@ -37,9 +41,9 @@ def check_answers(address: str) -> None:
         place = urlsplit(address if "://" in address else f"//{address}")
         host, port = place.hostname, place.port
     except ValueError as error:  # a broken IPv6 address or port
-        raise ClusterError(f"--address {address}: {error}; write HOST:PORT") from error
+        raise AddressError(f"--address {address}: {error}; write HOST:PORT") from error
     if not host or port is None:
-        raise ClusterError(f"--address {address}: write HOST:PORT")
+        raise AddressError(f"--address {address}: write HOST:PORT")
     try:
         with time_limit(2 * CONNECT_SECONDS, "its answer"):
             if "://" in address:
@@ -100,7 +104,7 @@ def refuse_credentials(address: str) -> None:
         ClusterError: if it has one; the message does not repeat the address.
     """
     if "@" in address:
-        raise ClusterError(
+        raise AddressError(
             "--address: holds a name or password, which Ray does not use; write HOST:PORT or http://HOST:PORT, and "
             "set a token with RAY_AUTH_MODE=token"
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from safecomm.errors import ModelError
+from safecomm.errors import ModelError, UsageError
 from safecomm.serving.identity import identity
 from safecomm.storage.hub_cache import download, revision_of, split_reference
 from safecomm.storage.model_files import read_object, size_in
@@ -44,10 +44,10 @@ class ModelFolder:
         """Checks that a text length is within the model's context length.
 
         Raises:
-            ModelError: if it is longer; the message names the setting to lower.
+            UsageError: if it is longer; the message names the setting to lower.
         """
         if self.context and tokens > self.context:
-            raise ModelError(
+            raise UsageError(
                 f"{setting}: is {tokens}, but the context length of {self.path} is {self.context}; lower the setting"
             )
 

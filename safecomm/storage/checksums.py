@@ -39,16 +39,17 @@ def checksums(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def damage(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> str:
+def damage(folder: Path, recorded: Mapping[str, Mapping[str, Any]], is_thorough: bool = False) -> str:
     """Returns a description of the first damaged file, or "" if all files are intact.
 
     Sizes are compared on every call. Contents are hashed once per process and again after a change: always for files
     up to 64 MiB, for larger files only if the modification time differs from the recorded one. This detects truncated,
-    overwritten and missing files. It misses corruption of a large file below the file system.
+    overwritten and missing files. It misses corruption of a large file below the file system, unless it is thorough.
 
     Args:
         folder: the folder.
         recorded: the result of `checksums` for it.
+        is_thorough: whether to hash large files in any case.
 
     Raises:
         OSError: if a file can't be read.
@@ -60,7 +61,7 @@ def damage(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> str:
         state = path.stat()
         if state.st_size != was["size"]:
             return f"{name} has {state.st_size} bytes, not {was['size']}"
-        is_suspect = state.st_size <= ALWAYS_HASHED or state.st_mtime_ns != was["changed"]
+        is_suspect = is_thorough or state.st_size <= ALWAYS_HASHED or state.st_mtime_ns != was["changed"]
         if is_suspect and _known_digest(path, state.st_size, state.st_mtime_ns) != was["digest"]:
             return f"{name} was altered"
     return ""

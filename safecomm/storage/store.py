@@ -201,16 +201,16 @@ def _move(half: Path, folder: Path) -> None:
 
 
 def stage_damage(folder: Path) -> str:
-    """Returns why a finished stage's folder is damaged, or ""."""
-    return _damage(folder, folder.name)
+    """Returns why a finished stage's folder is damaged, or ""; all of its files are hashed, however large."""
+    return _damage(folder, folder.name, is_thorough=True)
 
 
-def _damage(folder: Path, key: str) -> str:
+def _damage(folder: Path, key: str, is_thorough: bool = False) -> str:
     """Returns why a stage's folder is damaged, or "". Folders of old versions have no checksums and are accepted."""
     try:
         record = lineage(folder)
         if record["key"] != key:
             return f"{LINEAGE} belongs to another folder"
-        return damage(folder, record.get("files", {}))
+        return damage(folder, record.get("files", {}), is_thorough)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # unreadable or malformed
         return f"{LINEAGE} or a file can't be read: {error}"

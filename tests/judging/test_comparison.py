@@ -155,7 +155,7 @@ def test_texts_longer_than_the_model_reads_are_refused_before_anything_starts(
     monkeypatch.setattr(sys, "argv", ["safecomm", "evaluate", f"--model={lab['aligned']}", *words])
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == 1 and "--max-model-len: is 99999, but" in capsys.readouterr().err
+    assert ended.value.code == 2 and "--max-model-len: is 99999, but" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

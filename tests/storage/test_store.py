@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from safecomm.storage import checksums
 from safecomm.storage.names import LINEAGE
-from safecomm.storage.store import Store, digest, lineage
+from safecomm.storage.store import Store, digest, lineage, stage_damage
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -162,6 +162,19 @@ def test_large_file_is_rehashed_if_its_mtime_changed(tmp_path: Path, monkeypatch
     assert Store(tmp_path).find("stage", folder.name) == folder
     (folder / "deep" / "weights").write_bytes(b"WEIGHTS")
     assert Store(tmp_path).find("stage", folder.name) is None
+
+
+def test_a_large_file_that_only_seems_unchanged_is_found_before_it_is_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checksums, "ALWAYS_HASHED", 3)
+    folder = Store(tmp_path).obtain("stage", {"x": 1}, make_weights)
+    weights = folder / "deep" / "weights"
+    time = weights.stat().st_mtime_ns
+    weights.write_bytes(b"WEIGHTS")
+    os.utime(weights, ns=(time, time))
+    assert Store(tmp_path).find("stage", folder.name) == folder
+    assert stage_damage(folder) == "deep/weights was altered"
 
 
 def test_stages_without_checksums_are_accepted(tmp_path: Path) -> None:
