@@ -31,7 +31,6 @@ from scipy.stats import beta
 
 from safecomm.search.stopping_rule import PromptOutcomes, Rule
 from safecomm.spec.search import Racing
-from safecomm.statistics.limits import high_among
 from safecomm.statistics.metric_table import METRICS, MOST_INCOHERENT
 from safecomm.statistics.metrics import mean_rate, rate
 
@@ -102,7 +101,7 @@ SCENARIOS: list[dict[str, Any]] = [
     {
         "name": "20 better rivals write nonsense",
         **COMMON,
-        "races": 400,
+        "races": 150,
         "benchmarks": [
             {"name": "a", "kind": "red_team", "prompts": 400},
             {"name": "t", "kind": "task", "prompts": 400},
@@ -210,28 +209,27 @@ class Race:
             [rng.random(size) < rate if rate else np.zeros(size, bool) for size in sizes] for rate in self.incoherence
         ]
 
-    def _is_coherent(self, broken: list[NDArray[np.bool_]], share: float) -> bool:
-        """Returns what `judging.coherence.is_surely_coherent` does from answers, on a rung's prompts."""
-        parts = [own[: max(1, round(share * len(own)))] for own in broken]
-        found = mean_rate([rate(int(part.sum()), len(part), len(part)) for part in parts])
-        return high_among(found, self.rule.looks * self.rule.rivals, self.rule.level) <= MOST_INCOHERENT
-
     def reached(self, rng: np.random.Generator) -> dict[int, float]:
         """Runs one race; returns the share of the prompts that each point was measured on."""
         drawn, original = self.drawn(rng)
         broken = self._broken(rng)
-        coherent = {share: [self._is_coherent(own, share) for own in broken] for share in self.rungs}
         far: dict[int, float] = {}
         for at in rng.permutation(len(drawn)):
             far[int(at)] = 1.0
             for share in self.rungs:
                 rivals = [rival for rival, reached in far.items() if rival != at and reached >= share]
-                rivals = [rival for rival in rivals if coherent[share][rival]]
+                rivals = [rival for rival in rivals if is_surely_coherent(broken[rival], far[rival])]
                 ours, base = first_part(drawn[at], share), first_part(original, share)
                 if any(self.rule.loses(ours, first_part(drawn[rival], share), base) for rival in rivals):
                     far[int(at)] = share
                     break
         return far
+
+
+def is_surely_coherent(broken: list[NDArray[np.bool_]], share: float) -> bool:
+    """Returns what `judging.coherence.is_surely_coherent` does from answers, on the part that a point has reached."""
+    parts = [own[: max(1, round(share * len(own)))] for own in broken]
+    return mean_rate([rate(int(part.sum()), len(part), len(part)) for part in parts]).high <= MOST_INCOHERENT
 
 
 def first_part(outcomes: PromptOutcomes, share: float) -> PromptOutcomes:

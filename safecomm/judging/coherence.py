@@ -14,7 +14,6 @@ import pandas as pd
 
 from safecomm.judging.best_of_n import is_turn
 from safecomm.judging.surprisal import OPEN_KINDS, SURPRISAL, WORD
-from safecomm.statistics.limits import high_among
 from safecomm.statistics.metric_table import INCOHERENCE, MOST_INCOHERENT
 from safecomm.statistics.metrics import rates
 
@@ -67,16 +66,14 @@ def with_coherence(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, coherence_rows(rows)], ignore_index=True)
 
 
-def is_surely_coherent(rows: pd.DataFrame, tests: int, level: float) -> bool:
-    """Returns whether a model's incoherence is at most `MOST_INCOHERENT` with its whole interval.
+def is_surely_coherent(rows: pd.DataFrame) -> bool:
+    """Returns whether a model's incoherence is at most `MOST_INCOHERENT` with its whole 95% interval.
 
     Args:
         rows: the model's `coherence_rows`; without any, as in rows of older versions, it counts as coherent.
-        tests: how many such intervals must hold together.
-        level: 1 - their confidence.
     """
     found = rates(rows, []).get(INCOHERENCE.name)
-    return found is None or high_among(found, tests, level) <= MOST_INCOHERENT
+    return found is None or found.high <= MOST_INCOHERENT
 
 
 def _repeats(text: str) -> bool:

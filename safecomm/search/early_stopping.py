@@ -37,7 +37,7 @@ class EarlyStopping:
         limits = (search.target_asr, level, looks, rivals, domain_of(sweep.domain))
         rule = rule_of(racing.rule, *limits, search.max_over_refusal_rise)
         place: dict[str, Any] = {"max_concurrency": 1000, **_on_this_node()}
-        self._actor = ray.remote(num_cpus=0)(StoppingActor).options(**place).remote(rule, looks * rivals, level)
+        self._actor = ray.remote(num_cpus=0)(StoppingActor).options(**place).remote(rule)
         self._reported: set[str] = set()
 
     @classmethod

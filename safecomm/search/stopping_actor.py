@@ -48,19 +48,14 @@ class StoppingActor:
     """Compares a point with the earlier ones of its arm, in the order of the search rather than of execution.
 
     Points are compared by their means over seeds, so all trials of a point stop at the same rung. A trial waits until
-    those of its point and of all earlier ones have reached its rung or ended, so the decision is the same in every run
-    of a sweep. Later points never stop it. The order is shuffled, so few points are better than all earlier ones.
+    those of its point and of all earlier ones have reached its rung or ended, and until the rival that it loses to has
+    ended, so the decision is the same in every run of a sweep. Later points never stop it. The order is shuffled, so
+    few points are better than all earlier ones.
     """
 
-    def __init__(self, rule: StoppingRule, tests: int = 1, level: float = 0.05):
-        """Creates the actor.
-
-        Args:
-            rule: decides which points stop.
-            tests: the largest number of times that a rival's coherence is tested for one point.
-            level: the probability that one of these tests is wrong.
-        """
-        self._rule, self._tests, self._level = rule, tests, level
+    def __init__(self, rule: StoppingRule):
+        """Creates the actor with its stopping rule."""
+        self._rule = rule
         self._progress: dict[int, Progress] = {}
         self._verdicts: dict[int, dict[str, dict[str, pd.Series[float]]]] = {}
         self._coherence: dict[int, pd.DataFrame] = {}
@@ -84,7 +79,8 @@ class StoppingActor:
         original = self._outcomes(originals[0], progress) if originals else {}
         ours = self._outcomes(progress.point, progress)
         for rival in self._rivals(progress):
-            if reason := self._rule.loses(ours, self._outcomes(rival, progress), original):
+            reason = self._rule.loses(ours, self._outcomes(rival, progress), original)
+            if reason and await self._is_coherent(rival):
                 return f"{reason} {rival.title}"
         return ""
 
@@ -100,23 +96,23 @@ class StoppingActor:
             self._changed.notify_all()
 
     def _rivals(self, progress: Progress) -> list[Candidate]:
-        """Returns the earlier points of the same arm that were measured on at least as many prompts.
-
-        Those that may write too many incoherent answers are left out, because such points are not recommended.
-        """
+        """Returns the earlier points of the same arm that were measured on at least as many prompts."""
         before = dict.fromkeys(self._progress[at].point for at in range(progress.point.trials.start))
         of_arm = [point for point in before if point.arm == progress.point.arm]
-        measured = [point for point in of_arm if self._is_measured(point, progress.share)]
-        return [point for point in measured if all(self._is_coherent(at, progress) for at in point.trials)]
+        return [point for point in of_arm if self._is_measured(point, progress.share)]
 
     def _is_measured(self, point: Candidate, share: float) -> bool:
         """Returns whether all trials of a point were measured on at least a share of the prompts."""
         return all(at in self._verdicts and self._progress[at].share >= share for at in point.trials)
 
-    def _is_coherent(self, number: int, progress: Progress) -> bool:
-        """Returns whether a trial surely writes few incoherent answers to the prompts of another trial's rung."""
-        own, asked = self._coherence[number], self._coherence[progress.number]
-        return is_surely_coherent(own[own["prompt_id"].isin(asked["prompt_id"])], self._tests, self._level)
+    async def _is_coherent(self, rival: Candidate) -> bool:
+        """Returns whether a rival surely writes few incoherent answers; otherwise it is not recommended.
+
+        A rung has too few answers to tell, so this waits until the rival has ended.
+        """
+        async with self._changed:
+            await self._changed.wait_for(lambda: all(at in self._ended for at in rival.trials))
+        return all(at in self._verdicts and is_surely_coherent(self._coherence[at]) for at in rival.trials)
 
     def _outcomes(self, point: Candidate, progress: Progress) -> PromptOutcomes:
         """Returns a point's outcomes over its measured seeds, on the prompts of a trial's rung."""

@@ -51,24 +51,6 @@ def exact_bounds(value: float, n: float, confidence: float) -> tuple[float, floa
     return low, high
 
 
-def high_among(found: Rate, tests: int, level: float = 0.05) -> float:
-    """Returns the upper bound of one of several rates, by Bonferroni: all of them hold together with 1 - level / 2.
-
-    The rate's own 95% interval tells how many independent answers it rests on.
-
-    Args:
-        found: the rate.
-        tests: the number of rates, at least 1.
-        level: 1 - the confidence of two-sided intervals.
-    """
-    from scipy.optimize import brentq
-
-    if not found.n or found.high >= interval(found.value, 1)[1]:
-        return 1.0
-    size = brentq(lambda n: interval(found.value, n)[1] - found.high, 1, 1e9)
-    return interval(found.value, size, 1 - level / tests)[1]
-
-
 def low_among(found: Rate, tests: int) -> float:
     """Returns the lower bound of one of several rates, by Bonferroni: all of them hold together with 97.5%.
 

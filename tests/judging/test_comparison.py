@@ -172,7 +172,9 @@ def test_texts_longer_than_the_model_reads_are_refused_before_anything_starts(
 def test_mistakes_are_told_before_anything_is_loaded(
     words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["safecomm", "evaluate", "--model=org/m", "--benchmark=lab-harm", "--out=o", *words])
+    monkeypatch.setattr(
+        sys, "argv", ["safecomm", "evaluate", "--model=org/m", "--benchmark=lab-harm", "--out=o", *words]
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2 and said in capsys.readouterr().err

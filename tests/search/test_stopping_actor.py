@@ -77,6 +77,7 @@ def test_a_trial_waits_for_an_earlier_one_at_a_lower_rung_but_not_for_one_that_h
         late = asyncio.create_task(stopping.look(progress(2, "late", 0.5, evaluation(tmp_path / "late", 50, 0.5))))
         done, _ = await asyncio.wait([late], timeout=0.2)
         await stopping.look(progress(1, "early", 0.5, evaluation(tmp_path / "early", 0, 0.5)))
+        await stopping.over(progress(1, "early", 1.0, evaluation(tmp_path / "early-whole", 0)))
         return bool(done), await late
 
     was_done, reason = asyncio.run(race())
@@ -153,15 +154,20 @@ def test_a_trial_whose_answers_are_gone_keeps_no_other_waiting(
     assert "gone stops no other point" in caplog.text
 
 
-def test_the_coherence_of_a_rival_is_that_of_the_same_prompts(tmp_path: Path) -> None:
+def test_a_rival_stops_a_point_only_once_it_has_ended_and_was_coherent_to_the_end(tmp_path: Path) -> None:
     """Otherwise the decision would depend on how far the rival has come."""
 
-    async def race(reached: float) -> str:
-        stopping, folder = actor(), tmp_path / str(reached)
-        await stopping.over(progress(0, "good", reached, evaluation(folder / "good", 0, reached)))
-        return await stopping.look(progress(1, "bad", 0.05, evaluation(folder / "bad", 10, 0.05)))
+    async def race(response: str) -> tuple[bool, str]:
+        stopping, folder = actor(), tmp_path / response
+        await stopping.look(progress(0, "good", 0.25, evaluation(folder / "part", 0, 0.25)))
+        look = asyncio.create_task(stopping.look(progress(1, "bad", 0.25, evaluation(folder / "bad", 50, 0.25))))
+        done, _ = await asyncio.wait([look], timeout=0.2)
+        await stopping.over(progress(0, "good", 1.0, evaluation(folder / "good", 0, response=response)))
+        return bool(done), await look
 
-    assert asyncio.run(race(0.05)) == asyncio.run(race(1.0)) == ""  # 20 coherent answers do not show much
+    was_done, reason = asyncio.run(race("An answer."))
+    assert not was_done and reason.endswith("good")
+    assert asyncio.run(race("!?!?")) == (False, "")
 
 
 def test_a_point_with_a_failed_seed_stops_no_other(tmp_path: Path) -> None:
