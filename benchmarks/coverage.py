@@ -42,6 +42,7 @@ from simulations import (
     tries_cover,
     unchanged_arms_change,
     unsafe_is_certified,
+    worst_case_is_covered,
 )
 
 Kind = tuple[str, str, Simulation, Cell]
@@ -59,6 +60,7 @@ def cells() -> Iterator[Kind]:
     yield from cells_of_comparisons()
     yield from cells_of_drift()
     yield from cells_of_parts()
+    yield from cells_of_worst_cases()
 
 
 def cells_of_rates() -> Iterator[Kind]:
@@ -148,6 +150,17 @@ def cells_of_parts() -> Iterator[Kind]:
             for value in (0.05, 0.3):
                 cell = {"prompts": 400, "rate": value, "answers": count, "icc": icc, "parts": parts}
                 yield "difference of equal parts decided", "<= 5%", equal_parts_differ, cell
+
+
+def cells_of_worst_cases() -> Iterator[Kind]:
+    """Yields the cells of the worst case of further training."""
+    for trainings in (2, 12):
+        for prompts in (100, 200, 400):
+            for value in (0.05, 0.3, 0.9):
+                for rise in (0.0, 0.5):
+                    cell = {"prompts": prompts, "rate": value, "answers": 1, "icc": 0.0}
+                    cell |= {"trainings": trainings, "rise": rise}
+                    yield "worst case of further training", ">= 95%", worst_case_is_covered, cell
 
 
 def simulate(draws: int, only: str = "", seed: int = 0) -> list[Cell]:

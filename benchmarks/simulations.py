@@ -30,7 +30,7 @@ from safecomm.statistics.comparisons import (
     sign_flip_p,
 )
 from safecomm.statistics.labelled import labelled_rate
-from safecomm.statistics.limits import bounded_rate
+from safecomm.statistics.limits import bounded_rate, highest_of
 from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import across_runs, clustered_rate, mean_rate, rate
 
@@ -92,6 +92,14 @@ def further_runs_are_covered(rng: np.random.Generator, cell: Cell) -> bool:
     hits = drawn.sum(0).astype(int).tolist()
     low, high = across_runs(pooled, [rate(hit, len(drawn), len(drawn)) for hit in hits])
     return low <= cell["rate"] <= high
+
+
+def worst_case_is_covered(rng: np.random.Generator, cell: Cell) -> bool:
+    """The interval of the highest of several rates contains the highest true one; they rise by `rise` to `rate`."""
+    rates = np.linspace(cell["rate"] * (1 - cell["rise"]), cell["rate"], cell["trainings"])
+    drawn = answers(rng, rates, cell["prompts"], 1, 0.0, shared=0.5)[:, :, 0]
+    found = highest_of([rate(int(hits), cell["prompts"], cell["prompts"]) for hits in drawn.sum(1)])
+    return found.low <= cell["rate"] <= found.high
 
 
 def pairs(rng: np.random.Generator, cell: Cell, difference: float) -> Pairs:

@@ -1,15 +1,14 @@
 """Prints a comparison of models."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
 from safecomm.judging.results import Measured
+from safecomm.report.run import rate_in_words
 from safecomm.statistics.comparisons import JudgeAccuracy, RateDifference
 from safecomm.statistics.domain import Domain
 from safecomm.statistics.metric_table import ALL_METRICS, ASR, Metric
-from safecomm.statistics.metrics import Rate
 
 
 def comparison_tables(measured: Sequence[Measured], judges: Mapping[str, JudgeAccuracy], domain: Domain) -> list[Table]:
@@ -35,7 +34,7 @@ def _rates_table(measured: Sequence[Measured], metric: Metric, domain: Domain) -
                 continue
             difference = one.differences.get(name)
             minus, p = (_points(difference), f"{difference.p:.3g}") if difference else ("", "")
-            table.add_row(one.name, _label(name, metric.name), _rate(rate), f"{rate.unscored:.1%}", minus, p)
+            table.add_row(one.name, _label(name, metric.name), rate_in_words(rate), f"{rate.unscored:.1%}", minus, p)
     return table
 
 
@@ -51,7 +50,7 @@ def _agreement_table(measured: Sequence[Measured]) -> Table:
 def _accuracy_table(judges: Mapping[str, JudgeAccuracy]) -> Table:
     table = _table("Judges compared with human labels", "", "sensitivity", "specificity")
     for name, found in judges.items():
-        table.add_row(name, _rate(found.sensitivity), _rate(found.specificity))
+        table.add_row(name, rate_in_words(found.sensitivity), rate_in_words(found.specificity))
     return table
 
 
@@ -60,7 +59,7 @@ def _corrected_table(measured: Sequence[Measured], domain: Domain) -> Table:
     table = _table(title, "", "benchmark or judge", "rate [95% interval]")
     for one in measured:
         for name, rate in one.corrected.items():
-            table.add_row(one.name, _label(name, ASR.name), _rate(rate))
+            table.add_row(one.name, _label(name, ASR.name), rate_in_words(rate))
     return table
 
 
@@ -70,8 +69,3 @@ def _label(name: str, metric: str) -> str:
 
 def _points(found: RateDifference) -> str:
     return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-
-
-def _rate(rate: Rate) -> str:
-    value = "unknown" if math.isnan(rate.value) else f"{rate.value:.1%}"
-    return f"{value} [{100 * rate.low:.1f}, {100 * rate.high:.1f}] n={rate.n}"

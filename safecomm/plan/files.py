@@ -1,21 +1,16 @@
 """Checks within a second that the files and folders that a sweep names are there, before anything heavy is imported."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from safecomm.errors import SpecError, UsageError
 from safecomm.spec import Sweep
+from safecomm.storage.hub_cache import is_hub_id
 from safecomm.storage.input_files import is_regular
 from safecomm.storage.names import ADAPTER_CONFIG
 from safecomm.storage.output_files import unwritable
 from safecomm.storage.shared import mounted_folder
 
-HUB_ID = re.compile(
-    r"(?![^@]*(--|\.\.|\.git(@|$)))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b(@[\w./-]{1,200})?",
-    re.ASCII,
-)
-"""`ORG/NAME` or `ORG/NAME@REVISION`, as the Hub's own `validate_repo_id` accepts them."""
 BUILT_IN = "lab://"
 CONFIG = "config.json"
 
@@ -106,7 +101,7 @@ def _model(key: str, model: str) -> Iterator[str]:
         return
     if model.startswith(("/", ".", "~")) or _exists(model):
         yield from _folder(key, model, CONFIG, "a model's folder")
-    elif not HUB_ID.fullmatch(model):
+    elif not is_hub_id(model):
         yield f"{key}: {model}: is neither a folder nor a Hub id; use a path, ORG/NAME or ORG/NAME@REVISION"
 
 

@@ -71,9 +71,9 @@ def place(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, tria
     cluster, gpus, limit = sweep.cluster, int(resources.gpus), sweep.cluster.concurrent_trials
     together = sweep.seeds if sweep.stops_early else 1  # trials that wait for each other
     if not gpus:
-        at_a_time = limit or TRIALS_WITHOUT_GPU
-        least = {"search": together}
-        phases = [Phase(name, 0, 0, max(at_a_time, least.get(name, 1))) for name in get_args(PhaseName)]
+        at_a_time = dict.fromkeys(get_args(PhaseName), limit or TRIALS_WITHOUT_GPU)
+        at_a_time["search"] = max(at_a_time["search"], together)
+        phases = [Phase(name, 0, 0, trials) for name, trials in at_a_time.items()]
         return Placement(cluster.target.replicas, cluster.judge.replicas, 0, 0, phases)
     _check(sweep, gpus, equivalent)
     _check_groups(sweep, resources)

@@ -13,11 +13,10 @@ from safecomm.judging.results import paired
 from safecomm.report.pareto import hypervolume
 from safecomm.report.points import rows_of
 from safecomm.report.release import answers_of
-from safecomm.report.run import Headline, Run
+from safecomm.report.run import Headline, Run, rate_in_words
 from safecomm.spec import ORIGINAL, REFERENCE_ARMS
 from safecomm.statistics.comparisons import Pairs, RateDifference, corrected_differences
 from safecomm.statistics.metric_table import BY_NAME
-from safecomm.statistics.metrics import Rate
 
 LEVEL = 0.05
 """The family-wise error of the decisions about one metric."""
@@ -109,19 +108,15 @@ def _ranked(run: Run, metric: str, rows: Sequence[Headline], differences: Sequen
     """Returns a metric's sentence; an arm without a rate has no place in it."""
     found = [one for one in differences if one.metric == metric]
     compared = {arm for one in found for arm in (one.first, one.second)}
-    found_rates = {row.arm: row.rates[metric] for row in rows if row.arm in compared}
-    rates = {arm: rate.value for arm, rate in found_rates.items()}
+    rates = {row.arm: row.rates[metric] for row in rows if row.arm in compared}
     sign = 1 if BY_NAME[metric].direction == "min" else -1
-    ranked = sorted((arm for arm in rates if not math.isnan(rates[arm])), key=lambda arm: sign * rates[arm])
+    known = [arm for arm, rate in rates.items() if not math.isnan(rate.value)]
+    ranked = sorted(known, key=lambda arm: sign * rates[arm].value)
     if len(ranked) < 2:
         return ""
-    places = ", ".join(f"{arm} {_briefly(found_rates[arm])}" for arm in ranked)
+    places = ", ".join(f"{arm} {rate_in_words(rates[arm])}" for arm in ranked)
     decided = [one for one in found if one.is_decided and {one.better, one.worse} <= set(ranked)]
     return f"{run.titles[metric]}, best first: {places}. {_decided(decided, ranked)}"
-
-
-def _briefly(rate: Rate) -> str:
-    return f"{rate.value:.1%} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
 
 
 def _decided(decided: Sequence[ArmDifference], ranked: Sequence[str]) -> str:

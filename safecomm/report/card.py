@@ -1,6 +1,5 @@
 """The model card of an adapter: metadata for the Hub, its own rates, its judges, its data and their licences."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from safecomm.report.run import FLATTERED, Run, in_words, rate_in_words, unscore
 from safecomm.report.used_data import TRAINING, UsedData, used_data
 from safecomm.statistics.metric_table import ASR, BY_NAME
 from safecomm.statistics.metrics import Rate
-from safecomm.storage.hub_cache import split_reference
+from safecomm.storage.hub_cache import is_hub_id, split_reference
 from safecomm.storage.own_code import is_dotted
 
 REPORTED = "Measured on prompts that were not used to choose the settings."
@@ -20,7 +19,6 @@ SEARCHED = (
     "Measured on the prompts of the search, among whose points this one was picked, so the rates are optimistic. It "
     "was not measured on the report split."
 )
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def model_card(release: Release, about_files: str = "") -> str:
@@ -67,7 +65,7 @@ def model_card(release: Release, about_files: str = "") -> str:
 def hub_id(reference: str) -> str | None:
     """Returns the Hub id that a model's name is; None for a folder or a lab model."""
     repository, _ = split_reference(reference)
-    return repository if HUB_ID.fullmatch(repository) else None
+    return repository if is_hub_id(repository) else None
 
 
 def rates_by_benchmark(release: Release) -> Iterator[tuple[str, str, Rate]]:

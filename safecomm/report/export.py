@@ -69,7 +69,7 @@ def intact_adapter(release: Release) -> Path:
     else:
         reason = stage_damage(adapter)
     if reason:
-        raise UsageError(f"{adapter}: {reason}; nothing was exported. Run the sweep again to recreate the adapter")
+        raise UsageError(f"{adapter}: {reason}. Run the sweep again to recreate the adapter")
     return adapter
 
 

@@ -52,7 +52,7 @@ class Breach:
 
 
 @dataclass(frozen=True)
-class FurtherTraining:
+class MeasuredTraining:
     """One way to train an arm's released adapter further, and its rates after each number of steps."""
 
     arm: str
@@ -90,7 +90,7 @@ def training_in_words(trained_on: str, learning_rate: float | None) -> str:
     return trained_on if learning_rate is None else f"{trained_on}, learning rate {learning_rate:g}"
 
 
-def further_trainings(run: Run) -> list[FurtherTraining]:
+def measured_trainings(run: Run) -> list[MeasuredTraining]:
     """Returns the trainings of all arms that were measured; empty without a section `tamper`."""
     section: dict[str, Any] = run.sweep.get("tamper") or {}
     if not section or "tamper" not in run.trials:
@@ -102,7 +102,7 @@ def further_trainings(run: Run) -> list[FurtherTraining]:
             for row in headline(run):
                 if further := _by_step(run, row, trained_on, learning_rate):
                     points = {0: row.pooled, **further}
-                    found.append(FurtherTraining(row.arm, TITLES[trained_on], learning_rate, points))
+                    found.append(MeasuredTraining(row.arm, TITLES[trained_on], learning_rate, points))
     return found
 
 
@@ -110,7 +110,7 @@ def tamper_curves(run: Run) -> list[TamperCurve]:
     """Returns a curve for every arm, training and benchmark; empty without a section `tamper`."""
     target = run.sweep["search"]["target_asr"]
     curves = []
-    for one in further_trainings(run):
+    for one in measured_trainings(run):
         for benchmark in attacked(one.points[0]):
             rates = {step: attack_success(point, benchmark) for step, point in one.points.items()}
             place = (one.arm, one.trained_on, one.learning_rate, benchmark)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from safecomm.report.points import rate_in
 from safecomm.report.run import Run, rate_in_words
-from safecomm.report.tampering import FurtherTraining, attack_success, attacked, further_trainings, training_in_words
+from safecomm.report.tampering import MeasuredTraining, attack_success, attacked, measured_trainings, training_in_words
+from safecomm.statistics.limits import highest_of
 from safecomm.statistics.metric_table import ACCURACY
 from safecomm.statistics.metrics import Rate
 
@@ -23,7 +24,7 @@ class WorstCase:
     """0 if no training raises attack success, or all cost too much accuracy."""
     benchmark: str
     rate: Rate
-    """Attack success. As the highest of several it is partly chance, which its interval does not include."""
+    """Attack success. Its interval is for the highest true rate among these trainings (`limits.highest_of`)."""
     accuracy: Rate
     released: Rate
     """The accuracy of the released adapter, on the same prompts."""
@@ -54,13 +55,13 @@ def worst_cases(run: Run) -> list[WorstCase]:
     largest = (run.sweep.get("tamper") or {}).get("max_accuracy_drop")
     if largest is None:
         return []
-    found: dict[tuple[str, str], list[FurtherTraining]] = {}
-    for one in further_trainings(run):
+    found: dict[tuple[str, str], list[MeasuredTraining]] = {}
+    for one in measured_trainings(run):
         found.setdefault((one.trained_on, one.arm), []).append(one)
     return [worst for trainings in found.values() for worst in _worst(trainings, largest)]
 
 
-def _worst(trainings: list[FurtherTraining], largest: float) -> Iterator[WorstCase]:
+def _worst(trainings: list[MeasuredTraining], largest: float) -> Iterator[WorstCase]:
     """Yields an arm's worst case on one training set for each benchmark.
 
     Trainings that were not measured with all seeds of the released adapter are left out.
@@ -80,14 +81,16 @@ def _worst(trainings: list[FurtherTraining], largest: float) -> Iterator[WorstCa
     working = [found for found in tried if _right(rate_in(found[2], ACCURACY.name)) >= floor]
     for benchmark in attacked(start):
         choices = [(None, 0, start), *working]
-        learning_rate, steps, point = max(choices, key=lambda found: _known(attack_success(found[2], benchmark)))
+        rates = [attack_success(point, benchmark) for _, _, point in choices]
+        highest = highest_of(rates)
+        learning_rate, steps, point = choices[[rate.value for rate in rates].index(highest.value)]
         yield WorstCase(
             first.arm,
             first.trained_on,
             learning_rate,
             steps,
             benchmark,
-            attack_success(point, benchmark),
+            highest,
             rate_in(point, ACCURACY.name),
             released,
             len(tried),
@@ -98,7 +101,3 @@ def _worst(trainings: list[FurtherTraining], largest: float) -> Iterator[WorstCa
 def _right(accuracy: Rate) -> float:
     """Returns the share of right answers, with those that no judge could read as wrong ones."""
     return accuracy.value * (1 - accuracy.unscored)
-
-
-def _known(rate: Rate) -> float:
-    return rate.value if rate.n else -1.0

@@ -8,14 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from safecomm.errors import SafecommError
-from safecomm.judging.coherence import coherence_rows, is_surely_coherent
+from safecomm.judging.coherence import is_surely_coherent
 from safecomm.judging.verdicts import read_rows
 from safecomm.search.stopping_rule import PromptOutcomes, StoppingRule, aligned, mean_over_seeds, verdicts
 from safecomm.spec import ORIGINAL
 from safecomm.storage.store import local_copy
-
-KEPT = {"prompt_id", "cluster", "benchmark", "kind", "verdict"}
-"""The columns that rates are computed from."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +55,7 @@ class StoppingActor:
         self._rule = rule
         self._progress: dict[int, Progress] = {}
         self._verdicts: dict[int, dict[str, dict[str, pd.Series[float]]]] = {}
-        self._coherence: dict[int, pd.DataFrame] = {}
-        """`coherence_rows` of each measured trial."""
+        self._surely_coherent: dict[int, bool] = {}
         self._ended: set[int] = set()
         self._changed = asyncio.Condition()
 
@@ -80,7 +76,7 @@ class StoppingActor:
         ours = self._outcomes(progress.point, progress)
         for rival in self._rivals(progress):
             reason = self._rule.loses(ours, self._outcomes(rival, progress), original)
-            if reason and await self._is_coherent(rival):
+            if reason and await self._is_surely_coherent(rival):
                 return f"{reason} {rival.title}"
         return ""
 
@@ -105,14 +101,14 @@ class StoppingActor:
         """Returns whether all trials of a point were measured on at least a share of the prompts."""
         return all(at in self._verdicts and self._progress[at].share >= share for at in point.trials)
 
-    async def _is_coherent(self, rival: Candidate) -> bool:
+    async def _is_surely_coherent(self, rival: Candidate) -> bool:
         """Returns whether a rival surely writes few incoherent answers; otherwise it is not recommended.
 
         A rung has too few answers to tell, so this waits until the rival has ended.
         """
         async with self._changed:
             await self._changed.wait_for(lambda: all(at in self._ended for at in rival.trials))
-        return all(at in self._verdicts and is_surely_coherent(self._coherence[at]) for at in rival.trials)
+        return all(at in self._verdicts and self._surely_coherent[at] for at in rival.trials)
 
     def _outcomes(self, point: Candidate, progress: Progress) -> PromptOutcomes:
         """Returns a point's outcomes over its measured seeds, on the prompts of a trial's rung."""
@@ -127,7 +123,7 @@ class StoppingActor:
         if progress.evaluation:
             rows = await asyncio.to_thread(_rows, Path(progress.evaluation))
             self._verdicts[progress.number] = verdicts(rows)
-            self._coherence[progress.number] = coherence_rows(rows)[[*KEPT & set(rows)]]
+            self._surely_coherent[progress.number] = is_surely_coherent(rows)
         else:
             self._verdicts.pop(progress.number, None)
         async with self._changed:

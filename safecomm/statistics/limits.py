@@ -1,6 +1,7 @@
 """Bounds of rates for decisions: one-sided, exact for single answers, and with unscored answers at their worst."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -49,6 +50,31 @@ def exact_bounds(value: float, n: float, confidence: float) -> tuple[float, floa
     low = float(beta.ppf(tail, hits, misses + 1)) if hits > 1e-9 else 0.0
     high = float(beta.isf(tail, hits + 1, misses)) if misses > 1e-9 else 1.0
     return low, high
+
+
+def highest_of(rates: Sequence[Rate]) -> Rate:
+    """Returns the highest of several rates, with a 95% interval for the highest true rate.
+
+    The highest measured rate is partly chance. Each bound is the highest of those of all rates, which hold together
+    (Bonferroni). A rate without a verdict may be anything, so the upper bound is then 1.
+
+    Args:
+        rates: at least one of them known.
+    """
+    tests = len(rates)
+    highest = max((one for one in rates if one.n), key=lambda one: one.value)
+    low, high = (max(bound(one, tests) for one in rates) for bound in (low_among, high_among))
+    return Rate(highest.value, low, high, highest.n, highest.unscored)
+
+
+def high_among(found: Rate, tests: int) -> float:
+    """Returns the upper bound of one of several rates; see `low_among`."""
+    from scipy.optimize import brentq
+
+    if not found.n or found.high >= interval(found.value, 1)[1]:
+        return 1.0
+    size = brentq(lambda n: interval(found.value, n)[1] - found.high, 1, 1e9)
+    return interval(found.value, size, 1 - 0.05 / tests)[1]
 
 
 def low_among(found: Rate, tests: int) -> float:

@@ -151,12 +151,14 @@ def across_runs(pooled: Rate, runs: Sequence[Rate]) -> tuple[float, float]:
         runs: each run's rate, at least two.
 
     Returns:
-        The bounds; NaN if the rate is unknown.
+        The bounds; NaN if the rate is unknown, 0 and 1 if that of a run is.
     """
     from scipy.stats import t
 
     if math.isnan(pooled.value):
         return math.nan, math.nan
+    if any(math.isnan(run.value) for run in runs):
+        return 0.0, 1.0
     count = len(runs)
     single = float(np.mean([_variance(run) for run in runs]))
     chance = max(0.0, single - _variance(pooled)) * count / (count - 1)

@@ -13,6 +13,9 @@ from safecomm.errors import ModelError
 WANTED = ["*.safetensors", "*.json", "*.model", "*.jinja"]
 UNWANTED = ["consolidated*.safetensors", "params.json"]
 """Mistral's own format: a second copy of the weights, which vLLM prefers to `config.json`."""
+HUB_ID = re.compile(r"(?!.*(--|\.\.|\.git$))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
+"""`ORG/NAME`, as the Hub's own `validate_repo_id` accepts it."""
+REVISION = re.compile(r"[\w./-]{1,200}", re.ASCII)
 SNAPSHOT = re.compile(r"(.*/models--([^/]+?)--([^/]+))/snapshots/([0-9a-f]{40})(/.*)?")
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -21,6 +24,12 @@ def split_reference(reference: str) -> tuple[str, str | None]:
     """Returns the repository and the revision of `ORG/NAME` or `ORG/NAME@REVISION`."""
     repository, _, revision = reference.partition("@")
     return repository, revision or None
+
+
+def is_hub_id(reference: str) -> bool:
+    """Returns whether a model's name has the form `ORG/NAME` or `ORG/NAME@REVISION`."""
+    repository, at, revision = reference.partition("@")
+    return bool(HUB_ID.fullmatch(repository) and (not at or REVISION.fullmatch(revision)))
 
 
 def download(repository: str, revision: str | None = None) -> Path:

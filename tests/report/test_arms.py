@@ -56,7 +56,7 @@ def test_decided_and_open_differences_are_told_in_sentences(with_adapters: Path)
     run = read_run(with_adapters)
     asr, *others = ranking(run, headline(run), arm_differences(run, arm_answers(run, headline(run))))
     places = [
-        f"{arm} {one.value:.1%} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+        f"{arm} {one.value:.1%} [{100 * one.low:.1f}, {100 * one.high:.1f}] n=20"
         for arm, one in (
             ("safe_merge", rate(1, 20, 20)),
             ("safe_instruct", rate(3, 20, 20)),

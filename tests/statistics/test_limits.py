@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from safecomm.statistics.limits import bounded_rate, exact_bounds, low_among, needed
+from safecomm.statistics.limits import bounded_rate, exact_bounds, highest_of, low_among, needed
 from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import interval, rate
 
@@ -64,3 +64,13 @@ def test_the_lower_bound_among_several_rates_is_that_of_a_higher_confidence() ->
     assert low_among(one, 1) == pytest.approx(one.low)
     assert low_among(one, 10) == pytest.approx(interval(0.1, 200, 0.995)[0])
     assert low_among(rate(0, 200, 200), 3) == low_among(rate(0, 0, 5), 3) == 0
+
+
+def test_the_highest_of_several_rates_has_an_interval_that_is_wider_than_its_own() -> None:
+    found = highest_of([rate(2, 100, 100), rate(10, 100, 100), rate(9, 100, 100)])
+    own = rate(10, 100, 100)
+    assert (found.value, found.n) == (0.1, 100)
+    assert found.low < own.low and found.high > own.high
+    alone = highest_of([own])
+    assert (alone.low, alone.high) == pytest.approx((own.low, own.high))
+    assert highest_of([own, rate(0, 0, 100)]).high == 1  # one that nobody could judge may be higher

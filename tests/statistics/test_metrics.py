@@ -127,6 +127,7 @@ def test_further_training_runs_add_their_variation_but_not_that_of_their_answers
     for hits in ((10, 10, 10), (8, 10, 12)):  # as different as 200 answers each are by chance
         bounds = across_runs(measured, [rate(hit, 200, 200) for hit in hits])
         assert bounds == pytest.approx((measured.low, measured.high))
+    assert across_runs(measured, [rate(10, 200, 200), rate(0, 0, 200)]) == (0.0, 1.0)  # one run has no verdict
 
 
 def test_columns_are_named_after_the_metric() -> None:
