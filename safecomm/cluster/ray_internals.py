@@ -69,7 +69,7 @@ def retry_trials_killed_for_memory() -> None:
     RayActorManager._actor_task_failed = wrapped
 
 
-def poll_ray_data_less() -> None:
+def poll_ray_data_less_often() -> None:
     """Makes Ray Data look for results of its tasks twice a second, not ten times, and collect no usage statistics.
 
     Every trial has such a loop in its process: ten times a second it takes about a twentieth of a core, and answers of

@@ -59,12 +59,12 @@ def stream(
     """
     import ray.data
 
-    from safecomm.cluster.ray_internals import poll_ray_data_less
+    from safecomm.cluster.ray_internals import poll_ray_data_less_often
 
     def ask(batch: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
         return _ask([json.loads(chunk) for chunk in batch["chunk"]], fleet)
 
-    poll_ray_data_less()
+    poll_ray_data_less_often()
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     chunks = [{"chunk": json.dumps(chunk)} for name, request in requests.items() for chunk in _chunks(name, request)]

@@ -17,7 +17,7 @@ from safecomm.cluster.ray_internals import (
     POLL_SECONDS,
     dashboard_url,
     live_jobs,
-    poll_ray_data_less,
+    poll_ray_data_less_often,
     retry_trials_killed_for_memory,
     serve_is_running,
 )
@@ -73,6 +73,6 @@ def test_ray_data_waits_longer_for_its_tasks_than_by_default(
         return wait(*refs, timeout=timeout, **options)
 
     monkeypatch.setattr(streaming_executor_state.ray, "wait", noted)
-    poll_ray_data_less()
+    poll_ray_data_less_often()
     assert ray.data.range(2).map(lambda row: row).take_all() == [{"id": 0}, {"id": 1}]
     assert POLL_SECONDS in waits and collector.usage_collection_disabled()
