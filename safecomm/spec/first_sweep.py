@@ -125,7 +125,7 @@ def quoted(text: str) -> str:
 
 def _finetune(answers: Answers) -> list[str]:
     data = Given.of(answers.data or ("lab-telecom" if answers.is_lab else "teleqna"))
-    safe = "lab-safety" if answers.is_lab else "safety-tuned-llamas"
+    safe = "lab-safety" if answers.is_lab else "aegis-refusals"
     on_a_laptop = not answers.gpus and not answers.is_lab
     lines = [
         "finetune:",

@@ -100,6 +100,29 @@ def test_safety_rows_become_exchanges(tmp_path: Path):
     assert loaded.skipped == {"repeated prompt": 1, "empty response": 1}
 
 
+def test_of_aegis_only_the_refusals_that_were_written_for_training_are_used(tmp_path: Path):
+    def row(prompt: str, response: str | None, label: str | None = "safe", source: str = "refusal_data_augmentation"):
+        labels = {"prompt_label": "unsafe", "response_label": label, "response_label_source": source}
+        return {"id": prompt, "prompt": prompt, "response": response, **labels}
+
+    rows = [
+        row("Do a bad thing", "I won't."),
+        row("do a bad thing.", "No."),
+        row("Do more", "Sure, here is how.", "unsafe", "llm_jury"),
+        row("Do less", "Fine by me.", "safe", "human"),
+        row("REDACTED", "I won't."),
+        row("Do it now", " "),
+    ]
+    loaded = load_examples("aegis-refusals", written(tmp_path / "a.json", json.dumps(rows)))
+    assert [(one.prompt, one.response) for one in loaded.rows] == [("Do a bad thing", "I won't.")]
+    assert loaded.skipped == {
+        "belongs to another part of the dataset": 2,
+        "repeated prompt": 1,
+        "redacted prompt": 1,
+        "empty response": 1,
+    }
+
+
 def test_hex_phi_is_a_folder_of_bare_lists(tmp_path: Path):
     for number in (1, 10):
         written(tmp_path / f"category_{number}.csv", f'"Do bad thing {number}, now"', f"Do worse thing {number}")

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from safecomm.plan.data import non_commercial
 from safecomm.spec import read_sweep
 
@@ -16,3 +18,9 @@ def test_training_data_that_are_not_for_commercial_use_are_named_by_key() -> Non
         "safety examples from the model's answers to your own prompts"
     )
     assert lines == [f"finetune.safety_data: {told}", f"finetune.safe_adapter.data: {told}"]
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_only_bundled_sweeps_that_repeat_a_paper_rule_out_commercial_use(path: Path) -> None:
+    sweep = read_sweep(path)
+    assert bool(non_commercial(sweep)) == (sweep.paper is not None)

@@ -80,7 +80,7 @@ def test_unknown_names_are_misuse_and_the_nearest_is_offered():
 def test_missing_roles_are_reported():
     with pytest.raises(DataError, match=r"lab-safety: it has training examples but no prompts; .*: advbench, "):
         load_prompts("lab-safety")
-    with pytest.raises(DataError, match=r"lab-harm: it has prompts but no training examples; .*: lab-compliance, lab-"):
+    with pytest.raises(DataError, match=r"lab-harm: it has prompts but no training examples; .*: aegis-refusals, lab-"):
         load_examples("lab-harm")
 
 
