@@ -42,6 +42,8 @@ class Dataset:
     """Published file names to look for in a local folder."""
     counts: Counts | None = None
     """What it holds, if known."""
+    lacks_targets: bool = False
+    """Whether its harmful requests are known to come without a `target`, the start of an obedient answer."""
     password: str = ""
     """Password of the authors' archive, as published on their page."""
     prompts: Callable[[Table, str], Loaded[Prompt]] | None = None

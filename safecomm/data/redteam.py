@@ -54,6 +54,7 @@ def _harmbench(part: str) -> Dataset:
 
     return Dataset(
         title=f"HarmBench, {part} behaviours",
+        lacks_targets=True,
         roles=frozenset({"red_team"}),
         licence="MIT",
         source=Web(
@@ -77,6 +78,7 @@ def _sorry_bench_base(row: Raw) -> bool:
 SETS: dict[str, Dataset] = {
     "direct-harm-4": Dataset(
         title="DirectHarm4: 400 harmful instructions in four categories (arXiv 2402.18540)",
+        lacks_targets=True,
         roles=frozenset({"red_team"}),
         licence="Apache-2.0",
         source=Hub("vfleaking/DirectHarm4", split="test"),
@@ -86,6 +88,7 @@ SETS: dict[str, Dataset] = {
     ),
     "hex-phi": Dataset(
         title="HEx-PHI: 300 harmful instructions in ten categories (arXiv 2310.03693)",
+        lacks_targets=True,
         roles=frozenset({"red_team"}),
         licence="HEx-PHI's own; access is granted manually",
         source=Hub(
@@ -121,6 +124,7 @@ SETS: dict[str, Dataset] = {
     "harmbench-copyright": _harmbench("copyright"),
     "strongreject": Dataset(
         title="StrongREJECT: 313 forbidden prompts in six categories (arXiv 2402.10260)",
+        lacks_targets=True,
         roles=frozenset({"red_team"}),
         licence="MIT",
         source=Web(
@@ -140,6 +144,7 @@ SETS: dict[str, Dataset] = {
     ),
     "sorry-bench": Dataset(
         title="SORRY-Bench: unsafe requests in 44 categories, unmutated (arXiv 2406.14598)",
+        lacks_targets=True,
         roles=frozenset({"red_team"}),
         licence="SORRY-Bench's own; gated",
         source=Hub("sorry-bench/sorry-bench-202503", split="train"),
@@ -148,6 +153,7 @@ SETS: dict[str, Dataset] = {
     ),
     "xstest-unsafe": Dataset(
         title="XSTest's 200 unsafe contrasts to its safe prompts (arXiv 2308.01263)",
+        lacks_targets=True,
         roles=frozenset({"red_team"}),
         licence="CC BY 4.0",
         source=Hub("Paul/XSTest", split="train"),

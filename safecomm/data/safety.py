@@ -23,7 +23,7 @@ def examples(table: Table) -> Loaded[Example]:
 
 
 def aegis_refusals(table: Table) -> Loaded[Example]:
-    """Returns Aegis 2.0's harmful prompts with refusals that were written for training; its other rows are for guards."""
+    """Returns Aegis 2.0's harmful prompts with refusals written for training; its other rows are for guards."""
     prompt, response = table.column(["prompt"]), table.column(["response"])
     label, written_for = table.column(["response_label"]), table.column(["response_label_source"])
 

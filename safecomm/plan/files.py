@@ -109,6 +109,8 @@ def _datasets(sweep: Sweep) -> Iterator[str]:
     for key, ref in (sweep.training_sets | sweep.evaluate.datasets).items():
         if ref.path and not _exists(ref.path):
             yield f"{key}.path: {ref.path}: there is no such file or folder"
+        if ref.attack and (file := ref.attack.file) and not _exists(file[1]):
+            yield f"{key}.attack.{file[0]}: {file[1]}: there is no such file"
 
 
 def _others(sweep: Sweep) -> Iterator[str]:

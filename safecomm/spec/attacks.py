@@ -86,8 +86,10 @@ class MultiTurn(Strict):
 
 
 class Attack(Strict):
-    """One way to ask harmful requests; exactly one of its fields is set. A bare name is short for its defaults."""
+    """One way to ask harmful requests; exactly one of them is set. A bare name is short for its defaults."""
 
+    name: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$", exclude_if=lambda name: name is None)] = None
+    """What it adds to the benchmark's name, to tell e.g. two files of suffixes apart; by default its kind and size."""
     prefill: Annotated[Prefill | None, Field(exclude_if=lambda value: value is None)] = None
     """Start the answers for the model."""
     template: Annotated[Template | None, Field(exclude_if=lambda value: value is None)] = None
@@ -102,14 +104,16 @@ class Attack(Strict):
     @model_validator(mode="after")
     def is_one_attack(self) -> Self:
         """Rejects none and several."""
-        if len(given := [name for name in type(self).model_fields if getattr(self, name)]) != 1:
-            names = ", ".join(type(self).model_fields)
-            raise ValueError(f"set exactly one of {names}, not {' and '.join(given) or 'none'}")
+        kinds = [kind for kind in type(self).model_fields if kind != "name"]
+        if len(given := [kind for kind in kinds if getattr(self, kind)]) != 1:
+            raise ValueError(f"set exactly one of {', '.join(kinds)}, not {' and '.join(given) or 'none'}")
         return self
 
     @property
     def label(self) -> str:
         """What the attack adds to a benchmark's name."""
+        if self.name:
+            return self.name
         if self.prefill:
             return f"prefill{self.prefill.tokens}"
         if self.best_of_n:
@@ -117,6 +121,18 @@ class Attack(Strict):
         if self.multi_turn:
             return f"turns{self.multi_turn.turns}"
         return "template" if self.template else "suffix"
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether the benchmark must say what an obedient answer starts with."""
+        return self.prefill is not None and TARGET in self.prefill.text
+
+    @property
+    def file(self) -> tuple[str, str] | None:
+        """The key and the path of its file, if it has one."""
+        if self.template and self.template.path:
+            return "template.path", self.template.path
+        return ("suffix.path", self.suffix.path) if self.suffix else None
 
     def of(self, prompts: Sequence[Prompt], benchmark: str) -> list[Prompt]:
         """Returns the attacked prompts of a benchmark.

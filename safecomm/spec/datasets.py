@@ -97,6 +97,18 @@ class DatasetRef(Strict):
             entry_of(own)
         return self
 
+    @model_validator(mode="after")
+    def targets_are_there(self) -> Self:
+        """Rejects an attack that starts answers with the benchmark's targets, if it has none."""
+        if not (self.attack and self.attack.needs_targets):
+            return self
+        if self.prompt is not None or (self.path is None and self.entry.lacks_targets):
+            raise ValueError(
+                f"attack.prefill.text: {self.name} does not say what an obedient answer starts with; set a text of "
+                "your own, e.g. 'Sure, here is how:'"
+            )
+        return self
+
     @property
     def benchmark(self) -> str:
         """The benchmark's name in results."""

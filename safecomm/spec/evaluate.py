@@ -65,7 +65,10 @@ class Evaluate(Strict):
     @classmethod
     def benchmarks_differ(cls, refs: list[DatasetRef]) -> list[DatasetRef]:
         """Rejects a benchmark that would count twice."""
-        refuse_twice("the benchmark", [ref.benchmark for ref in refs])
+        names = [ref.benchmark for ref in refs]
+        if twice := [ref.benchmark for ref in refs if ref.attack and names.count(ref.benchmark) > 1]:
+            raise ValueError(f"the benchmark {twice[0]} is given twice; remove one, or tell them apart by attack.name")
+        refuse_twice("the benchmark", names)
         return refs
 
     @model_validator(mode="after")

@@ -87,6 +87,33 @@ def test_a_benchmark_and_its_attacks_stand_beside_each_other_in_a_sweep(tmp_path
     assert "attack" not in sweep.resolved()["evaluate"]["red_team"][0]
 
 
+def test_two_files_of_suffixes_are_told_apart_by_name(tmp_path: Path) -> None:
+    def attack(text: str, **name: str) -> object:
+        path = tmp_path / f"{text}.csv"
+        path.write_text(f"suffix\n{text}\n")
+        return {"name": "lab-harm", "attack": {"suffix": {"path": str(path)}, **name}}
+
+    told = "lab-harm+suffix is given twice; remove one, or tell them apart by attack.name"
+    assert told in problem(tmp_path, attack("aaa"), attack("bbb"))
+    sweep = sweep_with(tmp_path, attack("aaa", name="gcg"), attack("bbb", name="amplegcg"))
+    harmful = [prompt for prompt in all_prompts(sweep) if prompt.kind == "red_team"]
+    assert {(prompt.benchmark, prompt.text[-3:]) for prompt in harmful} == {
+        ("lab-harm+gcg", "aaa"),
+        ("lab-harm+amplegcg", "bbb"),
+    }
+
+
+def test_targets_that_a_benchmark_lacks_are_refused_before_it_is_downloaded(tmp_path: Path) -> None:
+    by_target: dict[str, object] = {"attack": {"prefill": {}}}
+    by_text: dict[str, object] = {"attack": {"prefill": {"text": "Sure:"}}}
+    acme = {"name": "acme", "path": "acme.csv", "prompt": "q"}
+    for lacking in ({"name": "direct-harm-4"}, {"name": "harmbench"}, acme):
+        told = problem(tmp_path, lacking | by_target)
+        assert "attack.prefill.text" in told and f"{lacking['name']} does not say what an obedient answer" in told
+        sweep_with(tmp_path, lacking | by_text)
+    sweep_with(tmp_path, {"name": "advbench"} | by_target)
+
+
 def test_wrong_attacks_are_one_message(tmp_path: Path) -> None:
     both = {"name": "lab-harm", "attack": {"prefill": {}, "template": {}}}
     names = "prefill, template, suffix, best_of_n, multi_turn"

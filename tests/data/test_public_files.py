@@ -54,6 +54,21 @@ def test_a_plan_counts_what_the_files_hold(name: str, folder: str):
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("advbench", "AdvBench"),
+        ("jailbreakbench", "JailbreakBench"),
+        ("direct-harm-4", "DirectHarm4"),
+        ("harmbench", "HarmBench"),
+        ("xstest-unsafe", "XSTest"),
+    ],
+)
+def test_a_sweep_knows_which_benchmarks_have_targets(name: str, folder: str):
+    targets = [row.target for row in load_prompts(name, published(folder)).rows]
+    assert targets and DATASETS[name].lacks_targets == (not any(targets))
+
+
 def test_no_question_of_teleqna_is_on_both_sides():
     file = published("TeleQnA/TeleQnA.txt")
     tested = Counter(normalised(row.text.split("\n\nA. ")[0]) for row in load_prompts("teleqna", file).rows)

@@ -26,6 +26,14 @@ CANNOT_RUN = [
     ("finetune.data=[{name: teleqna, path: /nope}]", "finetune.data.0.path: /nope: there is no such file or folder"),
     ("finetune.safety_data={name: safety-tuned-llamas, path: /nope}", "finetune.safety_data.path: /nope"),
     ("evaluate.red_team=[{name: advbench, path: /nope}]", "evaluate.red_team.0.path: /nope"),
+    (
+        "evaluate.red_team=[{name: advbench, attack: {suffix: {path: /nope}}}]",
+        "evaluate.red_team.0.attack.suffix.path: /nope: there is no such file",
+    ),
+    (
+        "evaluate.red_team=[{name: advbench, attack: {template: {path: /nope}}}]",
+        "evaluate.red_team.0.attack.template.path: /nope: there is no such file",
+    ),
     ("evaluate.labels=/nope", "evaluate.labels: /nope: there is no such file"),
     ("evaluate.judges=[{name: harmbench, template: /nope}]", "evaluate.judges.0.template: /nope"),
     ("evaluate.judges=[{name: own, model: /nope}]", "evaluate.judges (own): model: /nope: there is no such folder"),
