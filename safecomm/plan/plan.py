@@ -23,6 +23,7 @@ from safecomm.plan.data import (
 from safecomm.plan.fit import check_finetune, check_fleet
 from safecomm.plan.hours import hours
 from safecomm.plan.memory import GIB, Serving
+from safecomm.plan.node_memory import node_memory
 from safecomm.plan.placement import Phase, PhaseName, PlacementError, is_open_ended, least_gpus, place
 from safecomm.plan.power import power
 from safecomm.plan.shapes import find_shape
@@ -118,7 +119,7 @@ class Plan:
     max_lora_rank: int
     """The largest rank that an adapter of this sweep can have."""
     memory: list[str]
-    """The memory that each GPU needs, as text."""
+    """The memory that each GPU needs, and that a defense needs on a node, as text."""
     licences: list[str]
     """The training sets that are not for commercial use."""
     further: FurtherTraining | None = None
@@ -188,7 +189,7 @@ def make_plan(sweep: Sweep, resources: Resources, equivalent: EquivalentPoints, 
         judge_replicas=placed.judge_replicas,
         phases=hours(sweep, placed, missing, left),
         max_lora_rank=rank,
-        memory=_memory(sweep, rank) if on_gpu else [],
+        memory=[*(_memory(sweep, rank) if on_gpu else []), *node_memory(sweep)],
         licences=non_commercial(sweep),
         further=_further(sweep, prompts),
         drift=_drift(sweep, arms),
