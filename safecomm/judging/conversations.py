@@ -5,7 +5,7 @@ writes the next message. What the model refuses is taken out of the conversation
 all of it. Each turn is a try of the request. The judges read the request and the answer of the turn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -78,9 +78,7 @@ def converse(
     Raises:
         UnansweredError: if the attacker or the model could not be asked.
     """
-    turns: dict[str, int] = {}
-    for prompt in prompts:
-        turns[prompt.benchmark] = max(prompt.turn, turns.get(prompt.benchmark, 0))
+    turns = _turns(prompts)
     held: dict[tuple[str, str, str], Conversation] = {}
     found = []
     for turn in range(1, max(turns.values()) + 1):
@@ -90,14 +88,29 @@ def converse(
             for prompt in of_turn
             for name in protocol.names(prompt)
         }
-        messages = attacker.replies([one.exchange(turn) for one in led.values()])
-        for one, message in zip(led.values(), messages, strict=True):
-            one.message = "" if _is_declined(message) else message
+        for one, message in zip(led.values(), _messages(attacker, [*led.values()], turn), strict=True):
+            one.message = message
         read = {name: transcript(one.so_far()) for name, one in led.items()}
         rows = protocol.rows(of_turn, _answers(led, protocol, responses, ask))
         rows[TRY_OF] += [_sample(*names) for names in zip(rows["prompt_id"], rows[ID], strict=True)]
         found.append(rows.assign(**{CONVERSATION: rows[ID].map(read)}))
     return pd.concat(found, ignore_index=True)
+
+
+def first_messages(prompts: Sequence[Prompt], attacker: ModelJudge, most: int) -> list[str]:
+    """Returns the messages with which an attacker opens some of the conversations; empty where it refuses.
+
+    Args:
+        prompts: the turns of all conversations.
+        attacker: writes the messages.
+        most: the number of conversations, if there are as many.
+
+    Raises:
+        UnansweredError: if the attacker could not be asked.
+    """
+    turns = _turns(prompts)
+    first = [one for one in prompts if one.turn == 1][:most]
+    return _messages(attacker, [Conversation(one.text, turns[one.benchmark]) for one in first], 1)
 
 
 def with_conversation(rows: pd.DataFrame) -> pd.DataFrame:
@@ -109,6 +122,20 @@ def with_conversation(rows: pd.DataFrame) -> pd.DataFrame:
 def transcript(messages: Sequence[Message]) -> str:
     """Returns messages as a text to read."""
     return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
+
+
+def _turns(prompts: Iterable[Prompt]) -> dict[str, int]:
+    """Returns benchmark -> the turns of its conversations."""
+    turns: dict[str, int] = {}
+    for prompt in prompts:
+        turns[prompt.benchmark] = max(prompt.turn, turns.get(prompt.benchmark, 0))
+    return turns
+
+
+def _messages(attacker: ModelJudge, conversations: Sequence[Conversation], turn: int) -> list[str]:
+    """Returns the attacker's next message in each conversation; empty where it refuses."""
+    messages = attacker.replies([one.exchange(turn) for one in conversations])
+    return ["" if _is_declined(message) else message for message in messages]
 
 
 def _answers(

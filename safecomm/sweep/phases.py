@@ -19,6 +19,7 @@ from safecomm.search.search_queue import SearchQueue
 from safecomm.search.tampering import further_trainings
 from safecomm.serving.fleet import Fleet
 from safecomm.storage.names import JOURNAL
+from safecomm.sweep.attacker import check_attacker
 from safecomm.sweep.engines import running_fleets, wait_for_engines
 from safecomm.sweep.experiment import experiment
 from safecomm.sweep.judges import measure_judges
@@ -51,6 +52,7 @@ class Phases:
                 fleets = running.enter_context(self._engines())
             wait_for_engines(fleets, self.console.print)
             measure_judges(self.stages, self.folder.path)
+            check_attacker(self.stages)
             queue = self._search()
             for split in sweep.search.reported_splits:
                 self._carry_out("report", self._unpublished(queue, split), split)
