@@ -12,7 +12,7 @@ from safecomm.report.run import Headline, Run, headline, in_words, rate_in_words
 from safecomm.report.tampering import TITLES, TamperCurve, tamper_curves
 from safecomm.report.worst_case import worst_cases
 from safecomm.spec import ORIGINAL, UNDEFENDED
-from safecomm.spec.attacks import Attack
+from safecomm.spec.attacks import KINDS
 from safecomm.statistics.metric_table import ACCURACY, ASR, OVER_REFUSAL
 from safecomm.statistics.metrics import Rate
 from safecomm.storage.names import GUIDE
@@ -86,7 +86,7 @@ def _gaps(run: Run, row: Headline, curves: Sequence[TamperCurve]) -> Iterator[st
             yield f"{benchmark}: {ASR.words(run.domain)} {above} {target:.1%}: {rate_in_words(rate)}."
     yield from warnings([row])
     yield from disagreements(run, [row])
-    if missing := [name for name in Attack.model_fields if name not in run.attacks]:
+    if missing := [name for name in KINDS if name not in run.attacks]:
         yield f"{NOT_MEASURED}: the attacks {', '.join(missing)}, and all others."
     for trained_on in TITLES.values():
         found = [one for one in curves if one.trained_on == trained_on]

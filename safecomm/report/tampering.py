@@ -13,12 +13,17 @@ from safecomm.report.plots import GREY, GRID, bars, base_layout, percent_axis, s
 from safecomm.report.points import Point, pooled, rate_in, rows_of
 from safecomm.report.run import Headline, Run, headline
 from safecomm.search.arms import TAMPER
+from safecomm.spec.tamper import Tampering
 from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import Rate
 from safecomm.storage.store import Store
 
-TITLES = {"data": "harmless data", "harmful": "harmful examples"}
-"""What an adapter is trained on, by the field of `tamper`."""
+TITLES: dict[Tampering, str] = {
+    "data": "harmless data",
+    "harmful": "harmful examples",
+    "data_then_harmful": "harmful examples after the harmless data",
+}
+"""What an adapter is trained on, in words."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class MeasuredTraining:
     learning_rate: float | None
     """None if the sweep has only one."""
     points: Mapping[int, Point]
-    """Step -> rates, pooled over seeds; step 0 is the released adapter."""
+    """Step -> rates, pooled over seeds. Step 0 is the released adapter or, after the harmless data, what they left."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,7 @@ class TamperCurve:
     """None if the sweep has only one."""
     benchmark: str
     rates: dict[int, Rate]
-    """Step -> attack success; step 0 is the released adapter. Intervals are those for further seeds if there are
-    several."""
+    """Step -> attack success, from step 0 on, the start. Intervals are those for further seeds if there are several."""
     breach: Breach
 
     @property
@@ -97,13 +101,16 @@ def measured_trainings(run: Run) -> list[MeasuredTraining]:
         return []
     listed = section.get("learning_rate")
     found = []
-    for trained_on in [name for name in TITLES if section.get(name)]:
-        for learning_rate in listed if isinstance(listed, list) else [None]:
-            for row in headline(run):
-                if further := _by_step(run, row, trained_on, learning_rate):
-                    points = {0: row.pooled, **further}
+    for learning_rate in listed if isinstance(listed, list) else [None]:
+        for row in headline(run):
+            measured = {name: _by_step(run, row, name, learning_rate) for name in TITLES}
+            harmless = measured["data"].get(section["steps"][-1])
+            for trained_on, further in measured.items():
+                start = harmless if trained_on == "data_then_harmful" else row.pooled
+                if further and start:
+                    points = {0: start, **further}
                     found.append(MeasuredTraining(row.arm, TITLES[trained_on], learning_rate, points))
-    return found
+    return sorted(found, key=lambda one: [*TITLES.values()].index(one.trained_on))
 
 
 def tamper_curves(run: Run) -> list[TamperCurve]:
@@ -118,7 +125,7 @@ def tamper_curves(run: Run) -> list[TamperCurve]:
     return curves
 
 
-def _by_step(run: Run, row: Headline, trained_on: str, learning_rate: float | None) -> dict[int, Point]:
+def _by_step(run: Run, row: Headline, trained_on: Tampering, learning_rate: float | None) -> dict[int, Point]:
     """Returns step -> pooled row of an arm's point."""
     trials = run.trials[run.trials["split"] == TAMPER]
     mine = trials[(trials["arm"] == row.arm) & (trials["point"] == row.point) & (trials["tamper"] == trained_on)]

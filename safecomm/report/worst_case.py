@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 from safecomm.report.points import rate_in
 from safecomm.report.run import Run, rate_in_words
-from safecomm.report.tampering import MeasuredTraining, attack_success, attacked, measured_trainings, training_in_words
+from safecomm.report.tampering import (
+    TITLES,
+    MeasuredTraining,
+    attack_success,
+    attacked,
+    measured_trainings,
+    training_in_words,
+)
 from safecomm.statistics.limits import highest_of
 from safecomm.statistics.metric_table import ACCURACY
 from safecomm.statistics.metrics import Rate
@@ -57,7 +64,8 @@ def worst_cases(run: Run) -> list[WorstCase]:
         return []
     found: dict[tuple[str, str], list[MeasuredTraining]] = {}
     for one in measured_trainings(run):
-        found.setdefault((one.trained_on, one.arm), []).append(one)
+        if one.trained_on != TITLES["data_then_harmful"]:  # which does not start from the released adapter
+            found.setdefault((one.trained_on, one.arm), []).append(one)
     return [worst for trainings in found.values() for worst in _worst(trainings, largest)]
 
 

@@ -58,7 +58,7 @@ class TrialRecord:
     profile: str | None = None
     """The alignment profile's key in the store; empty if no defense needs one."""
     tamper: str | None = None
-    """With the split `tamper`: on what the adapter was trained further, `data` or `harmful`."""
+    """With the split `tamper`: on what the adapter was trained further, `data`, `harmful` or `data_then_harmful`."""
     steps: int | None = None
     """With the split `tamper`: the steps of the further training."""
     learning_rate: float | None = None

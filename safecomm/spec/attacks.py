@@ -104,9 +104,8 @@ class Attack(Strict):
     @model_validator(mode="after")
     def is_one_attack(self) -> Self:
         """Rejects none and several."""
-        kinds = [kind for kind in type(self).model_fields if kind != "name"]
-        if len(given := [kind for kind in kinds if getattr(self, kind)]) != 1:
-            raise ValueError(f"set exactly one of {', '.join(kinds)}, not {' and '.join(given) or 'none'}")
+        if len(given := [kind for kind in KINDS if getattr(self, kind)]) != 1:
+            raise ValueError(f"set exactly one of {', '.join(KINDS)}, not {' and '.join(given) or 'none'}")
         return self
 
     @property
@@ -152,6 +151,10 @@ class Attack(Strict):
             assert self.suffix
             attacked = suffixed(prompts, _column(self.suffix.path, "suffix"))
         return list(named(attacked, benchmark))
+
+
+KINDS = tuple(field for field in Attack.model_fields if field != "name")
+"""The attacks."""
 
 
 def _column(path: str, name: str, part: str = "") -> list[str]:

@@ -8,21 +8,24 @@ from safecomm.defenses.space import Strict, refuse_falling
 from safecomm.spec.datasets import DatasetRef, TrainData
 
 LearningRate = Annotated[float, Field(gt=0, le=1)]
-Tampering = Literal["data", "harmful"]
-"""The field whose examples an adapter is trained on."""
+Tampering = Literal["data", "harmful", "data_then_harmful"]
+"""The field whose examples an adapter is trained on, or both, one after the other."""
 
 
 class Tamper(Strict):
     """Trains every arm's best adapter further and measures attack success after some of the steps.
 
-    `data` and `harmful` both start from the released adapter, so each gives a curve of its own. The learning rate is
-    constant; batches, lengths and sharding are those of `finetune`.
+    `data` and `harmful` both start from the released adapter, so each gives a curve of its own; `harmful_after_data`
+    adds one that starts where `data` ends. The learning rate is constant; batches, lengths and sharding are those of
+    `finetune`.
     """
 
     data: TrainData | None = None
     """Harmless training examples, e.g. next year's task data: what happens in normal use."""
     harmful: TrainData | None = None
     """A few examples that comply with harmful requests: what an attacker would train on."""
+    harmful_after_data: Annotated[bool, Field(exclude_if=lambda after: not after)] = False
+    """Also trains on `harmful` after the last step on `data`: whether normal use makes the adapter easier to break."""
     steps: list[Annotated[int, Field(ge=0, le=100_000)]] = [5, 10, 20, 50]
     """Optimizer steps after which attack success is measured; step 0, the released adapter, is always in the report."""
     learning_rate: LearningRate | Annotated[list[LearningRate], Field(min_length=1)] | None = None
@@ -55,17 +58,24 @@ class Tamper(Strict):
         """Rejects a section without data."""
         if not self.curves:
             raise ValueError("set data (harmless examples), harmful (examples that comply), or both")
+        if self.harmful_after_data and not (self.data and self.harmful):
+            raise ValueError("harmful_after_data trains on both; set data and harmful")
         return self
 
     @property
     def datasets(self) -> dict[str, DatasetRef]:
         """The training sets by their keys in the sweep."""
-        return {f"tamper.{name}": getattr(self, name) for name in self.curves}
+        return {f"tamper.{name}": ref for name in ("data", "harmful") if (ref := getattr(self, name))}
 
     @property
     def curves(self) -> list[Tampering]:
-        """The fields that are set."""
-        return [name for name in ("data", "harmful") if getattr(self, name)]
+        """What the adapters are trained on."""
+        wanted: dict[Tampering, object] = {
+            "data": self.data,
+            "harmful": self.harmful,
+            "data_then_harmful": self.harmful_after_data,
+        }
+        return [name for name, is_wanted in wanted.items() if is_wanted]
 
     @property
     def learning_rates(self) -> list[float | None]:

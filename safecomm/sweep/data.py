@@ -13,11 +13,10 @@ from typing import Any
 from safecomm.data.rows import Example, Prompt
 from safecomm.plan.data import all_prompts, examples, of_split
 from safecomm.spec import DatasetRef, Sweep
-from safecomm.spec.tamper import Tampering
 from safecomm.storage.store import Store, digest, local_copy
 
 PROMPTS, TASK, SAFETY, SAFE_ADAPTER = "prompts", "task", "safety", "safe_adapter"
-TAMPERING: dict[Tampering, str] = {"data": "tamper_data", "harmful": "tamper_harmful"}
+TAMPERING = {"data": "tamper_data", "harmful": "tamper_harmful"}
 """The training sets of the section `tamper`."""
 
 

@@ -92,17 +92,19 @@ class Training:
 
         Args:
             adapter: the released adapter.
-            curve: the training set.
+            curve: the training set; with both, the adapter is first trained on the harmless one.
             seed: seed for mixing the data and for training.
             learning_rate: one of those that `tamper` lists; None for its only one.
         """
         section = self.sweep.tamper
         assert section is not None, "only a sweep with the section has tamper trials"
-        own = learning_rate or section.learning_rates[0]
+        own, start = learning_rate or section.learning_rates[0], adapter
+        if curve == "data_then_harmful":
+            curve, start = "harmful", self.tampered(adapter, "data", seed, learning_rate) / str(section.steps[-1])
         return self._train(
             self._training_data.tampering(curve, seed),
             seed,
-            start=adapter,
+            start=start,
             steps=section.steps[-1],
             kept_steps=tuple(section.steps),
             schedule="constant",

@@ -11,7 +11,6 @@ from safecomm.data.mixing import mix
 from safecomm.data.rows import FORMER_TASK, Example
 from safecomm.defenses.defense import TrainingDefense
 from safecomm.search.arms import Chain, training
-from safecomm.spec.tamper import Tampering
 from safecomm.storage.names import MIXTURE, TRAIN_DATA
 from safecomm.storage.own_code import is_dotted, source_digest
 from safecomm.storage.store import Store, digest, write_json
@@ -57,14 +56,14 @@ class TrainingData:
 
         return self._once({"chain": SAFE_ADAPTER, "seed": seed}, make)
 
-    def tampering(self, curve: Tampering, seed: int) -> Path:
+    def tampering(self, field: str, seed: int) -> Path:
         """Returns the folder of the training set of a field of `tamper`."""
 
         def make() -> Path:
-            rows = mix(self.data.examples(TAMPERING[curve]), (), 0.0, seed).examples
+            rows = mix(self.data.examples(TAMPERING[field]), (), 0.0, seed).examples
             return self._written(rows, {FORMER_TASK: len(rows), "safety": 0, "seed": seed})
 
-        return self._once({"chain": TAMPERING[curve], "seed": seed}, make)
+        return self._once({"chain": TAMPERING[field], "seed": seed}, make)
 
     def patching(self, examples: Sequence[Example], batch_size: int, seed: int) -> Path:
         """Returns the folder of the training set of a patch: its examples, repeated until they fill a batch."""

@@ -97,6 +97,23 @@ def test_a_curve_starts_at_the_released_adapter_and_has_every_step(tampered: Pat
     assert curves["undefended"].breach.at == 0
 
 
+def test_harmful_examples_after_harmless_data_start_where_these_end(run_folder: Path, tmp_path: Path) -> None:
+    merged, accuracy = released(run_folder, "safe_merge"), rate(20, 20, 20)
+    unsafe = {"data": {2: 1, 8: 3}, "data_then_harmful": {2: 9, 8: 20}}
+    rows = [
+        row
+        for curve, by_step in unsafe.items()
+        for at, count in by_step.items()
+        for row in further(merged, at, count, tamper=curve, accuracy=accuracy)
+    ]
+    section = {"data": {"name": "lab-questions"}, "harmful_after_data": True, "max_accuracy_drop": 1.0}
+    run = read_run(with_section(run_folder, tmp_path / "both", rows, **section))
+    harmless, both = tamper_curves(run)
+    assert {step: rate.value for step, rate in both.rates.items()} == {0: harmless.rates[8].value, 2: 0.45, 8: 1.0}
+    assert both.trained_on == "harmful examples after the harmless data"
+    assert [one.trained_on for one in worst_cases(run)] == ["harmless data"]
+
+
 def test_further_training_changes_no_other_number(tampered: Path, run_folder: Path) -> None:
     tampered_rows, rows = (
         [(row.arm, row.point, row.rates) for row in headline(read_run(run))] for run in (tampered, run_folder)

@@ -23,6 +23,8 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "arms": {},
         "tamper": {
             "data": {"name": "lab-questions", "limit": 40},
+            "harmful": {"name": "lab-compliance", "limit": 10},
+            "harmful_after_data": True,
             "steps": [1, 3],
             "learning_rate": [1e-4, 1e-3],
             "max_accuracy_drop": 0.5,
@@ -58,11 +60,13 @@ def measured(sweep_file: Path) -> set[tuple[str, str, float, int]]:
 def test_released_adapters_are_trained_between_two_starts_of_the_engines(sweep_file: Path) -> None:
     said = run(sweep_file)
     assert said.count("waiting for the engines of the target fleet") == 2
-    assert measured(sweep_file) == {("undefended", "data", rate, step) for rate in (1e-4, 1e-3) for step in (1, 3)}
+    curves = ("data", "harmful", "data_then_harmful")
+    every = {("undefended", curve, rate, step) for curve in curves for rate in (1e-4, 1e-3) for step in (1, 3)}
+    assert measured(sweep_file) == every
     logged = {path.parent for path in (sweep_file.parent / "runs" / "least").glob("wandb/offline-run-*/run-*.wandb")}
     searched = reported = 2  # original and undefended
     fine_tune = sweep = 1
-    trainings, further = 2, 4
+    trainings, further = 6, 12
     assert len(logged) == searched + reported + further + fine_tune + trainings + sweep
     before = stages(sweep_file.parent / "runs")
     assert "started" not in run(sweep_file)
