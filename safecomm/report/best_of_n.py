@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from safecomm.judging.best_of_n import TRY_OF, is_tried, is_turn, success_by_tries, success_by_turns
 from safecomm.judging.verdicts import read_all_rows
+from safecomm.report.plots import GRID, bars, base_layout, percent_axis, styles
 from safecomm.report.run import Run, headline
+from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import Rate
 
 Unit = Literal["try", "turn"]
@@ -32,6 +36,11 @@ class TryTable:
 
     unit: Unit
     curves: Sequence[TryCurve]
+
+    @property
+    def name(self) -> str:
+        """The unit's plural, the name of the table's section and figure."""
+        return "tries" if self.unit == "try" else "turns"
 
     @cached_property
     def counts(self) -> list[int]:
@@ -59,6 +68,34 @@ def try_curves(run: Run) -> list[TryCurve]:
             else:
                 curves.append(TryCurve(row.arm, str(benchmark), "try", success_by_tries(of_benchmark)))
     return curves
+
+
+def tries_figure(run: Run, table: TryTable) -> go.Figure:
+    """Plots attack success against the number of tries or turns, in a column per benchmark."""
+    benchmarks = list(dict.fromkeys(one.benchmark for one in table.curves))
+    figure = make_subplots(cols=len(benchmarks), subplot_titles=benchmarks)
+    figure.update_layout(base_layout(400) | {"legend": {"orientation": "h", "y": 1.12, "x": 0}})
+    for one in table.curves:
+        colour, symbol = styles(run.arms)[one.arm]
+        figure.add_scatter(
+            x=list(one.rates),
+            y=[rate.value for rate in one.rates.values()],
+            error_y=bars(list(one.rates.values()), colour) | {"thickness": 0.9, "width": 0},
+            mode="lines+markers",
+            marker={"color": colour, "symbol": symbol, "size": 8},
+            line={"color": colour, "width": 1.5},
+            name=one.arm,
+            legendgroup=one.arm,
+            showlegend=one.arm not in {trace.name for trace in figure.data},
+            row=1,
+            col=benchmarks.index(one.benchmark) + 1,
+        )
+    scale: dict[str, Any] = {"type": "log", "tickvals": table.counts} if table.unit == "try" else {"dtick": 1}
+    figure.update_xaxes(title={"text": table.name, "standoff": 6}, gridcolor=GRID, zeroline=False, **scale)
+    figure.update_yaxes(percent_axis("", rangemode="tozero"))
+    figure.update_yaxes(title={"text": run.titles[ASR.name]}, col=1)
+    figure.update_traces(cliponaxis=False)
+    return figure
 
 
 def _tries(run: Run, arm: str, point: str) -> pd.DataFrame:

@@ -98,7 +98,7 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
     answers_by_arm = arm_answers(run, rows) if is_final else {}
     differences = arm_differences(run, answers_by_arm)
     certificate = read_certificate(run.folder) if is_final else None
-    profile, further, later = read_profile(run), tamper_curves(run), generations(run)
+    profile, tries, further, later = read_profile(run), try_tables(run), tamper_curves(run), generations(run)
     return _template().render(
         run=run,
         rows=rows,
@@ -123,10 +123,11 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         worst_cases=worst_cases(run),
         generations=later,
         without_curves=left_out(run),
-        try_tables=try_tables(run),
+        try_tables=tries,
         guide=guide(run),
         figures={
-            name: _embedded(figure.to_plotly_json()) for name, figure in figures(run, profile, further, later).items()
+            name: _embedded(figure.to_plotly_json())
+            for name, figure in figures(run, profile, tries, further, later).items()
         },
         answers=answers or packed(run, samples(run, rows)),
         answers_file=REPORT_ANSWERS,

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import wandb
 
+from safecomm.report.best_of_n import try_tables
 from safecomm.report.drift import generations
 from safecomm.report.figures import figures
 from safecomm.report.guide import guide
@@ -38,7 +39,7 @@ def _log_results(run: Any, folder: Path) -> None:
     if (samples := samples_table(found)) is not None:
         run.log({"samples": samples})
     run.log({"arms": arms_table(found), "guide": wandb.Html(guide_page(found), inject=False)})
-    drawn = figures(found, read_profile(found), tamper_curves(found), generations(found))
+    drawn = figures(found, read_profile(found), try_tables(found), tamper_curves(found), generations(found))
     run.log({name: wandb.Plotly(figure) for name, figure in drawn.items()})
 
 

@@ -60,6 +60,7 @@ def test_conversations_are_counted_by_turns(led: Path) -> None:
         assert {turn: rate.value for turn, rate in one.rates.items()} == {1: 0.0, 2: 1.0, 3: 1.0, 4: 1.0}
     page = render(read_run(led))
     assert 'id="turns"' in page and 'id="tries"' not in page
+    assert 'id="plot-turns"' in page and 'data-plot="plot-turns"' in page
     assert "<th>1 turn</th><th>2 turns</th>" in page
     console = Console(width=140, file=(printed := io.StringIO()))
     console.print(results_table(led))
