@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from safecomm.judging.best_of_n import TRY_OF, is_tried, is_turn, success_by_tries, success_by_turns
 from safecomm.judging.verdicts import read_all_rows
-from safecomm.report.plots import GRID, bars, base_layout, percent_axis, styles
+from safecomm.report.plots import GRID, bars, percent_axis, styles, titled_layout
 from safecomm.report.run import Run, headline
 from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import Rate
@@ -74,7 +74,7 @@ def tries_figure(run: Run, table: TryTable) -> go.Figure:
     """Plots attack success against the number of tries or turns, in a column per benchmark."""
     benchmarks = list(dict.fromkeys(one.benchmark for one in table.curves))
     figure = make_subplots(cols=len(benchmarks), subplot_titles=benchmarks)
-    figure.update_layout(base_layout(400) | {"legend": {"orientation": "h", "y": 1.12, "x": 0}})
+    figure.update_layout(titled_layout(400))
     for one in table.curves:
         colour, symbol = styles(run.arms)[one.arm]
         figure.add_scatter(

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from safecomm.errors import UsageError
 from safecomm.judging.results import paired
-from safecomm.report.plots import COLOURS, GREY, GRID, SYMBOLS, bars, base_layout, percent_axis
+from safecomm.report.plots import COLOURS, GREY, GRID, SYMBOLS, bars, percent_axis, titled_layout
 from safecomm.report.points import pooled, rate_in, rows_of
 from safecomm.report.release import answers_of
 from safecomm.report.run import Headline, Run, headline, in_words, settings
@@ -160,7 +160,7 @@ def drift_figure(run: Run, found: Sequence[GenerationResult]) -> go.Figure:
         vertical_spacing=0.06,
         subplot_titles=[f"{arm}, {start}" for arm, start in columns],
     )
-    figure.update_layout(base_layout(240 * len(run.metrics) + 80) | {"legend": {"orientation": "h", "y": 1.14, "x": 0}})
+    figure.update_layout(titled_layout(240 * len(run.metrics) + 80))
     for course in dict.fromkeys(one.course for one in found):
         arm, start, policy, order = course
         at = policies.index(policy)

@@ -8,6 +8,7 @@ from safecomm.report.run import Run, in_words, rate_in_words, settings
 from safecomm.spec import ORIGINAL, UNDEFENDED
 from safecomm.statistics.metrics import Rate
 
+TITLE_PIXELS = 26
 GREY = "#8a8f98"
 GRID = "rgba(138,143,152,.25)"
 REFERENCES = {ORIGINAL: (GREY, "diamond"), UNDEFENDED: ("#D55E00", "x")}
@@ -37,6 +38,13 @@ def base_layout(height: int) -> dict[str, Any]:
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": GREY},
         "template": "none",
     }
+
+
+def titled_layout(height: int) -> dict[str, Any]:
+    """Returns the layout of a figure whose plots have titles, which stand between them and the legend."""
+    layout = base_layout(height)
+    area = height - layout["margin"]["t"] - layout["margin"]["b"]
+    return layout | {"legend": layout["legend"] | {"y": 1 + TITLE_PIXELS / area}}
 
 
 def percent_axis(title: str, **more: Any) -> dict[str, Any]:

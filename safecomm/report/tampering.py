@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from safecomm.report.plots import GREY, GRID, bars, base_layout, percent_axis, styles
+from safecomm.report.plots import GREY, GRID, bars, percent_axis, styles, titled_layout
 from safecomm.report.points import Point, pooled, rate_in, rows_of
 from safecomm.report.run import Headline, Run, headline
 from safecomm.search.arms import TAMPER
@@ -163,7 +163,7 @@ def tamper_figure(run: Run, found: Sequence[TamperCurve]) -> go.Figure:
         cols=len(columns),
         subplot_titles=[f"{benchmark}, {training}" for training in rows for benchmark in columns],
     )
-    figure.update_layout(base_layout(340 * len(rows) + 60) | {"legend": {"orientation": "h", "y": 1.12, "x": 0}})
+    figure.update_layout(titled_layout(340 * len(rows) + 60))
     for one in found:
         colour, symbol = styles(run.arms)[one.arm]
         figure.add_scatter(
