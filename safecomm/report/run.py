@@ -20,6 +20,7 @@ from safecomm.report.run_files import read_saved_sweep, read_trials
 from safecomm.report.summary import summarise
 from safecomm.search.arms import RELEASE
 from safecomm.spec import ORIGINAL, UNDEFENDED, Step
+from safecomm.spec.attacks import KINDS
 from safecomm.spec.published import Published, find_published
 from safecomm.statistics.comparisons import JudgeAccuracy, corrected_rates
 from safecomm.statistics.domain import TELECOM, Domain, domain_of
@@ -104,7 +105,7 @@ class Run:
     def attacks(self) -> set[str]:
         """The kinds of attack that red-team benchmarks have."""
         refs = [ref for ref in self.sweep["evaluate"].get("red_team", []) if isinstance(ref, dict)]
-        return {name for ref in refs for name in ref.get("attack") or {}}
+        return {kind for ref in refs for kind in KINDS if kind in (ref.get("attack") or {})}
 
     @property
     def judges(self) -> dict[str, JudgeAccuracy]:
