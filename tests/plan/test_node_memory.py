@@ -36,6 +36,10 @@ def test_a_sweep_with_safe_delta_says_how_much_memory_a_node_needs() -> None:
     )
 
 
+def test_the_labs_models_need_no_line() -> None:
+    assert node_memory(read_sweep(SWEEPS / "lab-attacks.yaml")) == []
+
+
 def test_what_is_not_known_is_called_so() -> None:
     (line,) = node_memory(read_sweep(SWEEPS / "medical.yaml", [DELTA, "model.aligned=acme/model"]))
     assert "not estimated: " in line
