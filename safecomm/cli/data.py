@@ -10,6 +10,7 @@ from rich.table import Table
 from safecomm.cli.console import console
 from safecomm.cli.numbers import MAX_SEED
 from safecomm.cli.safety_data import safety
+from safecomm.storage.output_files import new_folder, output_folder
 
 data_app = typer.Typer(no_args_is_help=True, help="The datasets and benchmarks that sweeps can use.")
 lab_app = typer.Typer(no_args_is_help=True, help="The bundled small models.")
@@ -53,9 +54,9 @@ def lab_build(
     ] = 0,
 ) -> None:
     """Trains the bundled small models again from scratch, with the same recipe."""
+    out = output_folder("--out", out)
     from safecomm.data.lab.build import train_models
     from safecomm.serving.precision import has_native_bf16
-    from safecomm.storage.output_files import new_folder
 
     with new_folder(out) as half:
         train_models(half, seed, lambda line: console.print(line, soft_wrap=True), bf16=has_native_bf16())

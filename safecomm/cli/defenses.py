@@ -29,6 +29,7 @@ from safecomm.defenses.registry import DEFENSES
 from safecomm.errors import UsageError
 from safecomm.plan.files import check_given
 from safecomm.spec.first_sweep import Given
+from safecomm.storage.output_files import output_folder
 
 if TYPE_CHECKING:
     from safecomm.defenses import Profile, Realigned
@@ -58,9 +59,10 @@ def _realign(defense: type[Realignment], **options: Any) -> None:
     models = {f"--{name}": options[name] for name in ("base", "aligned") if name in options}
     adapters = {f"--{name.replace('_', '-')}": options[name] for name in ("adapter", "safe_adapter") if name in options}
     check_given(models, adapters)
+    out = output_folder("--out", options["out"])
     settings = defense.checked(read_settings(defense, options))
     inputs = [_input(need, options) for need in defense.needs]
-    _save(settings.apply(*inputs), options["out"])
+    _save(settings.apply(*inputs), out)
 
 
 def _input(need: str, options: dict[str, Any]) -> Any:
@@ -97,6 +99,7 @@ def full_weights(
 ) -> None:
     """Applies SafeLoRA to a fully fine-tuned model; writes a new checkpoint shard by shard."""
     check_given({"--base": base, "--aligned": aligned, "--model": model, "--reference": reference}, {})
+    out = output_folder("--out", out)
     from safecomm import defenses
 
     by = _selection(threshold, lowest, quantile, above_null)
@@ -148,6 +151,7 @@ def extract_lora(
 ) -> None:
     """Extracts the LoRA adapter that best approximates a full fine-tune, so that the model can be realigned."""
     check_given({"--model": model, "--reference": reference}, {})
+    out = output_folder("--out", out)
     from safecomm import defenses
 
     with progress("Extracting") as report:

@@ -92,7 +92,7 @@ def _check(domain: str, out: Path, sampling: str, samples: int) -> None:
     if not re.match(DOMAIN_NAME, domain):
         raise UsageError(f"--domain {domain}: use up to 40 letters, digits, spaces and hyphens, e.g. medical")
     if reason := unwritable(out):
-        raise UsageError(f"--out {out}: {reason}; choose a folder that can be written to")
+        raise UsageError(f"--out {out}: {reason}; choose another folder")
 
 
 def _print(found: "Comparison", out: Path, domain: Domain, as_json: bool) -> None:

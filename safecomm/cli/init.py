@@ -10,6 +10,7 @@ import typer
 
 from safecomm.cli.console import console
 from safecomm.errors import SpecError, UsageError
+from safecomm.storage.output_files import output_file, whole_file
 
 if TYPE_CHECKING:
     from safecomm.spec.first_sweep import Answers
@@ -44,20 +45,19 @@ def init(
     from safecomm.storage.store import write_text
 
     if out.suffix not in (".yaml", ".yml"):
-        raise UsageError(f"--out: {out}: name a .yaml file")
-    if out.exists() and not force:
-        raise UsageError(f"--out: {out} exists; choose another file, or add --force to replace it")
+        raise UsageError(f"--out {out}: name a .yaml file")
+    file = output_file("--out", out, replaces=force, hint=", or add --force to replace it")
     if bool(base) != bool(aligned):
         raise UsageError("--base, --aligned: give both, the weights before and after the alignment of one model")
     answers = _answers(base, aligned, data, benchmark, gpus)
     name = re.sub("[^A-Za-z0-9._-]+", "-", out.stem).lstrip("._-")[:100] or "sweep"
-    try:
-        _write(out, first_sweep(name, answers))
-        schema, text = out.with_name(FILE), json.dumps(sweep_schema(), indent=2) + "\n"
-        if not schema.exists() or schema.read_bytes() != text.encode():  # an older version's
-            write_text(schema, text)
-    except OSError as error:
-        raise UsageError(f"--out: {out}: can't be written: {error.strerror}; choose another file") from error
+    schema, text = (
+        output_file("--out", file.with_name(FILE), replaces=True),
+        json.dumps(sweep_schema(), indent=2) + "\n",
+    )
+    _write(file, first_sweep(name, answers))
+    if not schema.exists() or schema.read_bytes() != text.encode():  # an older version's
+        write_text(schema, text)
     console.print(f"{out} written; next: safecomm plan {out}", soft_wrap=True)
 
 
@@ -93,7 +93,6 @@ def _write(out: Path, text: str) -> None:
         SpecError: if it is not, as the answers have a mistake.
     """
     from safecomm.spec import read_sweep
-    from safecomm.storage.output_files import whole_file
 
     with whole_file(out) as half:
         half.write_text(text, encoding="utf-8")

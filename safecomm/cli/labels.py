@@ -9,6 +9,7 @@ from safecomm.cli.console import console
 from safecomm.cli.release import Arm, Seed
 from safecomm.cli.run_argument import Run
 from safecomm.errors import UsageError
+from safecomm.storage.output_files import output_file
 
 labels_app = typer.Typer(no_args_is_help=True, help="Human labels for a run's answers.")
 
@@ -36,20 +37,16 @@ def draw(
     asks no prompt again, and the certificate, the gate and the report then rest on the labels. The answers are drawn by
     the deciding judge's verdict, which the file does not show.
     """
+    if out.suffix.lower() != ".csv":
+        raise UsageError(f"--out {out}: name a .csv file")
+    file = output_file("--out", out)
     from safecomm.data.cells import as_cell
     from safecomm.report.human_labels import draw as drawn_from
     from safecomm.report.release import released
     from safecomm.report.run import read_run
     from safecomm.storage.store import write_text
 
-    if out.suffix.lower() != ".csv" or out.exists():
-        raise UsageError(
-            f"--out: {out} exists; choose another file" if out.exists() else f"--out: {out}: name a .csv file"
-        )
     release = released(read_run(run), arm, seed, split)
     found = drawn_from(release.answers, number)
-    try:
-        write_text(out, found.map(as_cell).to_csv(index=False))
-    except OSError as error:
-        raise UsageError(f"--out: {out}: can't be written: {error.strerror}; choose another file") from error
+    write_text(file, found.map(as_cell).to_csv(index=False))
     console.print(f"{len(found)} answers of {release.row.arm} written to {out}", soft_wrap=True)

@@ -13,6 +13,7 @@ from safecomm.cli.numbers import MAX_SEED, finite
 from safecomm.cli.run_argument import Run
 from safecomm.errors import UsageError
 from safecomm.statistics.metric_table import ACCURACY, ASR, OVER_REFUSAL
+from safecomm.storage.output_files import output_file, output_folder
 
 if TYPE_CHECKING:
     from safecomm.report.gate import Decision
@@ -46,9 +47,12 @@ def gate(
     The exit code is 0 for GO, 1 for NO-GO and for what was not measured, and 3 if a critical limit lies within the
     interval of what was measured.
     """
+    markdown = markdown and output_file("--markdown", markdown, replaces=True)
+    junit = junit and output_file("--junit", junit, replaces=True)
     from safecomm.report import gate_output
     from safecomm.report.gate import decide_on
     from safecomm.report.run import read_run
+    from safecomm.storage.store import write_text
 
     limits: dict[tuple[str, str], float | None] = {
         (ASR.name, "max"): max_asr,
@@ -57,8 +61,10 @@ def gate(
     }
     rules = _policy(policy, limits)
     release, decision = decide_on(read_run(run), arm, seed, rules)
-    _write(markdown, gate_output.as_markdown(release, decision))
-    _write(junit, gate_output.as_junit(release, decision))
+    if markdown:
+        write_text(markdown, gate_output.as_markdown(release, decision))
+    if junit:
+        write_text(junit, gate_output.as_junit(release, decision))
     if as_json:
         console.print_json(json.dumps(gate_output.as_json(release, decision)))
     else:
@@ -99,17 +105,6 @@ def _print(release: "Release", decision: "Decision") -> None:
     console.print(decision.verdict, style="bold")
 
 
-def _write(path: Path | None, text: str) -> None:
-    from safecomm.storage.store import write_text
-
-    if path is None:
-        return
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise UsageError(f"{path}: can't be written: {error.strerror}; choose another file") from error
-
-
 def export(
     run: Run,
     out: Annotated[Path | None, typer.Option(help="The new folder for the adapter.")] = None,
@@ -136,9 +131,6 @@ def export(
     certificate, the gate's decision, all judged answers, and an index by headings of the EU AI Act and NIST AI RMF.
     `safecomm verify` checks such a folder.
     """
-    from safecomm.cli.evidence import write_evidence
-    from safecomm.report.export import export as write
-
     if not out and not evidence:
         raise UsageError("export: give --out FOLDER for the adapter, --evidence FOLDER for the evidence on it, or both")
     if point and (arm or seed):
@@ -147,6 +139,10 @@ def export(
         raise UsageError("--evidence: is about the report split, on which trials of the search were not measured")
     if not evidence and (policy or push):
         raise UsageError(f"{'--policy' if policy else '--push'}: belongs to the evidence; add --evidence FOLDER")
+    out, evidence = out and output_folder("--out", out), evidence and output_folder("--evidence", evidence)
+    from safecomm.cli.evidence import write_evidence
+    from safecomm.report.export import export as write
+
     if out:
         row = write(run, arm, seed, out, point)
         console.print(f"{row.arm} written to {out}", soft_wrap=True)

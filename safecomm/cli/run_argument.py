@@ -5,15 +5,26 @@ from typing import Annotated
 
 import typer
 
+from safecomm.errors import UsageError
+from safecomm.storage.input_files import is_regular
+from safecomm.storage.names import SWEEP
+
 
 def local_run(run: str) -> Path:
-    """Returns the run's local folder; downloads it if the run is in a bucket."""
-    if "://" not in run:
-        return Path(run)
-    from safecomm.storage import shared
+    """Returns the run's local folder; downloads it if the run is in a bucket.
 
-    folder = shared.local_folder(run)
-    shared.fetch(folder)
+    Raises:
+        UsageError: if it is no run folder.
+    """
+    if "://" not in run:
+        folder = Path(run)
+    else:
+        from safecomm.storage import shared
+
+        folder = shared.local_folder(run)
+        shared.fetch(folder)
+    if not is_regular(folder / SWEEP):
+        raise UsageError(f"{run}: can't read {SWEEP}; pass a run folder, <storage>/<name>")
     return folder
 
 

@@ -19,7 +19,7 @@ from safecomm.plan.files import check_requests
 from safecomm.spec.engine import engine_description
 from safecomm.spec.first_sweep import Given
 from safecomm.spec.secrets import refuse_secrets
-from safecomm.storage.output_files import unwritable
+from safecomm.storage.output_files import output_file, whole_file
 
 if TYPE_CHECKING:
     from safecomm.judging.replay import Replay
@@ -56,7 +56,7 @@ def safety(
     """
     texts = {"--system-prompt": system_prompt, "--chat-template-kwargs": chat_template_kwargs, "--model": model}
     refuse_secrets(texts | {"--judge": judge, "--prompts": prompts})
-    given = _checked(prompts, out)
+    given, out = _given(prompts), output_file("--out", out)
     check_requests(model, given.name, given.path)
     check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
     refs = judges_named(judge or ["refusal"])
@@ -82,19 +82,15 @@ def safety(
         say(line)
 
 
-def _checked(prompts: str, out: Path) -> Given:
-    """Returns the prompts that `--prompts` names; checks what can be checked without reading any file."""
+def _given(prompts: str) -> Given:
+    """Returns the prompts that `--prompts` names, without reading any file."""
     given = Given.of(prompts)
     if len(given.columns) > 1:
         raise UsageError(f"--prompts {prompts}: name one column, that of the prompts")
-    if out.exists() or (reason := unwritable(out.parent)):
-        raise UsageError(f"--out {out}: {'exists already' if out.exists() else reason}; choose another file")
     return given
 
 
 def _write(found: "Replay", out: Path) -> None:
-    from safecomm.storage.output_files import whole_file
-
     lines = [json.dumps({"prompt": one.prompt, "response": one.response}) for one in found.examples]
     with whole_file(out) as half:
         half.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ import typer
 
 from safecomm.cli.console import console
 from safecomm.errors import StoppedError, UsageError
+from safecomm.storage.output_files import output_file
 
 MEMORY = (
     "memory: the peak memory of a process of the check, on its GPU or, on a node without one, in RAM; "
@@ -27,8 +28,7 @@ def selftest(
 ) -> None:
     """Tests fine-tuning, defenses, engines and judges with small models; the exit code is 1 if a check fails."""
     folder = _folder(storage, address)
-    if json and not json.expanduser().absolute().parent.is_dir():
-        raise UsageError(f"--json {json}: its folder does not exist; create it, or choose another file")
+    file = json and output_file("--json", json, replaces=True)
     from safecomm.selftest.report import all_ok, table, write_records
     from safecomm.selftest.run import selftest as run
 
@@ -41,8 +41,8 @@ def selftest(
         records = run(address, folder, log)
     except KeyboardInterrupt as error:
         raise StoppedError("the self-test was stopped; its files and engines were removed") from error
-    if json:
-        write_records(json.expanduser().absolute(), records)
+    if file:
+        write_records(file, records)
     console.print(table(records))
     console.print(f"\n{MEMORY}")
     ok = sum(record.status == "ok" for record in records)

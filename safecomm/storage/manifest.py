@@ -5,6 +5,7 @@ manifest, so keep the manifest's own SHA-256 in another place.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from safecomm.errors import DataError, UsageError, printable
-from safecomm.storage.input_files import read_json
+from safecomm.storage.input_files import is_regular, read_json
 from safecomm.storage.names import MANIFEST
 from safecomm.storage.store import write_json
 
@@ -82,8 +83,8 @@ def read_manifest(folder: Path) -> Manifest:
         DataError: if the manifest is damaged.
     """
     path = folder / MANIFEST
-    if not path.is_file():
-        what = f"it has no {MANIFEST}" if folder.is_dir() else "there is no such folder"
+    if not is_regular(path):
+        what = f"it has no {MANIFEST}" if os.path.isdir(folder) else "there is no such folder"
         raise UsageError(f"{folder}: {what}; name a folder that `safecomm export --evidence` wrote")
     try:
         return Manifest.model_validate(read_json(path))

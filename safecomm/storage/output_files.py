@@ -1,6 +1,7 @@
 """Writes outputs whole or not at all: under a temporary name beside their place, renamed once they are complete."""
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         DiskFullError: if the disk is full.
     """
-    half = path.with_name(f".{path.name}.{os.getpid()}")
+    half = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}")  # a file's name has at most 255 bytes
     try:
         with report_disk_full(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +83,53 @@ def unwritable(folder: Path) -> str | None:
             return None
     except (OSError, ValueError, RuntimeError) as error:
         return f"{place} can't be written to ({getattr(error, 'strerror', None) or error})"
+
+
+def output_folder(option: str, folder: Path) -> Path:
+    """Returns a new folder that an option names, with `~` expanded.
+
+    Commands call it before any work. It creates nothing; `new_folder` fills the folder.
+
+    Raises:
+        UsageError: if the folder exists and is not empty, or can't be created.
+    """
+    reason = unwritable(folder)
+    if not reason and (whole := folder.expanduser()).exists() and any(_entries(whole)):
+        reason = "already exists and is not empty"
+    if reason:
+        raise UsageError(f"{option} {folder}: {reason}; choose another output folder")
+    return folder.expanduser()
+
+
+def output_file(option: str, file: Path, replaces: bool = False, hint: str = "") -> Path:
+    """Returns a file that an option names, with `~` expanded.
+
+    Commands call it before any work. It creates nothing; `whole_file` writes the file.
+
+    Args:
+        option: the option.
+        file: the file.
+        replaces: whether an existing file is replaced.
+        hint: what else the user could do about an existing file.
+
+    Raises:
+        UsageError: if the file exists, can't be created, or is something else than a file.
+    """
+    try:
+        whole = file.expanduser()
+        if not os.path.lexists(whole):
+            reason = unwritable(whole)
+        elif not whole.is_file() and not (whole.is_symlink() and not whole.exists()):
+            reason = "is a folder" if whole.is_dir() else "is not a regular file"  # e.g. /dev/null, which would be gone
+        elif not replaces:
+            raise UsageError(f"{option} {file}: exists already; choose another file{hint}")
+        else:
+            reason = unwritable(whole.parent)
+    except (OSError, ValueError, RuntimeError) as error:  # NUL, an unknown user
+        reason = f"can't be written ({getattr(error, 'strerror', None) or error})"
+    if reason:
+        raise UsageError(f"{option} {file}: {reason}; choose another file")
+    return whole
 
 
 def _entries(folder: Path) -> Iterator[Path]:
