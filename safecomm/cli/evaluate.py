@@ -13,6 +13,7 @@ from safecomm.cli.asked_model import asked_model
 from safecomm.cli.console import PlainConsole, console
 from safecomm.cli.panel import judges_named, panel_of
 from safecomm.cluster.reachable import check_ray_address
+from safecomm.data.judgeable import check_gradable, check_judgeable
 from safecomm.errors import UsageError
 from safecomm.plan.files import check_evaluation
 from safecomm.spec.engine import engine_description
@@ -57,18 +58,22 @@ def evaluate(
     texts = {"--system-prompt": system_prompt, "--chat-template-kwargs": chat_template_kwargs, "--model": model}
     texts |= {"--grader": grader, "--refusal-judge": refusal_judge}
     refuse_secrets(texts | {"--judge": judge, "--benchmark": benchmark})
-    check_evaluation(model, adapter or [], benchmark, labels)
-    check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
     refs, template = judges_named(judge or ["refusal"]), options.template_arguments(chat_template_kwargs)
+    judges = {f"--judge {ref.name}": ref.model for ref in refs if ref.model and ref.runs_here}
+    judges |= {option: name for option, name in (("--grader", grader), ("--refusal-judge", refusal_judge)) if name}
+    check_evaluation(model, adapter or [], benchmark, labels, judges)
+    check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
     # Once more as parsed: an escape sequence may have hidden one.
     parsed = {"--judge": [ref.model_dump_json() for ref in refs], "--chat-template-kwargs": json.dumps(template)}
     refuse_secrets(parsed)
+    prompts = [prompt for text in benchmark for prompt in _prompts(text, limit, shuffle_options)]
+    check_gradable(prompts, grader is not None, "--grader")
+    check_judgeable(prompts, refs[0].name, "--judge")
     from safecomm.judging.comparison import compare
     from safecomm.judging.labels import Labelled
     from safecomm.judging.results import check_measured, check_no_others, write_results
     from safecomm.serving.protocol import EvaluationProtocol
 
-    prompts = [prompt for text in benchmark for prompt in _prompts(text, limit, shuffle_options)]
     asked = asked_model(model, storage, engine, max_model_len, replicas, tensor_parallel, address)
     panel = panel_of(refs, asked.store, grader, refusal_judge, domain_of(domain))
     out_of_the_way = PlainConsole(stderr=True) if as_json else console  # standard output is for the JSON alone

@@ -12,6 +12,7 @@ from safecomm.cli.numbers import finite
 from safecomm.cli.run_argument import Run
 from safecomm.cluster.reachable import check_ray_address
 from safecomm.errors import SpecError, UsageError
+from safecomm.plan.data import check_local_data
 from safecomm.plan.files import check_files
 from safecomm.spec import Sweep, read_sweep
 from safecomm.spec.engine import engine_description
@@ -62,6 +63,7 @@ def run(
     started = mounted_folder(spec.storage)
     if started and not (Path(started) / spec.name / SWEEP).exists():  # a finished run needs its files no longer
         check_files(spec, str(sweep))
+        check_local_data(spec)
     from safecomm.report.table import results_table
     from safecomm.storage import shared
     from safecomm.sweep.run import run_sweep
@@ -99,6 +101,8 @@ def plan(
         if not elsewhere:
             hint = "if it will run on other machines, which have these files, add --elsewhere"
             raise SpecError(error.source, [*error.problems, hint]) from error
+    if not elsewhere:
+        check_local_data(spec)
     from safecomm.cli.plan_table import plan_tables
     from safecomm.cluster.session import Resources
     from safecomm.plan.placement import least_gpus

@@ -52,6 +52,8 @@ class Dataset:
     """Reads a multiple-choice benchmark's questions, instead of `prompts`."""
     examples: Callable[[Table], Loaded[Example]] | None = None
     """Reads the training examples."""
+    needs_grader: bool = False
+    """Whether a model has to compare the answers to its questions with reference answers."""
     remarks: Callable[[Table], dict[str, int]] | None = None
     """Counts rows that are used but unusual, by reason."""
 

@@ -152,6 +152,7 @@ SETS: dict[str, Dataset] = {
         source=Hub("AliMaatouk/Tele-Eval", split="data"),
         files=("Tele-Eval.jsonl",),
         prompts=open_prompts,
+        needs_grader=True,
         examples=open_examples,
     ),
     "tspec-llm": Dataset(

@@ -16,7 +16,6 @@ from safecomm.judging.labels import Labelled, measured_judges
 from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel, judge_fleets
 from safecomm.judging.results import Measured, results_of
-from safecomm.judging.verdicts import check_gradable, check_judgeable
 from safecomm.serving.engine import EngineSettings
 from safecomm.serving.fleet import Fleet
 from safecomm.serving.models import ModelFolder
@@ -77,12 +76,9 @@ def compare(
         say: called with progress lines.
 
     Raises:
-        DataError: where a benchmark needs a grader and there is none, or targets for the judge that decides.
         ModelError: where an adapter can't be used, or a chat template does not take the prompts.
         UsageError: where two adapters have one name.
     """
-    check_gradable(prompts, panel.grader is not None)
-    check_judgeable(prompts, next((judge.name for judge in panel.judges), ""))
     loaded = _adapters(adapters)
     subjects = {BARE: Subject()} | {
         name: Subject(folder, adapter.digest()) for name, (folder, adapter) in loaded.items()

@@ -13,6 +13,7 @@ from functools import cache
 
 import pandas as pd
 
+from safecomm.data.judgeable import check_judgeable
 from safecomm.data.rows import Example, Prompt
 from safecomm.errors import ModelError
 from safecomm.judging.coherence import coherence_rows
@@ -20,7 +21,6 @@ from safecomm.judging.comparison import Hardware, start_engines
 from safecomm.judging.judges import HELP
 from safecomm.judging.measure import Measurement, Subject, measure
 from safecomm.judging.model_judge import Panel
-from safecomm.judging.verdicts import check_judgeable
 from safecomm.serving.models import ModelFolder
 from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.statistics.metric_table import INCOHERENCE
@@ -73,7 +73,7 @@ def replay(
         DataError: if the judge that decides needs targets and a prompt has none.
         ModelError: if a chat template does not take the prompts.
     """
-    check_judgeable(prompts, panel.names[0])
+    check_judgeable(prompts, panel.names[0], "--judge")
     first = Measurement(model, prompts, panel, protocol, store)
     first.check_chat_templates()
     instructed = "\n\n".join(filter(None, [protocol.system_prompt, REVISION]))

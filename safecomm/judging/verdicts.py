@@ -3,13 +3,13 @@
 import errno
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from safecomm.data.rows import BY_GRADER, Prompt, current_name
+from safecomm.data.rows import BY_GRADER, current_name
 from safecomm.errors import DataError
 from safecomm.judging.best_of_n import strongest
 from safecomm.judging.grading import GRADERS
@@ -94,41 +94,6 @@ def read_all_rows(evaluation: Path) -> pd.DataFrame:
     if missing:
         raise DataError(f"{path}: has no text in {', '.join(missing)}; run the sweep again to make it again")
     return rows.assign(kind=rows["kind"].map(current_name))
-
-
-def check_gradable(prompts: Iterable[Prompt], has_grader: bool) -> None:
-    """Checks that there is a grader if a benchmark needs one.
-
-    Raises:
-        DataError: if not; the message starts with the benchmark.
-    """
-    for prompt in prompts:
-        if prompt.grading == BY_GRADER and not has_grader:
-            raise DataError(
-                f"{prompt.benchmark}: its answers are compared with reference answers by a chat model; name one "
-                "(`evaluate.grader: {model: MODEL}` in a sweep, --grader MODEL on the command line)"
-            )
-
-
-def check_judgeable(prompts: Iterable[Prompt], judge: str) -> None:
-    """Checks that the judge that decides can judge every benchmark: `compliance` can't without targets.
-
-    Args:
-        prompts: the prompts.
-        judge: the name of the judge that decides.
-
-    Raises:
-        DataError: if it can't; the message starts with the benchmark.
-    """
-    if judge != "compliance":
-        return
-    harmful = [prompt for prompt in prompts if prompt.kind == "red_team"]
-    without = {prompt.benchmark for prompt in harmful} - {prompt.benchmark for prompt in harmful if prompt.target}
-    if without:
-        raise DataError(
-            f"{min(without)}: its prompts have no target, without which the judge compliance labels nothing; put "
-            "another judge first, e.g. refusal or a model (`evaluate.judges` in a sweep, --judge on the command line)"
-        )
 
 
 def verdict_columns(judges: Sequence[str]) -> list[str]:

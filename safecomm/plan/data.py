@@ -9,12 +9,12 @@ from typing import Any, get_args
 
 from safecomm.data.catalog.registry import load_examples, load_prompts
 from safecomm.data.dataset import Counts
+from safecomm.data.judgeable import check_gradable, check_judgeable
 from safecomm.data.overlap import contained
 from safecomm.data.rows import Example, Kind, Prompt, estimated_tokens
 from safecomm.defenses.defense import TrainingDefense
 from safecomm.defenses.registry import defense_of
 from safecomm.errors import DataError
-from safecomm.judging.verdicts import check_gradable, check_judgeable
 from safecomm.search.arms import DRIFT, TAMPER, Trial
 from safecomm.search.fine_tunes import SAFE_ADAPTER
 from safecomm.spec import DatasetRef, Sweep
@@ -94,17 +94,31 @@ def check_data(sweep: Sweep) -> None:
 
     Raises:
         DataError: if one can't be read or is empty; the message starts with its key in the sweep.
+        UsageError: if the answers to a benchmark can't be judged.
     """
+    _check(sweep, lambda ref: True)
+    check_safety_data(sweep)
+    check_enough(sweep, all_prompts(sweep))
+
+
+def check_local_data(sweep: Sweep) -> None:
+    """The same for the datasets that need no download."""
+    _check(sweep, _is_local)
+    check_safety_data(sweep, fetch=False)
+
+
+def _check(sweep: Sweep, is_wanted: Callable[[DatasetRef], bool]) -> None:
     evaluate = sweep.evaluate
     for key, ref in sweep.training_sets.items():
-        _load(key, examples, ref)
-    check_safety_data(sweep)
+        if is_wanted(ref):
+            _load(key, examples, ref)
+    prompts: list[Prompt] = []
     for kind in get_args(Kind):
         for place, ref in enumerate(getattr(evaluate, kind)):
-            _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
-    check_gradable(all_prompts(sweep), evaluate.grader is not None)
-    check_judgeable(all_prompts(sweep), evaluate.judges[0].name)
-    check_enough(sweep, all_prompts(sweep))
+            if is_wanted(ref):
+                prompts += _load(f"evaluate.{kind}.{place}", functools.partial(_prompts, kind=kind), ref)
+    check_gradable(prompts, evaluate.grader is not None, "evaluate.grader")
+    check_judgeable(prompts, evaluate.judges[0].name, "evaluate.judges")
     if evaluate.labels:
         from safecomm.judging.labels import Labelled  # imports scipy, which slows down planning
 
@@ -247,10 +261,11 @@ def _is_local(ref: DatasetRef) -> bool:
     return source is None or source.is_local
 
 
-def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetRef) -> None:
+def _load(key: str, loader: Callable[[DatasetRef], Sequence[Any]], ref: DatasetRef) -> Sequence[Any]:
     with _placed(key):
-        if not loader(ref):
+        if not (rows := loader(ref)):
             raise DataError(f"{ref.name} has no usable rows; `safecomm data show {ref.name}` says why")
+    return rows
 
 
 @contextmanager

@@ -3,16 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from safecomm.data.catalog.registry import entry_of
+from safecomm.data.judgeable import missing_grader
+from safecomm.data.lab.shipped import MODELS, NAMES
 from safecomm.errors import SpecError, UsageError
+from safecomm.plan.model_folders import Use, folder_problems
+from safecomm.serving.models import CONFIG, LAB
 from safecomm.spec import Sweep
 from safecomm.storage.hub_cache import is_hub_id
 from safecomm.storage.input_files import is_regular
 from safecomm.storage.names import ADAPTER_CONFIG
 from safecomm.storage.output_files import unwritable
 from safecomm.storage.shared import mounted_folder
-
-BUILT_IN = "lab://"
-CONFIG = "config.json"
 
 
 def check_files(sweep: Sweep, source: str) -> None:
@@ -25,12 +27,14 @@ def check_files(sweep: Sweep, source: str) -> None:
     Raises:
         SpecError: with a line for each file or folder that is missing or can't be used.
     """
-    problems = [*_models(sweep), *_datasets(sweep), *_others(sweep), *_storage(sweep.storage)]
+    problems = [*_models(sweep), *_datasets(sweep), *_grader(sweep), *_others(sweep), *_storage(sweep.storage)]
     if problems:
         raise SpecError(source, problems)
 
 
-def check_evaluation(model: str, adapters: Sequence[Path], benchmarks: Sequence[str], labels: Path | None) -> None:
+def check_evaluation(
+    model: str, adapters: Sequence[Path], benchmarks: Sequence[str], labels: Path | None, judges: Mapping[str, str]
+) -> None:
     """Checks the local files and folders that `safecomm evaluate` is given.
 
     Args:
@@ -38,14 +42,21 @@ def check_evaluation(model: str, adapters: Sequence[Path], benchmarks: Sequence[
         adapters: PEFT folders.
         benchmarks: NAME or NAME=PATH.
         labels: a file with human labels.
+        judges: option -> model of those that judge answers.
 
     Raises:
         UsageError: with a line for each one that is missing or can't be used.
     """
-    problems = [*_model("--model", model)]
+    problems = [*_model("--model", model, "chat")]
+    for option, judge in judges.items():
+        problems += _model(option, judge, "engine")
     for adapter in adapters:
         problems += _adapter("--adapter", adapter)
-    for name, _, path in (text.partition("=") for text in benchmarks):
+    named = [text.partition("=") for text in benchmarks]
+    for at, (name, _, path) in enumerate(named):
+        problems += _benchmark(name, "--grader" in judges)
+        if name in [other for other, _, _ in named[:at]]:
+            problems.append(f"--benchmark {name}: is given twice; remove one")
         if path and not _exists(path):
             problems.append(f"--benchmark {name}: {path}: there is no such file or folder")
     if labels and not is_regular(labels.expanduser()):
@@ -65,7 +76,7 @@ def check_requests(model: str, name: str, path: str) -> None:
     Raises:
         UsageError: with a line for each one that is missing or can't be used.
     """
-    problems = [*_model("--model", model)]
+    problems = [*_model("--model", model, "chat")]
     if path and not _exists(path):
         problems.append(f"--prompts {name}: {path}: there is no such file or folder")
     if problems:
@@ -84,25 +95,46 @@ def check_given(models: Mapping[str, str | None], adapters: Mapping[str, Path | 
         raise UsageError("\n".join(problems))
 
 
+def _benchmark(name: str, has_grader: bool) -> Iterator[str]:
+    try:
+        entry = entry_of(name)
+        if not entry.is_benchmark:
+            yield f"--benchmark {name}: has training examples but no prompts; `safecomm data list` shows the roles"
+        elif entry.needs_grader and not has_grader:
+            yield missing_grader("--grader", name)
+    except UsageError as error:
+        yield f"--benchmark {name:.100}: {error}"
+
+
 def _adapter(key: str, folder: Path) -> Iterator[str]:
     yield from _folder(key, str(folder), ADAPTER_CONFIG, "a PEFT adapter's folder")
 
 
 def _models(sweep: Sweep) -> Iterator[str]:
-    named = {"model.base": sweep.model.base, "model.aligned": sweep.model.aligned}
-    judges = sweep.evaluate.judge_models
-    named |= {f"evaluate.judges ({name}): model": model for name, model in judges.items()}
-    for key, model in named.items():
-        yield from _model(key, model)
+    context = {"evaluate.max_model_len": sweep.evaluate.max_model_len}
+    yield from _model("model.base", sweep.model.base)
+    yield from _model("model.aligned", sweep.model.aligned, "chat", context)
+    for name, model in sweep.evaluate.judge_models.items():
+        yield from _model(f"evaluate.judges ({name}): model", model, "engine")
 
 
-def _model(key: str, model: str) -> Iterator[str]:
-    if model.startswith(BUILT_IN):
+def _model(key: str, model: str, use: Use = "weights", context: Mapping[str, int] | None = None) -> Iterator[str]:
+    if model.startswith(LAB):
+        if (name := model.removeprefix(LAB)) not in NAMES:
+            yield f"{key}: {model}: there is no such lab model; use {', '.join(LAB + one for one in NAMES)}"
+            return
+        folder = MODELS / name
+    elif model.startswith(("/", ".", "~")) or _exists(model):
+        if problems := list(_folder(key, model, CONFIG, "a model's folder")):
+            yield from problems
+            return
+        folder = Path(model).expanduser()
+    else:
+        if not is_hub_id(model):
+            yield f"{key}: {model}: is neither a folder nor a Hub id; use a path, ORG/NAME or ORG/NAME@REVISION"
         return
-    if model.startswith(("/", ".", "~")) or _exists(model):
-        yield from _folder(key, model, CONFIG, "a model's folder")
-    elif not is_hub_id(model):
-        yield f"{key}: {model}: is neither a folder nor a Hub id; use a path, ORG/NAME or ORG/NAME@REVISION"
+    for problem in folder_problems(folder, use, context or {}):
+        yield problem if problem.startswith(tuple(context or ())) and context else f"{key}: {problem}"
 
 
 def _datasets(sweep: Sweep) -> Iterator[str]:
@@ -111,6 +143,13 @@ def _datasets(sweep: Sweep) -> Iterator[str]:
             yield f"{key}.path: {ref.path}: there is no such file or folder"
         if ref.attack and (file := ref.attack.file) and not _exists(file[1]):
             yield f"{key}.attack.{file[0]}: {file[1]}: there is no such file"
+
+
+def _grader(sweep: Sweep) -> Iterator[str]:
+    for ref in sweep.evaluate.task:
+        needs_it = ref.columns.reference if ref.columns else ref.entry.needs_grader
+        if needs_it and sweep.evaluate.grader is None:
+            yield missing_grader("evaluate.grader", ref.benchmark)
 
 
 def _others(sweep: Sweep) -> Iterator[str]:

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from safecomm.cluster.session import Resources
+from safecomm.data.judgeable import check_judgeable
 from safecomm.data.rows import Prompt
 from safecomm.defenses.defense import TrainingDefense
 from safecomm.defenses.space import Exact, values_of
 from safecomm.errors import DataError, ModelError
-from safecomm.judging.verdicts import check_judgeable
 from safecomm.plan.data import (
     all_prompts,
     check_enough,
@@ -230,7 +230,7 @@ def _prompts(sweep: Sweep, fetch: bool) -> Prompts:
         return Prompts(0, 0, 0, unknown=str(error))
     check_enough(sweep, everything)
     check_safety_data(sweep, fetch=False)
-    check_judgeable(everything, sweep.evaluate.judges[0].name)
+    check_judgeable(everything, sweep.evaluate.judges[0].name, "evaluate.judges")
 
     def answers(prompts: Iterable[Prompt]) -> int:
         return sum(1 if prompt.options else sweep.evaluate.samples for prompt in prompts)
