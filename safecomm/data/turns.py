@@ -6,6 +6,28 @@ Training and evaluation share it: a model must not learn from tokens that it wil
 import re
 from typing import Any
 
+from safecomm.storage.input_files import time_limit
+
+TEMPLATE_SECONDS = 10.0
+"""The most time that a chat template may take for one chat; it is a program, which may never end."""
+
+
+def rendered(tokenizer: Any, turns: list[dict[str, Any]], tokenize: bool = False, **how: Any) -> Any:
+    """Returns a chat in the model's template, as text or as token ids. All templates run here.
+
+    Args:
+        tokenizer: the model's.
+        turns: the messages.
+        tokenize: whether to return token ids.
+        how: `add_generation_prompt` and arguments of the template, see transformers' `apply_chat_template`.
+
+    Raises:
+        ValueError: if the template takes too long.
+        Exception: whatever else goes wrong in the template.
+    """
+    with time_limit(TEMPLATE_SECONDS, "rendering it"):
+        return tokenizer.apply_chat_template(turns, tokenize=tokenize, return_dict=False, **how)
+
 
 def token_ids(tokenizer: Any, turns: list[dict[str, Any]], **how: Any) -> list[int]:
     """Returns the token ids of a chat in the model's template.
@@ -17,10 +39,10 @@ def token_ids(tokenizer: Any, turns: list[dict[str, Any]], **how: Any) -> list[i
     """
     texts = [_text(turn) for turn in turns]
     if not any(token in text for text in texts for token in tokenizer.get_added_vocab()):
-        return list(tokenizer.apply_chat_template(turns, return_dict=False, **how))
+        return list(rendered(tokenizer, turns, tokenize=True, **how))
     blanks = {f"\ue000{index}\ue001": text for index, text in enumerate(texts)}
     masked = [_with_text(turn, blank) for turn, blank in zip(turns, blanks, strict=True)]
-    return filled(tokenizer, tokenizer.apply_chat_template(masked, tokenize=False, **how), blanks)
+    return filled(tokenizer, rendered(tokenizer, masked, **how), blanks)
 
 
 def filled(tokenizer: Any, form: str, contents: dict[str, str]) -> list[int]:

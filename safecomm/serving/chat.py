@@ -5,9 +5,6 @@ from typing import Any
 
 from safecomm.errors import ModelError
 from safecomm.serving.engine import Question, render_chat
-from safecomm.storage.input_files import time_limit
-
-TEMPLATE_SECONDS = 5.0
 
 
 def loaded_tokenizer(model: Path, setting: str) -> Any:
@@ -53,8 +50,7 @@ def check_chat_template(model: Path, question: Question, setting: str) -> None:
     roles = [message["role"] for message in question["messages"]]
     chat = f"{', '.join(roles)} chats" + ("; set model.system_prompt: null" if setting == "model" and roles[1:] else "")
     try:
-        with time_limit(TEMPLATE_SECONDS, "rendering it"):
-            text = render_chat(tokenizer, question)
+        text = render_chat(tokenizer, question)
     except Exception as error:  # a template is a program, which can fail in any way
         raise ModelError(f"{setting}: the chat template of {model} rejects {chat}: {error}") from error
     for message in question["messages"]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
-from safecomm.data.turns import filled, token_ids
+from safecomm.data.turns import filled, rendered, token_ids
 from safecomm.serving.reasoning import Split
 
 
@@ -160,7 +160,7 @@ def opening(tokenizer: Any, question: Question) -> tuple[list[int], str]:
 def render_chat(tokenizer: Any, question: Question) -> str:
     """Renders a question's chat with the model's template, including the generation prompt."""
     arguments = {"add_generation_prompt": True, **question.get("chat_template_kwargs", {})}
-    text: str = tokenizer.apply_chat_template(_turns(question), tokenize=False, **arguments)
+    text: str = rendered(tokenizer, _turns(question), **arguments)
     return text
 
 
@@ -186,7 +186,7 @@ def _end_of_turn(tokenizer: Any) -> int | None:
     answer = "\ue000"
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
     try:
-        _, found, after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(answer)
+        _, found, after = rendered(tokenizer, turns).rpartition(answer)
     except (TemplateError, ValueError):  # no template, or one that takes other turns
         return None
     ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"] if found else []

@@ -2,14 +2,16 @@
 
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from safecomm.data.turns import training_ids
 from safecomm.errors import ModelError
 from safecomm.judging.model_judge import Panel
-from safecomm.serving.chat import check_chat_template
-from safecomm.serving.engine import Question
+from safecomm.serving.chat import check_chat_template, loaded_tokenizer
+from safecomm.serving.engine import Question, chat_ids, end_ids
 from safecomm.serving.models import ModelFolder
 from safecomm.spec.judges import JudgeRef
 
@@ -80,11 +82,29 @@ def test_a_multimodal_template_gets_messages_in_parts(lab: dict[str, Path], tmp_
 def test_a_hostile_template_is_refused_in_time(
     lab: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str, reason: str
 ) -> None:
-    monkeypatch.setattr("safecomm.serving.chat.TEMPLATE_SECONDS", 0.5)
+    monkeypatch.setattr("safecomm.data.turns.TEMPLATE_SECONDS", 0.5)
     started = time.monotonic()
     with pytest.raises(ModelError, match=reason):
         check_chat_template(with_template(lab, tmp_path / "other", template), chat("user"), "model")
     assert time.monotonic() - started < 20
+
+
+def test_an_endless_template_is_ended_wherever_it_runs(
+    lab: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines and trainers render on threads of their own; this one ends in the check, which has no answer."""
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    template = "{{ messages[0].content }}{% if messages[1:] %}" + endless + "{% endif %}"
+    monkeypatch.setattr("safecomm.data.turns.TEMPLATE_SECONDS", 0.2)
+    folder = with_template(lab, tmp_path / "other", template)
+    check_chat_template(folder, chat("user"), "model")
+    tokenizer = loaded_tokenizer(folder, "model")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(end_ids, tokenizer).result() == [tokenizer.eos_token_id]
+        with pytest.raises(ValueError, match="rendering it takes more than"):
+            pool.submit(training_ids, tokenizer, "a prompt", "an answer").result()
+        with pytest.raises(ValueError, match="rendering it takes more than"):
+            pool.submit(chat_ids, tokenizer, chat("user", "assistant")).result()
 
 
 @pytest.mark.parametrize(
