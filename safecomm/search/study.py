@@ -7,22 +7,30 @@ many trials run concurrently and wherever it was interrupted.
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+)
 from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from safecomm.defenses.space import Choice, Exact, Grid, LogUniform, RandInt, Strict, Uniform
+from safecomm.search.journal import open_journal
 from safecomm.spec import Sweep
 from safecomm.spec.arms import dimensions
 from safecomm.statistics.metric_table import BY_NAME
 from safecomm.storage.own_code import is_dotted, load, refuse
+from safecomm.storage.store import digest
 
 DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 COMPLETE = "complete"
@@ -63,12 +71,8 @@ class ArmStudy:
         self._seed = sweep.search.seed
         self.first_batch, self.later_batches = sweep.search.first_batch_of(arm), sweep.search.batch_of(arm)
         self._spaces = {key: distribution(space) for key, space in dimensions(sweep.arms[arm]).items()}
-        self._study = optuna.create_study(
-            study_name=arm,
-            storage=JournalStorage(JournalFileBackend(str(journal))),
-            load_if_exists=True,
-            directions=[DIRECTIONS[BY_NAME[name].direction] for name in objectives(sweep)],
-        )
+        directions = [DIRECTIONS[BY_NAME[name].direction] for name in objectives(sweep)]
+        self._study = _study(open_journal(journal), arm, self._spaces, directions)
         if not self._all():
             with warnings.catch_warnings(action="ignore"):  # Optuna marks it as experimental
                 for point in sweep.search.points_of(arm, self._spaces):
@@ -133,6 +137,29 @@ class ArmStudy:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if COMPLETE not in trial.user_attrs:
                 self._study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _study(
+    storage: JournalStorage, arm: str, spaces: Mapping[str, BaseDistribution], directions: list[StudyDirection]
+) -> optuna.Study:
+    """Returns an arm's study, or one beside it if it searched other settings, choices or objectives."""
+    made = {"storage": storage, "load_if_exists": True, "directions": directions}
+    study = optuna.create_study(study_name=arm, **made)
+    known = [trial.distributions for trial in study.get_trials(deepcopy=False) if trial.distributions]
+    if study.directions == directions and all(_fits(spaces, before) for before in known):
+        return study
+    texts = {name: distribution_to_json(space) for name, space in spaces.items()}
+    return optuna.create_study(study_name=f"{arm} {digest([texts, [one.name for one in directions]])}", **made)
+
+
+def _fits(spaces: Mapping[str, BaseDistribution], before: Mapping[str, BaseDistribution]) -> bool:
+    """Whether proposals of earlier spaces are proposals of these; a range may have become wider or narrower."""
+    try:
+        for name, space in spaces.items():
+            check_distribution_compatibility(before[name], space)
+    except (KeyError, ValueError):
+        return False
+    return before.keys() == spaces.keys()
 
 
 SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
