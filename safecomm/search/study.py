@@ -8,6 +8,7 @@ many trials run concurrently and wherever it was interrupted.
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -143,13 +144,13 @@ def _study(
     storage: JournalStorage, arm: str, spaces: Mapping[str, BaseDistribution], directions: list[StudyDirection]
 ) -> optuna.Study:
     """Returns an arm's study, or one beside it if it searched other settings, choices or objectives."""
-    made = {"storage": storage, "load_if_exists": True, "directions": directions}
-    study = optuna.create_study(study_name=arm, **made)
+    create = partial(optuna.create_study, storage=storage, load_if_exists=True, directions=directions)
+    study = create(study_name=arm)
     known = [trial.distributions for trial in study.get_trials(deepcopy=False) if trial.distributions]
     if study.directions == directions and all(_fits(spaces, before) for before in known):
         return study
     texts = {name: distribution_to_json(space) for name, space in spaces.items()}
-    return optuna.create_study(study_name=f"{arm} {digest([texts, [one.name for one in directions]])}", **made)
+    return create(study_name=f"{arm} {digest([texts, [one.name for one in directions]])}")
 
 
 def _fits(spaces: Mapping[str, BaseDistribution], before: Mapping[str, BaseDistribution]) -> bool:

@@ -23,6 +23,8 @@ class Models:
     aligned: ModelFolder
     judges: dict[str, ModelFolder]
     """Judge -> model."""
+    revisions: dict[str, dict[str, str | None]]
+    """Model as the sweep names it -> its revision on the Hub and the hash of its files."""
 
     @property
     def paths(self) -> list[Path]:
@@ -31,9 +33,9 @@ class Models:
 
 
 def resolve_models(sweep: Sweep, folder: RunFolder, store: Store) -> Models:
-    """Finds or downloads the models, and records their revisions in the run folder.
+    """Finds or downloads the models, in the revisions that an earlier run of the sweep recorded (see `record_models`).
 
-    A later run of the sweep uses the recorded revisions, even if the Hub has newer ones by then.
+    They are used even if the Hub has newer ones by then.
 
     Raises:
         ModelError: if a model does not exist or its folder is unusable.
@@ -48,14 +50,18 @@ def resolve_models(sweep: Sweep, folder: RunFolder, store: Store) -> Models:
         found[reference] = resolve_model(f"{repository}@{revision}" if revision else reference, store)
         return found[reference]
 
-    models = Models(
+    return Models(
         base=resolve(sweep.model.base),
         aligned=resolve(sweep.model.aligned),
         judges={name: resolve(model) for name, model in sweep.evaluate.judge_models.items()},
+        revisions={name: {"revision": one.revision, "identity": one.identity} for name, one in found.items()},
     )
-    write_json(path, {name: {"revision": one.revision, "identity": one.identity} for name, one in found.items()})
+
+
+def record_models(models: Models, folder: RunFolder) -> None:
+    """Records the models' revisions in the run folder."""
+    write_json(folder.path / MODELS, models.revisions)
     folder.publish(MODELS)
-    return models
 
 
 def given_adapter(section: Finetune) -> Adapter:

@@ -29,7 +29,7 @@ from safecomm.storage.store import Store, write_json
 from safecomm.sweep.data import store_data
 from safecomm.sweep.judges import judges_are_measured
 from safecomm.sweep.lock import only_run
-from safecomm.sweep.models import Models, given_adapter, resolve_models
+from safecomm.sweep.models import Models, given_adapter, record_models, resolve_models
 from safecomm.sweep.phases import Phases
 from safecomm.sweep.publish import publish, unpublished
 from safecomm.sweep.stages import Stages
@@ -123,6 +123,7 @@ def _checked_models(sweep: Sweep, folder: RunFolder, store: Store) -> Models:
     judges = {f"judge {name}": model for name, model in models.judges.items()}
     for setting, model in {"model.aligned": models.aligned, **judges}.items():
         loaded_tokenizer(model.path, setting)
+    Stages(sweep, models.base, models.aligned, store, False, models.judges).measurement().check_chat_templates()
     return models
 
 
@@ -135,13 +136,18 @@ def _phases(
     store: Store,
     console: Console,
 ) -> Phases:
-    """Plans the sweep, checks the cluster, stores the data, and returns the phases to run."""
+    """Plans the sweep, checks the cluster, stores the data, and returns the phases to run.
+
+    It describes the sweep in the run folder once all checks have passed: one that fails must leave a finished run as it
+    is.
+    """
     plan, on_gpu = make_plan(sweep, resources, equivalent), resources.gpus > 0
-    write_json(folder.path / PLAN, plan.as_dict())
-    folder.publish(PLAN)
     check_cluster(sweep, models.paths, on_gpu, partial(console.print, soft_wrap=True, markup=False))
     data = store_data(sweep, store)
     write_sweep(sweep, folder)
+    record_models(models, folder)
+    write_json(folder.path / PLAN, plan.as_dict())
+    folder.publish(PLAN)
     watched = shlex.quote(shared.address(folder.path))
     console.print(f"To watch it in the browser: safecomm view {watched}", soft_wrap=True, markup=False)
     others = {
@@ -153,5 +159,4 @@ def _phases(
     for line in overlaps(sweep):
         console.print(line, soft_wrap=True, markup=False)
     stages = Stages(sweep, models.base, models.aligned, store, on_gpu, models.judges, data)
-    stages.measurement().check_chat_templates()
     return Phases(stages, plan, resources, folder, equivalent, console)

@@ -12,7 +12,7 @@ from safecomm.search.run_folder import RunFolder
 from safecomm.spec import Sweep
 from safecomm.storage.names import MODELS
 from safecomm.storage.store import Store
-from safecomm.sweep.models import Models, resolve_models
+from safecomm.sweep.models import Models, record_models, resolve_models
 
 
 def test_a_later_run_uses_the_revisions_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +32,9 @@ def test_a_later_run_uses_the_revisions_of_the_first(tmp_path: Path, monkeypatch
     folder = RunFolder(sweep)
 
     def resolved() -> Models:
-        return resolve_models(sweep, folder, Store.of(sweep.storage))
+        found = resolve_models(sweep, folder, Store.of(sweep.storage))
+        record_models(found, folder)
+        return found
 
     first = resolved()
     assert (first.base.revision, first.aligned.revision) == ("a" * 40, "c" * 40)

@@ -1,6 +1,7 @@
 """A finished sweep is republished from its records without Ray; one that failed reports the error."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from safecomm.search.run_folder import RunFolder
 from safecomm.search.search_queue import SearchQueue
 from safecomm.spec import Sweep
 from safecomm.statistics.metrics import Rate, rate
-from safecomm.storage.names import JOURNAL, PARETO, PLAN, REPORT, SWEEP, TRIALS
+from safecomm.storage.names import ACTIVITY, JOURNAL, MODELS, PARETO, PLAN, REPORT, SWEEP, TRIALS
 from safecomm.storage.store import Store, write_json
 from safecomm.sweep.publish import publish, report_points, unpublished
 from safecomm.sweep.run import run_sweep, write_sweep
@@ -70,6 +71,43 @@ def test_results_of_another_model_are_not_left_beside_the_sweep_that_follows(
     assert (folder.path / TRIALS).exists()
     write_sweep(Sweep.model_validate(finished.resolved() | change), folder)
     assert (folder.path / TRIALS).exists() == (folder.path / REPORT).exists() == kept
+
+
+def _with(lab: dict[str, Path], folder: Path, name: str, content: str | None) -> str:
+    """Returns a copy of the aligned model with another file."""
+    shutil.copytree(lab["aligned"], folder)
+    (folder / name).unlink(missing_ok=True)
+    if content is not None:
+        (folder / name).write_text(content)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config.json", "{}", "model.aligned: .* has no model_type"),
+        ("tokenizer.json", "{}", "model.aligned: the tokenizer of"),
+        ("chat_template.jinja", "{{ raise_exception('no') }}", "the chat template of .* rejects"),
+        ("model.safetensors", None, "model.aligned: .* has no .*safetensors"),
+    ],
+)
+def test_a_run_that_fails_its_checks_leaves_a_finished_run_as_it_is(
+    finished: Sweep, lab: dict[str, Path], tmp_path: Path, name: str, content: str | None, said: str
+) -> None:
+    """Else `export` would name the other model, and the next run would pin it."""
+    run = run_sweep(finished, None, Console(quiet=True))
+    for file in (MODELS, PLAN):
+        write_json(run / file, {})
+    before = {
+        path: path.read_bytes() for path in run.rglob("*") if path.is_file() and not path.name.startswith(".lock")
+    }
+    aligned = _with(lab, tmp_path / "other", name, content)
+    sweep = finished.resolved() | {"model": {"base": "lab://base", "aligned": aligned}}
+    other = Sweep.model_validate(sweep | {"evaluate": sweep["evaluate"] | {"max_model_len": 512, "max_new_tokens": 8}})
+    with pytest.raises(SafecommError, match=said):
+        run_sweep(other, None, Console(quiet=True))
+    changed = {path.name for path, content in before.items() if path.read_bytes() != content}
+    assert changed <= {ACTIVITY} and not {MODELS, PLAN, SWEEP, TRIALS} & changed
 
 
 @pytest.fixture
