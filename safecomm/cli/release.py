@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from safecomm.cli.console import console
 from safecomm.cli.numbers import MAX_SEED, finite
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 Arm = Annotated[str | None, typer.Option(help="Use this arm's best point instead of the recommended point.")]
 Seed = Annotated[int, typer.Option(help="Seed of the fine-tune.", min=0, max=MAX_SEED)]
+STYLES = {"GO": "green", "NO-GO": "red", "NOT MEASURED": "red", "INCONCLUSIVE": "yellow"}
+"""The colour of each verdict on a terminal; the word says the same."""
 
 
 def gate(
@@ -99,10 +102,11 @@ def _print(release: "Release", decision: "Decision") -> None:
     console.print(gate_output.subject(release), soft_wrap=True)
     for one in decision.findings:
         where = f"{release.run.titles.get(one.metric, one.metric)} {one.scope}".strip()
-        console.print(f"{one.verdict:12} {one.tier:10} {where}: {one.reason}", soft_wrap=True)
+        verdict = Text(f"{one.verdict:12}", STYLES.get(one.verdict, ""))
+        console.print(Text.assemble(verdict, f" {one.tier:10} {where}: {one.reason}"), soft_wrap=True)
     for note in decision.notes:
         console.print(f"note: {note}", soft_wrap=True)
-    console.print(decision.verdict, style="bold")
+    console.print(Text(decision.verdict, f"bold {STYLES.get(decision.verdict, '')}".strip()))
 
 
 def export(
