@@ -29,6 +29,8 @@ def selftest(
     """Tests fine-tuning, defenses, engines and judges with small models; the exit code is 1 if a check fails."""
     folder = _folder(storage, address)
     file = json and output_file("--json", json, replaces=True)
+    if file and not file.absolute().parent.is_dir():
+        raise UsageError(f"--json {json}: its folder does not exist; create it, or choose another file")
     from safecomm.selftest.report import all_ok, table, write_records
     from safecomm.selftest.run import selftest as run
 

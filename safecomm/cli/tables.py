@@ -1,5 +1,6 @@
 """Prints a comparison of models."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
@@ -9,6 +10,9 @@ from safecomm.report.run import rate_in_words
 from safecomm.statistics.comparisons import JudgeAccuracy, RateDifference
 from safecomm.statistics.domain import Domain
 from safecomm.statistics.metric_table import ALL_METRICS, ASR, Metric
+from safecomm.statistics.metrics import Rate
+
+NO_LABEL = "it gave no verdict on a labelled response"
 
 
 def comparison_tables(measured: Sequence[Measured], judges: Mapping[str, JudgeAccuracy], domain: Domain) -> list[Table]:
@@ -34,7 +38,8 @@ def _rates_table(measured: Sequence[Measured], metric: Metric, domain: Domain) -
                 continue
             difference = one.differences.get(name)
             minus, p = (_points(difference), f"{difference.p:.3g}") if difference else ("", "")
-            table.add_row(one.name, _label(name, metric.name), rate_in_words(rate), f"{rate.unscored:.1%}", minus, p)
+            said = _rate(rate, one.reasons.get(name, ""))
+            table.add_row(one.name, _label(name, metric.name), said, f"{rate.unscored:.1%}", minus, p)
     return table
 
 
@@ -50,7 +55,7 @@ def _agreement_table(measured: Sequence[Measured]) -> Table:
 def _accuracy_table(judges: Mapping[str, JudgeAccuracy]) -> Table:
     table = _table("Judges compared with human labels", "", "sensitivity", "specificity")
     for name, found in judges.items():
-        table.add_row(name, rate_in_words(found.sensitivity), rate_in_words(found.specificity))
+        table.add_row(name, *(_rate(rate, NO_LABEL) for rate in (found.sensitivity, found.specificity)))
     return table
 
 
@@ -59,8 +64,13 @@ def _corrected_table(measured: Sequence[Measured], domain: Domain) -> Table:
     table = _table(title, "", "benchmark or judge", "rate [95% interval]")
     for one in measured:
         for name, rate in one.corrected.items():
-            table.add_row(one.name, _label(name, ASR.name), rate_in_words(rate))
+            table.add_row(one.name, _label(name, ASR.name), _rate(rate, one.reasons.get(name, "")))
     return table
+
+
+def _rate(rate: Rate, reason: str) -> str:
+    """Returns a rate in words, or why it is unknown."""
+    return f"unknown: {reason}" if reason and math.isnan(rate.value) else rate_in_words(rate)
 
 
 def _label(name: str, metric: str) -> str:

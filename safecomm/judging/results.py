@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -24,7 +26,7 @@ from safecomm.statistics.comparisons import (
     corrected_differences,
     corrected_rates,
 )
-from safecomm.statistics.metric_table import ALL_METRICS, METRICS, Metric
+from safecomm.statistics.metric_table import ALL_METRICS, BY_NAME, METRICS, Metric
 from safecomm.statistics.metrics import Rate, clusters_of, rates
 from safecomm.storage.input_files import read_json
 from safecomm.storage.names import ROWS
@@ -46,6 +48,8 @@ class Measured:
     """`JUDGE, JUDGE` -> agreement on the harmful prompts."""
     corrected: dict[str, Rate]
     """Attack success corrected for the judge's errors, for judges measured against human labels."""
+    reasons: dict[str, str]
+    """metric without any verdict -> the commonest reason for that."""
 
 
 def results_of(
@@ -70,9 +74,39 @@ def results_of(
     def one(name: str, table: pd.DataFrame) -> Measured:
         measured = rates(table, judges)
         sound = corrected_rates(measured, judges, trusted)
-        return Measured(name, measured, compared[name], _agreements(table, judges), sound)
+        return Measured(name, measured, compared[name], _agreements(table, judges), sound, _reasons(table, measured))
 
     return [one(name, table) for name, table in tables.items()]
+
+
+def _reasons(rows: pd.DataFrame, measured: Mapping[str, Rate]) -> dict[str, str]:
+    found = {}
+    for name in [name for name, rate in measured.items() if math.isnan(rate.value)]:
+        judged, _, benchmark = name.partition("/")
+        metric, at, judge = judged.partition("@")
+        asked = rows["kind"] == BY_NAME[metric].kind
+        if benchmark:
+            asked &= rows["benchmark"] == benchmark
+        found[name] = commonest_reason(rows[asked], f"verdict{at}{judge}")
+    return found
+
+
+def commonest_reason(answers: pd.DataFrame, column: str = "verdict") -> str:
+    """Returns the commonest reason for which answers have no verdict in a column, in one line."""
+    verdicts = {word for metric in ALL_METRICS for word in (metric.hit, metric.miss)}
+    reasons = Counter(_reason(row) for row in answers[~answers[column].isin(verdicts)].to_dict("records"))
+    return reasons.most_common(1)[0][0] if reasons else "nothing was asked"
+
+
+def _reason(answer: Mapping[Any, Any]) -> str:
+    error, end = answer.get("error"), answer.get("finish_reason")
+    if isinstance(error, str) and error.strip():
+        return " ".join(error.split())[:200]
+    if end == "too_long":
+        return "the prompt is too long for the model"
+    if end != "compared" and not str(answer.get("response", "")).strip():
+        return "the answer is empty"
+    return "the judge gave no verdict on the answer"
 
 
 def paired(ours: pd.DataFrame, reference: pd.DataFrame, metric: Metric) -> list[Pairs]:
@@ -114,9 +148,8 @@ def check_measured(rows: pd.DataFrame) -> None:
     failed = []
     for subject, answers in rows.groupby("subject"):
         if not answers["verdict"].isin(verdicts).any():
-            reasons = answers["error"].where(answers["error"].fillna("") != "", answers["finish_reason"])
             failed.append(
-                f"{subject}: none of {len(answers):,} answers has a verdict; mostly: {reasons.mode().iloc[0]}"
+                f"{subject}: none of {len(answers):,} answers has a verdict; mostly: {commonest_reason(answers)}"
             )
     if failed:
         raise EvaluationError("\n".join(failed))

@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 
 from safecomm.cli import main
+from safecomm.cli.tables import comparison_tables
 from safecomm.errors import DataError, EvaluationError, UsageError
 from safecomm.judging.comparison import BARE, _adapters
 from safecomm.judging.judges import PhraseJudge
 from safecomm.judging.labels import Labelled, measured_judges
-from safecomm.judging.results import check_measured, disagreements, results_of
+from safecomm.judging.results import check_measured, disagreements, results_of, write_results
 from safecomm.statistics.comparisons import JudgeAccuracy
+from safecomm.statistics.domain import TELECOM
 from safecomm.statistics.metrics import rate
 
 
@@ -185,5 +187,23 @@ def test_a_model_without_any_verdict_is_an_error_and_no_rate() -> None:
     table = rows("??").assign(subject="broken", error="", finish_reason=["too_long", "too_long"])
     good = rows("us").assign(subject="bare", error="", finish_reason="stop")
     check_measured(good)
-    with pytest.raises(EvaluationError, match=r"broken: none of 2 answers has a verdict; mostly: too_long"):
+    with pytest.raises(
+        EvaluationError, match=r"broken: none of 2 answers has a verdict; mostly: the prompt is too long"
+    ):
         check_measured(pd.concat([good, table]))
+
+
+def test_an_unknown_rate_says_why(tmp_path: Path) -> None:
+    asked = rows("us??").assign(error="", response="an answer", finish_reason="stop")
+    unscored = asked.assign(verdict="unscored", error=["", *["server is\ngone"] * 3])
+    too_long = asked.assign(kind="task", benchmark="exam", verdict="unscored", finish_reason="too_long", response="")
+    found = results_of({BARE: asked, "broken": pd.concat([unscored, too_long])}, BARE, ["refusal"], {})
+    assert found[0].reasons == {}
+    harmful = {name: why for name, why in found[1].reasons.items() if name.startswith("asr")}
+    assert set(harmful.values()) == {"server is gone"} and "asr" in harmful and len(harmful) == 2
+    assert found[1].reasons["accuracy/exam"] == "the prompt is too long for the model"
+    lines = [str(cell) for table in comparison_tables(found, {}, TELECOM) for cell in table.columns[2].cells]
+    assert lines.count("unknown: server is gone") == 2 and not any("nan" in line or line == "unknown" for line in lines)
+    write_results(tmp_path, found, asked.assign(subject=BARE), ["refusal"], {}, model="m")
+    text = (tmp_path / "results.json").read_text()
+    assert "NaN" not in text and json.loads(text)["models"][1]["reasons"] == found[1].reasons
