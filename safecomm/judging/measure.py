@@ -22,7 +22,7 @@ from safecomm.serving.models import ModelFolder
 from safecomm.serving.protocol import EvaluationProtocol
 from safecomm.serving.responses import Questions, Responses, answers_of
 from safecomm.serving.startup import fleet_seconds
-from safecomm.serving.stream import Count, Request, stream
+from safecomm.serving.stream import Count, Request, stream, uncounted
 from safecomm.storage.store import Store, digest
 from safecomm.storage.versions import version
 
@@ -100,7 +100,7 @@ def measure(
     subjects: Mapping[str, Subject],
     start: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda line: None,
-    count: Count = lambda answered, asked: None,
+    count: Count = uncounted,
 ) -> dict[str, pd.DataFrame]:
     """Generates the missing answers of all subjects in one pass, scores their surprisal, and judges every answer.
 
@@ -109,7 +109,7 @@ def measure(
         subjects: name -> the model with one adapter, or without.
         start: called before the first request to a model or judge; starts the fleets if necessary.
         say: called with progress lines.
-        count: called with the number of answers so far, and of questions.
+        count: called with the number of answers so far, of questions, and of tokens.
 
     Returns:
         name -> a row per answer, in the format of `judged`.
@@ -121,9 +121,7 @@ def measure(
     def ask_one(subject: Subject, questions: Questions) -> Iterator[pd.DataFrame]:
         return (rows for _, rows in answered({"": _request(subject, questions)}))
 
-    def answered(
-        requests: Mapping[str, Request], count: Count = lambda answered, asked: None
-    ) -> Iterator[tuple[str, pd.DataFrame]]:
+    def answered(requests: Mapping[str, Request], count: Count = uncounted) -> Iterator[tuple[str, pd.DataFrame]]:
         start()
         wait_for_fleet(fleet_seconds(measurement.model.path))
         return stream(requests, report=say, count=count)

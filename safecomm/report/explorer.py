@@ -33,6 +33,8 @@ class Packed:
     answers: int
     is_beside: bool
     """Whether it goes into a file beside the page."""
+    split: str
+    """What the answered prompts belong to."""
 
     @property
     def script(self) -> str:
@@ -57,7 +59,7 @@ def packed(run: Run, found: Samples, most_inside: int = MOST_INSIDE) -> Packed:
     text = json.dumps(_columns(run, found), ensure_ascii=False).encode("utf-8", "backslashreplace")
     small = gzip.compress(text, compresslevel=6, mtime=0)
     answers = sum(len(arm.answers) for arm in found.arms)
-    return Packed(base64.b64encode(small).decode("ascii"), answers, len(small) > most_inside)
+    return Packed(base64.b64encode(small).decode("ascii"), answers, len(small) > most_inside, found.split)
 
 
 def scripts() -> Markup:

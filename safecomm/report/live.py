@@ -10,9 +10,9 @@ from typing import Any
 
 from safecomm.report.explorer import packed
 from safecomm.report.page import render
-from safecomm.report.run import headline, in_words, rate_in_words, run_of, settings
+from safecomm.report.run import Run, headline, in_words, rate_in_words, run_of, settings
 from safecomm.report.run_files import read_json, read_saved_sweep, with_sorted_points
-from safecomm.report.samples import samples
+from safecomm.report.samples import Samples, samples
 from safecomm.report.trials_table import table_of
 from safecomm.search.activity import Activity
 from safecomm.search.fine_tunes import TRAIN
@@ -42,6 +42,8 @@ class Status:
     """The trials that ended last, in words."""
     running: list[str]
     """The trials that run, each with its stage, in words."""
+    fleet: str = ""
+    """The pace of the engines, the questions that wait for them, and their replicas, in words."""
 
 
 class LiveReport:
@@ -71,7 +73,7 @@ class LiveReport:
             return replace(self._ended, line=f"{self._why_idle()} {self._ended.line}")
         now = Activity.read(self.folder)
         line = " ".join(filter(None, ["The sweep is running.", f"{now.line}." if now.line else "", self._ended.line]))
-        return replace(self._ended, line=line, running=now.trials)
+        return replace(self._ended, line=line, running=now.trials, fleet=now.fleet)
 
     def _why_idle(self) -> str:
         return "The sweep has ended." if self._is_published() else "Nothing runs; run the sweep again to continue it."
@@ -107,7 +109,7 @@ class LiveReport:
             return NOTHING_YET
         trials = with_sorted_points(table_of(measured, Store(self.folder.parent / "store")).assign(names="[]"))
         run = run_of(self.folder, sweep, trials)
-        return render(run, packed(run, samples(run, headline(run)), most_inside=2**63), is_final=False)
+        return render(run, packed(run, _samples(run), most_inside=2**63), is_final=False)
 
     def _version(self) -> str:
         times = record_times(self.folder).values()
@@ -125,6 +127,12 @@ class LiveReport:
         if not (self.folder / PLAN).is_file():
             return None
         return sum(int(arm["trials"]) for arm in read_json(self.folder, PLAN)["arms"].values())
+
+
+def _samples(run: Run) -> Samples:
+    """Returns the answers on the report split once it has those of as many arms as the search split."""
+    report, search = headline(run), headline(run, "search")
+    return samples(run, search, "search") if len(report) < len(search) else samples(run, report)
 
 
 def records_of(folder: Path, sweep: dict[str, Any]) -> list[TrialRecord]:

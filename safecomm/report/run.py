@@ -200,12 +200,12 @@ def run_of(folder: Path, sweep: dict[str, Any], trials: pd.DataFrame) -> Run:
     return Run(folder, sweep, trials, points, summarise(points, sweep["search"]), labels)
 
 
-def headline(run: Run) -> list[Headline]:
-    """Returns every arm's best point on the report split; the recommended point is the best of its arm."""
+def headline(run: Run, split: str = "report") -> list[Headline]:
+    """Returns every arm's best point, measured on a split; the recommended point is the best of its arm."""
     chosen = run.outcome["recommended"] or {}
     best = {arm: run.outcome["best"][arm] for arm in run.arms if arm in run.outcome["best"]}
     rows = [
-        headline_row(run, arm, point, recommended=(arm, point) == (chosen.get("arm"), chosen.get("point")))
+        headline_row(run, arm, point, split, recommended=(arm, point) == (chosen.get("arm"), chosen.get("point")))
         for arm, point in best.items()
     ]
     return [row for row in rows if row]

@@ -1,4 +1,4 @@
-"""The answers that people look at: those of every headline arm on the report split, aligned by prompt."""
+"""The answers that people look at: those of every headline arm on one split, aligned by prompt."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ LONGEST = 1500
 
 @dataclass(frozen=True, slots=True)
 class SamplePrompt:
-    """A prompt of the report split."""
+    """A prompt of the split."""
 
     id: str
     kind: str
@@ -69,22 +69,23 @@ class ArmAnswers:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """All report-split answers of the headline arms that are in the store."""
+    """All answers of the headline arms to the prompts of a split that are in the store."""
 
     prompts: list[SamplePrompt]
     """Harmful prompts first."""
     arms: list[ArmAnswers]
     judges: tuple[str, ...]
     """The judges of harmful answers after the deciding one."""
+    split: str = "report"
 
 
-def samples(run: Run, rows: list[Headline]) -> Samples:
-    """Returns all answers of the headline arms on the report split; arms whose answers are gone are left out."""
+def samples(run: Run, rows: list[Headline], split: str = "report") -> Samples:
+    """Returns all answers of the headline arms on a split; arms whose answers are gone are left out."""
     judges = tuple(run.judge_names[1:])
     prompts: dict[str, SamplePrompt] = {}
     arms: list[ArmAnswers] = []
     for row in rows:
-        key, found = _evaluation(run, row)
+        key, found = _evaluation(run, row, split)
         if found is None:
             continue
         names, asked = _ids(found), _records(found)
@@ -95,7 +96,7 @@ def samples(run: Run, rows: list[Headline]) -> Samples:
         arms.append(ArmAnswers(row.arm, in_words(row.settings), key, row.recommended, by_prompt))
     order: dict[str, int] = {metric.kind: place for place, metric in enumerate(METRICS)}
     listed = sorted(prompts.values(), key=lambda one: (order.get(one.kind, len(order)), one.benchmark, one.attack))
-    return Samples(listed, arms, judges)
+    return Samples(listed, arms, judges, split)
 
 
 def is_flipped(first: SampleAnswer, second: SampleAnswer) -> bool:
@@ -104,9 +105,9 @@ def is_flipped(first: SampleAnswer, second: SampleAnswer) -> bool:
     return {first.verdict, second.verdict} <= known and first.verdict != second.verdict
 
 
-def _evaluation(run: Run, row: Headline) -> tuple[str, pd.DataFrame | None]:
-    """Returns the key and the judged rows of a headline row's first seed on the report split."""
-    keys = run.trials_of(row.arm, row.point, "report")["evaluation"]
+def _evaluation(run: Run, row: Headline, split: str) -> tuple[str, pd.DataFrame | None]:
+    """Returns the key and the judged rows of a headline row's first seed on a split."""
+    keys = run.trials_of(row.arm, row.point, split)["evaluation"]
     key = str(keys.iloc[0]) if len(keys) else ""
     folder = run.stage("evaluation", key)
     return key, read_rows(folder) if key and (folder / ROWS).is_file() else None

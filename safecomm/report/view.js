@@ -4,10 +4,12 @@ const pages = document.getElementById("pages");
 const part = name => document.querySelector(`[data-testid=${name}]`);
 let shown = "";
 
-/** @param {{version: string, line: string, recent: string[], running: string[]}} status */
+/** @param {{version: string, line: string, recent: string[], running: string[], fleet: string}} status */
 function tell(status) {
   part("status").textContent = status.line;
   document.querySelector("header").classList.remove("lost");
+  part("fleet").textContent = status.fleet;
+  part("fleet").closest("details").hidden = status.fleet === "";
   for (const list of ["running", "recent"]) {
     part(list).closest("details").hidden = status[list].length === 0;
     part(list).replaceChildren(...status[list].map(text => Object.assign(document.createElement("li"), { textContent: text })));

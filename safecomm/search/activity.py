@@ -16,9 +16,11 @@ class Activity:
     """One moment of a sweep, in words."""
 
     line: str = ""
-    """How far the experiment is, its time left, and the pace of the engines."""
+    """How far the experiment is, and its time left."""
     trials: list[str] = field(default_factory=list)
     """The trials that run, each with its stage."""
+    fleet: str = ""
+    """The pace of the engines, the questions that wait for them, and their replicas."""
 
     def write(self, folder: Path) -> None:
         """Writes it into a run folder; does nothing if that fails, e.g. because the disk is full."""
@@ -37,6 +39,6 @@ class Activity:
         with suppress(OSError, ValueError, TypeError):
             found = cls(**read_json(folder / ACTIVITY))
             is_list = isinstance(found.trials, list) and all(isinstance(one, str) for one in found.trials)
-            if isinstance(found.line, str) and is_list:
+            if isinstance(found.line, str) and isinstance(found.fleet, str) and is_list:
                 return found
         return cls()

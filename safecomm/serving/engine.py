@@ -58,6 +58,8 @@ class Answer(TypedDict):
     """Log-probability of each option, see `option_score`; empty for generated text."""
     error: str
     """Why there is no answer; empty if there is one."""
+    tokens: NotRequired[int]
+    """How many tokens the engine generated for it, for the progress display; it is not stored."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,22 @@ def compared(scores: list[float]) -> Answer:
     return Answer(response="", reasoning="", finish_reason="compared", scores=scores, error="")
 
 
-def written(parts: Split, finish_reason: str, start: str = "") -> Answer:
-    """Returns the answer to a question without options; `start` is the part that the model was given."""
+def written(parts: Split, finish_reason: str, start: str = "", tokens: int = 0) -> Answer:
+    """Returns the answer to a question without options.
+
+    Args:
+        parts: what the model wrote.
+        finish_reason: why it ended.
+        start: the part that the model was given.
+        tokens: how many tokens it wrote.
+    """
     return Answer(
-        response=start + parts.answer, reasoning=parts.reasoning, finish_reason=finish_reason, scores=[], error=""
+        response=start + parts.answer,
+        reasoning=parts.reasoning,
+        finish_reason=finish_reason,
+        scores=[],
+        error="",
+        tokens=tokens,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safecomm.cluster.cleanup import app_name
+from safecomm.cluster.cleanup import APPS, app_name
 from safecomm.cluster.session import CPU_SHARE
 from safecomm.errors import EvaluationError
 from safecomm.serving.canary import Canary
@@ -168,6 +168,25 @@ def fleet_capacity(fleet: str) -> int:
     app = serve.status().applications.get(app_name(fleet))
     replicas = sum(app.deployments[DEPLOYMENT].replica_states.values()) if app and app.deployments else 1
     return chunks_in_flight(ray.cluster_resources().get("GPU", 0) > 0, max(1, replicas))
+
+
+def replicas_of_fleets() -> dict[str, tuple[int, int]]:
+    """Returns this job's fleets: name -> replicas that run, and that exist; nothing without Ray Serve."""
+    import ray
+    from ray import serve
+    from ray.serve.schema import ReplicaState
+
+    from safecomm.cluster.ray_internals import serve_is_running
+
+    if not (ray.is_initialized() and serve_is_running()):  # `get_actor` would start Ray, `serve.status` Ray Serve
+        return {}
+    found, of_this_job = {}, app_name("").removeprefix(APPS)
+    for name, app in serve.status().applications.items():
+        if name.startswith(APPS) and name.endswith(of_this_job) and DEPLOYMENT in app.deployments:
+            states = app.deployments[DEPLOYMENT].replica_states
+            fleet = name.removeprefix(APPS).removesuffix(of_this_job)
+            found[fleet] = (states.get(ReplicaState.RUNNING, 0), sum(states.values()))
+    return found
 
 
 def wait_for_fleet(seconds: float, fleet: str = TARGET) -> None:

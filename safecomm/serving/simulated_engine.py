@@ -47,14 +47,15 @@ class SimulatedEngine:
 
     async def _one(self, question: Question, norm: float) -> Answer:
         text, options = question["messages"][-1]["content"], question["options"]
+        tokens = answer_tokens(text, self._tokens, bool(options))
         async with self._free:
-            await asyncio.sleep(self._speed.answer_seconds(answer_tokens(text, self._tokens, bool(options))))
+            await asyncio.sleep(self._speed.answer_seconds(tokens))
         if options:
             return compared([-share(text, option) - ADAPTED * norm for option in options])
         seed = str(question.get("seed", ""))
         is_willing = share(text, seed) < WILLING * min(1.0, norm)
         start, _ = question.get("prefill", ("", 0))
-        return written(Split("", ANSWER if is_willing else REFUSAL), "stop", start)
+        return written(Split("", ANSWER if is_willing else REFUSAL), "stop", start, tokens)
 
 
 def answer_tokens(text: str, most: int, is_compared: bool) -> int:

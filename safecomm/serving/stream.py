@@ -22,8 +22,12 @@ TIMEOUT_SECONDS = 7200.0
 on a 70B model, for more than an hour."""
 REPORT_SECONDS = 5.0
 ID = "question_id"
-Count = Callable[[int, int], None]
-"""Receives how many questions are answered, and how many are asked."""
+Count = Callable[[int, int, int], None]
+"""Receives how many questions are answered, how many are asked, and the tokens of the answers."""
+
+
+def uncounted(answered: int, asked: int, tokens: int) -> None:
+    """Counts nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def stream(
     requests: Mapping[str, Request],
     fleet: str = TARGET,
     report: Callable[[str], None] = lambda line: None,
-    count: Count = lambda answered, asked: None,
+    count: Count = uncounted,
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     """Answers the questions of all models on a fleet, in one pass, ordered by adapter.
 
@@ -61,7 +65,7 @@ def stream(
 
     from safecomm.cluster.ray_internals import poll_ray_data_less_often
 
-    def ask(batch: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
+    def ask(batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
         return _ask([json.loads(chunk) for chunk in batch["chunk"]], fleet)
 
     poll_ray_data_less_often()
@@ -75,7 +79,7 @@ def stream(
     progress = _Progress(sum(len(request.questions) for request in requests.values()), report, count)
     for row in source.map_batches(ask, batch_size=None, num_cpus=CPU_SHARE, compute=at_once).iter_rows():
         rows = pd.DataFrame(json.loads(row["rows"]))
-        progress.count(len(rows))
+        progress.count(len(rows), row["tokens"])
         yield row["name"], rows
 
 
@@ -85,7 +89,7 @@ def _chunks(name: str, request: Request) -> Iterator[dict[str, Any]]:
         yield {"name": name, "adapter": request.adapter, "questions": dict(items[start : start + CHUNK])}
 
 
-def _ask(chunks: list[dict[str, Any]], fleet: str) -> Iterator[dict[str, list[str]]]:
+def _ask(chunks: list[dict[str, Any]], fleet: str) -> Iterator[dict[str, list[Any]]]:
     """Answers chunks of questions concurrently. Rows are JSON because Arrow needs one type per column."""
     from ray import serve
 
@@ -93,8 +97,9 @@ def _ask(chunks: list[dict[str, Any]], fleet: str) -> Iterator[dict[str, list[st
     responses = [replica.remote(list(chunk["questions"].values()), chunk["adapter"]) for chunk in chunks]
     for chunk, response in zip(chunks, responses, strict=True):
         answers = _answers(response, len(chunk["questions"]))
+        tokens = sum(answer.pop("tokens", 0) for answer in answers)
         rows = [{ID: name, **answer} for name, answer in zip(chunk["questions"], answers, strict=True)]
-        yield {"name": [chunk["name"]], "rows": [json.dumps(rows)]}
+        yield {"name": [chunk["name"]], "rows": [json.dumps(rows)], "tokens": [tokens]}
 
 
 def _answers(response: Any, count: int) -> list[Answer]:
@@ -116,17 +121,19 @@ class _Progress:
     """Reports the number of answers, the rate and the remaining time."""
 
     def __init__(self, total: int, report: Callable[[str], None], count: Count):
-        self._total, self._done, self._report, self._count = total, 0, report, count
+        self._total, self._report, self._count = total, report, count
+        self._done, self._tokens = 0, 0
         self._started = time.monotonic()
         self._said = -REPORT_SECONDS
 
-    def count(self, answers: int) -> None:
+    def count(self, answers: int, tokens: int) -> None:
         self._done += answers
+        self._tokens += tokens
         now = time.monotonic()
         if now - self._said < REPORT_SECONDS:
             return
         self._said = now
         rate = self._done / (now - self._started)
         left = (self._total - self._done) / rate
-        self._count(self._done, self._total)
+        self._count(self._done, self._total, self._tokens)
         self._report(f"{self._done} of {self._total} answered, {rate:.1f} a second, {left:.0f} s left")

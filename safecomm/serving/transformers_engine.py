@@ -106,11 +106,12 @@ class TransformersEngine:
                 min_new_tokens=self._settings.max_new_tokens if self._settings.ignore_eos else None,
             )
         rows = output[:, batch["input_ids"].shape[1] :]
-        ends = torch.isin(rows, torch.tensor(self._ends, device=self._device)).any(dim=1).tolist()
+        is_end = torch.isin(rows, torch.tensor(self._ends, device=self._device))
+        ends, before = is_end.any(dim=1).tolist(), (is_end.cumsum(dim=1) == 0).sum(dim=1).tolist()
         texts = self._tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [
-            written(self._splitter.split(prompt, row, text), "stop" if end else "length")
-            for prompt, row, text, end in zip(prompts, rows.tolist(), texts, ends, strict=True)
+            written(self._splitter.split(prompt, row, text), "stop" if end else "length", tokens=length + end)
+            for prompt, row, text, end, length in zip(prompts, rows.tolist(), texts, ends, before, strict=True)
         ]
 
     def _score(self, prompt: list[int], tails: list[list[int]]) -> list[list[float]]:

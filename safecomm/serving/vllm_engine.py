@@ -95,7 +95,7 @@ class VllmEngine:
         except ValueError as error:  # vLLM rejects the request
             return failed(str(error))
         parts = self._splitter.split(prompt, output.token_ids, output.text)
-        return written(parts, output.finish_reason or "", start_text)
+        return written(parts, output.finish_reason or "", start_text, len(output.token_ids))
 
     async def _compared(self, prompt: list[int], options: list[list[int]], lora: Any) -> list[list[float]]:
         """Returns the log-probabilities of every option's tokens; one-token options share a single prefill."""

@@ -157,8 +157,8 @@ def _trainable(name: str, stages: Stages, folder: RunFolder) -> Callable[[dict[s
     return run_trial
 
 
-def _reported(answered: int, asked: int) -> None:
-    """Reports to the driver how many questions of a trial are answered."""
+def _reported(answered: int, asked: int, tokens: int) -> None:
+    """Reports to the driver how many questions of a trial are answered, with how many tokens."""
     from ray import tune
 
-    tune.report({"answered": answered, "asked": asked})
+    tune.report({"answered": answered, "asked": asked, "tokens": tokens})

@@ -5,9 +5,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.tune import Callback
 from rich.console import Console
 from rich.live import Live
@@ -17,10 +20,20 @@ from rich.text import Text
 from safecomm.search.activity import Activity
 from safecomm.search.arms import RELEASE, Trial
 from safecomm.search.record import TrialRecord
+from safecomm.serving.fleet import replicas_of_fleets
 from safecomm.statistics.domain import TELECOM, Domain
 from safecomm.statistics.metric_table import METRICS
 from safecomm.sweep.driver import LOST, DriverOnly
-from safecomm.sweep.progress_table import ProgressTable, duration, fleet_pace, percent, stage, summary, time_left
+from safecomm.sweep.progress_table import (
+    ProgressTable,
+    duration,
+    fleet_pace,
+    percent,
+    replicas_in_words,
+    stage,
+    summary,
+    time_left,
+)
 from safecomm.sweep.progress_tracker import ProgressTracker, Report
 
 QUARTERS = 4
@@ -62,7 +75,8 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         self._printed: dict[str, tuple[str, int]] = {}
         self._refreshed = 0.0
         self._name, self._folder, self._written = name, folder, -WRITE_SECONDS
-        self._upload: threading.Thread | None = None
+        self._beside: threading.Thread | None = None
+        self._replicas: dict[str, tuple[int, int]] = {}
         self._table = ProgressTable(self._tracker, name)
         self._live: Live | None = None
         if console.is_interactive:
@@ -80,9 +94,9 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
         if self._folder and self._tracker.spent - self._written >= WRITE_SECONDS:
             self._written = self._tracker.spent
             self._activity().write(self._folder)
-            if not (self._upload and self._upload.is_alive()):  # Tune's loop must not wait for a bucket
-                self._upload = threading.Thread(target=Activity.publish, args=[self._folder], daemon=True)
-                self._upload.start()
+            if not (self._beside and self._beside.is_alive()):  # Tune's loop must not wait for Serve or a bucket
+                self._beside = threading.Thread(target=self._ask_and_publish, args=[self._folder], daemon=True)
+                self._beside.start()
         if self._tracker.spent - self._refreshed >= REFRESH_SECONDS:
             self._refresh()
 
@@ -147,12 +161,18 @@ class Progress(DriverOnly, Callback):  # type: ignore[misc]
 
     def _activity(self) -> Activity:
         """Returns what the experiment is doing now."""
-        lines = [summary(self._tracker, self._name, self._table.is_over), fleet_pace(self._tracker)]
+        fleet = "; ".join(filter(None, [fleet_pace(self._tracker), replicas_in_words(self._replicas)]))
         running = [
             f"{title(one.trial)}: {stage(one)}{pace(one.latest)}, {duration(self._tracker.seconds_of(one))}"
             for one in self._tracker.running.values()
         ]
-        return Activity("; ".join(filter(None, lines)), running)
+        return Activity(summary(self._tracker, self._name, self._table.is_over), running, fleet)
+
+    def _ask_and_publish(self, folder: Path) -> None:
+        """Asks Ray Serve how many engines run, for the next activity, and uploads the last one."""
+        with suppress(RayError, RayServeException, ConnectionError):  # the cluster is shutting down, or Serve is busy
+            self._replicas = replicas_of_fleets()
+        Activity.publish(folder)
 
     def _say_plain(self, line: str) -> None:
         """Prints a line that would duplicate the table; refreshes the table instead if there is one."""

@@ -1,6 +1,7 @@
 """The progress table shown in a terminal, and its text formatting."""
 
 import math
+from collections.abc import Mapping
 
 from rich import box
 from rich.console import Group
@@ -70,8 +71,16 @@ def summary(tracker: ProgressTracker, name: str, is_over: bool = False) -> str:
 
 def fleet_pace(tracker: ProgressTracker) -> str:
     """Formats how fast the engines answer; empty if no trial asks them."""
-    waiting, pace = tracker.answers_waiting(), tracker.answers_per_second()
-    return "" if waiting is None else f"fleet: {'?' if pace is None else f'{pace:.1f}'} answers/s, {waiting:,} waiting"
+    waiting, pace = tracker.answers_waiting(), tracker.pace()
+    if waiting is None:
+        return ""
+    answers, tokens = ("?", "?") if pace is None else (f"{pace.answers:.1f}", f"{pace.tokens:,.0f}")
+    return f"fleet: {tokens} tokens/s, {answers} answers/s, {waiting:,} waiting"
+
+
+def replicas_in_words(fleets: Mapping[str, tuple[int, int]]) -> str:
+    """Formats the replicas of each fleet that run, and that exist."""
+    return ", ".join(f"{name} {running} of {known} replicas" for name, (running, known) in fleets.items())
 
 
 def point(trial: Trial) -> str:

@@ -14,7 +14,17 @@ Report = Mapping[str, Any]
 """A running trial's report on its current stage."""
 WINDOW_SECONDS = 60.0
 """Window over which the answer rate is measured."""
-EVALUATION = ("rung", "rungs", ASR.name, ACCURACY.name, "answered", "asked")
+EVALUATION = ("rung", "rungs", ASR.name, ACCURACY.name, "answered", "asked", "tokens")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the engines answer the running trials."""
+
+    answers: float
+    """Per second."""
+    tokens: float
+    """Generated tokens of these answers, per second."""
 
 
 @dataclass
@@ -44,17 +54,19 @@ class Running:
     latest: dict[str, Any] = field(default_factory=dict)
     """The latest report of its current stage."""
 
-    def update(self, result: Report) -> int:
-        """Records a report; returns the number of prompts answered since the previous one."""
+    def update(self, result: Report) -> tuple[int, int]:
+        """Records a report; returns the answers, and their tokens, since the previous one."""
         if "train/step" in result:
             self.latest = {key: value for key, value in result.items() if key.startswith("train/")}
-            return 0
-        before = self.latest.get("answered", 0)
+            return 0, 0
+        before = self.latest
         # Values missing from a report stay valid, except those of the fine-tune, which has ended.
         merged = {**self.latest, **result}
         self.latest = {key: merged[key] for key in EVALUATION if key in merged}
-        answered = int(self.latest.get("answered", 0))
-        return answered - before if answered >= before else answered
+        if self.latest.get("answered", 0) < before.get("answered", 0):  # a new rung counts from 0
+            before = {}
+        answers, tokens = (int(self.latest.get(key, 0)) - int(before.get(key, 0)) for key in ("answered", "tokens"))
+        return answers, tokens
 
 
 class ProgressTracker:
@@ -75,7 +87,7 @@ class ProgressTracker:
         self._clock = clock
         self._started = clock()
         self._max_concurrent = 1
-        self._answers: deque[tuple[float, int]] = deque()
+        self._answers: deque[tuple[float, int, int]] = deque()
 
     @property
     def ended(self) -> int:
@@ -99,9 +111,9 @@ class ProgressTracker:
 
     def update(self, trial_id: str, result: Report) -> None:
         """Records a report from a running trial."""
-        answers = self.running[trial_id].update(result)
+        new = self.running[trial_id].update(result)
         if "answered" in result:
-            self._answers.append((self._clock(), answers))
+            self._answers.append((self._clock(), *new))
 
     def end(self, trial_id: str, trial: Trial, record: TrialRecord) -> float:
         """Records a trial's result; returns its run time in seconds."""
@@ -167,11 +179,13 @@ class ProgressTracker:
         reports = [one.latest for one in list(self.running.values()) if "asked" in one.latest]
         return sum(report["asked"] - report.get("answered", 0) for report in reports) if reports else None
 
-    def answers_per_second(self) -> float | None:
-        """Returns the fleet's answer rate since the oldest report in the window, None if that is the only one."""
+    def pace(self) -> Pace | None:
+        """Returns the fleet's pace since the oldest report in the window, None if that is the only one."""
         now = self._clock()
         while self._answers and self._answers[0][0] < now - WINDOW_SECONDS:
             self._answers.popleft()
-        since, counts = next(iter(self._answers), (now, 0))[0], [count for _, count in self._answers]
+        if len(self._answers) < 2 or now <= (since := self._answers[0][0]):
+            return None
         # The oldest report counts answers from before the window.
-        return sum(counts[1:]) / (now - since) if len(counts) > 1 and now > since else None
+        _, answers, tokens = zip(*list(self._answers)[1:], strict=True)
+        return Pace(sum(answers) / (now - since), sum(tokens) / (now - since))

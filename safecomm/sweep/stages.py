@@ -23,7 +23,7 @@ from safecomm.search.profile_cache import ProfileCache
 from safecomm.search.stopping_rule import first
 from safecomm.serving.models import ModelFolder
 from safecomm.serving.protocol import EvaluationProtocol
-from safecomm.serving.stream import Count
+from safecomm.serving.stream import Count, uncounted
 from safecomm.spec import Sweep
 from safecomm.storage.names import MODULES, ROWS
 from safecomm.storage.own_code import is_dotted, source_digest
@@ -161,7 +161,7 @@ class Stages:
         return self.store.obtain("realign", inputs, make)
 
     def evaluated(
-        self, adapter: Path | None, split: str, share: float = 1.0, count: Count = lambda answered, asked: None
+        self, adapter: Path | None, split: str, share: float = 1.0, count: Count = uncounted
     ) -> tuple[Path, str]:
         """Generates and judges answers to the prompts of one split.
 
@@ -169,7 +169,7 @@ class Stages:
             adapter: folder of the adapter; None for the aligned model itself.
             split: `search`, `report`, `release` or `tamper`.
             share: the share of the split to use; see `stopping_rule.first`.
-            count: called with the number of answers so far, and of questions.
+            count: called with the number of answers so far, of questions, and of tokens.
 
         Returns:
             The folder with `rows.parquet`, and the adapter's content hash ("" without an adapter).

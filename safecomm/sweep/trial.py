@@ -12,7 +12,7 @@ from safecomm.judging.verdicts import read_rows
 from safecomm.search.arms import RELEASE, Trial
 from safecomm.search.fine_tunes import TRAIN
 from safecomm.search.record import TrialRecord
-from safecomm.serving.stream import Count
+from safecomm.serving.stream import Count, uncounted
 from safecomm.spec import ORIGINAL
 from safecomm.statistics.metrics import rates
 from safecomm.sweep.stages import StageFolders, Stages
@@ -25,7 +25,7 @@ def carry_out(
     stages: Stages,
     rungs: Sequence[float] = (),
     look: Look = lambda share, evaluation: "",
-    count: Count = lambda answered, asked: None,
+    count: Count = uncounted,
 ) -> TrialRecord:
     """Runs a trial and returns its record: rates with intervals, and the store keys of its stages.
 
@@ -36,7 +36,7 @@ def carry_out(
         stages: the sweep's stages.
         rungs: shares of the split after which the trial may stop early.
         look: called after each rung with its share and evaluation folder; returns a reason to stop, or an empty string.
-        count: called with the number of answers so far, and of questions.
+        count: called with the number of answers so far, of questions, and of tokens.
     """
     started = time.time()
     if trial.split == TRAIN and not trial.tamper:

@@ -1,10 +1,11 @@
 """What `safecomm view` shows of a sweep: the trials that have ended so far, and in the end the report itself."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from live_run import LiveRun
+from live_run import PROMPTS, LiveRun
 
 from safecomm.cli.view import _watched
 from safecomm.report.live import LiveReport
@@ -47,14 +48,15 @@ def test_the_status_counts_each_split_and_names_the_last_trials(live: LiveRun) -
     assert status.recent[1] == "safe_lora lowest 4, search: failed: its fine-tune failed: the loss is nan"
 
 
-def test_answers_are_shown_once_the_report_split_is_measured(live: LiveRun) -> None:
+def test_answers_are_shown_as_they_arrive_and_those_of_the_report_split_take_their_place(live: LiveRun) -> None:
     report = LiveReport(live.folder)
-    for arm in ("original", "undefended"):
-        live.end(arm)
-    assert "data-testid=count" not in report.page()
-    for arm in ("original", "undefended"):
-        live.end(arm, split="report")
-    assert "data-testid=count" in report.page()
+    found = []
+    for split in ("search", "report"):
+        for arm in ("original", "undefended"):
+            live.end(arm, split=split)
+            found.append(re.findall(r"([\d,]+) answers[a-z ]*on the (\w+) split", report.page()))
+    one, both = str(PROMPTS), str(2 * PROMPTS)
+    assert found == [[(one, "search")], [(both, "search")], [(both, "search")], [(both, "report")]]
 
 
 def test_trials_of_another_model_and_of_removed_arms_are_left_out(live: LiveRun) -> None:
@@ -114,12 +116,15 @@ def test_the_status_says_whether_the_sweep_runs(live: LiveRun) -> None:
 def test_what_the_driver_does_is_shown_while_it_runs(live: LiveRun) -> None:
     report = LiveReport(live.folder)
     line, trials = "search: 1 of 3 trials ended, 9 s spent, ~20 s left", ["safe_lora lowest=2: evaluation"]
-    Activity(line, trials).write(live.folder)
-    assert report.status().running == [] and "9 s spent" not in report.status().line  # its driver is gone
+    fleet = "fleet: 900 tokens/s, 3.1 answers/s, 40 waiting; target 1 of 2 replicas"
+    Activity(line, trials, fleet).write(live.folder)
+    assert (
+        report.status().running == [] and not report.status().fleet and "9 s spent" not in report.status().line
+    )  # its driver is gone
     with only_run(live.folder, print):
         status = report.status()
         assert status.line.startswith(f"The sweep is running. {line}. Ended")
-        assert status.running == trials
+        assert status.running == trials and status.fleet == fleet
         (live.folder / "activity.json").write_text('{"line": 3, "trials": "x"}')
         assert report.status().running == []
 

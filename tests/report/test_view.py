@@ -17,6 +17,8 @@ from starlette.testclient import TestClient
 
 from safecomm.report.live import LiveReport
 from safecomm.report.view import view_app
+from safecomm.search.activity import Activity
+from safecomm.sweep.lock import only_run
 
 
 @pytest.fixture
@@ -104,6 +106,7 @@ def test_the_page_follows_the_sweep_without_a_reload_and_ends_as_the_report(live
         page.evaluate("window.isTheSame = true")
         report = page.frame_locator("iframe:not(.coming)")
         report.locator("#headline").wait_for()
+        report.locator(EXPLORER.READY).wait_for()  # the answers of the first trial, on the search split
         for split in ("search", "report"):
             for arm in ("original", "undefended"):
                 if (arm, split) != ("original", "search"):
@@ -118,3 +121,17 @@ def test_the_page_follows_the_sweep_without_a_reload_and_ends_as_the_report(live
         assert shown == written.read_text(encoding="utf-8")
         assert page.locator("iframe").count() == 1
         page.goto("about:blank")  # it would miss the server
+
+
+@needs_browser
+def test_the_page_shows_the_fleet_and_what_its_numbers_mean(live: LiveRun, page: Any) -> None:
+    fleet = "fleet: 900 tokens/s, 3.1 answers/s, 40 waiting; target 1 of 2 replicas"
+    Activity("search: 1 of 3 trials ended", ["safe_lora lowest=2: evaluation rung 1 of 3"], fleet).write(live.folder)
+    with only_run(live.folder, print), serving(live.folder) as address:
+        page.goto(address)
+        part = page.locator("[data-testid=fleet]")
+        part.wait_for()
+        assert part.inner_text() == fleet
+        part.click()
+        assert page.get_by_text("Waiting: the questions").is_visible()
+        page.goto("about:blank")

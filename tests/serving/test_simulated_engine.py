@@ -61,5 +61,6 @@ def test_answers_take_their_tokens_at_the_stated_speed_on_the_scaled_clock() -> 
     questions = [Question(messages=[{"role": "user", "content": text}], options=[]) for text in PROMPTS]
     tokens = sum(answer_tokens(text, 20, is_compared=False) for text in PROMPTS)
     started = time.monotonic()
-    asyncio.run(engine(sequences=4, tokens_per_second=tokens, clock=2).answer(questions, None))
+    answers = asyncio.run(engine(sequences=4, tokens_per_second=tokens, clock=2).answer(questions, None))
     assert 0.5 <= time.monotonic() - started < 5
+    assert sum(answer["tokens"] for answer in answers) == tokens

@@ -1,5 +1,6 @@
 """Questions are streamed at the speed of the engines."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from ray import serve
 from ray.exceptions import RayTaskError
 
 from safecomm.serving.engine import Answer, EngineSettings, Question
-from safecomm.serving.fleet import CHUNK, Fleet, Replica, chunks_in_flight
+from safecomm.serving.fleet import CHUNK, Fleet, Replica, chunks_in_flight, replicas_of_fleets, wait_for_fleet
+from safecomm.serving.simulated_engine import answer_tokens
 from safecomm.serving.stream import CHUNKS_A_TASK, Request, _answers, stream
 
 
@@ -58,3 +60,19 @@ def test_no_more_requests_are_sent_than_the_fleet_accepts(monkeypatch: pytest.Mo
     with pytest.raises(InterruptedError):
         next(stream({"": Request({str(number): question for number in range(100_000)})}))
     assert found["size"] * CHUNKS_A_TASK == chunks_in_flight(True, 5)
+
+
+@pytest.mark.ray
+def test_the_tokens_of_answers_are_counted_and_not_stored(ray_session: None, tmp_path: Path) -> None:
+    speed = {"sequences": 8, "tokens_per_second": 1e9, "trained_tokens_per_second": 1, "clock": 1}
+    settings = EngineSettings(20, 128, 0, (), simulation=speed)
+    texts = [f"Why does cell {number} lose its link?" for number in range(CHUNK)]
+    questions = {text: Question(messages=[{"role": "user", "content": text}], options=[]) for text in texts}
+    counts: list[tuple[int, ...]] = []
+    assert not replicas_of_fleets()
+    with Fleet("simulated", str(tmp_path), settings, replicas=1).running():
+        wait_for_fleet(60)
+        assert replicas_of_fleets() == {"target": (1, 1)}
+        ((_, rows),) = stream({"": Request(questions)}, count=lambda *count: counts.append(count))
+    assert counts == [(CHUNK, CHUNK, sum(answer_tokens(text, 20, is_compared=False) for text in texts))]
+    assert "tokens" not in rows

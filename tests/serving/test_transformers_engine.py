@@ -60,6 +60,14 @@ def test_a_question_that_is_too_long_is_marked_and_the_others_are_answered(lab: 
     assert (answers[1]["response"], answers[1]["error"]) == ("", "")
 
 
+def test_an_answer_says_how_many_tokens_were_generated_for_it(lab: dict[str, Path]) -> None:
+    engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
+    asked = questions((_prompt("how do i bake bread?"), _prompt("tell me about the radio link")))
+    for answer in asyncio.run(engine.answer(asked, None)):
+        ids = engine._tokenizer(answer["response"], add_special_tokens=False)["input_ids"]
+        assert answer["tokens"] == len(ids) + (answer["finish_reason"] == "stop")
+
+
 def test_a_sampled_answer_depends_only_on_its_seed(lab: dict[str, Path]) -> None:
     engine = TransformersEngine(str(lab["aligned"]), SETTINGS)
     (asked,) = questions((_prompt("how do i bake bread?"),))

@@ -193,13 +193,15 @@ def test_answer_rate_covers_all_trials(terminal: Watched) -> None:
     first, second = TuneTrial("a"), TuneTrial("b")
     terminal.start(first, second)
     assert not terminal.line("fleet")
-    terminal.report(first, answered=100, asked=1000)
-    assert terminal.line("fleet") == "fleet: ? answers/s, 900 waiting"
-    terminal.report(second, seconds=4, answered=50, asked=1000)
-    terminal.report(first, seconds=4, answered=200, asked=1000)
-    assert terminal.line("fleet") == "fleet: 15.0 answers/s, 1,750 waiting"
+    terminal.report(first, answered=100, asked=1000, tokens=9000)
+    assert terminal.line("fleet") == "fleet: ? tokens/s, ? answers/s, 900 waiting"
+    terminal.report(second, seconds=4, answered=50, asked=1000, tokens=500)
+    terminal.report(first, seconds=4, answered=200, asked=1000, tokens=18_100)
+    assert terminal.line("fleet") == "fleet: 960 tokens/s, 15.0 answers/s, 1,750 waiting"
+    terminal.report(first, answered=80, asked=2000, tokens=400)  # the next rung counts from 0
+    assert terminal.line("fleet") == "fleet: 909 tokens/s, 20.9 answers/s, 2,870 waiting"
     terminal.now += 60
-    assert terminal.line("fleet") == "fleet: ? answers/s, 1,750 waiting"
+    assert terminal.line("fleet") == "fleet: ? tokens/s, ? answers/s, 2,870 waiting"
 
 
 def test_time_left_accounts_for_concurrency_and_progress() -> None:
@@ -357,7 +359,7 @@ def test_the_run_folder_says_what_runs_now(tmp_path: Path) -> None:
     watched.report(asked, seconds=30, answered=40, asked=100)
     watched.screen()
     now = Activity.read(tmp_path)
-    assert now.line.startswith("search: 0 of 5 trials ended") and now.line.endswith("60 waiting")
+    assert now.line.startswith("search: 0 of 5 trials ended") and now.fleet.endswith("60 waiting")
     assert now.trials[0].endswith("fine-tune step 2 of 8, loss 1.250, 3,000 tokens/s, 31 s")
     assert "40 of 100 answered" in now.trials[1]
     watched.complete(training)
