@@ -158,7 +158,7 @@ def _template() -> Template:
     )
     words = {"rate": rate_in_words, "unscored": unscored_in_words, "in_words": in_words}
     environment.filters |= words | {"benchmarks": benchmark_rates, "difference": difference_in_words}
-    environment.filters["change"] = change_in_words
+    environment.filters |= {"change": change_in_words, "code": _with_code}
     return environment.get_template("page.html.j2")
 
 
@@ -173,6 +173,12 @@ def _data(run: Run, rows: list[Headline]) -> dict[str, Any]:
 
 def _corrected(row: Headline) -> dict[str, Rate]:
     return {f"corrected_{name}": rate for name, rate in row.corrected.items()}
+
+
+def _with_code(sentence: str) -> Markup:
+    """Returns a sentence as HTML, with what stands between backticks as code."""
+    parts = sentence.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(parts))
 
 
 def _embedded(value: Any) -> Markup:

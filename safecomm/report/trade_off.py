@@ -129,10 +129,11 @@ def _add_axes(figure: go.Figure, run: Run, rows: Sequence[Headline], metric: str
     known = [row for row in rows if row.rates[ASR.name].n and row.rates[metric].n]
     outside = [row for row in known if not (_contains(across, row, ASR.name) and _contains(up, row, metric))]
     if outside:
-        names = ", ".join(
+        names = "<br>".join(
             f"{row.arm} ({row.rates[ASR.name].value:.0%}, {row.rates[metric].value:.0%})" for row in outside
         )
-        figure.add_annotation(x=across[1], y=up[0], text=f"outside: {names}", xanchor="right", yanchor="bottom", **note)
+        note |= {"xanchor": "right", "yanchor": "bottom", "align": "right"}
+        figure.add_annotation(x=across[1], y=up[0], text=f"outside:<br>{names}", **note)
 
 
 def _shown(run: Run, rows: Sequence[Headline], metric: str, *more: float) -> Range:

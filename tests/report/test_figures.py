@@ -51,7 +51,7 @@ def test_the_axes_show_the_sweeps_arms_and_name_references_outside(run: Run) -> 
     low, high = figure.layout.xaxis.range
     assert low < 0 and 0.2 < high < 0.65
     outside = [note.text for note in figure.layout.annotations if "outside" in note.text]
-    assert outside == ["outside: undefended (65%, 85%)", "outside: undefended (65%, 10%)"]
+    assert outside == ["outside:<br>undefended (65%, 85%)", "outside:<br>undefended (65%, 10%)"]
 
 
 def test_before_the_report_split_is_measured_the_axes_show_the_search(run_folder: Path, tmp_path: Path) -> None:
