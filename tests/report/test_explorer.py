@@ -20,8 +20,19 @@ from safecomm.report.run import headline, read_run
 from safecomm.report.samples import SampleAnswer, samples
 
 pytestmark = needs_browser
-ACCEPTABLE = 30
-"""Seconds, on a machine that is busy with other tests; `benchmarks/explorer.py` measures the true time."""
+CHANGE_AND_COUNT = """async ([name, value]) => {
+  const table = document.querySelector("#answers-table"), field = document.querySelector(`[data-testid=${name}]`);
+  const root = table.querySelector(".tabulator-table");
+  let added = 0;
+  const observer = new MutationObserver(found => found.forEach(one => added += one.addedNodes.length));
+  observer.observe(table, { childList: true, subtree: true });
+  if (field.type === "checkbox") field.checked = value; else field.value = value;
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  await new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(drawn))));
+  observer.disconnect();
+  return root === table.querySelector(".tabulator-table") ? added : Infinity;
+}"""
+"""Changes a filter, and returns how many nodes the table got, or infinity if it was replaced."""
 HOSTILE = '=1+1 </script><script>window.broken = 1</script> \x1b[31m \x00 \ud800 \u2028 "quoted", <b>bold</b>\r\nnext'
 
 
@@ -66,16 +77,19 @@ def test_the_page_opens_at_its_top_unless_its_address_names_answers(report: Path
 
 
 @pytest.mark.slow
-def test_100_000_answers_open_and_filter_quickly(tmp_path: Path) -> None:
-    report = write_report(EXPLORER.write_run(tmp_path, 20_000))
-    with opened(report) as page:
-        assert EXPLORER.time_to_interactive(page, report.as_uri()) < ACCEPTABLE
+def test_100_000_answers_take_no_more_drawing_than_2_000(report: Path, tmp_path: Path) -> None:
+    """`benchmarks/explorer.py` measures the times."""
+    drawn = []
+    for one in (report, write_report(EXPLORER.write_run(tmp_path, 20_000))):
+        with opened(one) as page:
+            drawn.append([page.evaluate(CHANGE_AND_COUNT, [name, value]) for name, value in EXPLORER.CHANGES])
+            assert 0 < part(page, "row").count() < 100, "only the rows in view are drawn"
+    few, many = drawn
+    assert all(often <= 2 * max(few) for often in many), (few, many)
+    with opened(one) as page:
         assert count(page) == 20_000
         part(page, "flipped").check()
-        assert count(page) == flips(report, "undefended", part(page, "arm-b").input_value())
-        part(page, "flipped").uncheck()
-        assert max(EXPLORER.times_to_filter(page).values()) < ACCEPTABLE
-        assert part(page, "row").count() < 100, "only the rows in view are drawn"
+        assert count(page) == flips(one, "undefended", part(page, "arm-b").input_value())
 
 
 def test_filters_count_what_the_trials_hold(page: Any, report: Path) -> None:
