@@ -58,14 +58,19 @@ def guide(run: Run) -> list[Advice]:
 
 
 def _choice(run: Run, row: Headline) -> list[str]:
-    settings, target = in_words(row.settings), run.sweep["search"]["target_asr"]
-    rate = row.rates[ASR.name]
-    kept = "keeps" if row.meets_target else "does not surely keep" if rate.value <= target else "misses"
+    settings = in_words(row.settings)
     return [
         f"{row.arm}{f' ({settings})' if settings else ''}: {run.outcome['recommended']['reason']}.",
-        f"Its {ASR.words(run.domain)} of {rate_in_words(rate)} {kept} the target of {target:.1%}.",
+        target_in_words(run, row),
         "`safecomm gate` decides on its release, and `safecomm export` writes it.",
     ]
+
+
+def target_in_words(run: Run, row: Headline) -> str:
+    """Returns whether a headline row keeps the target on the report split."""
+    rate, target = row.rates[ASR.name], run.sweep["search"]["target_asr"]
+    kept = "keeps" if row.meets_target else "does not surely keep" if rate.value <= target else "misses"
+    return f"Its {ASR.words(run.domain)} of {rate_in_words(rate)} {kept} the target of {target:.1%}."
 
 
 def _costs(run: Run, row: Headline, rows: dict[str, Headline]) -> Iterator[str]:

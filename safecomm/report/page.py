@@ -24,7 +24,7 @@ from safecomm.report.explorer import MOST_INSIDE, Packed, packed
 from safecomm.report.explorer import scripts as explorer_scripts
 from safecomm.report.explorer import styles as explorer_styles
 from safecomm.report.figures import figures
-from safecomm.report.guide import guide
+from safecomm.report.guide import guide, target_in_words
 from safecomm.report.incoherence import incoherence_of, warnings
 from safecomm.report.modules import read_profile
 from safecomm.report.part_differences import part_differences
@@ -95,6 +95,7 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
             few arms would be corrected for too few pairs.
     """
     rows = headline(run)
+    recommended = next((row for row in rows if row.recommended), None)
     answers_by_arm = arm_answers(run, rows) if is_final else {}
     differences = arm_differences(run, answers_by_arm)
     certificate = read_certificate(run.folder) if is_final else None
@@ -108,7 +109,8 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         certificate=in_sentences(certificate) if certificate else [],
         flattered=run.is_flattered,
         styles=styles(run.arms),
-        recommended=next((row for row in rows if row.recommended), None),
+        recommended=recommended,
+        on_target=target_in_words(run, recommended) if recommended else "",
         references={row.arm: row for row in rows if row.arm in REFERENCE_ARMS},
         incoherent=[(row, rate) for row in rows if (rate := incoherence_of(row.pooled)).n],
         warnings=warnings(rows),

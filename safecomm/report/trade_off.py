@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -124,7 +125,7 @@ def _add_axes(figure: go.Figure, run: Run, rows: Sequence[Headline], metric: str
     figure.update_xaxes(title={"standoff": 6}, **cell)
     figure.update_yaxes(title={"standoff": 4}, **cell)
     figure.add_vline(target, line={"color": GREY, "width": 1, "dash": "dot"}, **cell)
-    note = {"showarrow": False} | cell
+    note: dict[str, Any] = {"showarrow": False} | cell
     figure.add_annotation(x=target, y=up[1], text="target", xanchor="left", yanchor="top", **note)
     known = [row for row in rows if row.rates[ASR.name].n and row.rates[metric].n]
     outside = [row for row in known if not (_contains(across, row, ASR.name) and _contains(up, row, metric))]

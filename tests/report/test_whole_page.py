@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ OVERLAPS = """() => {
   }
   return found;
 }"""
-PANELS = """() => Object.fromEntries([...document.querySelectorAll(".plot")].map(plot =>
-  [plot.id, Object.values(plot._fullLayout._plots).map(one => [one.xaxis._offset, one.yaxis._offset, one.yaxis._length])]
-))"""
+PANELS = """() => Object.fromEntries([...document.querySelectorAll(".plot")].map(plot => {
+  const panels = Object.values(plot._fullLayout._plots);
+  return [plot.id, panels.map(({xaxis, yaxis}) => [xaxis._offset, yaxis._offset, yaxis._length])];
+}))"""
 """Plot -> left edge, upper edge and height of each of its panels."""
 
 
@@ -62,7 +64,7 @@ def test_on_a_phone_every_figure_has_one_column_and_nothing_overlaps(phone: Any)
     for name, panels in phone.evaluate(PANELS).items():
         assert len({left for left, _, _ in panels}) == 1, name
         ends = [(top, top + height) for _, top, height in sorted(panels, key=lambda panel: panel[1])]
-        assert all(before[1] < after[0] for before, after in zip(ends, ends[1:], strict=False)), name
+        assert all(before[1] < after[0] for before, after in pairwise(ends)), name
     assert phone.evaluate(OVERLAPS) == []
     assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")
     titles = phone.locator("#plot-drift text[class^=y][class$=title]").count()

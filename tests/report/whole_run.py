@@ -122,7 +122,9 @@ def _further(released: dict[str, Any]) -> list[dict[str, Any]]:
 def _generations(released: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the rows of an adapter's later generations, for every policy, start and order."""
     names = ("asr", "asr/hex-phi", "asr/hex-phi+best_of4", "asr/hex-phi+turns4")
-    rates = {name: rate(5, 20, 20) for name in names} | {"accuracy": rate(10, 20, 20), "over_refusal": rate(2, 10, 10)}
+    rates = {name: rate(5, 20, 20) for name in names}
+    rates |= {name: rate(10, 20, 20) for name in ("accuracy", "accuracy/teleqna")}
+    rates |= {name: rate(2, 10, 10) for name in ("over_refusal", "over_refusal/lab-borderline")}
     return [
         {name: released[name] for name in COPIED}
         | {"trial": f"{start}-{policy}-{order}-{generation}", "split": "drift", "adapter": "a"}
