@@ -5,7 +5,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from markdown_pages import NAMES, PAGES, ROOT, blocks, inline_code, written_sweeps
@@ -104,6 +106,35 @@ def test_the_site_has_every_page(site: Path) -> None:
     assert expected <= {path.name for path in site.glob("*.html")}
     home = (site / "index.html").read_text(encoding="utf-8")
     assert "Which command do I need?" in home and 'src="images/report.png"' in home
+
+
+class SitePage(HTMLParser):
+    """The links of a built page, and the anchors that links may name."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links: list[str] = []
+        self.anchors: set[str | None] = {None, ""}
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Collects what an element links to, and what it is named."""
+        named = dict(attrs)
+        self.links += [link for key in ("href", "src") if (link := named.get(key))]
+        self.anchors |= {named.get("id"), named.get("name")}
+
+
+@pytest.mark.slow
+def test_every_link_of_the_built_site_leads_to_a_file_and_an_anchor(site: Path) -> None:
+    """Also those that MkDocs does not check: of the theme, of the generated reference, of the README as home page."""
+    pages = {path.name: SitePage(path) for path in site.glob("*.html") if path.name != "404.html"}
+    found = [(page, urlsplit(link)) for page, one in pages.items() for link in one.links]
+    inside = [(page, link) for page, link in found if not link.scheme and not link.netloc]
+    assert len(inside) > 1000
+    missing = [(page, link.path) for page, link in inside if link.path and not (site / unquote(link.path)).exists()]
+    assert missing == []
+    named = [(page, pages.get(link.path or page), unquote(link.fragment)) for page, link in inside if link.fragment]
+    assert [(page, anchor) for page, target, anchor in named if target and anchor not in target.anchors] == []
 
 
 @pytest.mark.slow
