@@ -1,9 +1,9 @@
 """The memory that a defense takes on the node of a trial."""
 
 from safecomm.errors import ModelError
-from safecomm.plan.files import BUILT_IN
 from safecomm.plan.memory import GIB
 from safecomm.plan.shapes import ATTENTION_INPUTS, MLP_INPUTS, ModelShape, find_shape
+from safecomm.serving.models import LAB
 from safecomm.spec import Sweep
 
 FLOAT32 = 4
@@ -17,7 +17,7 @@ def node_memory(sweep: Sweep) -> list[str]:
     A trial loads the whole aligned model on its node's CPU for them, in float32.
     """
     steps = [step for chain in sweep.arms.values() for step in chain if "moments" in step.settings.needs]
-    if not steps or sweep.model.aligned.startswith(BUILT_IN):  # the lab's models are tiny
+    if not steps or sweep.model.aligned.startswith(LAB):  # the lab's models are tiny
         return []
     name = steps[0].name
     if sweep.finetune.adapter:
