@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from safecomm.errors import SafecommError
 
@@ -41,7 +42,7 @@ def ray_session(address: str | None) -> Iterator[Resources]:
     SIGTERM is handled like Ctrl-C.
 
     Raises:
-        SafecommError: if the address does not answer or rejects our token.
+        SafecommError: if the address does not answer or rejects our token, or a local Ray does not start.
     """
     # By default Ray limits concurrent worker starts to the core count and warns about each one beyond it.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(MIN_CPUS))
@@ -74,8 +75,7 @@ def _connect(address: str | None) -> None:
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
-        # Keep the dashboard: Ray Train queries its API to see whether a fine-tune still runs.
-        ray.init(address="local", num_cpus=max(MIN_CPUS, os.cpu_count() or 1), **quiet)
+        _start(quiet)
         return
     check_ray_address(address)
     try:
@@ -84,6 +84,26 @@ def _connect(address: str | None) -> None:
         if ":" in address or isinstance(error, AuthenticationError):  # the port is open, but the token was rejected
             raise refused(address) from error
         raise SafecommError(f"no Ray cluster at {address}: {error}. Start one with `ray start --head`") from error
+
+
+def _start(how: Mapping[str, Any]) -> None:
+    """Starts Ray on this machine.
+
+    Raises:
+        SafecommError: if it does not start.
+    """
+    import ray
+
+    try:
+        # Keep the dashboard: Ray Train queries its API to see whether a fine-tune still runs.
+        ray.init(address="local", num_cpus=max(MIN_CPUS, os.cpu_count() or 1), **how)
+    except OSError:
+        raise  # it names the file
+    except Exception as error:  # what Ray raises if one of its processes does not start in time
+        raise SafecommError(
+            f"Ray could not start on this machine: {error} The machine may be overloaded or short of memory; end other "
+            "work and run the command again"
+        ) from error
 
 
 @contextmanager

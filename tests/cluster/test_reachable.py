@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from safecomm.cluster.reachable import ClusterError, check_ray_address, token_state
 from safecomm.cluster.session import ray_session
 from safecomm.cluster.submit import submit
+from safecomm.errors import SafecommError
 
 TOKEN = "0123456789abcdef" * 2
 
@@ -68,6 +69,7 @@ RUN = """
 import sys
 from safecomm.cluster.submit import submit
 from safecomm.errors import SafecommError
+from safecomm.errors import SafecommError
 try:
     submit(sys.argv[1], ["run"])
 except SafecommError as error:
@@ -103,3 +105,16 @@ def test_submit_reports_an_unreachable_cluster_in_one_line(dead_port: int, tmp_p
     address = f"http://127.0.0.1:{dead_port}"
     done = CliRunner().invoke(app, ["submit", "sweeps/lab.yaml", "--address", address, "--storage", str(tmp_path)])
     assert isinstance(done.exception, ClusterError) and "\n" not in str(done.exception)
+
+
+def test_a_ray_that_does_not_start_is_no_bug_of_safecomm(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**how: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray raises it
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(SafecommError, match="could not start on this machine: The current node timed"),
+        ray_session(None),
+    ):
+        pass
