@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,20 @@ import pytest
 from browser import CHROMIUM, EXPLORER, needs_browser
 from command_line import safecomm
 from live_run import LiveRun
+from small_sweep import ONE_ARM, PATIENCE, offline, write_sweep
 from starlette.testclient import TestClient
 
 from safecomm.report.live import LiveReport
 from safecomm.report.view import view_app
 from safecomm.search.activity import Activity
 from safecomm.sweep.lock import only_run
+
+WATCH = """() => {
+  const pages = document.getElementById("pages");
+  window.versions = new Set();
+  new MutationObserver(() => window.versions.add(pages.dataset.version)).observe(pages, { attributes: true });
+}"""
+"""Collects the versions of the report that the page shows; a reload would forget them."""
 
 
 @pytest.fixture
@@ -135,3 +144,33 @@ def test_the_page_shows_the_fleet_and_what_its_numbers_mean(live: LiveRun, page:
         part.click()
         assert page.get_by_text("Waiting: the questions").is_visible()
         page.goto("about:blank")
+
+
+@needs_browser
+@pytest.mark.ray
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_beside_a_real_sweep_the_page_follows_it_without_a_reload_and_ends_as_the_report(
+    lab: dict[str, Path], tmp_path: Path, page: Any
+) -> None:
+    run, command = tmp_path / "runs" / "small", [sys.executable, "-u", "-m", "safecomm", "run"]
+    command.append(str(write_sweep(tmp_path, lab, ONE_ARM)))
+    page.set_default_timeout(PATIENCE * 1000)
+    with subprocess.Popen(command, env=offline(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as sweep:
+        assert sweep.stdout and next((line for line in sweep.stdout if (run / "sweep.json").exists()), None)
+        said = threading.Thread(target=sweep.stdout.read)
+        said.start()
+        with serving(run) as address:
+            page.goto(address)
+            page.evaluate(WATCH)
+            page.get_by_text("target 1 of 1 replicas").wait_for()
+            page.frame_locator("iframe:not(.coming)").locator(EXPLORER.READY).wait_for()
+            assert sweep.poll() is None, "answers are there before the sweep has ended"
+            page.get_by_text("The sweep has ended").wait_for()
+            page.wait_for_selector("#pages[data-version$=True]")
+            assert page.evaluate("window.versions.size") > 2, "the same page showed several versions"
+            shown = page.evaluate("fetch('report').then(answer => answer.text())")
+            assert shown == (run / "report.html").read_text(encoding="utf-8")
+            page.goto("about:blank")
+        said.join()
+        assert sweep.wait() == 0
