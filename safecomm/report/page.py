@@ -110,6 +110,7 @@ def render(run: Run, answers: Packed | None = None, is_final: bool = True) -> st
         flattered=run.is_flattered,
         styles=styles(run.arms),
         recommended=recommended,
+        is_final=is_final,
         on_target=target_in_words(run, recommended) if recommended else "",
         references={row.arm: row for row in rows if row.arm in REFERENCE_ARMS},
         incoherent=[(row, rate) for row in rows if (rate := incoherence_of(row.pooled)).n],

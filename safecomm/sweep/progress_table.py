@@ -28,7 +28,7 @@ class ProgressTable:
         """Renders the current state."""
         head = summary(self._tracker, self._name, self.is_over)
         fleet = fleet_pace(self._tracker)
-        return Group("", Text(head, style="bold"), self._table(), *([Text(fleet)] if fleet else []))
+        return Group("", Text(head, style="bold"), self._table(), *([Text(f"fleet: {fleet}")] if fleet else []))
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), expand=True)
@@ -75,7 +75,7 @@ def fleet_pace(tracker: ProgressTracker) -> str:
     if waiting is None:
         return ""
     answers, tokens = ("?", "?") if pace is None else (f"{pace.answers:.1f}", f"{pace.tokens:,.0f}")
-    return f"fleet: {tokens} tokens/s, {answers} answers/s, {waiting:,} waiting"
+    return f"{tokens} tokens/s, {answers} answers/s, {waiting:,} waiting"
 
 
 def replicas_in_words(fleets: Mapping[str, tuple[int, int]]) -> str:

@@ -78,6 +78,7 @@ def test_before_the_report_split_the_choice_so_far_is_named(live: LiveRun) -> No
     for trial in (("original", None), ("undefended", None), ("safe_lora", 2)):
         live.end(*trial)
     page = LiveReport(live.folder).page()
+    assert "No recommendation yet" in page
     assert "Chosen so far on the search split: " in page and "No trial has both" not in page
 
 
@@ -116,7 +117,7 @@ def test_the_status_says_whether_the_sweep_runs(live: LiveRun) -> None:
 def test_what_the_driver_does_is_shown_while_it_runs(live: LiveRun) -> None:
     report = LiveReport(live.folder)
     line, trials = "search: 1 of 3 trials ended, 9 s spent, ~20 s left", ["safe_lora lowest=2: evaluation"]
-    fleet = "fleet: 900 tokens/s, 3.1 answers/s, 40 waiting; target 1 of 2 replicas"
+    fleet = "900 tokens/s, 3.1 answers/s, 40 waiting; target 1 of 2 replicas"
     Activity(line, trials, fleet).write(live.folder)
     assert (
         report.status().running == [] and not report.status().fleet and "9 s spent" not in report.status().line

@@ -134,7 +134,7 @@ def test_the_page_follows_the_sweep_without_a_reload_and_ends_as_the_report(live
 
 @needs_browser
 def test_the_page_shows_the_fleet_and_what_its_numbers_mean(live: LiveRun, page: Any) -> None:
-    fleet = "fleet: 900 tokens/s, 3.1 answers/s, 40 waiting; target 1 of 2 replicas"
+    fleet = "900 tokens/s, 3.1 answers/s, 40 waiting; target 1 of 2 replicas"
     Activity("search: 1 of 3 trials ended", ["safe_lora lowest=2: evaluation rung 1 of 3"], fleet).write(live.folder)
     with only_run(live.folder, print), serving(live.folder) as address:
         page.goto(address)

@@ -359,7 +359,7 @@ def test_the_run_folder_says_what_runs_now(tmp_path: Path) -> None:
     watched.report(asked, seconds=30, answered=40, asked=100)
     watched.screen()
     now = Activity.read(tmp_path)
-    assert now.line.startswith("search: 0 of 5 trials ended") and now.fleet.endswith("60 waiting")
+    assert now.line.startswith("search: 0 of 5 trials ended") and now.fleet == "? tokens/s, ? answers/s, 60 waiting"
     assert now.trials[0].endswith("fine-tune step 2 of 8, loss 1.250, 3,000 tokens/s, 31 s")
     assert "40 of 100 answered" in now.trials[1]
     watched.complete(training)
