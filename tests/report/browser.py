@@ -17,6 +17,16 @@ needs_browser = pytest.mark.skipif(
 )
 
 
+def serious(page: Any) -> list[str]:
+    """Returns what axe-core finds seriously wrong with the page that is shown, with the elements; skips without it."""
+    pytest.importorskip("axe_playwright_python", reason="needs axe-playwright-python (the extra dev)")
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    bad = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{one['id']}: {node['html']}" for one in bad for node in one["nodes"]]
+
+
 @contextmanager
 def opened(report: Path, link: str = "", **settings: Any) -> Iterator[Any]:
     """Yields Playwright's page of a report that is ready; fails if the browser reported an error.

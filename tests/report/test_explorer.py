@@ -3,13 +3,12 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from browser import EXPLORER, needs_browser, opened
+from browser import EXPLORER, needs_browser, opened, serious
 
 from safecomm.judging.labels import Labelled
 from safecomm.judging.verdicts import read_rows
@@ -207,16 +206,11 @@ def test_answers_beside_the_page_open_from_disk(report: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("settings", [{}, {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}], ids=str)
 def test_it_fits_the_screen_and_is_accessible(report: Path, settings: dict[str, Any]) -> None:
-    if find_spec("axe_playwright_python") is None:
-        pytest.skip("needs axe-playwright-python (the extra dev)")
-    from axe_playwright_python.sync_playwright import Axe
-
     with opened(report, **settings) as page:
         part(page, "row").nth(0).click()
         page.keyboard.press("Enter")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        found = Axe().run(page).response["violations"]
-    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+        assert serious(page) == []
 
 
 def test_printing_lists_the_prompts_that_pass_the_filters(page: Any) -> None:

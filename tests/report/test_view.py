@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browser import CHROMIUM, EXPLORER, needs_browser
+from browser import CHROMIUM, EXPLORER, needs_browser, serious
 from command_line import safecomm
 from live_run import LiveRun
 from small_sweep import ONE_ARM, PATIENCE, offline, write_sweep
@@ -143,6 +143,10 @@ def test_the_page_shows_the_fleet_and_what_its_numbers_mean(live: LiveRun, page:
         assert part.inner_text() == fleet
         part.click()
         assert page.get_by_text("Waiting: the questions").is_visible()
+        assert serious(page) == []
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.emulate_media(color_scheme="dark")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and serious(page) == []
         page.goto("about:blank")
 
 

@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import needs_browser, opened
+from browser import needs_browser, opened, serious
 from whole_run import write_whole_run
 
 from safecomm.report.page import write_report
@@ -84,12 +83,6 @@ def test_nothing_overlaps_on_a_wide_screen(report: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
 def test_everything_is_accessible(report: Path, scheme: str, viewport: dict[str, int]) -> None:
-    if find_spec("axe_playwright_python") is None:
-        pytest.skip("needs axe-playwright-python (the extra dev)")
-    from axe_playwright_python.sync_playwright import Axe
-
     with opened(report, viewport=viewport, color_scheme=scheme) as page:
         page.evaluate(OPEN)
-        found = Axe().run(page).response["violations"]
-    serious = [one for one in found if one["impact"] in ("serious", "critical")]
-    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious] == []
+        assert serious(page) == []
