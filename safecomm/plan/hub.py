@@ -5,9 +5,8 @@ from pathlib import Path
 from safecomm.plan.checks import Finding
 from safecomm.serving.models import LAB
 from safecomm.spec import Sweep
-from safecomm.storage.hub_cache import split_reference
+from safecomm.storage.hub_cache import TIMEOUT_SECONDS, hub_fault, split_reference
 
-TIMEOUT_SECONDS = 10.0
 SET_TOKEN = "set HF_TOKEN (for a submitted job on the head node, before `ray start`)"
 
 
@@ -33,6 +32,8 @@ def _check(model: str, key: str) -> Finding:
     cached = isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str)
     if constants.HF_HUB_OFFLINE:
         return _without_hub(model, key, cached, "HF_HUB_OFFLINE is set")
+    if fault := hub_fault(constants.ENDPOINT):
+        return _without_hub(model, key, cached, fault)
     try:
         get_hf_file_metadata(hf_hub_url(repository, "config.json", revision=revision), timeout=TIMEOUT_SECONDS)
     except GatedRepoError:

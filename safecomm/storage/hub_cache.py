@@ -5,6 +5,7 @@ download the model of another node's path. If HF_HOME is on a shared disk, the n
 """
 
 import contextlib
+import functools
 import re
 from pathlib import Path
 
@@ -16,6 +17,8 @@ UNWANTED = ["consolidated*.safetensors", "params.json"]
 HUB_ID = re.compile(r"(?!.*(--|\.\.|\.git$))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
 """`ORG/NAME`, as the Hub's own `validate_repo_id` accepts it."""
 REVISION = re.compile(r"[\w./-]{1,200}", re.ASCII)
+TIMEOUT_SECONDS = 10.0
+"""How long the Hub may take to answer."""
 SNAPSHOT = re.compile(r"(.*/models--([^/]+?)--([^/]+))/snapshots/([0-9a-f]{40})(/.*)?")
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -32,6 +35,23 @@ def is_hub_id(reference: str) -> bool:
     return bool(HUB_ID.fullmatch(repository) and (not at or REVISION.fullmatch(revision)))
 
 
+@functools.cache
+def hub_fault(endpoint: str) -> str:
+    """Returns why the Hub can't be used, or "" if it answers; asked once, because its client retries for minutes.
+
+    Args:
+        endpoint: the Hub's address.
+    """
+    from httpx2 import HTTPError  # the base class of the Hub's errors
+    from huggingface_hub import get_session
+
+    try:
+        status = get_session().head(endpoint, timeout=TIMEOUT_SECONDS).status_code
+    except (HTTPError, OSError) as error:
+        return f"the Hub is unreachable ({type(error).__name__})"
+    return f"the Hub is unreachable (HTTP status {status})" if status >= 500 else ""
+
+
 def download(repository: str, revision: str | None = None) -> Path:
     """Downloads a model, or finds it in this node's cache.
 
@@ -43,13 +63,15 @@ def download(repository: str, revision: str | None = None) -> Path:
     """
     from functools import partial
 
-    from httpx2 import HTTPError  # the base class of the Hub's errors
-    from huggingface_hub import snapshot_download
+    from httpx2 import HTTPError
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RevisionResolutionError
 
     fetch = partial(snapshot_download, repository, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED)
     try:
         try:
+            if not constants.HF_HUB_OFFLINE and (fault := hub_fault(constants.ENDPOINT)):
+                raise ConnectionError(fault)
             folder = Path(fetch())
         except (OSError, HTTPError):
             folder = Path(fetch(local_files_only=True))  # the Hub is unreachable, but the model may be cached

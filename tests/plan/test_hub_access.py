@@ -78,7 +78,7 @@ def test_a_hub_that_is_down_is_one_line_and_no_obstacle_for_cached_models(
     with broken_hub(answer) as address:
         ask_there(address, monkeypatch)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-        monkeypatch.setattr("safecomm.plan.hub.TIMEOUT_SECONDS", 0.5)
+        monkeypatch.setattr("safecomm.storage.hub_cache.TIMEOUT_SECONDS", 0.5)
         (found,) = check_models(sweep("acme/open"))
         assert found.level == "problem" and "the Hub is unreachable" in found.text and "\n" not in found.text
         snapshot = tmp_path / "models--acme--open" / "snapshots" / ("0" * 40)
