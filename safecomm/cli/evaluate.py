@@ -55,13 +55,18 @@ def evaluate(
 ) -> None:
     """Measures a model without and with each adapter; reuses stored answers and verdicts."""
     _check(domain, out, sampling, samples)
+    if max_model_len and max_new_tokens >= max_model_len:
+        raise UsageError(
+            f"--max-new-tokens {max_new_tokens}: leaves no room for a prompt in --max-model-len {max_model_len}; lower "
+            "the first or raise the second"
+        )
     texts = {"--system-prompt": system_prompt, "--chat-template-kwargs": chat_template_kwargs, "--model": model}
     texts |= {"--grader": grader, "--refusal-judge": refusal_judge}
     refuse_secrets(texts | {"--judge": judge, "--benchmark": benchmark})
     refs, template = judges_named(judge or ["refusal"]), options.template_arguments(chat_template_kwargs)
     judges = {f"--judge {ref.name}": ref.model for ref in refs if ref.model and ref.runs_here}
     judges |= {option: name for option, name in (("--grader", grader), ("--refusal-judge", refusal_judge)) if name}
-    check_evaluation(model, adapter or [], benchmark, labels, judges)
+    check_evaluation(model, adapter or [], benchmark, labels, judges, storage)
     check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
     # Once more as parsed: an escape sequence may have hidden one.
     parsed = {"--judge": [ref.model_dump_json() for ref in refs], "--chat-template-kwargs": json.dumps(template)}

@@ -76,11 +76,15 @@ def template_arguments(text: str | None) -> dict[str, Any]:
         UsageError: if they are not a YAML mapping.
     """
     from safecomm.spec.file import parse_yaml
+    from safecomm.spec.model import template_arguments as checked
 
     try:
         found = parse_yaml(text) if text else {}
     except ValueError:
         found = None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise UsageError(f"--chat-template-kwargs {text}: give settings in braces, e.g. '{{enable_thinking: false}}'")
-    return found
+    try:
+        return checked(found)
+    except ValueError as error:
+        raise UsageError(f"--chat-template-kwargs: {error}") from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
@@ -9,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from safecomm.errors import UsageError
 from safecomm.spec.judges import Grader, Judge, JudgeRef, RefusalJudge
 from safecomm.statistics.domain import TELECOM, Domain
+from safecomm.storage.input_files import is_regular
 
 if TYPE_CHECKING:
     from safecomm.judging.model_judge import Panel
@@ -37,6 +39,8 @@ def judges_named(given: Sequence[str]) -> list[JudgeRef]:
             raise UsageError(
                 f"--judge {text}: is not valid YAML; write it as '{{name: NAME, model: MODEL}}'"
             ) from error
+        if ref.template and not is_regular(Path(ref.template).expanduser()):
+            raise UsageError(f"--judge {ref.name}: template: {ref.template}: there is no such file")
         if ref.name in [other.name for other in refs]:
             raise UsageError(f"--judge {text}: there is already a judge {ref.name}; use each name once")
         refs.append(ref)

@@ -57,7 +57,7 @@ def safety(
     texts = {"--system-prompt": system_prompt, "--chat-template-kwargs": chat_template_kwargs, "--model": model}
     refuse_secrets(texts | {"--judge": judge, "--prompts": prompts})
     given, out = _given(prompts), output_file("--out", out)
-    check_requests(model, given.name, given.path)
+    check_requests(model, given.name, given.path, storage)
     check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
     refs = judges_named(judge or ["refusal"])
     from safecomm.data.catalog.registry import load_requests

@@ -82,7 +82,8 @@ def _locate(path: Path, published: Sequence[str]) -> Path:
     inside = {entry.name.lower(): entry for entry in sorted(path.iterdir()) if entry.is_file()}
     found = next((inside[name.lower()] for name in published if name.lower() in inside), None)
     if found is None:
-        raise DataError(f"{path}: the folder contains no {' or '.join(published)}; give the path of the file")
+        without = f" that contains no {' or '.join(published)}" if published else ""
+        raise DataError(f"{path}: is a folder{without}; give the path of the file")
     return found
 
 

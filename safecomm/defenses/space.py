@@ -1,10 +1,11 @@
 """Searchable values: a constant, or one of the ranges and lists below."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +15,7 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     Tag,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -30,6 +32,26 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def booleans_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses `true` for a number, which Pydantic takes for 1."""
+        found = set(_types(cls.model_fields[str(info.field_name)].annotation))
+        if isinstance(value, bool) and found & {int, float} and bool not in found:
+            raise ValueError(f"must be a number, not {str(value).lower()}")
+        return value
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    """Yields the types in a union, with the values' types of its literals."""
+    if get_origin(annotation) is Literal:
+        yield from map(type, get_args(annotation))
+    elif get_origin(annotation) in (Annotated, Union, UnionType):
+        for inner in get_args(annotation):
+            yield from _types(inner)
+    else:
+        yield annotation
+
 
 LONGEST_NAME, LONGEST_PATH = 255, 4000
 """Limits of common file systems, in bytes; the path leaves room for names inside a folder."""
@@ -41,6 +63,8 @@ def _possible(path: str) -> str:
     Raises:
         ValueError: if it can't.
     """
+    if not path.strip():
+        raise ValueError("is empty; give a path or a name")
     if "\0" in path:
         raise ValueError("has a NUL character; remove it")
     if path != printable(path) or "\n" in path:

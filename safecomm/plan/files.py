@@ -33,7 +33,12 @@ def check_files(sweep: Sweep, source: str) -> None:
 
 
 def check_evaluation(
-    model: str, adapters: Sequence[Path], benchmarks: Sequence[str], labels: Path | None, judges: Mapping[str, str]
+    model: str,
+    adapters: Sequence[Path],
+    benchmarks: Sequence[str],
+    labels: Path | None,
+    judges: Mapping[str, str],
+    storage: str,
 ) -> None:
     """Checks the local files and folders that `safecomm evaluate` is given.
 
@@ -43,11 +48,12 @@ def check_evaluation(
         benchmarks: NAME or NAME=PATH.
         labels: a file with human labels.
         judges: option -> model of those that judge answers.
+        storage: the folder or bucket of the store.
 
     Raises:
         UsageError: with a line for each one that is missing or can't be used.
     """
-    problems = [*_model("--model", model, "chat")]
+    problems = [*_model("--model", model, "chat"), *_storage(storage, "--storage")]
     for option, judge in judges.items():
         problems += _model(option, judge, "engine")
     for adapter in adapters:
@@ -65,18 +71,19 @@ def check_evaluation(
         raise UsageError("\n".join(problems))
 
 
-def check_requests(model: str, name: str, path: str) -> None:
+def check_requests(model: str, name: str, path: str, storage: str) -> None:
     """Checks the model and the file of prompts that `safecomm data safety` is given.
 
     Args:
         model: a folder, a Hub id or a lab model.
         name: the name of the prompts.
         path: their file or folder; empty for a registered dataset.
+        storage: the folder or bucket of the store.
 
     Raises:
         UsageError: with a line for each one that is missing or can't be used.
     """
-    problems = [*_model("--model", model, "chat")]
+    problems = [*_model("--model", model, "chat"), *_storage(storage, "--storage")]
     if path and not _exists(path):
         problems.append(f"--prompts {name}: {path}: there is no such file or folder")
     if problems:
@@ -141,7 +148,7 @@ def _datasets(sweep: Sweep) -> Iterator[str]:
     for key, ref in (sweep.training_sets | sweep.evaluate.datasets).items():
         if ref.path and not _exists(ref.path):
             yield f"{key}.path: {ref.path}: there is no such file or folder"
-        if ref.attack and (file := ref.attack.file) and not _exists(file[1]):
+        if ref.attack and (file := ref.attack.file) and not is_regular(Path(file[1]).expanduser()):
             yield f"{key}.attack.{file[0]}: {file[1]}: there is no such file"
 
 
@@ -177,8 +184,13 @@ def _exists(path: str | Path) -> bool:
         return False
 
 
-def _storage(storage: str) -> Iterator[str]:
+def _storage(storage: str, key: str = "storage") -> Iterator[str]:
     """Checks that a storage folder exists or can be created, and can be written to."""
-    folder = mounted_folder(storage)
-    if folder is not None and (reason := unwritable(Path(folder))):
-        yield f"storage: {storage}: {reason}; choose another folder"
+    try:
+        folder = mounted_folder(storage)
+    except (RuntimeError, ValueError):  # an unknown user, NUL
+        folder = storage
+    if not storage.strip():
+        yield f"{key}: is empty; choose a folder"
+    elif folder is not None and (reason := unwritable(Path(folder))):
+        yield f"{key}: {storage}: {reason}; choose another folder"

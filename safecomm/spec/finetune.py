@@ -58,9 +58,9 @@ class Finetune(Strict):
     """The adapter."""
     epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Passes over the data."""
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     """Examples per optimizer step, over all workers."""
-    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    micro_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Examples per worker and forward pass; gradients are accumulated over the rest of the batch.
 
     By default the worker's whole share of the batch.

@@ -77,7 +77,7 @@ def test_folder_finds_its_published_file(tmp_path: Path):
     as_csv(tmp_path / "Goals.CSV")
     written(tmp_path / "LICENSE.txt", "no data")
     assert read_table(tmp_path, ["rows.json", "goals.csv"]).rows == ROWS
-    with pytest.raises(DataError, match=r"the folder contains no rows\.json or other\.csv"):
+    with pytest.raises(DataError, match=r"is a folder that contains no rows\.json or other\.csv"):
         read_table(tmp_path, ["rows.json", "other.csv"])
 
 

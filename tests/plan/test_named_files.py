@@ -75,11 +75,13 @@ def test_plan_refuses_before_it_imports_anything_heavy() -> None:
 def test_evaluate_names_what_is_not_there(model: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "labels.csv")
     with pytest.raises(UsageError) as found:
-        check_evaluation(model, [tmp_path / "adapter"], ["advbench=/nope", "xstest"], tmp_path / "labels.csv", {})
+        check_evaluation(
+            model, [tmp_path / "adapter"], ["advbench=/nope", "xstest"], tmp_path / "labels.csv", {}, str(tmp_path)
+        )
     lines = str(found.value).splitlines()
     assert [line.split(":")[0] for line in lines] == ["--model", "--adapter", "--benchmark advbench", "--labels"]
-    check_evaluation("lab://aligned", [], ["lab-harm"], None, {})
-    check_evaluation("meta-llama/Llama-3.1-8B@main", [], [f"advbench={tmp_path}"], LAB, {})
+    check_evaluation("lab://aligned", [], ["lab-harm"], None, {}, "runs")
+    check_evaluation("meta-llama/Llama-3.1-8B@main", [], [f"advbench={tmp_path}"], LAB, {}, "runs")
 
 
 COMMANDS = [
