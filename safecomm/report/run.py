@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from safecomm.errors import StorageError
+from safecomm.errors import StorageError, UsageError
 from safecomm.judging.verdicts import read_rows
 from safecomm.report.human_labels import with_labels
 from safecomm.report.judges import HumanLabels, read_labels
@@ -27,6 +27,7 @@ from safecomm.statistics.domain import TELECOM, Domain, domain_of
 from safecomm.statistics.labelled import labelled_rate
 from safecomm.statistics.metric_table import ACCURACY, ASR, METRICS, headings
 from safecomm.statistics.metrics import Rate
+from safecomm.storage.names import SWEEP
 from safecomm.storage.store import Store, local_copy
 
 FLATTERED = (
@@ -125,7 +126,10 @@ class Run:
         paper, data = self.sweep.get("paper"), self.sweep["finetune"]["data"]
         if not paper:
             return None
-        return find_published(paper, self.sweep["model"]["aligned"], [ref["name"] for ref in data])
+        try:
+            return find_published(paper, self.sweep["model"]["aligned"], [ref["name"] for ref in data])
+        except ValueError as error:
+            raise UsageError(f"{self.folder / SWEEP}: paper: {error}; run the sweep again to rewrite it") from error
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -135,7 +139,7 @@ class Run:
     @property
     def domain(self) -> Domain:
         """The sweep's domain; older runs don't record it and were all about telecom."""
-        return domain_of(self.sweep.get("domain", TELECOM.name))
+        return domain_of(self.sweep.get("domain") or TELECOM.name)
 
     @property
     def titles(self) -> dict[str, str]:

@@ -1,63 +1,25 @@
 """Reads the files of a run folder, and refuses damaged ones with their name."""
 
 import json
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from safecomm.data.rows import current_name
 from safecomm.errors import UsageError, printable
+from safecomm.report.saved_sweep import SavedSweep
 from safecomm.storage import input_files
 from safecomm.storage.names import SWEEP, TRIALS
 
 TEXTS = ("trial", "arm", "point", "split", "status", "evaluation")
 """The columns of `trials.parquet` that everything is read by."""
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-
-ShownText = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
-"""A name that pages, model cards and the terminal show: without newlines and other control characters."""
-
-
-class _Model(_Part):
-    aligned: ShownText
-
-
-class _Finetune(_Part):
-    data: list[dict[str, Any]] = []
-
-
-class _Search(_Part):
-    objectives: list[str]
-    target_asr: float
-
-
-class _Attacked(_Part):
-    attack: dict[str, Any] | None = None
-
-
-class _Evaluate(_Part):
-    judges: list[str | dict[str, Any]] = []
-    red_team: list[str | _Attacked] = []
-
-
-class _Sweep(_Part):
-    """What the report needs of `sweep.json`; other keys may come and go with versions."""
-
-    name: ShownText
-    model: _Model
-    finetune: _Finetune
-    arms: dict[ShownText, list[Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]]]
-    search: _Search
-    evaluate: _Evaluate
-    tamper: dict[str, Any] | None = None
-    drift: dict[str, Any] | None = None
+OTHER_TEXTS = ("adapter", "adapter_path", "finetune", "profile", "error", "log", "reason", "data")
+"""Further columns of texts; a trial that failed lacks some."""
 
 
 def read_json(run: Path, name: str) -> Any:
@@ -89,13 +51,18 @@ def read_as(folder: Path, name: str, what: Any) -> Any:
         UsageError: if the file is missing, not valid JSON, or has other content.
     """
     raw = read_json(folder, name)
+    checked(folder, name, raw, what)
+    return raw
+
+
+def checked(folder: Path, name: str, raw: Any, what: Any) -> None:
+    """Checks the content of a JSON file, for `read_as`."""
     try:
         TypeAdapter(what).validate_python(raw, strict=True)
     except (ValidationError, RecursionError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "is nested too deeply"}
         key = ".".join(map(str, first["loc"])) or "the file"
         raise _damaged(folder, name, f"{printable(key)[:100]}: {first['msg']}") from error
-    return raw
 
 
 def read_saved_sweep(run: Path) -> dict[str, Any]:
@@ -104,10 +71,12 @@ def read_saved_sweep(run: Path) -> dict[str, Any]:
     Raises:
         UsageError: if it is missing or damaged.
     """
-    raw = read_as(run, SWEEP, _Sweep)
-    raw["evaluate"] = {current_name(key): value for key, value in raw["evaluate"].items()}
-    found: dict[str, Any] = raw
-    return found
+    found = read_json(run, SWEEP)
+    if isinstance(found, dict) and isinstance(found.get("evaluate"), dict):
+        found["evaluate"] = {current_name(key): value for key, value in found["evaluate"].items()}
+    checked(run, SWEEP, found, SavedSweep)
+    sweep: dict[str, Any] = found
+    return sweep
 
 
 def read_trials(run: Path) -> pd.DataFrame:
@@ -123,9 +92,11 @@ def read_trials(run: Path) -> pd.DataFrame:
         trials = pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _damaged(run, TRIALS, f"can't be read ({type(error).__name__})") from error
-    if missing := [name for name in (*TEXTS, "seed") if name not in trials]:
+    if missing := [name for name in (*TEXTS, "seed", "adapter_path", "profile", "finetune") if name not in trials]:
         raise _damaged(run, TRIALS, f"lacks the columns {', '.join(missing)}")
     if wrong := [name for name in TEXTS if not trials[name].map(lambda value: isinstance(value, str)).all()]:
+        raise _damaged(run, TRIALS, f"has values that are no text in {', '.join(wrong)}")
+    if wrong := [name for name in OTHER_TEXTS if name in trials and not trials[name].map(_is_text).all()]:
         raise _damaged(run, TRIALS, f"has values that are no text in {', '.join(wrong)}")
     metrics = [
         name for column in trials if (name := str(column).removesuffix("_n")) != column and f"{name}_low" in trials
@@ -148,6 +119,10 @@ def read_trials(run: Path) -> pd.DataFrame:
     if not all(isinstance(point, dict) for point in points):
         raise _damaged(run, TRIALS, "has a point that is not a JSON object")
     return with_sorted_points(trials)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def with_sorted_points(trials: pd.DataFrame) -> pd.DataFrame:
