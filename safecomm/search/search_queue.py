@@ -2,6 +2,9 @@
 
 A round has a batch of every sampled arm, and the next round starts when all its trials have ended. So the order of the
 trials, and what each is compared with, is the same in every run of the sweep.
+
+In a large search the engines would idle while the last trials of a round run. There, a round starts when the one before
+the last has ended, and its points are proposed from the results of the rounds up to that one.
 """
 
 import math
@@ -15,6 +18,7 @@ from safecomm.search.queue import TrialQueue
 from safecomm.search.record import TrialRecord
 from safecomm.search.study import ArmStudy, objectives
 from safecomm.spec import REFERENCE_ARMS, Sweep
+from safecomm.spec.search import SMALLEST_BATCH
 from safecomm.statistics.metric_table import ASR, INCOHERENCE, MOST_INCOHERENT
 from safecomm.storage.store import digest
 
@@ -32,8 +36,8 @@ class _Sampled:
     study: ArmStudy
     proposed: int = 0
     """The number of proposals so far."""
-    batch: list[tuple[int, str]] = field(default_factory=list)
-    """The proposals of this round: number in the study and the point's `EquivalentPoints.key`."""
+    batches: list[list[tuple[int, str]]] = field(default_factory=list)
+    """The proposals of each round: number in the study and the point's `EquivalentPoints.key`."""
 
 
 class SearchQueue(TrialQueue):
@@ -61,6 +65,8 @@ class SearchQueue(TrialQueue):
         self._sampled = [
             _Sampled(arm, ArmStudy(arm, sweep, journal)) for arm, points in listed.items() if points is None
         ]
+        self._rounds = self._reported = 0
+        self._overlaps = any(arm.study.later_batches > SMALLEST_BATCH for arm in self._sampled)
         self._advance()
 
     def finish(self, trial: Trial, record: TrialRecord) -> None:
@@ -78,15 +84,27 @@ class SearchQueue(TrialQueue):
         return self._names.get((trial.arm, self._equivalent.key(trial.arm, trial.point)), [trial.point])
 
     def _advance(self) -> None:
-        """Starts the next round when this one has ended, and skips rounds that an earlier run completed."""
-        while self.is_done and (unfinished := [arm for arm in self._sampled if self._has_budget(arm)]):
-            for arm in unfinished:
-                self._report(arm)
-            for arm in unfinished:
-                self._propose(arm)
-        if self.is_done:
+        """Starts the next round when those that it waits for have ended, and skips rounds of an earlier run."""
+        while self._may_start() and (unfinished := [arm for arm in self._sampled if self._has_budget(arm)]):
+            self._report(self._awaited)
             for arm in self._sampled:
-                self._report(arm)
+                arm.batches.append(self._propose(arm) if arm in unfinished else [])
+            self._rounds += 1
+        if self.is_done:
+            self._report(self._rounds)
+
+    @property
+    def _awaited(self) -> int:
+        """The number of rounds that must have ended before the next one starts; the second always awaits the first."""
+        return max(1, self._rounds - 1) if self._overlaps and self._rounds else self._rounds
+
+    def _may_start(self) -> bool:
+        if not self._overlaps:
+            return self.is_done
+        return all(self._has_ended(arm, number) for arm in self._sampled for number in range(self._awaited))
+
+    def _has_ended(self, arm: _Sampled, number: int) -> bool:
+        return all(seed.id in self._records for _, key in arm.batches[number] for seed in self._seeds[arm.arm, key])
 
     def _has_budget(self, arm: _Sampled) -> bool:
         return self._distinct_points(arm) < arm.study.budget and arm.proposed < arm.study.most
@@ -94,20 +112,23 @@ class SearchQueue(TrialQueue):
     def _distinct_points(self, arm: _Sampled) -> int:
         return sum(name == arm.arm for name, _ in self._seeds)
 
-    def _propose(self, arm: _Sampled) -> None:
+    def _propose(self, arm: _Sampled) -> list[tuple[int, str]]:
         size = arm.study.later_batches if arm.proposed else arm.study.first_batch
         count = min(size, arm.study.budget - self._distinct_points(arm))
-        for trial in arm.study.proposals(arm.proposed, count):
-            point = self._equivalent.resolved(arm.arm, trial.params)
-            arm.batch.append((trial.number, self._add(arm.arm, point)))
+        proposals = arm.study.proposals(arm.proposed, count)
         arm.proposed += count
+        return [
+            (trial.number, self._add(arm.arm, self._equivalent.resolved(arm.arm, trial.params))) for trial in proposals
+        ]
 
-    def _report(self, arm: _Sampled) -> None:
-        """Reports the results of the last batch to the arm's study."""
-        for number, key in arm.batch:
-            records = [self._records[seed.id] for seed in self._seeds[arm.arm, key]]
-            arm.study.tell(number, self._values(records), self._violation(records))
-        arm.batch = []
+    def _report(self, rounds: int) -> None:
+        """Reports the results of the first rounds to the arms' studies."""
+        for number in range(self._reported, rounds):
+            for arm in self._sampled:
+                for place, key in arm.batches[number]:
+                    records = [self._records[seed.id] for seed in self._seeds[arm.arm, key]]
+                    arm.study.tell(place, self._values(records), self._violation(records))
+        self._reported = max(self._reported, rounds)
 
     def _values(self, records: list[TrialRecord]) -> list[float] | None:
         """Returns the means over the seeds; None if a seed failed or has an unknown rate."""

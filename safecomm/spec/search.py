@@ -109,8 +109,9 @@ class Search(Strict):
     """Early stopping. `false` measures every point on the whole search split; sweeps with more than 16 seeds always
     do."""
     batch: Annotated[int, Field(ge=1)] | None = None
-    """Points that a sampler proposes at once for an arm, given all earlier results; they are also the most that an arm
-    measures at a time. By default an eighth of the arm's points, at least 4."""
+    """Points that a sampler proposes at once for an arm, given all earlier results. Batches of more than 4 overlap, so
+    that no engine idles between them; there, the results of the batch before are not known yet. By default an eighth of
+    the arm's points, at least 4."""
     seed: Seed = 0
     """Seed of the sampler."""
 

@@ -1,5 +1,6 @@
 """The queue provides every point once, reports results to the sampler, and resumes after an interruption."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,12 @@ class Bench:
         outcomes = EquivalentPoints(sweep, ProfileCache(sweep.model_copy(update={"storage": str(journal.parent)})))
         return SearchQueue(sweep, self.find, journal, outcomes)
 
-    def work(self, queue: SearchQueue, most: int = 1000) -> list[Trial]:
+    def work(
+        self, queue: SearchQueue, most: int = 1000, result: Callable[[Trial], TrialRecord] = outcome
+    ) -> list[Trial]:
         done = []
         while len(done) < most and (trial := queue.next()):
-            self.records[trial.id] = outcome(trial)
+            self.records[trial.id] = result(trial)
             queue.finish(trial, self.records[trial.id])
             done.append(trial)
         return done
@@ -81,6 +84,62 @@ def test_every_point_is_tried_with_every_seed(tmp_path: Path) -> None:
     assert len(trials) == 2 * (2 + 3)
     for trial in trials:
         assert sum(other.point == trial.point and other.arm == trial.arm for other in trials) == 2
+
+
+def spread(bench: Bench, queue: SearchQueue, at_a_time: int, most: int = 1000) -> list[int]:
+    """Runs trials concurrently, each as long as the others; returns how many run while the queue has none ready."""
+    running, starved, ended = [], [], 0
+    while ended < most:
+        while len(running) < at_a_time and (trial := queue.next()):
+            running.append(trial)
+        if not running:
+            break
+        if len(running) < at_a_time:
+            starved.append(len(running))
+        trial = running.pop(0)
+        bench.records[trial.id] = outcome(trial)
+        queue.finish(trial, bench.records[trial.id])
+        ended += 1
+    return starved
+
+
+LARGE = sweep(48, sampled=[MERGE])
+"""Rounds of 16 points, then of 6, and two reference arms."""
+
+
+def test_a_large_search_keeps_a_rounds_number_of_trials_running_but_for_the_ends_of_the_first_and_the_last_round(
+    tmp_path: Path,
+) -> None:
+    bench = Bench()
+    assert len(spread(bench, bench.queue(LARGE, tmp_path / "journal"), at_a_time=6)) == 5 + 5
+    assert len(bench.records) == 2 + 48
+
+
+def test_a_large_search_proposes_the_same_points_however_many_run_and_wherever_it_is_interrupted(
+    tmp_path: Path,
+) -> None:
+    def points(name: str, at_a_time: int, stops: tuple[int, ...] = ()) -> list[str]:
+        bench, journal = Bench(), tmp_path / name
+        for most in (*stops, 1000):
+            spread(bench, queue := bench.queue(LARGE, journal), at_a_time, most)
+        return [trial.id for trial in queue.trials]
+
+    alone = points("alone", 1)
+    assert points("beside others", 7) == alone
+    assert points("interrupted", 5, (3, 14, 4, 9)) == alone
+
+
+def test_a_large_search_learns_from_the_rounds_before_the_last(tmp_path: Path) -> None:
+    def reversed_outcome(trial: Trial) -> TrialRecord:
+        rates = {name: Rate(1 - rate.value, 0.0, 1.0, 100, 0.0) for name, rate in outcome(trial).rates.items()}
+        return TrialRecord.of(trial, "done", rates=rates)
+
+    def points(name: str, result: Callable[[Trial], TrialRecord]) -> list[str]:
+        bench = Bench()
+        return [trial.id for trial in bench.work(bench.queue(LARGE, tmp_path / name), result=result)]
+
+    ones, others = points("ones", outcome), points("others", reversed_outcome)
+    assert ones[: 2 + 16] == others[: 2 + 16] and not set(ones[2 + 16 :]) & set(others[2 + 16 :])
 
 
 def test_a_finished_queue_is_empty_after_a_restart(tmp_path: Path) -> None:
