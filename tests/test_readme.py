@@ -18,6 +18,7 @@ from safecomm.report.policy import Policy
 from safecomm.spec import Sweep, read_sweep
 from safecomm.spec.drift import Drift
 from safecomm.spec.json_schema import sweep_schema
+from safecomm.storage.names import SWEEP
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SCHEMA = sweep_schema()
@@ -60,8 +61,13 @@ def test_the_pages_have_commands() -> None:
 
 
 @pytest.mark.parametrize("command", OURS, ids=str)
-def test_commands_of_safecomm_parse(command: Command) -> None:
+def test_commands_of_safecomm_parse(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, arguments = leaf(ours(command) or [])
+    if runs := [word for word in arguments if word.startswith("runs/")]:
+        monkeypatch.chdir(tmp_path)
+        for run in runs:
+            Path(run).mkdir(parents=True)
+            (Path(run) / SWEEP).touch()
     read = found.make_context(found.name, arguments)
     assert read.args == [] and set(read.params) == {one.name for one in found.params if one.expose_value}
 

@@ -102,8 +102,8 @@ def check_data(sweep: Sweep) -> None:
 
 
 def check_local_data(sweep: Sweep) -> None:
-    """The same for the datasets that need no download."""
-    _check(sweep, _is_local)
+    """The same for the sweep's own files, and for datasets that are generated."""
+    _check(sweep, lambda ref: bool(ref.path) or ref.entry.source is None)
     check_safety_data(sweep, fetch=False)
 
 
@@ -131,22 +131,32 @@ def check_safety_data(sweep: Sweep, fetch: bool = True) -> None:
 
     Args:
         sweep: the sweep.
-        fetch: whether to download the examples; if not, only local ones are checked.
+        fetch: whether to download the examples; if not, only those that can be read here are checked.
 
     Raises:
         DataError: if there are fewer.
     """
     ref = sweep.finetune.safety_data
-    if ref is None or not (fetch or _is_local(ref)):
+    steps = [(arm, step) for arm, chain in sweep.arms.items() for step in chain]
+    needs = [
+        (arm, step.name, step.settings.least_safety_examples)
+        for arm, step in steps
+        if isinstance(step.settings, TrainingDefense) and step.settings.least_safety_examples
+    ]
+    if ref is None or not needs or not (fetch or _is_local(ref)):
         return
-    for arm, chain in sweep.arms.items():
-        for step in chain:
-            needed = step.settings.least_safety_examples if isinstance(step.settings, TrainingDefense) else 0
-            if needed > (found := len(examples(ref))):
-                raise DataError(
-                    f"finetune.safety_data: has {found:,} examples, but arms.{arm} ({step.name}) needs {needed:,}; use "
-                    "a larger set or lower that setting"
-                )
+    try:
+        found = len(examples(ref))
+    except DataError:
+        if fetch:
+            raise
+        return  # offline, it is looked for in the Hub's cache
+    for arm, name, needed in needs:
+        if needed > found:
+            raise DataError(
+                f"finetune.safety_data: has {found:,} examples, but arms.{arm} ({name}) needs {needed:,}; use a larger "
+                "set or lower that setting"
+            )
 
 
 def check_enough(sweep: Sweep, prompts: Sequence[Prompt]) -> None:

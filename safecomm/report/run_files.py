@@ -21,6 +21,9 @@ TEXTS = ("trial", "arm", "point", "split", "status", "evaluation")
 OTHER_TEXTS = ("adapter", "adapter_path", "finetune", "profile", "error", "log", "reason", "data")
 """Further columns of texts; a trial that failed lacks some."""
 
+STAGES = ("adapter_path", "finetune", "profile")
+"""Those of them that are read of every trial; they are empty where no trial got that far."""
+
 
 def read_json(run: Path, name: str) -> Any:
     """Reads one of a run folder's JSON files.
@@ -92,8 +95,9 @@ def read_trials(run: Path) -> pd.DataFrame:
         trials = pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _damaged(run, TRIALS, f"can't be read ({type(error).__name__})") from error
-    if missing := [name for name in (*TEXTS, "seed", "adapter_path", "profile", "finetune") if name not in trials]:
+    if missing := [name for name in (*TEXTS, "seed") if name not in trials]:
         raise _damaged(run, TRIALS, f"lacks the columns {', '.join(missing)}")
+    trials = trials.assign(**{name: "" for name in STAGES if name not in trials})
     if wrong := [name for name in TEXTS if not trials[name].map(lambda value: isinstance(value, str)).all()]:
         raise _damaged(run, TRIALS, f"has values that are no text in {', '.join(wrong)}")
     if wrong := [name for name in OTHER_TEXTS if name in trials and not trials[name].map(_is_text).all()]:

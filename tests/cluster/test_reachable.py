@@ -112,6 +112,7 @@ def test_a_ray_that_does_not_start_is_no_bug_of_safecomm(monkeypatch: pytest.Mon
         raise Exception("The current node timed out during startup.")  # as Ray raises it
 
     monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests share a session
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with (
         pytest.raises(SafecommError, match="could not start on this machine: The current node timed"),

@@ -53,7 +53,7 @@ def test_what_was_not_measured_is_named(run: Path) -> None:
     assert "Not measured: how much another fine-tune" in found["When to measure again?"]
     sweep = json.loads((run / "sweep.json").read_text())
     attacked = {"name": "lab-harm", "attack": {"prefill": {"tokens": 3}}}
-    sweep["evaluate"]["red_team"] = ["lab-harm", attacked]
+    sweep["evaluate"]["red_team"] = [{"name": "lab-harm"}, attacked]
     (run / "sweep.json").write_text(json.dumps(sweep))
     assert "the attacks template, suffix" in sentences(run)["What does it not cover?"]
 

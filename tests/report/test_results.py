@@ -248,7 +248,8 @@ def test_pareto_file_is_json_with_points_as_objects(tmp_path: Path) -> None:
         row.update(as_columns({"over_refusal/b": rate(0, 0, 5), "over_refusal": rate(0, 0, 5)}))
     pd.DataFrame(trials).to_parquet(tmp_path / "trials.parquet")
     search = {"objectives": ["asr", "accuracy", "over_refusal"], "target_asr": 0.05}
-    rest = {"name": "a", "model": {"aligned": "m"}, "finetune": {}, "arms": {}, "evaluate": {}}
+    least = {"finetune": {"data": [{"name": "b"}]}, "arms": {}, "evaluate": {"judges": ["refusal"]}}
+    rest = {"name": "a", "model": {"aligned": "m"}, **least}
     (tmp_path / "sweep.json").write_text(json.dumps({**rest, "search": search}))
     found = json.loads(
         write_pareto(tmp_path).read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON")

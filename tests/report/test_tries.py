@@ -34,7 +34,10 @@ def run(run_folder: Path, tmp_path: Path) -> Path:
         )
         pd.concat([rows.assign(try_of=""), tried], ignore_index=True).to_parquet(path)
     sweep = json.loads((run / "sweep.json").read_text())
-    sweep["evaluate"]["red_team"] = ["lab-harm", {"name": "lab-harm", "attack": {"best_of_n": {"tries": TRIES}}}]
+    sweep["evaluate"]["red_team"] = [
+        {"name": "lab-harm"},
+        {"name": "lab-harm", "attack": {"best_of_n": {"tries": TRIES}}},
+    ]
     (run / "sweep.json").write_text(json.dumps(sweep))
     return run
 
