@@ -128,7 +128,7 @@ def stopped(killed: str, checkout: Path, head: Head, environment: dict[str, str]
     """The job that was stopped in the middle of its search, as its own output says how."""
     assert left_at_last(head, killed) == []
     submission = Submission(checkout, head, environment)
-    submission.wait_until(lambda: list(checkout.glob("runs/small/trials/*-search.json")))
+    submission.wait_until(lambda: "evaluation" in submission.said)
     subprocess.run([RAY, *submission.line("to stop").split()[1:]], env=environment, check=True, timeout=120)
     return submission
 
