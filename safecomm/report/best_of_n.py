@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from safecomm.judging.best_of_n import TRY_OF, is_tried, is_turn, success_by_tries, success_by_turns
 from safecomm.judging.verdicts import read_all_rows
-from safecomm.report.plots import GRID, bars, percent_axis, styles, titled_layout
+from safecomm.report.plots import GRID, add_curve, percent_axis, titled_layout
 from safecomm.report.run import Run, headline
 from safecomm.statistics.metric_table import ASR
 from safecomm.statistics.metrics import Rate
@@ -76,20 +76,7 @@ def tries_figure(run: Run, table: TryTable) -> go.Figure:
     figure = make_subplots(cols=len(benchmarks), subplot_titles=benchmarks)
     figure.update_layout(titled_layout(400))
     for one in table.curves:
-        colour, symbol = styles(run.arms)[one.arm]
-        figure.add_scatter(
-            x=list(one.rates),
-            y=[rate.value for rate in one.rates.values()],
-            error_y=bars(list(one.rates.values()), colour) | {"thickness": 0.9, "width": 0},
-            mode="lines+markers",
-            marker={"color": colour, "symbol": symbol, "size": 8},
-            line={"color": colour, "width": 1.5},
-            name=one.arm,
-            legendgroup=one.arm,
-            showlegend=one.arm not in {trace.name for trace in figure.data},
-            row=1,
-            col=benchmarks.index(one.benchmark) + 1,
-        )
+        add_curve(figure, run, one.arm, one.rates, {"row": 1, "col": benchmarks.index(one.benchmark) + 1})
     scale: dict[str, Any] = {"type": "log", "tickvals": table.counts} if table.unit == "try" else {"dtick": 1}
     figure.update_xaxes(title={"text": table.name, "standoff": 6}, gridcolor=GRID, zeroline=False, **scale)
     figure.update_yaxes(percent_axis("", rangemode="tozero"))

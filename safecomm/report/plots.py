@@ -1,7 +1,9 @@
 """Shared parts of a run's figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import plotly.graph_objects as go
 
 from safecomm.report.points import Point, rate_in, rows_of
 from safecomm.report.run import Run, in_words, rate_in_words, settings
@@ -67,6 +69,23 @@ def bars(rates: list[Rate], colour: str) -> dict[str, Any]:
     """Returns the error bars of 95% intervals."""
     above, below = [rate.high - rate.value for rate in rates], [rate.value - rate.low for rate in rates]
     return {"type": "data", "array": above, "arrayminus": below, "color": colour, "thickness": 1.4, "width": 4}
+
+
+def add_curve(figure: go.Figure, run: Run, arm: str, rates: Mapping[int, Rate], cell: Mapping[str, int]) -> None:
+    """Adds an arm's rates over steps, tries or turns to the plot in one cell of a figure."""
+    colour, symbol = styles(run.arms)[arm]
+    figure.add_scatter(
+        x=list(rates),
+        y=[rate.value for rate in rates.values()],
+        error_y=bars(list(rates.values()), colour) | {"thickness": 0.9, "width": 0},
+        mode="lines+markers",
+        marker={"color": colour, "symbol": symbol, "size": 8},
+        line={"color": colour, "width": 1.5},
+        name=arm,
+        legendgroup=arm,
+        showlegend=arm not in {trace.name for trace in figure.data},
+        **cell,
+    )
 
 
 def symbols(rows: Sequence[Point], symbol: str) -> list[str]:

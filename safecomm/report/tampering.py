@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from safecomm.report.plots import GREY, GRID, bars, percent_axis, styles, titled_layout
+from safecomm.report.plots import GREY, GRID, add_curve, percent_axis, titled_layout
 from safecomm.report.points import Point, pooled, rate_in, rows_of
 from safecomm.report.run import Headline, Run, headline
 from safecomm.search.arms import TAMPER
@@ -165,20 +165,8 @@ def tamper_figure(run: Run, found: Sequence[TamperCurve]) -> go.Figure:
     )
     figure.update_layout(titled_layout(340 * len(rows) + 60))
     for one in found:
-        colour, symbol = styles(run.arms)[one.arm]
-        figure.add_scatter(
-            x=list(one.rates),
-            y=[rate.value for rate in one.rates.values()],
-            error_y=bars(list(one.rates.values()), colour) | {"thickness": 0.9, "width": 0},
-            mode="lines+markers",
-            marker={"color": colour, "symbol": symbol, "size": 8},
-            line={"color": colour, "width": 1.5},
-            name=one.arm,
-            legendgroup=one.arm,
-            showlegend=one.arm not in {trace.name for trace in figure.data},
-            row=rows.index(one.training) + 1,
-            col=columns.index(one.benchmark) + 1,
-        )
+        cell = {"row": rows.index(one.training) + 1, "col": columns.index(one.benchmark) + 1}
+        add_curve(figure, run, one.arm, one.rates, cell)
     target = {"color": GREY, "width": 1, "dash": "dot"}
     figure.add_hline(run.sweep["search"]["target_asr"], line=target, row="all", col="all")
     figure.update_xaxes(title={"text": "steps of further training", "standoff": 6}, gridcolor=GRID, zeroline=False)
