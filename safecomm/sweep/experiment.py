@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ RETRIES = 3
 """Retries of a trial whose process, or one that it depends on, died, e.g. because a node failed.
 
 Retries after a node was preempted don't count."""
+UNCAUGHT = "TUNE_DISABLE_SIGINT_HANDLER"
+"""The variable with which users keep Ray Tune from catching Ctrl-C."""
 
 
 def experiment(
@@ -69,9 +72,9 @@ def experiment(
     tuner = _tuner(
         name, searcher, most, at_a_time, stages, folder, _progress(name, queue, most, stages, folder, console)
     )
-    with _signal_handlers_restored():
+    with _signal_handlers_restored() as stop:
         tuner.fit()
-    if searcher.was_stopped:
+    if searcher.was_stopped or stop.is_set():
         raise StoppedError("the sweep was stopped; finished work is kept; run the same command again to resume")
 
 
@@ -122,12 +125,21 @@ def _tuner(
 
 
 @contextmanager
-def _signal_handlers_restored() -> Iterator[None]:
-    """Restores the signal handlers on exit: Ray Tune leaves its own in place, which would ignore the next Ctrl-C."""
+def _signal_handlers_restored() -> Iterator[threading.Event]:
+    """Restores the signal handlers on exit: Ray Tune leaves its own in place, which would ignore the next Ctrl-C.
+
+    Yields:
+        An event that is set on exit if Ray Tune took a Ctrl-C: its handler then puts the former one back. Tune itself
+        does not tell, and the trials don't if all of them have just ended.
+    """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    in_main = threading.current_thread() is threading.main_thread()
+    is_caught, stop = in_main and os.environ.get(UNCAUGHT, "0") == "0", threading.Event()
     try:
-        yield
+        yield stop
     finally:
+        if is_caught and signal.getsignal(signal.SIGINT) is handlers[signal.SIGINT]:
+            stop.set()
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

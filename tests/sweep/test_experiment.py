@@ -1,5 +1,6 @@
 """Ray Tune runs trials: each is recorded with its log, and a failed one does not affect others."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from small_sweep import LEAST
 
 from safecomm.defenses import Adapter
 from safecomm.defenses.adapter import Factors
+from safecomm.errors import StoppedError
 from safecomm.search.arms import Trial
 from safecomm.search.fine_tunes import TRAIN
 from safecomm.search.queue import TrialQueue
+from safecomm.search.record import TrialRecord
 from safecomm.search.run_folder import RunFolder
 from safecomm.serving.models import ModelFolder
 from safecomm.spec import Sweep
@@ -35,11 +38,21 @@ def sweep(tmp_path: Path) -> Sweep:
     return Sweep.model_validate(LEAST | changes)
 
 
-def carried_out(sweep: Sweep, name: str, *trials: Trial) -> RunFolder:
+class StoppedAtTheEnd(TrialQueue):
+    """A queue whose user presses Ctrl-C just when its last trial has ended."""
+
+    def finish(self, trial: Trial, record: TrialRecord) -> None:
+        """Records the result, and sends the signal."""
+        super().finish(trial, record)
+        if self.is_done:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def carried_out(sweep: Sweep, name: str, *trials: Trial, queue: type[TrialQueue] = TrialQueue) -> RunFolder:
     folder = RunFolder(sweep)
     nowhere = ModelFolder(Path(sweep.storage) / "no model", "identity")
     stages = Stages(sweep, nowhere, nowhere, Store.of(sweep.storage), on_gpu=False)
-    experiment(name, TrialQueue(trials), len(trials), 2, stages, folder, Console(quiet=True))
+    experiment(name, queue(trials), len(trials), 2, stages, folder, Console(quiet=True))
     return folder
 
 
@@ -57,3 +70,14 @@ def test_failed_trial_is_recorded_and_does_not_affect_others(sweep: Sweep, ray_s
     assert failed and failed.status == "failed" and failed.error and "Traceback" in (failed.traceback or "")
     assert done and done.finetune and Store.of(sweep.storage).find("finetune", done.finetune)
     assert all(record.log and Path(record.log).is_file() for record in (failed, done))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_stop_at_the_end_of_an_experiment_is_not_lost(sweep: Sweep, ray_session: None) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(StoppedError, match="run the same command again to resume"):
+        carried_out(sweep, "stopped", FINE_TUNE, queue=StoppedAtTheEnd)
+    assert signal.getsignal(signal.SIGINT) is before
+    folder = carried_out(sweep, "stopped", FINE_TUNE)
+    assert folder.find(FINE_TUNE)
