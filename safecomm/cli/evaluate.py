@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from safecomm.cli import evaluate_options as options
 from safecomm.cli.asked_model import asked_model
 from safecomm.cli.console import PlainConsole, console
-from safecomm.cli.panel import judges_named, panel_of
+from safecomm.cli.panel import judge_models, judges_named, panel_of
 from safecomm.cluster.reachable import check_ray_address
 from safecomm.data.judgeable import check_gradable, check_judgeable
 from safecomm.errors import UsageError
@@ -55,17 +55,12 @@ def evaluate(
 ) -> None:
     """Measures a model without and with each adapter; reuses stored answers and verdicts."""
     _check(domain, out, sampling, samples)
-    if max_model_len and max_new_tokens >= max_model_len:
-        raise UsageError(
-            f"--max-new-tokens {max_new_tokens}: leaves no room for a prompt in --max-model-len {max_model_len}; lower "
-            "the first or raise the second"
-        )
+    _check_lengths(max_new_tokens, max_model_len)
     texts = {"--system-prompt": system_prompt, "--chat-template-kwargs": chat_template_kwargs, "--model": model}
     texts |= {"--grader": grader, "--refusal-judge": refusal_judge}
     refuse_secrets(texts | {"--judge": judge, "--benchmark": benchmark})
     refs, template = judges_named(judge or ["refusal"]), options.template_arguments(chat_template_kwargs)
-    judges = {f"--judge {ref.name}": ref.model for ref in refs if ref.model and ref.runs_here}
-    judges |= {option: name for option, name in (("--grader", grader), ("--refusal-judge", refusal_judge)) if name}
+    judges = judge_models(refs, grader, refusal_judge)
     check_evaluation(model, adapter or [], benchmark, labels, judges, storage)
     check_ray_address(address or os.environ.get("RAY_ADDRESS", ""))
     # Once more as parsed: an escape sequence may have hidden one.
@@ -103,6 +98,14 @@ def _check(domain: str, out: Path, sampling: str, samples: int) -> None:
         raise UsageError(f"--domain {domain}: use up to 40 letters, digits, spaces and hyphens, e.g. medical")
     if reason := unwritable(out):
         raise UsageError(f"--out {out}: {reason}; choose another folder")
+
+
+def _check_lengths(max_new_tokens: int, max_model_len: int | None) -> None:
+    if max_model_len and max_new_tokens >= max_model_len:
+        raise UsageError(
+            f"--max-new-tokens {max_new_tokens}: leaves no room for a prompt in --max-model-len {max_model_len}; lower "
+            "the first or raise the second"
+        )
 
 
 def _print(found: "Comparison", out: Path, domain: Domain, as_json: bool) -> None:

@@ -51,10 +51,8 @@ def init(
         raise UsageError("--base, --aligned: give both, the weights before and after the alignment of one model")
     answers = _answers(base, aligned, data, benchmark, gpus)
     name = re.sub("[^A-Za-z0-9._-]+", "-", out.stem).lstrip("._-")[:100] or "sweep"
-    schema, text = (
-        output_file("--out", file.with_name(FILE), replaces=True),
-        json.dumps(sweep_schema(), indent=2) + "\n",
-    )
+    schema = output_file("--out", file.with_name(FILE), replaces=True)
+    text = json.dumps(sweep_schema(), indent=2) + "\n"
     _write(file, first_sweep(name, answers))
     if not schema.exists() or schema.read_bytes() != text.encode():  # an older version's
         write_text(schema, text)

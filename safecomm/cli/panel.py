@@ -47,6 +47,13 @@ def judges_named(given: Sequence[str]) -> list[JudgeRef]:
     return refs
 
 
+def judge_models(refs: Sequence[JudgeRef], grader: str | None, refusal_judge: str | None) -> dict[str, str]:
+    """Returns option -> model of the judges for which engines run here."""
+    named = {f"--judge {ref.name}": ref.model for ref in refs if ref.runs_here}
+    named |= {"--grader": grader, "--refusal-judge": refusal_judge}
+    return {option: model for option, model in named.items() if model}
+
+
 def panel_of(
     judges: Sequence[JudgeRef],
     store: "Store",

@@ -10,7 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from safecomm.errors import SafecommError, UsageError
-from safecomm.storage.input_files import parse_json, time_limit
+from safecomm.storage.input_files import parse_json
+from safecomm.storage.time_limit import time_limit
 
 CONNECT_SECONDS = 5.0
 MOST_BYTES = 1 << 20

@@ -6,7 +6,7 @@ Training and evaluation share it: a model must not learn from tokens that it wil
 import re
 from typing import Any
 
-from safecomm.storage.input_files import time_limit
+from safecomm.storage.time_limit import time_limit
 
 TEMPLATE_SECONDS = 10.0
 """The most time that a chat template may take for one chat; it is a program, which may never end."""

@@ -18,9 +18,9 @@ from torch.nn.functional import pad
 from safecomm.defenses.threads import one_thread
 from safecomm.defenses.weights import DTYPES, in_layer_order, open_safetensors
 from safecomm.errors import ModelError
-from safecomm.storage.input_files import time_limit
 from safecomm.storage.model_files import read_object
 from safecomm.storage.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from safecomm.storage.time_limit import time_limit
 
 PATTERN_SECONDS = 2.0
 PREFIX = "base_model.model."

@@ -4,14 +4,9 @@ Whatever a file holds, only `OSError` and `ValueError` leave these functions, ea
 callers add the file and how to fix it.
 """
 
-import ctypes
 import json
 import os
-import signal
 import stat
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,64 +99,6 @@ def read_json(path: Path) -> Any:
 def whole_number(text: str) -> int | None:
     """Returns the number that decimal digits denote, or None; `str.isdigit` also accepts `²` and any length."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
-class _TimeUpError(Exception):
-    """The time is up."""
-
-
-@contextmanager
-def time_limit(seconds: float, what: str) -> Iterator[None]:
-    """Bounds the time of a pattern or template that a file holds; either may take forever.
-
-    It works on any thread. On the main thread a signal also ends a single long operation, e.g. matching a pattern.
-
-    Raises:
-        ValueError: if the time is up.
-    """
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    try:
-        with _alarm(seconds) if on_main_thread else _interrupted(seconds):
-            yield
-    except _TimeUpError as error:
-        raise ValueError(f"{what} takes more than {seconds:g} s") from error
-
-
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise _TimeUpError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    left, every = signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, left, every)
-        signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def _interrupted(seconds: float) -> Iterator[None]:
-    """Raises the error in this thread from another one, between two instructions of Python."""
-    here, lock, is_over = ctypes.c_ulong(threading.get_ident()), threading.Lock(), False
-    raise_there = ctypes.pythonapi.PyThreadState_SetAsyncExc
-
-    def stop() -> None:
-        with lock:
-            if not is_over:
-                raise_there(here, ctypes.py_object(_TimeUpError))
-
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        with lock:
-            is_over = True
-        raise_there(here, None)  # takes back what was not raised yet
 
 
 def is_regular(path: Path) -> bool:

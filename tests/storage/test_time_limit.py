@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from safecomm.storage.input_files import time_limit
+from safecomm.storage.time_limit import time_limit
 
 
 def endless() -> None:
